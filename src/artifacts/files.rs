@@ -1,0 +1,107 @@
+//! A read-only view of an artifact's files, wherever each of them lies.
+//!
+//! A stage sees its inputs as [`Files`]: names within the artifact, each with the path to read and the
+//! digest of its content. The executor makes them from the store or, for a source, from the user's folder.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ArtifactError;
+
+/// One file of an artifact.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Where its bytes can be read.
+    pub path: PathBuf,
+    /// Hexadecimal digest of its content.
+    pub digest: String,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+/// Files by their name within the artifact, `/`-separated, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Files(BTreeMap<String, File>);
+
+impl Files {
+    /// Gathers files.
+    pub fn new(files: impl IntoIterator<Item = (String, File)>) -> Self {
+        Self(files.into_iter().collect())
+    }
+
+    /// Lists a folder on disk, without digests: for tests and for tools outside a run.
+    pub fn of_folder(folder: &std::path::Path) -> Result<Self, ArtifactError> {
+        let mut files = BTreeMap::new();
+        for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+            let entry = entry.map_err(|source| ArtifactError::Io {
+                path: source.path().unwrap_or(folder).to_owned(),
+                source: source.into(),
+            })?;
+            if entry.file_type().is_file() {
+                let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+                let size_bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+                let file = File { path: entry.path().to_owned(), digest: String::new(), size_bytes };
+                files.insert(name.to_string_lossy().replace('\\', "/"), file);
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The file of that name.
+    pub fn get(&self, name: &str) -> Option<&File> {
+        self.0.get(name)
+    }
+
+    /// The file of that name, or an error that names the artifact.
+    pub fn require(&self, artifact: &'static str, name: &str) -> Result<&File, ArtifactError> {
+        self.get(name).ok_or_else(|| ArtifactError::MissingFile { artifact, file: name.to_owned() })
+    }
+
+    /// All files, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &File)> {
+        self.0.iter().map(|(name, file)| (name.as_str(), file))
+    }
+
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl File {
+    /// Reads the whole file.
+    pub fn read(&self) -> Result<Vec<u8>, ArtifactError> {
+        std::fs::read(&self.path).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
+    }
+
+    /// Reads the file as JSON.
+    pub fn read_json<T: DeserializeOwned>(&self) -> Result<T, ArtifactError> {
+        serde_json::from_slice(&self.read()?)
+            .map_err(|source| ArtifactError::Json { path: self.path.clone(), source })
+    }
+}
+
+/// Writes bytes, making the folders above them.
+pub fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), ArtifactError> {
+    let error = |source| ArtifactError::Io { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(error)?;
+    }
+    std::fs::write(path, bytes).map_err(error)
+}
+
+/// Writes JSON with sorted struct fields as declared, two spaces, and a closing newline.
+pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> Result<(), ArtifactError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| ArtifactError::Json { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}

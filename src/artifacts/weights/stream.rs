@@ -1,0 +1,56 @@
+//! The form of `torch.save` before PyTorch 1.6, in which some of torchvision's weights still come: pickles of
+//! a magic number, the protocol, facts of the machine, the state dict and the list of storage keys, then each
+//! storage's length and numbers.
+
+use std::collections::BTreeMap;
+
+use super::error::WeightsFault;
+use super::value::{Loaded, Object, Value};
+use super::{pickle, state};
+use crate::kernels::backbone::Weights;
+
+/// The pickle of torch's magic number 0x1950a86a20f9469cfc6c.
+pub(super) const MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+
+const DAMAGED: WeightsFault = WeightsFault::Damaged { part: "storages" };
+
+/// Reads the floating tensors of the stream's state dict.
+pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or(WeightsFault::UnknownFormat)?;
+    let _protocol = pickle::load(&mut rest)?;
+    let _machine = pickle::load(&mut rest)?;
+    let loaded = pickle::load(&mut rest)?;
+    let keys = pickle::load(&mut rest)?;
+    let storages = split(&keys, &sizes(&loaded), rest)?;
+    state::collect(&loaded, bytes.len(), |key| storages.get(key).copied().ok_or(DAMAGED))
+}
+
+/// Returns the size of a number of each storage by its key.
+fn sizes(loaded: &Loaded) -> BTreeMap<&str, usize> {
+    let storages = loaded.objects.iter().filter_map(|object| match object {
+        Object::Storage(storage) => Some((&*storage.key, storage.class.size_bytes)),
+        _ => None,
+    });
+    storages.collect()
+}
+
+/// Splits the rest of the file into the storages, which lie in the order of their keys.
+fn split<'a>(
+    keys: &'a Loaded,
+    sizes: &BTreeMap<&str, usize>,
+    mut rest: &'a [u8],
+) -> Result<BTreeMap<&'a str, &'a [u8]>, WeightsFault> {
+    let Value::Object(index) = keys.value else { return Err(DAMAGED) };
+    let Some(Object::List(keys)) = keys.objects.get(index) else { return Err(DAMAGED) };
+    let mut storages = BTreeMap::new();
+    for key in keys {
+        let Value::Text(key) = key else { return Err(DAMAGED) };
+        let (length, after) = rest.split_first_chunk::<8>().ok_or(DAMAGED)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| DAMAGED)?;
+        let size = length.checked_mul(*sizes.get(&**key).ok_or(DAMAGED)?).ok_or(DAMAGED)?;
+        let (storage, after) = after.split_at_checked(size).ok_or(DAMAGED)?;
+        storages.insert(&**key, storage);
+        rest = after;
+    }
+    Ok(storages)
+}

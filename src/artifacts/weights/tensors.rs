@@ -1,0 +1,36 @@
+//! safetensors: a header of names, types, shapes and offsets, then the data.
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::error::WeightsFault;
+use super::storage::Element;
+use crate::kernels::backbone::{Tensor, Weights};
+
+/// Says whether the bytes open like safetensors: a header's length within the file, then its brace.
+pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return false;
+    };
+    u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
+}
+
+/// Reads all floating tensors; others are left out.
+pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
+    let file = SafeTensors::deserialize(bytes).map_err(|source| WeightsFault::Safetensors { source })?;
+    let tensors = file.iter().filter_map(|(name, view)| {
+        let element = element(view.dtype())?;
+        let values = element.decode(view.data());
+        Some((name.to_owned(), Tensor::new(view.shape().to_vec(), values)))
+    });
+    Ok(tensors.collect())
+}
+
+fn element(kind: Dtype) -> Option<Element> {
+    match kind {
+        Dtype::F32 => Some(Element::F32),
+        Dtype::F16 => Some(Element::F16),
+        Dtype::BF16 => Some(Element::Bf16),
+        Dtype::F64 => Some(Element::F64),
+        _ => None,
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line: what was typed, and how it is shown. One file per subcommand.
+
+mod cache;
+mod completions;
+mod exit;
+mod explain;
+mod graph;
+mod plan;
+mod run;
+mod session;
+mod terminal;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use exit::Exit;
+use session::CliError;
+
+/// Reproducible PatchCore experiments: a TOML manifest describes the stages and the grid; only what changed
+/// runs again.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Show more of what happens (-v: steps, -vv: details); RUST_LOG overrides it.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a manifest: plan it, execute what is not cached, print the table of variants.
+    Run(run::RunArguments),
+    /// Show every distinct task and whether it would run, without running or writing anything.
+    Plan(plan::PlanArguments),
+    /// Say why a stage would run: the nearest earlier record and the exact inputs that differ.
+    Explain(explain::ExplainArguments),
+    /// Print the graph of tasks as Graphviz DOT or Mermaid.
+    Graph(graph::GraphArguments),
+    /// Look after the cache.
+    Cache(cache::CacheArguments),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionArguments),
+}
+
+/// What every command that reads a manifest takes.
+#[derive(Args, Clone)]
+pub(crate) struct ManifestArguments {
+    /// The manifest.
+    manifest: PathBuf,
+    /// Override a value: `stages.normal_bank.ratio=0.02`, `grid.axes.backbone=resnet18`.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    sets: Vec<String>,
+    /// Only the variants with these values: `bank=dual,augment=none`.
+    #[arg(long, value_name = "AXIS=VALUE,…")]
+    only: Option<String>,
+    /// Only what this stage needs, instead of the evaluate stages; may be repeated.
+    #[arg(long = "target", value_name = "STAGE")]
+    targets: Vec<String>,
+    /// Hash every source file anew, whatever its times say.
+    #[arg(long)]
+    paranoid: bool,
+}
+
+/// What the program was started in. The library reads no environment of its own.
+pub struct Environment {
+    /// The variables.
+    pub variables: BTreeMap<String, String>,
+    /// The current folder.
+    pub folder: PathBuf,
+}
+
+/// Runs what was typed.
+pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
+    terminal::start_logging(arguments.verbose, environment);
+    let result = match arguments.command {
+        Command::Run(run) => run::run(&run, environment),
+        Command::Plan(plan) => plan::run(&plan, environment),
+        Command::Explain(explain) => explain::run(&explain, environment),
+        Command::Graph(graph) => graph::run(&graph, environment),
+        Command::Cache(cache) => cache::run(&cache, environment),
+        Command::Completions(completions) => completions::run(&completions),
+    };
+    result.unwrap_or_else(|error: CliError| {
+        terminal::show_error(&error);
+        error.exit()
+    })
+}

@@ -1,0 +1,107 @@
+//! `patchflow plan`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use super::session::{self, CliError};
+use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::plan::{Plan, Resolver, State, Status, survey};
+
+/// Arguments of `plan`.
+#[derive(Args)]
+pub(super) struct PlanArguments {
+    #[command(flatten)]
+    manifest: ManifestArguments,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows what would run.
+pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    if arguments.json {
+        terminal::print(&format!("{}\n", to_json(&plan, &statuses)));
+    } else {
+        terminal::print(&to_text(&plan, &statuses));
+    }
+    Ok(Exit::Done)
+}
+
+fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
+    let mut totals = BTreeMap::from([("hit", 0), ("in_flight", 0), ("miss", 0), ("unknown", 0)]);
+    for status in statuses {
+        *totals.entry(status.state.name()).or_default() += 1;
+    }
+    totals
+}
+
+fn to_json(plan: &Plan, statuses: &[Status]) -> Value {
+    let tasks = plan.tasks.iter().zip(statuses).map(|(task, status)| {
+        let variants: Vec<&str> =
+            task.variants.iter().map(|&variant| plan.variants[variant].id.as_str()).collect();
+        json!({
+            "stage": task.stage,
+            "name": task.name,
+            "kind": task.spec.kind().name(),
+            "key": status.resolution.as_ref().map(|resolution| resolution.key.to_string()),
+            "state": status.state.name(),
+            "reason": status.reason,
+            "variants": variants,
+            "estimate": { "seconds": status.record.as_ref().map(|record| record.provenance.seconds) },
+        })
+    });
+    let variants = plan.variants.iter().map(|variant| {
+        let axes: BTreeMap<&str, &str> =
+            variant.values.iter().map(|(axis, value)| (axis.as_str(), value.as_str())).collect();
+        json!({ "id": variant.id, "axes": axes })
+    });
+    json!({
+        "experiment": plan.experiment,
+        "variants": variants.collect::<Vec<_>>(),
+        "tasks": tasks.collect::<Vec<_>>(),
+        "totals": {
+            "tasks": plan.tasks.len(),
+            "unshared": plan.unshared,
+            "states": totals(statuses),
+        },
+    })
+}
+
+fn to_text(plan: &Plan, statuses: &[Status]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["task", "kind", "state", "variants", "key", "why"]);
+    for (task, status) in plan.tasks.iter().zip(statuses) {
+        let key = status.resolution.as_ref().map(|resolution| resolution.key.to_string()[..12].to_owned());
+        let state = if status.state == State::Unknown { "upstream" } else { status.state.name() };
+        table.add_row([
+            task.name.clone(),
+            task.spec.kind().to_string(),
+            state.to_owned(),
+            task.variants.len().to_string(),
+            key.unwrap_or_default(),
+            status.reason.clone(),
+        ]);
+    }
+    let totals = totals(statuses);
+    format!(
+        "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached, {} to run, {} depend on what \
+         those give, {} in another process\n",
+        plan.variants.len(),
+        plan.tasks.len(),
+        plan.unshared,
+        totals["hit"],
+        totals["miss"],
+        totals["unknown"],
+        totals["in_flight"],
+    )
+}

@@ -1,0 +1,127 @@
+//! What every command begins with: the project, its configuration, the experiment, the store.
+
+use std::path::{Path, PathBuf};
+
+use super::{Environment, Exit, ManifestArguments};
+use crate::engine::EngineError;
+use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
+use crate::plan::{self, Plan, PlanError};
+use crate::report::ReportError;
+use crate::store::{Rehash, StatIndex, Store, StoreError};
+
+/// What can end a command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// The manifest, the configuration or an override is wrong.
+    #[error("the manifest is wrong")]
+    Manifest(#[source] ManifestError),
+    /// The plan is wrong.
+    #[error(transparent)]
+    Plan(PlanError),
+    /// A run could not go on.
+    #[error(transparent)]
+    Engine(EngineError),
+    /// The cache failed.
+    #[error("the cache failed")]
+    Store(#[source] StoreError),
+    /// The run's folder cannot be written.
+    #[error(transparent)]
+    Report(ReportError),
+    /// A stage was named that is not in the manifest.
+    #[error("no stage `{name}` in the manifest")]
+    UnknownStage {
+        /// What was typed.
+        name: String,
+        /// What to type instead.
+        help: String,
+    },
+    /// Two options exclude each other, or a value is out of range.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl CliError {
+    /// The code with which the program ends.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Manifest(_) | Self::Plan(_) | Self::UnknownStage { .. } | Self::Usage { .. } => Exit::Usage,
+            Self::Engine(EngineError::Plan(_)) => Exit::Usage,
+            Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub(super) fn help(&self) -> Option<String> {
+        match self {
+            Self::Plan(error) => error.help(),
+            Self::Engine(error) => error.help(),
+            Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
+            Self::UnknownStage { help, .. } => Some(help.clone()),
+            Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
+            Self::Manifest(_) | Self::Usage { .. } => None,
+        }
+    }
+}
+
+/// The project and its cache.
+pub(super) struct Project {
+    /// Its root.
+    pub(super) root: PathBuf,
+    /// Its configuration.
+    pub(super) config: Config,
+    /// Its cache.
+    pub(super) store: Store,
+}
+
+/// Opens the project of the current folder.
+pub(super) fn open_project(environment: &Environment) -> Result<Project, CliError> {
+    let root = manifest::find_project(&environment.folder);
+    let config = Config::load(&root).map_err(CliError::Manifest)?;
+    let cache = root.join(&config.cache);
+    let store = Store::open(cache, stat_index(environment)).map_err(CliError::Store)?;
+    Ok(Project { root, config, store })
+}
+
+/// The stat cache in the user's cache folder; in memory where there is none.
+fn stat_index(environment: &Environment) -> StatIndex {
+    let folder = |name: &str| environment.variables.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    cache.map_or_else(StatIndex::in_memory, |cache| StatIndex::new(cache.join("patchflow").join("stat.sqlite")))
+}
+
+/// Loads a manifest and plans it.
+pub(super) fn load(
+    arguments: &ManifestArguments,
+    project: &Path,
+    environment: &Environment,
+) -> Result<(Experiment, Plan), CliError> {
+    let options = LoadOptions {
+        project: project.to_owned(),
+        sets: arguments.sets.clone(),
+        only: arguments.only.clone(),
+        targets: arguments.targets.clone(),
+    };
+    let path = environment.folder.join(&arguments.manifest);
+    let experiment = manifest::load(&path, &options).map_err(CliError::Manifest)?;
+    let plan = plan::build(&experiment).map_err(CliError::Plan)?;
+    Ok((experiment, plan))
+}
+
+/// Whether sources are hashed anew.
+pub(super) fn rehash(arguments: &ManifestArguments) -> Rehash {
+    if arguments.paranoid { Rehash::Always } else { Rehash::Trust }
+}
+
+/// Checks the name of a stage that was typed.
+pub(super) fn check_stage(experiment: &Experiment, name: &str) -> Result<(), CliError> {
+    if experiment.find(name).is_some() {
+        return Ok(());
+    }
+    let names: Vec<String> = experiment.stages.iter().map(|stage| stage.name.to_string()).collect();
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let help = crate::stages::fields::suggestion(name, &known);
+    Err(CliError::UnknownStage { name: name.to_owned(), help })
+}

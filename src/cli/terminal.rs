@@ -1,0 +1,69 @@
+//! The one place that writes to the terminal: data to stdout, messages and logs to stderr.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this file is the terminal")]
+
+use std::io::{IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+
+use super::Environment;
+use super::session::CliError;
+
+/// Columns at which diagnostics wrap.
+const MESSAGE_WIDTH: usize = 100;
+
+/// Sends log lines to stderr.
+pub(super) fn start_logging(verbose: u8, environment: &Environment) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "patchflow=info",
+        _ => "patchflow=debug",
+    };
+    let wanted = environment.variables.get("RUST_LOG").map_or(default, String::as_str);
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(default));
+    // A second start, in tests, keeps the first.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+}
+
+/// Writes data. A reader that went away, such as `head`, is no error.
+pub(super) fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes a message.
+pub(super) fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Shows an error with its causes and what to do about it.
+pub(super) fn show_error(error: &CliError) {
+    if let CliError::Manifest(manifest) = error {
+        let is_terminal = std::io::stderr().is_terminal();
+        eprint!("{}", manifest.render(MESSAGE_WIDTH, is_terminal));
+        return;
+    }
+    show_chain("error", error, error.help().as_deref());
+}
+
+/// Shows an error with its causes, each on a line, and the remedy.
+pub(super) fn show_chain(head: &str, error: &dyn std::error::Error, help: Option<&str>) {
+    eprintln!("{head}: {error}");
+    let mut shown = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !shown.ends_with(&said) {
+            eprintln!("  because {said}");
+        }
+        shown = said;
+        source = cause.source();
+    }
+    if let Some(help) = help {
+        eprintln!("  help: {}", help.replace('\n', "\n        "));
+    }
+}

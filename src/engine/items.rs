@@ -1,0 +1,102 @@
+//! The memory of single items: what `preprocess` or `extract` once made of equal fields is found again,
+//! in whatever run or experiment the same pixels come back.
+//!
+//! An item's record is kept under `item_key(kind, VERSION, fields)`. Its objects are published as soon as
+//! the item is done, so that a run that is killed keeps every finished image.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::item_key;
+use crate::stages::fields::Fields;
+use crate::stages::{Item, ItemFile, Items, StageError};
+use crate::store::{Digest, Store, StoreError, Tree, TreeEntry};
+
+/// What the store keeps of an item.
+#[derive(Serialize, Deserialize)]
+struct ItemRecord {
+    item: u32,
+    files: Vec<(Digest, u64)>,
+    note: String,
+}
+
+/// The version of the record's form.
+const SCHEMA: u32 = 1;
+
+/// The items of one running task.
+pub(super) struct TaskItems<'a> {
+    store: &'a Store,
+    kind: &'static str,
+    version: u32,
+    placed: Mutex<BTreeMap<String, TreeEntry>>,
+}
+
+impl<'a> TaskItems<'a> {
+    pub(super) fn new(store: &'a Store, kind: &'static str, version: u32) -> Self {
+        Self { store, kind, version, placed: Mutex::default() }
+    }
+
+    /// What was placed, by output name: the entries to join with the files of the scratch folder.
+    pub(super) fn into_placed(self) -> BTreeMap<String, Vec<TreeEntry>> {
+        let mut outputs: BTreeMap<String, Vec<TreeEntry>> = BTreeMap::new();
+        for (name, entry) in self.placed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            let (output, path) = name.split_once('/').unwrap_or(("", &name));
+            outputs.entry(output.to_owned()).or_default().push(TreeEntry { path: path.to_owned(), ..entry });
+        }
+        outputs
+    }
+
+    fn item(&self, files: &[(Digest, u64)], note: String) -> Item {
+        let file = |&(digest, size_bytes): &(Digest, u64)| ItemFile {
+            path: self.store.object_path(&digest),
+            digest: digest.to_string(),
+            size_bytes,
+        };
+        Item { files: files.iter().map(file).collect(), note }
+    }
+
+    fn intact(&self, files: &[(Digest, u64)]) -> Result<bool, StoreError> {
+        let entry = |(place, &(digest, size)): (usize, &(Digest, u64))| TreeEntry {
+            path: place.to_string(),
+            digest,
+            size,
+            executable: false,
+        };
+        let tree = Tree::new(files.iter().enumerate().map(entry).collect())?;
+        Ok(self.store.check(&tree)?.is_empty())
+    }
+}
+
+impl Items for TaskItems<'_> {
+    fn recall(&self, fields: &Fields) -> Option<Item> {
+        let key = item_key(self.kind, self.version, fields).ok()?;
+        let bytes = self.store.record(&key).ok()??;
+        let record: ItemRecord = serde_json::from_slice(&bytes).ok()?;
+        // An item that cannot be read for any reason is made again.
+        (record.item == SCHEMA && self.intact(&record.files).unwrap_or(false))
+            .then(|| self.item(&record.files, record.note))
+    }
+
+    fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
+        let failed = |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
+        let key = item_key(self.kind, self.version, fields)
+            .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))?;
+        let published = self.store.publish_files(files).map_err(failed)?;
+        let record = ItemRecord { item: SCHEMA, files: published, note: note.to_owned() };
+        let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");
+        // A record of lost or damaged objects may stand there: the fresh one replaces it.
+        self.store.replace_record(&key, &bytes).map_err(failed)?;
+        Ok(self.item(&record.files, record.note))
+    }
+
+    fn place(&self, file: &ItemFile, name: &str) {
+        let Ok(digest) = file.digest.parse() else { return };
+        let entry =
+            TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
+        let mut placed = self.placed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        placed.insert(name.to_owned(), entry);
+    }
+}

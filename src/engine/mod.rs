@@ -1,0 +1,82 @@
+//! Runs a plan: looks every task up, executes what no record answers, commits, and tells what happens.
+//!
+//! ```text
+//! schedule   which task next: the scheduler's thread owns every state, workers own their task
+//! execute    one task: inputs checked, stage run in a scratch folder, outputs published, record written
+//! items      the memory of single items for preprocess and extract
+//! event      what is told, to whoever listens
+//! ```
+//! A run with nobody listening leaves the same records. Nothing here writes to the terminal.
+
+mod event;
+mod execute;
+mod items;
+mod queue;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+pub use event::{Event, Outcome};
+pub use execute::{Failure, log_path};
+pub use schedule::{Run, TaskEnd, run};
+
+use crate::store::Rehash;
+
+/// How a plan is run. Nothing here enters a key.
+pub struct Options<'a> {
+    /// Tasks at once.
+    pub jobs: usize,
+    /// Threads of the pool that all tasks share.
+    pub threads: usize,
+    /// Whether independent tasks go on after a failure.
+    pub keep_going: bool,
+    /// Stages that run although there is a record.
+    pub force: Vec<String>,
+    /// Whether the network may not be used.
+    pub is_offline: bool,
+    /// Whether sources are hashed anew.
+    pub rehash: Rehash,
+    /// The project's root.
+    pub project: PathBuf,
+    /// Folder for the tasks' logs.
+    pub logs: PathBuf,
+    /// The environment that commands may be passed.
+    pub environment: BTreeMap<String, String>,
+    /// Set when the user wants to stop.
+    pub cancelled: &'a AtomicBool,
+    /// Told of everything that happens, from any thread.
+    pub listener: &'a (dyn Fn(Event) + Sync),
+}
+
+/// What can stop a whole run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The plan cannot be resolved.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    /// The store failed.
+    #[error("the cache failed")]
+    Store(#[source] crate::store::StoreError),
+    /// The pool of threads cannot be made.
+    #[error("cannot start {threads} threads")]
+    Threads {
+        /// How many were wanted.
+        threads: usize,
+        /// Why.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+impl EngineError {
+    /// What to do about it, where that is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Plan(error) => error.help(),
+            Self::Store(error) => error.help(),
+            Self::Threads { .. } => Some("use fewer `--threads`".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! The scheduler: one thread owns the state of every task; workers own the task that they run.
+//!
+//! A task whose upstream is done is resolved to its key. A record answers it, or an equal task of this run
+//! does, or it is executed under a lease of its key, so that it runs once however many processes want it.
+//! While another process holds the lease, the task waits here without holding a worker. An execution that
+//! finds its inputs' objects gone or damaged comes back, and the tasks that made them are made again first.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::execute::{Executed, Execution, Failure, chain};
+use super::queue::Queue;
+use super::{EngineError, Event, Options, Outcome};
+use crate::plan::{Outputs, Plan, Resolution, Resolver, TaskId};
+use crate::store::{Digest, Lease, Store};
+
+/// Time between two looks at leases that others hold, and at the user's wish to stop.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How one task of a run ended.
+#[derive(Debug)]
+pub struct TaskEnd {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Its outputs, where it ended well.
+    pub outputs: Option<Outputs>,
+    /// Its key, where it came to be known.
+    pub key: Option<Digest>,
+    /// Seconds that it ran.
+    pub seconds: f64,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+}
+
+/// A finished run.
+#[derive(Debug)]
+pub struct Run {
+    /// How each task ended, in the plan's order.
+    pub tasks: Vec<TaskEnd>,
+    /// Finished tasks that were made again for a reader.
+    pub remade: usize,
+    /// Whether the user stopped it.
+    pub is_interrupted: bool,
+    /// Wall-clock time.
+    pub duration: Duration,
+}
+
+impl Run {
+    /// How many tasks ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.tasks.iter().filter(|task| task.outcome == outcome).count()
+    }
+}
+
+/// Runs a plan to its end.
+pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, EngineError> {
+    let started = Instant::now();
+    let threads = options.threads;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|source| EngineError::Threads { threads, source })?;
+    (options.listener)(Event::RunStarted {
+        experiment: plan.experiment.clone(),
+        tasks: plan.tasks.len(),
+        variants: plan.variants.len(),
+    });
+    let (ended, ends) = channel();
+    std::thread::scope(|scope| {
+        let mut scheduler = Scheduler::new(plan, store, options);
+        let start = |work: Work| {
+            let (ended, pool) = (ended.clone(), &pool);
+            scope.spawn(move || work.run(plan, store, options, pool, &ended));
+        };
+        scheduler.schedule(&start, &ends)?;
+        Ok(scheduler.finish(started.elapsed()))
+    })
+}
+
+/// What a worker is given.
+struct Work {
+    id: TaskId,
+    resolution: Resolution,
+    replaces: bool,
+    lease: Lease,
+}
+
+/// What a worker gives back.
+struct End {
+    id: TaskId,
+    resolution: Resolution,
+    executed: Executed,
+}
+
+impl Work {
+    fn run(self, plan: &Plan, store: &Store, options: &Options<'_>, pool: &rayon::ThreadPool, ended: &Sender<End>) {
+        let Self { id, resolution, replaces, lease } = self;
+        let task = &plan.tasks[id.0];
+        let execution = Execution { store, options, pool, id, task, resolution: &resolution, replaces };
+        let executed = execution.run();
+        // Given back before the end is told, so that an equal task of another process need not wait.
+        drop(lease);
+        // The scheduler is gone only where it failed; then nobody waits for this end.
+        let _ = ended.send(End { id, resolution, executed });
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// Waits for upstream, or for its turn.
+    Pending,
+    /// Has a key and no record: waits for a lease and a worker.
+    Wanted,
+    /// A worker has it.
+    Running,
+    /// Waits for an equal task of this run.
+    Follows,
+    /// Waits until lost inputs are made again.
+    Stalled,
+    /// At its end.
+    Ended,
+}
+
+struct Scheduler<'a> {
+    plan: &'a Plan,
+    store: &'a Store,
+    options: &'a Options<'a>,
+    resolver: Resolver<'a>,
+    queue: Queue,
+    states: Vec<State>,
+    ends: Vec<Option<TaskEnd>>,
+    outputs: Vec<Option<Outputs>>,
+    resolutions: BTreeMap<usize, Resolution>,
+    /// The first task of this run with a key.
+    leaders: HashMap<Digest, usize>,
+    followers: BTreeMap<usize, Vec<usize>>,
+    /// Tasks that want a lease and a worker, in order.
+    wanted: BTreeSet<usize>,
+    /// Tasks that were told to wait for another process.
+    told: BTreeSet<usize>,
+    /// Tasks being made again, each with those that stalled on it.
+    remaking: BTreeMap<usize, BTreeSet<usize>>,
+    remade: usize,
+    running: usize,
+    stops: bool,
+}
+
+impl<'a> Scheduler<'a> {
+    fn new(plan: &'a Plan, store: &'a Store, options: &'a Options<'a>) -> Self {
+        let count = plan.tasks.len();
+        let upstream: Vec<Vec<usize>> =
+            (0..count).map(|index| plan.upstream(TaskId(index)).iter().map(|id| id.0).collect()).collect();
+        Self {
+            plan,
+            store,
+            options,
+            resolver: Resolver::new(store, &options.project, options.rehash),
+            queue: Queue::new(&upstream),
+            states: (0..count).map(|_| State::Pending).collect(),
+            ends: (0..count).map(|_| None).collect(),
+            outputs: vec![None; count],
+            resolutions: BTreeMap::new(),
+            leaders: HashMap::new(),
+            followers: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            told: BTreeSet::new(),
+            remaking: BTreeMap::new(),
+            remade: 0,
+            running: 0,
+            stops: false,
+        }
+    }
+
+    fn schedule(&mut self, start: &impl Fn(Work), ends: &Receiver<End>) -> Result<(), EngineError> {
+        loop {
+            while !self.stops
+                && let Some(task) = self.queue.pop()
+            {
+                self.look_up(task)?;
+            }
+            self.dispatch(start)?;
+            if self.queue.has_ready() && !self.stops {
+                continue;
+            }
+            if self.running == 0 && (self.wanted.is_empty() || self.stops) {
+                return Ok(());
+            }
+            match ends.recv_timeout(POLL) {
+                Ok(end) => self.ended(end)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if self.options.cancelled.load(Ordering::Relaxed) {
+                self.stops = true;
+            }
+        }
+    }
+
+    /// Finds a ready task's key, and what answers it.
+    fn look_up(&mut self, index: usize) -> Result<(), EngineError> {
+        let task = &self.plan.tasks[index];
+        let resolution = self.resolver.resolve(self.plan, TaskId(index), &self.outputs)?;
+        let key = resolution.key;
+        if let Some(outputs) = self.resolver.source_outputs(&task.stage, &task.spec)? {
+            self.resolutions.insert(index, resolution);
+            self.end_well(index, Outcome::Hit, outputs, 0.0);
+            return Ok(());
+        }
+        self.resolutions.insert(index, resolution);
+        let leader = *self.leaders.entry(key).or_insert(index);
+        if leader != index {
+            match &self.ends[leader] {
+                None => {
+                    self.states[index] = State::Follows;
+                    self.followers.entry(leader).or_default().push(index);
+                }
+                Some(end) => {
+                    let (outcome, outputs) = (end.outcome, end.outputs.clone());
+                    self.follow(index, outcome, outputs);
+                }
+            }
+            return Ok(());
+        }
+        if !self.options.force.contains(&task.stage)
+            && let Some(outputs) = self.recorded(index, &key)?
+        {
+            self.end_well(index, Outcome::Hit, outputs, 0.0);
+            return Ok(());
+        }
+        self.states[index] = State::Wanted;
+        self.wanted.insert(index);
+        Ok(())
+    }
+
+    /// The outputs that a record gives. What the run's folder shows must be there, too.
+    fn recorded(&self, index: usize, key: &Digest) -> Result<Option<Outputs>, EngineError> {
+        let Some((_, outputs)) = self.resolver.recorded(key)? else { return Ok(None) };
+        if self.plan.tasks[index].is_shown {
+            for output in outputs.values() {
+                if !self.store.check(&output.tree).map_err(EngineError::Store)?.is_empty() {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(outputs))
+    }
+
+    /// Gives wanted tasks to workers, as far as leases and `--jobs` allow.
+    fn dispatch(&mut self, start: &impl Fn(Work)) -> Result<(), EngineError> {
+        for index in self.wanted.clone() {
+            if self.running >= self.options.jobs || self.stops {
+                return Ok(());
+            }
+            let key = self.resolutions[&index].key;
+            let Some(lease) = self.store.lock(&key).map_err(EngineError::Store)? else {
+                self.tell_waiting(index, &key);
+                continue;
+            };
+            self.wanted.remove(&index);
+            let is_remade = self.remaking.contains_key(&index);
+            let is_forced = self.options.force.contains(&self.plan.tasks[index].stage);
+            // Another process may have made it between the look-up and the lease.
+            if !is_remade
+                && !is_forced
+                && let Some(outputs) = self.recorded(index, &key)?
+            {
+                self.end_well(index, Outcome::Hit, outputs, 0.0);
+                continue;
+            }
+            self.start(index, lease, is_remade || is_forced, start);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, index: usize, lease: Lease, replaces: bool, start: &impl Fn(Work)) {
+        let task = &self.plan.tasks[index];
+        let resolution = self.resolutions[&index].clone();
+        (self.options.listener)(Event::TaskStarted {
+            task: index,
+            name: task.name.clone(),
+            stage: task.stage.clone(),
+            kind: task.spec.kind().name(),
+            key: resolution.key.to_string(),
+        });
+        self.states[index] = State::Running;
+        self.running += 1;
+        // A record that is there but was no answer (its shown objects are gone) is replaced as well.
+        let replaces = replaces || self.store.record(&resolution.key).ok().flatten().is_some();
+        start(Work { id: TaskId(index), resolution, replaces, lease });
+    }
+
+    fn tell_waiting(&mut self, index: usize, key: &Digest) {
+        if self.told.insert(index) {
+            let holder = self.store.holder(key).map_or_else(
+                || "another process".to_owned(),
+                |holder| format!("process {} on {}", holder.process.pid, holder.process.host),
+            );
+            let name = self.plan.tasks[index].name.clone();
+            (self.options.listener)(Event::TaskWaiting { task: index, name, holder });
+        }
+    }
+
+    fn ended(&mut self, end: End) -> Result<(), EngineError> {
+        let End { id: TaskId(index), resolution, executed } = end;
+        self.running -= 1;
+        match executed {
+            Executed::Done { outputs, seconds } if self.remaking.contains_key(&index) && self.ends[index].is_some() => {
+                self.remade_well(index, outputs, seconds);
+            }
+            Executed::Done { outputs, seconds } => {
+                self.remaking.remove(&index);
+                self.end_well(index, Outcome::Executed, outputs, seconds);
+            }
+            Executed::InputsLost(lost) => self.remake(index, &lost)?,
+            Executed::Failed { failure, seconds } => self.end_badly(index, failure, seconds, &resolution.key),
+        }
+        Ok(())
+    }
+
+    /// Makes the producers of lost inputs again, and then the task.
+    fn remake(&mut self, index: usize, lost: &[(TaskId, String)]) -> Result<(), EngineError> {
+        self.states[index] = State::Stalled;
+        for (TaskId(producer), file) in lost {
+            let waiting = self.remaking.entry(*producer).or_default();
+            let is_new = waiting.is_empty();
+            waiting.insert(index);
+            if !is_new || !matches!(self.states[*producer], State::Ended) {
+                continue;
+            }
+            let task = &self.plan.tasks[*producer];
+            (self.options.listener)(Event::TaskRemade {
+                name: task.name.clone(),
+                stage: task.stage.clone(),
+                kind: task.spec.kind().name(),
+                file: file.clone(),
+            });
+            let resolution = self.resolver.resolve(self.plan, TaskId(*producer), &self.outputs)?;
+            self.resolutions.insert(*producer, resolution);
+            self.states[*producer] = State::Wanted;
+            self.wanted.insert(*producer);
+        }
+        Ok(())
+    }
+
+    /// A task was made again: those that stalled on it go on, if it gave the same bytes.
+    fn remade_well(&mut self, index: usize, outputs: Outputs, seconds: f64) {
+        self.remade += 1;
+        self.states[index] = State::Ended;
+        let same = self.outputs[index].as_ref().is_some_and(|old| {
+            old.len() == outputs.len()
+                && old.iter().zip(&outputs).all(|(a, b)| a.0 == b.0 && a.1.tree.digest() == b.1.tree.digest())
+        });
+        if let Some(end) = &mut self.ends[index] {
+            end.seconds += seconds;
+        }
+        let stalled = self.remaking.remove(&index).unwrap_or_default();
+        if same {
+            for task in stalled {
+                if !self.remaking.values().any(|others| others.contains(&task)) {
+                    self.states[task] = State::Wanted;
+                    self.wanted.insert(task);
+                }
+            }
+            return;
+        }
+        let stage = self.plan.tasks[index].stage.clone();
+        let key = self.resolutions[&index].key;
+        (self.options.listener)(Event::Nondeterministic {
+            name: self.plan.tasks[index].name.clone(),
+            key: key.to_string(),
+        });
+        for task in stalled {
+            let key = self.resolutions[&task].key;
+            self.end_badly(task, Failure::Nondeterministic { stage: stage.clone() }, 0.0, &key);
+        }
+    }
+
+    fn end_well(&mut self, index: usize, outcome: Outcome, outputs: Outputs, seconds: f64) {
+        self.outputs[index] = Some(outputs.clone());
+        let key = self.resolutions.get(&index).map(|resolution| resolution.key);
+        self.end(index, TaskEnd { outcome, outputs: Some(outputs.clone()), key, seconds, failure: None });
+        self.queue.finish(index);
+        for follower in self.followers.remove(&index).unwrap_or_default() {
+            self.follow(follower, outcome, Some(outputs.clone()));
+        }
+    }
+
+    /// Ends a task as the equal task that it followed.
+    fn follow(&mut self, index: usize, of_leader: Outcome, outputs: Option<Outputs>) {
+        let key = self.resolutions.get(&index).map(|resolution| resolution.key);
+        match outputs {
+            Some(outputs) => {
+                let outcome = if of_leader == Outcome::Hit { Outcome::Hit } else { Outcome::Merged };
+                self.end_well(index, outcome, outputs, 0.0);
+            }
+            None => {
+                self.end(
+                    index,
+                    TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None },
+                );
+                self.block_downstream(index);
+            }
+        }
+    }
+
+    fn end_badly(&mut self, index: usize, failure: Failure, seconds: f64, key: &Digest) {
+        let outcome = if failure.is_cancelled() { Outcome::Blocked } else { Outcome::Failed };
+        let stalled = self.remaking.remove(&index).unwrap_or_default();
+        if let Some(end) = &mut self.ends[index] {
+            // Made again and failed: it was announced as done, and those that need its objects fail.
+            self.states[index] = State::Ended;
+            end.seconds += seconds;
+            let (stage, message) = (self.plan.tasks[index].name.clone(), chain(&failure));
+            for task in stalled {
+                let key = self.resolutions[&task].key;
+                let failure = Failure::Remake { stage: stage.clone(), message: message.clone() };
+                self.end_badly(task, failure, 0.0, &key);
+            }
+            return;
+        }
+        self.end(index, TaskEnd { outcome, outputs: None, key: Some(*key), seconds, failure: Some(failure) });
+        for follower in self.followers.remove(&index).unwrap_or_default() {
+            self.follow(follower, outcome, None);
+        }
+        self.block_downstream(index);
+        self.stops |= !self.options.keep_going;
+    }
+
+    fn block_downstream(&mut self, index: usize) {
+        for task in self.queue.downstream(index) {
+            if self.ends[task].is_none() {
+                let end =
+                    TaskEnd { outcome: Outcome::Blocked, outputs: None, key: None, seconds: 0.0, failure: None };
+                self.end(task, end);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, end: TaskEnd) {
+        self.states[index] = State::Ended;
+        let task = &self.plan.tasks[index];
+        let ran = matches!(end.outcome, Outcome::Executed | Outcome::Failed) && end.key.is_some();
+        let log = end.key.filter(|_| ran).map(|key| super::execute::log_path(self.options, task, &key));
+        (self.options.listener)(Event::TaskFinished {
+            task: index,
+            name: task.name.clone(),
+            stage: task.stage.clone(),
+            kind: task.spec.kind().name(),
+            key: end.key.map(|key| key.to_string()),
+            outcome: end.outcome,
+            seconds: end.seconds,
+            variants: task.variants.iter().map(|&variant| self.plan.variants[variant].id.clone()).collect(),
+            error: end.failure.as_ref().map(|failure| chain(failure)),
+            log,
+        });
+        self.ends[index] = Some(end);
+    }
+
+    /// Ends what never came to run.
+    fn finish(mut self, duration: Duration) -> Run {
+        for index in 0..self.ends.len() {
+            if self.ends[index].is_none() {
+                let key = self.resolutions.get(&index).map(|resolution| resolution.key);
+                let end = TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None };
+                self.end(index, end);
+            }
+        }
+        Run {
+            tasks: self.ends.into_iter().flatten().collect(),
+            remade: self.remade,
+            is_interrupted: self.options.cancelled.load(Ordering::Relaxed),
+            duration,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The maps that a backbone makes.
+
+/// One layer's output for a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeatureMap {
+    /// Channels.
+    pub channels: usize,
+    /// Rows of a map.
+    pub height: usize,
+    /// Columns of a map.
+    pub width: usize,
+    /// `[n, channels, height, width]`, row-major.
+    pub data: Vec<f32>,
+}
+
+/// One layer's output for one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageMap<'a> {
+    /// Channels.
+    pub channels: usize,
+    /// Rows of the map.
+    pub height: usize,
+    /// Columns of the map.
+    pub width: usize,
+    /// `[channels, height, width]`, row-major.
+    pub data: &'a [f32],
+}
+
+impl FeatureMap {
+    /// Returns the number of images.
+    pub fn images(&self) -> usize {
+        self.data.len() / (self.channels * self.height * self.width)
+    }
+
+    /// Returns the map of image `index`.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn image(&self, index: usize) -> ImageMap<'_> {
+        let Self { channels, height, width, ref data } = *self;
+        let size = channels * height * width;
+        ImageMap { channels, height, width, data: &data[index * size..(index + 1) * size] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_follow_each_other() {
+        let data: Vec<f32> = (0..24_u8).map(f32::from).collect();
+        let map = FeatureMap { channels: 2, height: 2, width: 3, data };
+        assert_eq!(map.images(), 2);
+        assert_eq!(map.image(1).data[0].to_bits(), 12.0_f32.to_bits());
+        assert_eq!(map.image(1).data.len(), 12);
+    }
+}

@@ -1,0 +1,20 @@
+//! The backbone: an image becomes the maps of a pretrained residual network's layers.
+//!
+//! `network.rs` describes the networks once; `weights.rs` checks, folds and invents weights; `graph.rs`
+//! writes a folded network as ONNX with the writer of `onnx.rs`; `pure.rs` runs it without a native library.
+//! Extraction calls [`Backbone::forward`], export calls [`encode`]. Nothing here reads a file.
+
+mod feature_map;
+mod graph;
+mod network;
+pub mod onnx;
+mod pixels;
+mod pure;
+mod weights;
+
+pub use feature_map::{FeatureMap, ImageMap};
+pub use graph::{INPUT, append, encode};
+pub use network::{Block, Convolution, INPUT_CHANNELS, Layer, Network, TensorShape};
+pub use pixels::{CHANNEL_DEVIATIONS, CHANNEL_MEANS, normalise};
+pub use pure::{Backbone, BackboneError, simd_level};
+pub use weights::{FoldedConvolution, Tensor, TensorFault, Weights, WeightsError};

@@ -1,0 +1,334 @@
+//! Weights of a network: named f32 tensors, checked against the description, folded and invented.
+//!
+//! Readers of weight files fill a [`Weights`]; everything that runs or exports a network takes one and asks
+//! for [`FoldedConvolution`]s.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::network::{Block, Convolution, Network};
+use crate::kernels::random::Stream;
+
+/// torchvision's epsilon of a batch norm.
+const NORM_EPSILON: f64 = 1e-5;
+
+/// A named f32 tensor's shape and values, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// The tensors of one network under torchvision's names. Names that no network asks for may be among them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+/// A convolution and its batch norm in one: `y = weight * x + bias`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoldedConvolution {
+    /// `[out, in, kernel, kernel]`, row-major.
+    pub weight: Vec<f32>,
+    /// `[out]`.
+    pub bias: Vec<f32>,
+}
+
+/// Weights that do not fit a network, with everything that is wrong with them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the weights do not fit `{network}`: {}", list(.faults))]
+pub struct WeightsError {
+    /// The network that was asked for.
+    pub network: Network,
+    /// One fault a tensor, in the network's order; never empty.
+    pub faults: Vec<TensorFault>,
+}
+
+/// What is wrong with one tensor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorFault {
+    /// No tensor of that name.
+    #[error("`{name}` is missing")]
+    Missing {
+        /// The tensor.
+        name: String,
+    },
+    /// Another shape than the network's.
+    #[error("`{name}` has shape {found:?} instead of {expected:?}")]
+    Misshapen {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The network's shape.
+        expected: Vec<usize>,
+    },
+    /// A NaN or an infinity.
+    #[error("`{name}` holds a value that is not finite")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+    },
+    /// A variance below zero.
+    #[error("`{name}` holds a negative variance")]
+    NegativeVariance {
+        /// The tensor.
+        name: String,
+    },
+}
+
+impl Tensor {
+    /// Joins a shape and its values.
+    ///
+    /// # Panics
+    /// If the number of values is not the product of the shape.
+    pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        let expected: usize = shape.iter().product();
+        assert_eq!(values.len(), expected, "{} values were given for shape {shape:?}", values.len());
+        Self { shape, values }
+    }
+
+    /// The extents, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The values, row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl Weights {
+    /// Adds a tensor; the last one of a name stays.
+    pub fn insert(&mut self, name: String, tensor: Tensor) {
+        self.tensors.insert(name, tensor);
+    }
+
+    /// Returns the tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// Returns the tensors in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Returns the number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Says whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Invents the weights of an untrained network, the same for the same seed on every machine.
+    ///
+    /// Convolutions are drawn as in torchvision: normal, mean 0, variance `2 / (out · kernel²)` (He et al.
+    /// 2015, fan-out). Norms have scale 1, shift 0 and mean 0; their running variance, 1 in torchvision
+    /// until data has been seen, is the variance that the convolution's output is expected to have (see
+    /// `expected_variances`). With variance 1 the residual sums grow exponentially with depth: layer3 of
+    /// ResNet-101 reached 122,000 on a photograph, beyond f16; with the expected variance it reached 19.
+    ///
+    /// Cost: one normal number a parameter, in parallel over tensors.
+    pub fn seeded(network: Network, seed: u64) -> Self {
+        let convolutions = network.convolutions();
+        let variances = expected_variances(network);
+        let drawn: Vec<[(String, Tensor); 5]> = convolutions
+            .par_iter()
+            .map(|convolution| {
+                let variance = variances[&convolution.name];
+                seeded_convolution(network, convolution, variance, seed)
+            })
+            .collect();
+        Self { tensors: drawn.into_iter().flatten().collect() }
+    }
+
+    /// Checks that every tensor of the network is here with its shape, finite, with no negative variance.
+    /// Surplus tensors (`fc`, `layer4`, `num_batches_tracked`) are ignored.
+    ///
+    /// # Errors
+    /// All faults of all tensors at once.
+    pub fn check(&self, network: Network) -> Result<(), WeightsError> {
+        let faults: Vec<TensorFault> = network
+            .tensors()
+            .into_iter()
+            .filter_map(|expected| self.fault(expected.name, expected.shape))
+            .collect();
+        if faults.is_empty() { Ok(()) } else { Err(WeightsError { network, faults }) }
+    }
+
+    /// Folds a convolution's batch norm into it: `weight' = weight · γ / √(σ² + 1e-5)` and
+    /// `bias' = β - μ · γ / √(σ² + 1e-5)` for each output channel, in f64, rounded once to f32.
+    ///
+    /// # Panics
+    /// If [`Weights::check`] refuses these weights for a network with that convolution.
+    pub fn fold(&self, convolution: &Convolution) -> FoldedConvolution {
+        let values = |name: &str| self.get(name).expect("the weights were checked").values();
+        let [scale, shift, mean, variance] = convolution.norm_names();
+        let [scale, shift] = [values(&scale), values(&shift)];
+        let [mean, variance] = [values(&mean), values(&variance)];
+        let weight = values(&convolution.weight_name());
+        let filter_len = convolution.in_channels * convolution.kernel * convolution.kernel;
+        let mut folded = FoldedConvolution {
+            weight: Vec::with_capacity(weight.len()),
+            bias: Vec::with_capacity(scale.len()),
+        };
+        for (channel, filter) in weight.chunks_exact(filter_len).enumerate() {
+            let factor = f64::from(scale[channel]) / (f64::from(variance[channel]) + NORM_EPSILON).sqrt();
+            folded.weight.extend(filter.iter().map(|&value| (f64::from(value) * factor) as f32));
+            folded.bias.push((f64::from(shift[channel]) - f64::from(mean[channel]) * factor) as f32);
+        }
+        folded
+    }
+
+    fn fault(&self, name: String, expected: Vec<usize>) -> Option<TensorFault> {
+        let Some(tensor) = self.get(&name) else {
+            return Some(TensorFault::Missing { name });
+        };
+        if tensor.shape != expected {
+            return Some(TensorFault::Misshapen { name, found: tensor.shape.clone(), expected });
+        }
+        if tensor.values.iter().any(|value| !value.is_finite()) {
+            return Some(TensorFault::NotFinite { name });
+        }
+        if name.ends_with(".running_var") && tensor.values.iter().any(|&value| value < 0.0) {
+            return Some(TensorFault::NegativeVariance { name });
+        }
+        None
+    }
+}
+
+impl FromIterator<(String, Tensor)> for Weights {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
+        Self { tensors: tensors.into_iter().collect() }
+    }
+}
+
+fn seeded_convolution(
+    network: Network,
+    convolution: &Convolution,
+    variance: f64,
+    seed: u64,
+) -> [(String, Tensor); 5] {
+    let name = convolution.weight_name();
+    let mut stream = Stream::new(seed, &format!("backbone weights {network} {name}"));
+    let deviation = kaiming_variance(convolution).sqrt();
+    let shape = convolution.shape();
+    let count = shape.iter().product();
+    let weight = (0..count).map(|_| (stream.normal() * deviation) as f32).collect();
+    let constant = |value: f64| {
+        let channels = convolution.out_channels;
+        Tensor::new(vec![channels], vec![value as f32; channels])
+    };
+    let [scale, shift, mean, running_variance] = convolution.norm_names();
+    [
+        (name, Tensor::new(shape.to_vec(), weight)),
+        (scale, constant(1.0)),
+        (shift, constant(0.0)),
+        (mean, constant(0.0)),
+        (running_variance, constant(variance)),
+    ]
+}
+
+/// Variance of a weight under torchvision's initialisation (He et al. 2015, fan-out, rectifier).
+fn kaiming_variance(convolution: &Convolution) -> f64 {
+    2.0 / (convolution.out_channels * convolution.kernel * convolution.kernel) as f64
+}
+
+/// Expected variance of each convolution's output, by name, when every norm does its work.
+///
+/// A convolution with independent weights of variance `v` and `fan_in` inputs of mean square `q` has
+/// variance `fan_in · v · q`. The input image counts as mean square 1; a normed output has mean square 1 and
+/// half of it after the rectifier; the 3×3 maximum is taken to double that; a block's sum has the branch's 1
+/// plus the shortcut's (1 where it is a normed convolution, the input's mean square where it is the
+/// identity); of the branch's 1 the rectifier keeps between a half (beside a shortcut near 0) and all (beside
+/// a large positive one), taken as three quarters. Approximate by design: it only has to keep the signal of
+/// order 1 at any depth.
+fn expected_variances(network: Network) -> BTreeMap<String, f64> {
+    let variance = |convolution: &Convolution, mean_square: f64| {
+        let fan_in = convolution.in_channels * convolution.kernel * convolution.kernel;
+        (convolution.name.clone(), fan_in as f64 * kaiming_variance(convolution) * mean_square)
+    };
+    let mut variances = BTreeMap::from([variance(&network.stem(), 1.0)]);
+    let mut mean_square = 1.0;
+    for Block { branch, shortcut, .. } in network.blocks() {
+        for (index, convolution) in branch.iter().enumerate() {
+            variances.extend([variance(convolution, if index == 0 { mean_square } else { 0.5 })]);
+        }
+        variances.extend(shortcut.iter().map(|convolution| variance(convolution, mean_square)));
+        mean_square = if shortcut.is_some() { 1.0 } else { mean_square + 0.75 };
+    }
+    variances
+}
+
+fn list(faults: &[TensorFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeded_weights_fit_and_repeat() {
+        let weights = Weights::seeded(Network::ResNet18, 3);
+        weights.check(Network::ResNet18).unwrap();
+        assert_eq!(weights, Weights::seeded(Network::ResNet18, 3));
+        let other = Weights::seeded(Network::ResNet18, 4);
+        assert_ne!(weights.get("conv1.weight"), other.get("conv1.weight"));
+    }
+
+    #[test]
+    fn seeded_convolutions_have_the_fan_out_variance() {
+        let weights = Weights::seeded(Network::ResNet18, 3);
+        let values = weights.get("layer3.1.conv2.weight").unwrap().values();
+        let mean_square = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len() as f64;
+        let expected = 2.0 / (256.0 * 9.0);
+        assert!((mean_square / expected - 1.0).abs() < 0.01, "{mean_square} {expected}");
+    }
+
+    #[test]
+    fn all_faults_are_named_at_once() {
+        let mut weights = Weights::seeded(Network::ResNet18, 1);
+        weights.tensors.remove("layer1.0.bn1.bias");
+        weights.insert("conv1.weight".to_owned(), Tensor::new(vec![1, 2], vec![0.0; 2]));
+        weights.insert("bn1.running_var".to_owned(), Tensor::new(vec![64], vec![-1.0; 64]));
+        weights.insert("bn1.bias".to_owned(), Tensor::new(vec![64], vec![f32::NAN; 64]));
+        weights.insert("fc.weight".to_owned(), Tensor::new(vec![0], vec![]));
+        let error = weights.check(Network::ResNet18).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the weights do not fit `resnet18`: `conv1.weight` has shape [1, 2] instead of [64, 3, 7, 7]; \
+             `bn1.bias` holds a value that is not finite; `bn1.running_var` holds a negative variance; \
+             `layer1.0.bn1.bias` is missing"
+        );
+    }
+
+    #[test]
+    fn empty_weights_miss_every_tensor() {
+        let error = Weights::default().check(Network::ResNet50).unwrap_err();
+        assert_eq!(error.faults.len(), Network::ResNet50.tensors().len());
+    }
+
+    #[test]
+    fn a_folded_convolution_equals_convolution_and_norm() {
+        let convolution = Network::ResNet18.blocks()[2].shortcut.clone().unwrap();
+        let mut weights = Weights::seeded(Network::ResNet18, 5);
+        let constant = |value: f32| Tensor::new(vec![128], vec![value; 128]);
+        for (name, value) in convolution.norm_names().into_iter().zip([1.5, -0.25, 0.75, 4.0]) {
+            weights.insert(name, constant(value));
+        }
+        let folded = weights.fold(&convolution);
+        let weight = weights.get(&convolution.weight_name()).unwrap().values();
+        let factor = 1.5 / 4.00001_f64.sqrt();
+        for (folded, &value) in folded.weight.iter().zip(weight) {
+            assert!((f64::from(*folded) - f64::from(value) * factor).abs() < 1e-7);
+        }
+        assert!(folded.bias.iter().all(|&bias| (f64::from(bias) - (-0.25 - 0.75 * factor)).abs() < 1e-6));
+    }
+}

@@ -1,0 +1,330 @@
+//! Choosing the rows of a bank: greedy k-center and the samplers that stand beside it.
+//!
+//! The greedy algorithm is that of Sener and Savarese, "Active Learning for Convolutional Neural
+//! Networks: A Core-Set Approach", ICLR 2018, as PatchCore uses it (Roth et al., CVPR 2022, Algorithm
+//! 1): the next pick is the point farthest from all picks so far. The private module `lazy` computes it
+//! faster than its textbook form and promises the same picks; the tests hold the textbook form.
+
+use rayon::prelude::*;
+
+use super::KernelError;
+use super::distance::{squared_norms, squared_to_centre};
+use super::product::inner_products;
+use super::random::Stream;
+
+mod lazy;
+
+/// Rows projected, or measured against one centre, at a time.
+const ROW_BLOCK: usize = 256;
+
+/// The rows chosen by a greedy sampler, in the order of choosing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picks {
+    /// Indices of the chosen rows, all different.
+    pub rows: Vec<u32>,
+    /// `radii[i]`: the largest distance of a point to its nearest pick after pick `i` (covering
+    /// radius), plain Euclidean, in the space that was searched; it never grows.
+    pub radii: Vec<f32>,
+}
+
+/// A seeded Gaussian projection from `d` to `to` dimensions, for rows that come block by block.
+///
+/// `out[i, j] = Σ_c features[i, c] · g[j, c] / √to`, the `g` standard normal, drawn from the stream row by
+/// row (`j`, then `c`). Squared distances are kept in expectation (Johnson and Lindenstrauss 1984).
+pub struct Projection {
+    matrix: Vec<f32>,
+    d: usize,
+    to: usize,
+}
+
+impl Projection {
+    /// Draws the matrix.
+    ///
+    /// # Panics
+    /// If a length is 0.
+    pub fn new(d: usize, to: usize, stream: &mut Stream) -> Self {
+        assert!(d > 0 && to > 0, "a projection from {d} to {to} dimensions");
+        let scale = 1.0 / (to as f64).sqrt();
+        let matrix = (0..to * d).map(|_| (stream.normal() * scale) as f32).collect();
+        Self { matrix, d, to }
+    }
+
+    /// Projects `features: [n, d]` to `[n, to]`. The bytes are the same for every number of threads; across
+    /// machines they may differ in the last bits, because the matrix product follows the instruction set.
+    /// Cost `2·n·d·to`.
+    ///
+    /// # Panics
+    /// If `features` are no rows of `d`.
+    pub fn apply(&self, features: &[f32]) -> Vec<f32> {
+        let Self { matrix, d, to } = self;
+        assert!(features.len().is_multiple_of(*d), "{} numbers are no rows of {d}", features.len());
+        let mut projected = vec![0.0; features.len() / d * to];
+        projected
+            .par_chunks_mut(ROW_BLOCK * to)
+            .zip(features.par_chunks(ROW_BLOCK * d))
+            .for_each(|(out, rows)| inner_products(rows, matrix, *d, out));
+        projected
+    }
+}
+
+/// Projects `features: [n, d]` to `[n, to]` by a fresh [`Projection`].
+///
+/// # Panics
+/// If a length is 0 or `features` are no rows of `d`.
+pub fn project(features: &[f32], d: usize, to: usize, stream: &mut Stream) -> Vec<f32> {
+    Projection::new(d, to, stream).apply(features)
+}
+
+/// Returns the size of a bank: `max(min_size, ⌊n·ratio⌋)`, at most `n`.
+pub fn bank_size(n: usize, ratio: f64, min_size: usize) -> usize {
+    ((n as f64 * ratio).floor() as usize).max(min_size).min(n)
+}
+
+/// Chooses `count` of `n` rows at random, all different, in ascending order.
+///
+/// # Panics
+/// If `count` is greater than `n`, or `n` does not fit 32 bits.
+pub fn random_rows(n: usize, count: usize, stream: &mut Stream) -> Vec<u32> {
+    assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
+    stream.choose(n, count).into_iter().map(|row| row as u32).collect()
+}
+
+/// Chooses `count` of `points: [n, d]` by greedy k-center from the row `first`.
+///
+/// Pick `i + 1` is the point with the largest squared distance ([`squared_euclidean`]) to its nearest
+/// pick; among equal distances the lowest index. A picked row is not picked again, so that once all
+/// distances are 0 the remaining rows follow in ascending order. Exact: the picks and radii are those of
+/// the textbook algorithm to the bit, for every number of threads.
+///
+/// `progress` is told the number of picks after each; if it answers false, the search stops.
+/// Cost at most `2·n·count·d` operations in matrix products (less where bounds rule points out),
+/// memory `8·n` bytes besides the points.
+///
+/// [`squared_euclidean`]: super::distance::squared_euclidean
+///
+/// # Errors
+/// If a point holds NaN or an infinity, or `progress` answered false.
+///
+/// # Panics
+/// If `count` is not in `1..=n`, `first` is no row, `points` are no rows of `d`, or `n` does not fit 32
+/// bits.
+pub fn k_center_greedy(
+    points: &[f32],
+    d: usize,
+    first: usize,
+    count: usize,
+    progress: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Picks, KernelError> {
+    let norms = norms_for(points, d, count)?;
+    assert!(first < norms.len(), "the first pick is row {first} of {}", norms.len());
+    let bounds = squared_distances(points, d, &points[first * d..][..d]);
+    lazy::Search::new(points, d, &norms, bounds, Some(first)).run(count, progress)
+}
+
+/// Chooses `count` of `points: [n, d]` as patchcore-inspection's `ApproximateGreedyCoresetSampler`.
+///
+/// A point's distance starts as its mean distance to `anchors` random points (10 there), as if that
+/// were its distance to a pick; then greedy k-center goes on, the first pick included. Ties go to the
+/// lower index, a picked row is not picked again (there it can be). The radii are the greedy
+/// algorithm's own distances, which the anchors keep below the covering radius at first. Cost as
+/// [`k_center_greedy`].
+///
+/// # Errors
+/// If a point holds NaN or an infinity, or `progress` answered false.
+///
+/// # Panics
+/// If `count` is not in `1..=n`, `anchors` is 0, `points` are no rows of `d`, or `n` does not fit 32
+/// bits.
+pub fn approximate_greedy(
+    points: &[f32],
+    d: usize,
+    count: usize,
+    anchors: usize,
+    stream: &mut Stream,
+    progress: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Picks, KernelError> {
+    let norms = norms_for(points, d, count)?;
+    assert!(anchors > 0, "an approximate coreset needs anchors");
+    let chosen = stream.choose(norms.len(), anchors.min(norms.len()));
+    let bounds = squared_mean_distances(points, d, &chosen);
+    lazy::Search::new(points, d, &norms, bounds, None).run(count, progress)
+}
+
+fn norms_for(points: &[f32], d: usize, count: usize) -> Result<Vec<f32>, KernelError> {
+    let norms = squared_norms(points, d)?;
+    let n = norms.len();
+    assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
+    assert!((1..=n).contains(&count), "{count} of {n} rows were asked for");
+    Ok(norms)
+}
+
+fn squared_distances(points: &[f32], d: usize, centre: &[f32]) -> Vec<f32> {
+    let mut distances = vec![0.0; points.len() / d];
+    distances
+        .par_chunks_mut(ROW_BLOCK)
+        .zip(points.par_chunks(ROW_BLOCK * d))
+        .for_each(|(out, rows)| squared_to_centre(rows, d, centre, out));
+    distances
+}
+
+fn squared_mean_distances(points: &[f32], d: usize, anchors: &[usize]) -> Vec<f32> {
+    let mut sums = vec![0.0_f64; points.len() / d];
+    for anchor in anchors {
+        let distances = squared_distances(points, d, &points[anchor * d..][..d]);
+        sums.iter_mut().zip(distances).for_each(|(sum, squared)| *sum += f64::from(squared).sqrt());
+    }
+    sums.into_iter().map(|sum| (sum / anchors.len() as f64).powi(2) as f32).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
+mod tests {
+    use super::*;
+    use crate::kernels::distance::squared_euclidean;
+
+    /// The textbook algorithm, from given distances.
+    fn textbook(points: &[f32], d: usize, mut bounds: Vec<f32>, first: Option<usize>, count: usize) -> Picks {
+        let row = |index: usize| &points[index * d..][..d];
+        let mut picks = Picks { rows: Vec::new(), radii: Vec::new() };
+        let mut next = first;
+        loop {
+            let mut best: Option<usize> = None;
+            for (index, &bound) in bounds.iter().enumerate() {
+                if !picks.rows.contains(&(index as u32)) && best.is_none_or(|best| bound > bounds[best]) {
+                    best = Some(index);
+                }
+            }
+            if !picks.rows.is_empty() {
+                picks.radii.push(best.map_or(0.0, |best| bounds[best].sqrt()));
+            }
+            if picks.rows.len() == count {
+                return picks;
+            }
+            let pick = next.take().or(best).unwrap();
+            picks.rows.push(pick as u32);
+            for (index, bound) in bounds.iter_mut().enumerate() {
+                *bound = bound.min(squared_euclidean(row(index), row(pick)));
+            }
+        }
+    }
+
+    fn greedy(points: &[f32], d: usize, first: usize, count: usize) -> Picks {
+        k_center_greedy(points, d, first, count, &|_| true).unwrap()
+    }
+
+    fn normals(stream: &mut Stream, count: usize) -> Vec<f32> {
+        (0..count).map(|_| stream.normal() as f32).collect()
+    }
+
+    #[test]
+    fn small_sizes_equal_the_textbook_with_ties() {
+        let mut stream = Stream::new(1, "coreset");
+        for n in 1..=20 {
+            for d in [1, 2, 3] {
+                let points: Vec<f32> = (0..n * d).map(|_| stream.below(4) as f32).collect();
+                let first = stream.below(n);
+                for count in 1..=n {
+                    let start = vec![f32::INFINITY; n];
+                    let expected = textbook(&points, d, start, Some(first), count);
+                    assert_eq!(greedy(&points, d, first, count), expected, "n {n}, d {d}, count {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn larger_sets_equal_the_textbook() {
+        let mut stream = Stream::new(2, "coreset");
+        let centres = normals(&mut stream, 12 * 40);
+        for (n, d, spread) in [(3000, 40, 0.0), (3000, 40, 5.0), (5000, 2, 0.0), (900, 130, 0.0)] {
+            let mut points = normals(&mut stream, n * d);
+            for (row, point) in points.chunks_mut(d).enumerate() {
+                let centre = &centres[(row * 7 % 12) * 40..];
+                point.iter_mut().zip(centre).for_each(|(x, c)| *x = *x * 0.3 + spread * c + spread);
+            }
+            let start = vec![f32::INFINITY; n];
+            let expected = textbook(&points, d, start, Some(17), 150);
+            assert_eq!(greedy(&points, d, 17, 150), expected, "n {n}, d {d}, spread {spread}");
+        }
+    }
+
+    #[test]
+    fn many_equal_points_are_taken_in_order() {
+        let points: Vec<f32> = (0..3000).map(|row| (row % 3) as f32).collect();
+        let picks = greedy(&points, 1, 1, 3000);
+        assert_eq!(picks.rows[..6], [1, 0, 2, 3, 4, 5]);
+        assert_eq!(picks.rows[2999], 2999);
+        assert_eq!(picks.radii[..3], [1.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let mut stream = Stream::new(3, "coreset");
+        let points = normals(&mut stream, 4000 * 16);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let projected = project(&points, 16, 8, &mut Stream::new(5, "project"));
+                (greedy(&points, 16, 0, 300), projected)
+            })
+        };
+        assert_eq!(run(1), run(5));
+    }
+
+    #[test]
+    fn the_radius_covers_every_point_and_never_grows() {
+        let mut stream = Stream::new(4, "coreset");
+        let (n, d) = (500, 6);
+        let points = normals(&mut stream, n * d);
+        let picks = greedy(&points, d, 3, 60);
+        assert!(picks.radii.windows(2).all(|pair| pair[1] <= pair[0]));
+        let nearest = |point: &[f32]| {
+            let distances =
+                picks.rows.iter().map(|&row| squared_euclidean(point, &points[row as usize * d..][..d]));
+            distances.fold(f32::INFINITY, f32::min).sqrt()
+        };
+        assert_eq!(points.chunks(d).map(nearest).fold(0.0, f32::max), picks.radii[59]);
+    }
+
+    #[test]
+    fn the_approximate_greedy_starts_from_mean_distances() {
+        let mut stream = Stream::new(5, "coreset");
+        let (n, d) = (400, 5);
+        let points = normals(&mut stream, n * d);
+        let anchors = Stream::new(9, "anchors").choose(n, 10);
+        let mean = |point: &[f32]| {
+            let distances = anchors.iter().map(|&row| squared_euclidean(point, &points[row * d..][..d]));
+            (distances.map(|squared| f64::from(squared).sqrt()).sum::<f64>() / 10.0).powi(2) as f32
+        };
+        let expected = textbook(&points, d, points.chunks(d).map(mean).collect(), None, 40);
+        let mut anchors = Stream::new(9, "anchors");
+        assert_eq!(approximate_greedy(&points, d, 40, 10, &mut anchors, &|_| true), Ok(expected));
+    }
+
+    #[test]
+    fn cancelling_and_wrong_data_are_errors() {
+        let points = [0.0, 1.0, 2.0, 3.0];
+        assert_eq!(k_center_greedy(&points, 1, 0, 4, &|picks| picks < 2), Err(KernelError::Cancelled));
+        let points = [0.0, f32::NAN];
+        assert_eq!(k_center_greedy(&points, 1, 0, 2, &|_| true), Err(KernelError::NotFinite { row: 1 }));
+    }
+
+    #[test]
+    fn a_projection_keeps_squared_lengths_on_average() {
+        let mut stream = Stream::new(6, "coreset");
+        let (n, d, to) = (300, 200, 128);
+        let features = normals(&mut stream, n * d);
+        let projected = project(&features, d, to, &mut Stream::new(1, "project"));
+        let length = |rows: &[f32]| rows.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        assert!((length(&projected) / length(&features) - 1.0).abs() < 0.05);
+        assert_eq!(projected.len(), n * to);
+    }
+
+    #[test]
+    fn bank_sizes_are_capped() {
+        assert_eq!(bank_size(200_000, 0.01, 1000), 2000);
+        assert_eq!(bank_size(5000, 0.01, 1000), 1000);
+        assert_eq!(bank_size(300, 0.1, 1000), 300);
+        assert_eq!(random_rows(5, 5, &mut Stream::new(1, "rows")), [0, 1, 2, 3, 4]);
+    }
+}

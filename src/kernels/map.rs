@@ -1,0 +1,277 @@
+//! Score maps: from the patch grid to the image, and smoothed.
+//!
+//! Maps are row-major `[h, w]` f32. All functions are sequential (a map is small, images run side by
+//! side) and deterministic.
+
+/// The blur of a map whose short side is 224 px: PatchCore's σ (Roth et al. 2022, section 3.3).
+const SIGMA_AT_224: f64 = 4.0;
+
+/// Standard deviations after which the Gaussian kernel is cut; scipy's default.
+const TRUNCATE: f64 = 4.0;
+
+/// Box blurs that the reference's image library stands in for one Gaussian.
+const BOX_PASSES: usize = 3;
+
+/// Returns the default σ, in pixels, for maps of this size: `4·min(h, w)/224`.
+pub fn default_sigma(height: usize, width: usize) -> f64 {
+    SIGMA_AT_224 * height.min(width) as f64 / 224.0
+}
+
+/// Resizes a map bilinearly: `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
+///
+/// Target pixel `i` reads position `max(0, (i + 0.5)·from/to - 0.5)`, without antialiasing. Agrees with
+/// `PyTorch` to 1e-6 of the map's range. NaN spreads to the pixels that read it. Cost `to_h·to_w`.
+///
+/// # Panics
+/// If the map is not `[h, w]`, or a side is 0.
+pub fn upsample(map: &[f32], h: usize, w: usize, to_h: usize, to_w: usize) -> Vec<f32> {
+    assert_map(map, h, w);
+    assert!(to_h > 0 && to_w > 0, "a map of {to_h}×{to_w} was asked for");
+    let columns: Vec<Tap> = (0..to_w).map(|x| Tap::new(x, w, to_w)).collect();
+    let mut resized = Vec::with_capacity(to_h * to_w);
+    for y in 0..to_h {
+        let row = Tap::new(y, h, to_h);
+        let (upper, lower) = (&map[row.low * w..][..w], &map[row.high * w..][..w]);
+        resized.extend(columns.iter().map(|column| {
+            let (above, below) = (column.mix(upper), column.mix(lower));
+            (1.0 - row.share) * above + row.share * below
+        }));
+    }
+    resized
+}
+
+/// Two neighbouring source pixels and the share of the second.
+struct Tap {
+    low: usize,
+    high: usize,
+    share: f32,
+}
+
+impl Tap {
+    fn new(place: usize, from: usize, to: usize) -> Self {
+        let scale = from as f32 / to as f32;
+        let position = ((place as f32 + 0.5) * scale - 0.5).max(0.0);
+        let low = (position as usize).min(from - 1);
+        Self { low, high: (low + 1).min(from - 1), share: (position - low as f32).clamp(0.0, 1.0) }
+    }
+
+    fn mix(&self, values: &[f32]) -> f32 {
+        (1.0 - self.share) * values[self.low] + self.share * values[self.high]
+    }
+}
+
+/// Smooths a map by a Gaussian: `scipy.ndimage.gaussian_filter(map, sigma)`.
+///
+/// Separable, rows first; the kernel is `exp(-x²/2σ²)` for `|x| <= ⌊4σ + 0.5⌋`, normalised; beyond the
+/// border the map is mirrored with the edge pixel repeated (scipy's `reflect`). Sums in f64, rounded to
+/// f32 after each axis. σ of 0 or less leaves the map as it is. Cost `8σ·h·w` an axis.
+///
+/// # Panics
+/// If the map is not `[h, w]`, or σ is NaN.
+pub fn gaussian_blur(map: &[f32], h: usize, w: usize, sigma: f64) -> Vec<f32> {
+    assert_map(map, h, w);
+    assert!(!sigma.is_nan(), "the blur has no width");
+    if sigma <= 0.0 {
+        return map.to_vec();
+    }
+    let kernel = gaussian_kernel(sigma);
+    let blur = |values: &[f32], length: usize| -> Vec<f32> {
+        values.chunks(length).flat_map(|line| blur_line(line, &kernel)).collect()
+    };
+    let down = transpose(&blur(&transpose(map, h, w), h), w, h);
+    blur(&down, w)
+}
+
+/// Returns the kernel's half: the centre, then the weights at 1, 2, … pixels.
+fn gaussian_kernel(sigma: f64) -> Vec<f64> {
+    let radius = (TRUNCATE * sigma + 0.5) as usize;
+    let weights: Vec<f64> =
+        (0..=radius).map(|x| libm::exp(-0.5 / (sigma * sigma) * (x * x) as f64)).collect();
+    let sum = weights[0] + 2.0 * weights[1..].iter().sum::<f64>();
+    weights.iter().map(|weight| weight / sum).collect()
+}
+
+fn blur_line(line: &[f32], kernel: &[f64]) -> Vec<f32> {
+    let radius = kernel.len() - 1;
+    let last = line.len() + radius;
+    let padded: Vec<f64> = (0..last + radius)
+        .map(|place| f64::from(line[mirrored(place as isize - radius as isize, line.len())]))
+        .collect();
+    (radius..last)
+        .map(|centre| {
+            let sides = (1..=radius).map(|x| kernel[x] * (padded[centre - x] + padded[centre + x]));
+            (kernel[0] * padded[centre] + sides.sum::<f64>()) as f32
+        })
+        .collect()
+}
+
+/// Maps a place beyond the border into `0..length`: `d c b a | a b c d | d c b a`.
+fn mirrored(place: isize, length: usize) -> usize {
+    let length = length as isize;
+    let folded = place.rem_euclid(2 * length);
+    folded.min(2 * length - 1 - folded) as usize
+}
+
+fn transpose(map: &[f32], h: usize, w: usize) -> Vec<f32> {
+    (0..w).flat_map(|x| (0..h).map(move |y| map[y * w + x])).collect()
+}
+
+/// Smooths a map as the reference does: through an 8-bit image and Pillow's `GaussianBlur(radius)`.
+///
+/// The map is divided by its maximum and cut to whole levels of 0..=255 (torchvision's `ToPILImage`),
+/// blurred by three extended box blurs an axis in 8 bits (Gwosdek et al. 2011, "Theoretical Foundations
+/// of Gaussian Convolution by Extended Box Filtering", as in Pillow's `BoxBlur.c`), and scaled back.
+/// Equal to Pillow to the level. Values below 0 count as 0. A map without a positive value comes back
+/// as it is (the reference divides by 0 there). The reference's radius is 2.
+///
+/// # Panics
+/// If the map is not `[h, w]`, or the radius is not finite or below 0.
+pub fn reference_blur(map: &[f32], h: usize, w: usize, radius: f32) -> Vec<f32> {
+    assert_map(map, h, w);
+    assert!(radius.is_finite() && radius >= 0.0, "a blur of radius {radius}");
+    let maximum = map.iter().copied().fold(0.0_f32, f32::max);
+    if maximum <= 0.0 {
+        return map.to_vec();
+    }
+    let levels: Vec<u8> = map.iter().map(|value| (value / maximum * 255.0) as u8).collect();
+    let blurred = blur_levels(&levels, h, w, radius);
+    blurred.iter().map(|&level| f32::from(level) / 255.0 * maximum).collect()
+}
+
+/// Blurs an 8-bit image `[h, w]`: `PIL.ImageFilter.GaussianBlur(radius)` for one channel.
+fn blur_levels(levels: &[u8], h: usize, w: usize, radius: f32) -> Vec<u8> {
+    if radius <= 0.0 {
+        return levels.to_vec();
+    }
+    let box_blur = BoxBlur::new(box_radius(radius));
+    let across: Vec<u8> = levels.chunks(w).flat_map(|line| box_blur.repeat(line)).collect();
+    let columns: Vec<u8> = (0..w)
+        .flat_map(|x| box_blur.repeat(&across.iter().skip(x).step_by(w).copied().collect::<Vec<_>>()))
+        .collect();
+    (0..h).flat_map(|y| columns.iter().skip(y).step_by(h).copied()).collect()
+}
+
+/// Returns the radius of the extended box whose [`BOX_PASSES`]-fold blur has the Gaussian's variance
+/// (Gwosdek et al. 2011, equations 7, 11 and 14), in f32 as Pillow does.
+fn box_radius(radius: f32) -> f32 {
+    let variance = radius * radius / BOX_PASSES as f32;
+    let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;
+    let whole = ((f64::from(length) - 1.0) / 2.0).floor() as f32;
+    let mut part = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - 3.0 * variance);
+    part /= 6.0 * (variance - (whole + 1.0) * (whole + 1.0));
+    whole + part
+}
+
+/// A box of `2·radius + 1` whole pixels and a part of one more on each side, in 24-bit fixed point.
+struct BoxBlur {
+    radius: usize,
+    whole_weight: u32,
+    edge_weight: u32,
+}
+
+impl BoxBlur {
+    fn new(radius: f32) -> Self {
+        let one = 1_u32 << 24;
+        let whole = radius as u32;
+        let whole_weight = (one as f32 / (radius * 2.0 + 1.0)) as u32;
+        let edge_weight = (one - (whole * 2 + 1) * whole_weight) / 2;
+        Self { radius: whole as usize, whole_weight, edge_weight }
+    }
+
+    fn repeat(&self, line: &[u8]) -> Vec<u8> {
+        let mut blurred = line.to_vec();
+        for _ in 0..BOX_PASSES {
+            blurred = self.once(&blurred);
+        }
+        blurred
+    }
+
+    /// Beyond the border the edge pixel goes on.
+    fn once(&self, line: &[u8]) -> Vec<u8> {
+        let at = |place: isize| u32::from(line[place.clamp(0, line.len() as isize - 1) as usize]);
+        let radius = self.radius as isize;
+        let mut sum: u32 = (-radius - 1..radius).map(at).sum();
+        (0..line.len() as isize)
+            .map(|x| {
+                sum = sum + at(x + radius) - at(x - radius - 1);
+                let edges = at(x - radius - 1) + at(x + radius + 1);
+                ((sum * self.whole_weight + edges * self.edge_weight + (1 << 23)) >> 24) as u8
+            })
+            .collect()
+    }
+}
+
+fn assert_map(map: &[f32], h: usize, w: usize) {
+    assert!(h > 0 && w > 0 && map.len() == h * w, "{} numbers are no map of {h}×{w}", map.len());
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
+mod tests {
+    use super::*;
+    use crate::kernels::random::Stream;
+
+    /// Made by `tests/golden/kernels.py` (versions in its first line).
+    const GOLDEN: &str = include_str!("../../tests/golden/map.txt");
+
+    fn hashed(count: u32) -> Vec<f32> {
+        (0..count).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0).collect()
+    }
+
+    fn golden(name: &str) -> Vec<f32> {
+        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+        line.split(' ').map(|number| number.parse().unwrap()).collect()
+    }
+
+    fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
+        assert_eq!(found.len(), expected.len());
+        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= tolerance, "differs by {worst}");
+    }
+
+    #[test]
+    fn resizing_is_pytorchs() {
+        let map = hashed(7 * 5);
+        for (name, h, w) in [("up", 23, 16), ("down", 3, 4), ("mixed", 14, 2), ("same", 7, 5)] {
+            assert_close(&upsample(&map, 7, 5, h, w), &golden(name), 1e-6);
+        }
+        assert_eq!(upsample(&[2.5], 1, 1, 3, 2), [2.5; 6]);
+    }
+
+    #[test]
+    fn blurring_is_scipys() {
+        let map = hashed(12 * 9);
+        for (name, sigma) in [("gauss_0.7", 0.7), ("gauss_2", 2.0), ("gauss_4", 4.0)] {
+            assert_close(&gaussian_blur(&map, 12, 9, sigma), &golden(name), 1e-6);
+        }
+        assert_eq!(gaussian_blur(&map, 12, 9, 0.0), map);
+    }
+
+    #[test]
+    fn a_blur_keeps_the_mean_and_a_flat_map() {
+        let mut stream = Stream::new(1, "map");
+        for side in 1..=20 {
+            let map: Vec<f32> = (0..side * 6).map(|_| stream.uniform() as f32).collect();
+            let blurred = gaussian_blur(&map, side, 6, 1.5);
+            let (before, after): (f32, f32) = (map.iter().sum(), blurred.iter().sum());
+            assert!((before - after).abs() < 1e-4 * before, "{side}: {before} {after}");
+            assert_close(&gaussian_blur(&vec![0.7; side * 6], side, 6, 1.5), &vec![0.7; side * 6], 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_reference_blur_is_pillows_to_the_level() {
+        let map = hashed(12 * 9);
+        for (name, radius) in [("pillow_2", 2.0), ("pillow_4", 4.0), ("pillow_0.5", 0.5)] {
+            assert_close(&reference_blur(&map, 12, 9, radius), &golden(name), 1e-6);
+        }
+        assert_close(&reference_blur(&hashed(3), 1, 3, 2.0), &golden("pillow_line"), 1e-6);
+        assert_eq!(reference_blur(&[0.0; 4], 2, 2, 2.0), [0.0; 4]);
+    }
+
+    #[test]
+    fn sigma_follows_the_short_side() {
+        assert_eq!(default_sigma(224, 300), 4.0);
+        assert_eq!(default_sigma(316, 112), 2.0);
+    }
+}

@@ -1,0 +1,217 @@
+//! Bootstrap intervals by image (Efron 1979; percentile intervals, Efron and Tibshirani 1993, chapter 13).
+//!
+//! Images are drawn again with replacement, as many as there are, and the metric is computed anew; the
+//! interval reaches from the 2.5 % to the 97.5 % quantile of the results (linear between neighbours). Whole
+//! images are drawn, pixels never: the pixels of an image are not independent.
+//!
+//! Each resample has a stream of its own, opened from one number of the caller's stream, so that results are
+//! the same for any number of threads. A resample of one class only is drawn again, at most
+//! [`MAX_DRAWS`] times.
+
+use rayon::prelude::*;
+
+use super::MetricError;
+use super::ranking::Ranking;
+use super::statistics::PixelStatistics;
+use crate::kernels::random::Stream;
+
+/// The probability left out on each side of an interval: together 95 % remain.
+const TAIL: f64 = 0.025;
+
+/// Draws of one resample before it is given up. With 1 defect in n images a draw misses it with
+/// probability 0.37, so that even then 100 draws fail with probability 1e-43.
+const MAX_DRAWS: usize = 100;
+
+/// A 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Intervals of the image metrics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageIntervals {
+    /// Of `auroc`.
+    pub auroc: Interval,
+    /// Of `average_precision`.
+    pub average_precision: Interval,
+    /// Of `f1_max`, each resample with its own best threshold.
+    pub f1_max: Interval,
+}
+
+/// Intervals of the pixel metrics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PixelIntervals {
+    /// Of `PixelMetrics::auroc`.
+    pub auroc: Interval,
+    /// Of `PixelMetrics::average_precision`.
+    pub average_precision: Interval,
+    /// Of `PixelMetrics::aupro`.
+    pub aupro: Interval,
+}
+
+/// Computes intervals of the image metrics, each resample's metrics exact. Cost: O(resamples · n), in
+/// parallel.
+///
+/// # Panics
+/// If there are not as many labels as scores, or no resamples are asked for.
+pub fn image_intervals(
+    scores: &[f32],
+    labels: &[bool],
+    resamples: usize,
+    stream: &mut Stream,
+) -> Result<ImageIntervals, MetricError> {
+    let ranking = Ranking::new(scores, labels)?;
+    ranking.sweep(&ranking.tallies())?;
+    let measure = |weights: &[u32]| {
+        let sweep = ranking.sweep(&ranking.weighted_tallies(weights))?;
+        Ok([sweep.auroc(), sweep.average_precision(), sweep.f1_max().f1])
+    };
+    let [auroc, average_precision, f1_max] = intervals(scores.len(), resamples, stream, measure)?;
+    Ok(ImageIntervals { auroc, average_precision, f1_max })
+}
+
+/// Computes intervals of the pixel metrics from each image's bins; the error of the bins is that of
+/// [`PixelStatistics::estimate`]. Cost: O(resamples · images · bins), in parallel.
+///
+/// # Panics
+/// If no resamples are asked for.
+pub fn pixel_intervals(
+    statistics: &PixelStatistics,
+    resamples: usize,
+    stream: &mut Stream,
+) -> Result<PixelIntervals, MetricError> {
+    let measure = |weights: &[u32]| {
+        let estimate = statistics.weighted_estimate(weights)?;
+        Ok([estimate.auroc, estimate.average_precision, estimate.aupro])
+    };
+    let [auroc, average_precision, aupro] = intervals(statistics.images(), resamples, stream, measure)?;
+    Ok(PixelIntervals { auroc, average_precision, aupro })
+}
+
+/// Measures every resample, given as how often each image was drawn, and takes each column's interval.
+fn intervals<const METRICS: usize>(
+    images: usize,
+    resamples: usize,
+    stream: &mut Stream,
+    measure: impl Fn(&[u32]) -> Result<[f64; METRICS], MetricError> + Sync,
+) -> Result<[Interval; METRICS], MetricError> {
+    assert!(resamples > 0, "an interval of no resamples was asked for");
+    let seeds: Vec<u64> = (0..resamples).map(|_| stream.next_u64()).collect();
+    let measured: Vec<[f64; METRICS]> = seeds
+        .into_par_iter()
+        .map(|seed| measure_resample(images, seed, &measure))
+        .collect::<Result<_, _>>()?;
+    Ok(std::array::from_fn(|metric| interval(measured.iter().map(|row| row[metric]).collect())))
+}
+
+/// Draws a resample until it holds both classes, and measures it.
+fn measure_resample<T>(
+    images: usize,
+    seed: u64,
+    measure: impl Fn(&[u32]) -> Result<T, MetricError>,
+) -> Result<T, MetricError> {
+    let mut stream = Stream::new(seed, "bootstrap resample");
+    for _ in 0..MAX_DRAWS {
+        let mut weights = vec![0; images];
+        for _ in 0..images {
+            weights[stream.below(images)] += 1;
+        }
+        match measure(&weights) {
+            Err(MetricError::OneClassOnly { .. }) => {}
+            measured => return measured,
+        }
+    }
+    Err(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS })
+}
+
+/// The percentile interval of values that are not NaN and not empty.
+fn interval(mut values: Vec<f64>) -> Interval {
+    values.sort_unstable_by(f64::total_cmp);
+    let quantile = |share: f64| {
+        let place = share * (values.len() - 1) as f64;
+        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
+        below + (above - below) * place.fract()
+    };
+    Interval { low: quantile(TAIL), high: quantile(1.0 - TAIL) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::super::ranking::{auroc, f1_max};
+    use super::*;
+
+    fn with_threads<T: Send>(threads: usize, compute: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(compute)
+    }
+
+    #[test]
+    fn intervals_are_the_quantiles_of_naive_resamples() {
+        let (scores, labels) = golden::image_scores();
+        let found = image_intervals(&scores, &labels, 200, &mut Stream::new(5, "bootstrap")).unwrap();
+        let mut seeds = Stream::new(5, "bootstrap");
+        let (mut aurocs, mut f1s) = (Vec::new(), Vec::new());
+        for _ in 0..200 {
+            let mut stream = Stream::new(seeds.next_u64(), "bootstrap resample");
+            let drawn: Vec<usize> = (0..scores.len()).map(|_| stream.below(scores.len())).collect();
+            let scores: Vec<f32> = drawn.iter().map(|&image| scores[image]).collect();
+            let labels: Vec<bool> = drawn.iter().map(|&image| labels[image]).collect();
+            aurocs.push(auroc(&scores, &labels).unwrap());
+            f1s.push(f1_max(&scores, &labels).unwrap().f1);
+        }
+        assert_eq!((found.auroc, found.f1_max), (interval(aurocs), interval(f1s)));
+    }
+
+    #[test]
+    fn intervals_hold_the_estimate_and_are_as_wide_as_theory_says() {
+        let (scores, labels) = golden::image_scores();
+        let found = image_intervals(&scores, &labels, 2000, &mut Stream::new(5, "bootstrap")).unwrap();
+        // Hanley and McNeil (1982), equation 1, with 23 defects and 67 normals.
+        let a = auroc(&scores, &labels).unwrap();
+        let (q1, q2) = (a / (2.0 - a), 2.0 * a * a / (1.0 + a));
+        let variance = (a * (1.0 - a) + 22.0 * (q1 - a * a) + 66.0 * (q2 - a * a)) / (23.0 * 67.0);
+        let expected = 2.0 * 1.96 * variance.sqrt();
+        let width = found.auroc.high - found.auroc.low;
+        assert!(found.auroc.low < a && a < found.auroc.high);
+        assert!((width / expected - 1.0).abs() < 0.25, "{width} against {expected}");
+    }
+
+    #[test]
+    fn pixel_intervals_hold_the_exact_metrics_and_ignore_threads() {
+        let scores = golden::pixel_scores(0..golden::IMAGES, |score| score).unwrap();
+        let compute = || {
+            let statistics = scores.statistics(0.3, 256).unwrap();
+            pixel_intervals(&statistics, 200, &mut Stream::new(5, "bootstrap")).unwrap()
+        };
+        let found = with_threads(1, compute);
+        assert_eq!(with_threads(3, compute), found);
+        let exact = scores.clone().finish(0.3).unwrap();
+        let holds = |interval: Interval, value: f64| interval.low < value && value < interval.high;
+        assert!(holds(found.auroc, exact.auroc) && holds(found.aupro, exact.aupro));
+        assert!(holds(found.average_precision, exact.average_precision));
+    }
+
+    #[test]
+    fn resamples_of_one_class_are_drawn_again() {
+        // One of two images is defective: half of all draws hold one class only.
+        let found = image_intervals(&[1.0, 2.0], &[false, true], 100, &mut Stream::new(5, "bootstrap"));
+        assert_eq!(found.unwrap().auroc, Interval { low: 1.0, high: 1.0 });
+        let one_class = MetricError::OneClassOnly { positives: 2, negatives: 0 };
+        let refused = image_intervals(&[1.0, 2.0], &[true, true], 100, &mut Stream::new(5, "bootstrap"));
+        assert_eq!(refused.err(), Some(one_class.clone()));
+        let never = |_: &[u32]| Err::<[f64; 1], _>(one_class.clone());
+        let refused = intervals(3, 2, &mut Stream::new(5, "bootstrap"), never);
+        assert_eq!(refused.err(), Some(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS }));
+    }
+
+    #[test]
+    fn quantiles_are_linear_between_neighbours() {
+        let found = interval((0..=100).rev().map(f64::from).collect());
+        assert!((found.low - 2.5).abs() < 1e-12 && (found.high - 97.5).abs() < 1e-12, "{found:?}");
+        assert_eq!(interval(vec![3.0]), Interval { low: 3.0, high: 3.0 });
+    }
+}

@@ -1,0 +1,19 @@
+//! Numbers in, numbers out: nothing here knows a path, a file, a manifest, an event or a clock.
+
+pub mod backbone;
+pub mod components;
+pub mod coreset;
+pub mod distance;
+pub mod embedding;
+pub mod error;
+pub mod map;
+pub mod metrics;
+pub mod nearest;
+mod product;
+pub mod quantile;
+pub mod random;
+pub mod resize;
+pub mod scoring;
+pub mod surface;
+
+pub use error::KernelError;

@@ -1,0 +1,142 @@
+//! Quantiles of samples, and ranks in them: how a distance is compared with those of normal patches.
+
+use super::KernelError;
+
+/// Quantiles kept of each distance: every thousandth (chosen, untested).
+const QUANTILES: usize = 1001;
+
+/// The distances of normal training patches to both banks, as 1001 quantiles each.
+///
+/// `rank` of a distance is the share of normal training patches below it, linear between quantiles and
+/// in the middle of equal ones. Beyond the ends it goes on in proportion (twice the largest distance
+/// has rank 2, none at all rank -1 if the smallest was above 0), because a defect is beyond the end
+/// as a rule and a rank that stops at 1 would make all defects equal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    /// Quantiles of d-, ascending, evenly spaced from the minimum to the maximum.
+    pub normal: Vec<f32>,
+    /// Quantiles of d+.
+    pub defect: Vec<f32>,
+}
+
+impl Calibration {
+    /// Takes the quantiles of the distances of normal training patches (leave one image out).
+    ///
+    /// # Errors
+    /// If there are none, or one is NaN or infinite.
+    pub fn fit(normal: &[f32], defect: &[f32]) -> Result<Self, KernelError> {
+        Ok(Self { normal: quantile_table(normal)?, defect: quantile_table(defect)? })
+    }
+
+    /// Returns `rank(d-) - rank(d+)`.
+    pub fn score(&self, normal: f32, defect: f32) -> f32 {
+        (rank(&self.normal, normal) - rank(&self.defect, defect)) as f32
+    }
+}
+
+fn quantile_table(values: &[f32]) -> Result<Vec<f32>, KernelError> {
+    if let Some(row) = values.iter().position(|value| !value.is_finite()) {
+        return Err(KernelError::NotFinite { row });
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let last = (QUANTILES - 1) as f64;
+    (0..QUANTILES).map(|step| quantile_of_sorted(&sorted, step as f64 / last)).collect()
+}
+
+fn rank(table: &[f32], value: f32) -> f64 {
+    let last = (table.len() - 1) as f64;
+    let (least, most) = (table[0], table[table.len() - 1]);
+    if value > most {
+        let scale = if most > 0.0 { most } else { 1.0 };
+        return 1.0 + f64::from(value - most) / f64::from(scale);
+    }
+    if value < least {
+        return f64::from(value - least) / f64::from(least.abs());
+    }
+    let below = table.partition_point(|&entry| entry < value);
+    let not_above = table.partition_point(|&entry| entry <= value);
+    if below < not_above {
+        return f64::midpoint(below as f64, (not_above - 1) as f64) / last;
+    }
+    let (low, high) = (f64::from(table[below - 1]), f64::from(table[below]));
+    ((below - 1) as f64 + (f64::from(value) - low) / (high - low)) / last
+}
+
+/// Returns the `q` quantile of `values` in any order: `numpy.quantile`'s `linear` method, the value at
+/// place `q·(n - 1)` of the sorted sample, linear between neighbours. Cost `n·log n`.
+///
+/// # Errors
+/// If there are no values, or one is NaN.
+///
+/// # Panics
+/// If `q` is not between 0 and 1.
+pub fn quantile(values: &[f32], q: f64) -> Result<f32, KernelError> {
+    if let Some(row) = values.iter().position(|value| value.is_nan()) {
+        return Err(KernelError::NotFinite { row });
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f32::total_cmp);
+    quantile_of_sorted(&sorted, q)
+}
+
+/// Returns the `q` quantile of values that ascend; as [`quantile`].
+///
+/// # Errors
+/// If there are no values.
+///
+/// # Panics
+/// If `q` is not between 0 and 1.
+pub fn quantile_of_sorted(sorted: &[f32], q: f64) -> Result<f32, KernelError> {
+    assert!((0.0..=1.0).contains(&q), "quantile {q} is not between 0 and 1");
+    if sorted.is_empty() {
+        return Err(KernelError::NoValues);
+    }
+    let place = q * (sorted.len() - 1) as f64;
+    let below = place.floor() as usize;
+    let above = (below + 1).min(sorted.len() - 1);
+    let (low, high) = (f64::from(sorted[below]), f64::from(sorted[above]));
+    // Equal neighbours are not interpolated, so that two infinities do not make NaN.
+    Ok(if low.total_cmp(&high).is_eq() { low } else { low + (high - low) * (place - below as f64) } as f32)
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_numpys_linear_ones() {
+        // numpy 2.4.6: np.quantile([3, 1, 4, 1, 5], [0, 0.25, 0.3, 0.995, 1])
+        let values = [3.0, 1.0, 4.0, 1.0, 5.0];
+        for (q, expected) in [(0.0, 1.0), (0.25, 1.0), (0.3, 1.4), (0.995, 4.98), (1.0, 5.0)] {
+            assert!((quantile(&values, q).unwrap() - expected).abs() < 1e-6, "{q}");
+        }
+        assert_eq!(quantile(&[], 0.5), Err(KernelError::NoValues));
+        assert_eq!(quantile(&[f32::INFINITY; 2], 0.5), Ok(f32::INFINITY));
+    }
+
+    #[test]
+    fn ranks_ascend_within_and_beyond_the_table() {
+        let values: Vec<f32> = (0..=2000).map(|step| 1.0 + step as f32 / 1000.0).collect();
+        let table = Calibration::fit(&values, &values).unwrap().normal;
+        for (value, expected) in [(1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (6.0, 2.0), (0.0, -1.0), (1.5, 0.25)] {
+            assert!((rank(&table, value) - expected).abs() < 1e-6, "{value}: {}", rank(&table, value));
+        }
+        let mut last = f64::NEG_INFINITY;
+        for step in 0..500 {
+            let now = rank(&table, step as f32 * 0.01);
+            assert!(now > last);
+            last = now;
+        }
+    }
+
+    #[test]
+    fn equal_distances_rank_in_the_middle() {
+        let calibration = Calibration::fit(&[2.0; 10], &[2.0; 10]).unwrap();
+        assert!((rank(&calibration.normal, 2.0) - 0.5).abs() < 1e-12);
+        assert_eq!(calibration.score(2.0, 2.0), 0.0);
+        let zeros = Calibration::fit(&[0.0; 3], &[0.0; 3]).unwrap();
+        assert!(zeros.score(5.0, 0.0).is_finite());
+    }
+}

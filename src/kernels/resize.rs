@@ -1,0 +1,270 @@
+//! Images and masks at other sizes.
+//!
+//! Images are u8 `[h, w, channels]` and masks u8 `[h, w]`, 0 or not 0, both row-major. Sums run in
+//! fixed order and in whole numbers: results are the same on every machine and for every thread count.
+
+use rayon::prelude::*;
+
+/// Fractional bits of a filter weight; Pillow's, so that results agree to the level.
+const WEIGHT_BITS: u32 = 32 - 8 - 2;
+
+/// Resizes an image with an antialiased bilinear ("triangle") filter: Pillow's `resize(…, BILINEAR)`
+/// and torchvision's `resize(…, antialias=True)`.
+///
+/// Along each axis, columns first, a target pixel is the weighted mean of the source pixels within one
+/// target pixel (one source pixel when enlarging) of its centre, weight falling linearly to 0, then
+/// rounded to 8 bits. Within 1 level of Pillow and torchvision, and equal to Pillow wherever that
+/// also takes columns first (it rounds weights to 22 bits, as is done here; version 13 takes rows first
+/// for some shapes that shrink in height). An axis that keeps its length is copied.
+/// Cost `h·to_w·support + to_h·to_w·support` a channel, rows in parallel.
+///
+/// # Panics
+/// If the image is not `[h, w, channels]`, or a side is 0.
+pub fn resize(image: &[u8], h: usize, w: usize, channels: usize, to_h: usize, to_w: usize) -> Vec<u8> {
+    assert!(h > 0 && w > 0 && channels > 0 && to_h > 0 && to_w > 0, "an image of no size");
+    assert_eq!(image.len(), h * w * channels, "the image is not [{h}, {w}, {channels}]");
+    let across = if w == to_w { image.to_vec() } else { resize_columns(image, w, channels, to_w) };
+    if h == to_h { across } else { resize_rows(&across, h, to_w * channels, to_h) }
+}
+
+fn resize_columns(image: &[u8], w: usize, channels: usize, to_w: usize) -> Vec<u8> {
+    let taps = triangle_taps(w, to_w);
+    let lines = image.par_chunks(w * channels).flat_map_iter(|line| {
+        let taps = &taps;
+        (0..to_w * channels).map(move |place| {
+            let (tap, channel) = (&taps[place / channels], place % channels);
+            let values = line[tap.first * channels + channel..].iter().step_by(channels);
+            level(tap.weights.iter().zip(values).map(|(weight, &value)| weight * i32::from(value)).sum())
+        })
+    });
+    lines.collect()
+}
+
+fn resize_rows(image: &[u8], h: usize, stride: usize, to_h: usize) -> Vec<u8> {
+    let taps = triangle_taps(h, to_h);
+    let lines = taps.par_iter().flat_map_iter(|tap| {
+        let mut sums = vec![0_i32; stride];
+        for (weight, line) in tap.weights.iter().zip(image[tap.first * stride..].chunks(stride)) {
+            for (sum, &value) in sums.iter_mut().zip(line) {
+                *sum += weight * i32::from(value);
+            }
+        }
+        sums.into_iter().map(level)
+    });
+    lines.collect()
+}
+
+/// Rounds a sum of weighted levels to the nearest level.
+fn level(sum: i32) -> u8 {
+    ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS).clamp(0, 255) as u8
+}
+
+/// The source pixels that a target pixel reads, with fixed-point weights that sum to about one.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+fn triangle_taps(from: usize, to: usize) -> Vec<Taps> {
+    let scale = from as f64 / to as f64;
+    let support = scale.max(1.0);
+    (0..to)
+        .map(|place| {
+            let centre = (place as f64 + 0.5) * scale;
+            let first = (centre - support + 0.5).max(0.0) as usize;
+            let end = ((centre + support + 0.5) as usize).min(from);
+            let inverse = 1.0 / support;
+            let heights: Vec<f64> =
+                (first..end).map(|x| (1.0 - ((x as f64 - centre + 0.5) * inverse).abs()).max(0.0)).collect();
+            let sum: f64 = heights.iter().sum();
+            let fixed = |height: f64| (0.5 + height / sum * f64::from(1 << WEIGHT_BITS)) as i32;
+            Taps { first, weights: heights.into_iter().map(fixed).collect() }
+        })
+        .collect()
+}
+
+/// Resizes a mask so that no defect vanishes: a target pixel is 1 if any source pixel that it covers,
+/// even in part, is not 0; else 0.
+///
+/// Target row `i` covers the source rows from `⌊i·h/to_h⌋` to before `⌈(i + 1)·h/to_h⌉`, in whole
+/// numbers; the same for columns, and when enlarging. Cost `h·w + to_h·w` and the target's overlaps.
+///
+/// # Panics
+/// If the mask is not `[h, w]`, or a side is 0.
+pub fn area_maximum(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) -> Vec<u8> {
+    assert_mask(mask, h, w, to_h, to_w);
+    let columns = covered(w, to_w);
+    let across: Vec<u8> = mask
+        .chunks(w)
+        .flat_map(|line| columns.iter().map(|range| u8::from(line[range.clone()].iter().any(|&x| x != 0))))
+        .collect();
+    let mut resized = vec![0; to_h * to_w];
+    for (target, range) in resized.chunks_mut(to_w).zip(covered(h, to_h)) {
+        for line in across[range.start * to_w..range.end * to_w].chunks(to_w) {
+            target.iter_mut().zip(line).for_each(|(pixel, &value)| *pixel |= value);
+        }
+    }
+    resized
+}
+
+fn covered(from: usize, to: usize) -> Vec<std::ops::Range<usize>> {
+    (0..to).map(|place| place * from / to..((place + 1) * from).div_ceil(to)).collect()
+}
+
+/// Resizes a mask as the reference does: bilinear on 0 and 255, divided by 255 and cut to a whole
+/// number, so that only pixels covered in full remain 1. Thin defects vanish: kept to repeat its runs.
+///
+/// # Panics
+/// If the mask is not `[h, w]`, or a side is 0.
+pub fn mask_reference(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) -> Vec<u8> {
+    assert_mask(mask, h, w, to_h, to_w);
+    let levels: Vec<u8> = mask.iter().map(|&value| if value == 0 { 0 } else { 255 }).collect();
+    resize(&levels, h, w, 1, to_h, to_w).into_iter().map(|level| level / 255).collect()
+}
+
+/// Returns for each patch the share of its cell that the mask covers: `[grid_h, grid_w]`, in 0..=1.
+///
+/// Cell `(i, j)` is the rectangle of `h/grid_h × w/grid_w` pixels, edges anywhere in a pixel; pixels
+/// count by the part of them inside. Summed in whole numbers and divided once, so that a cell is 1
+/// exactly if it is covered in full. Cost `h·w`, more where cells are smaller than pixels.
+///
+/// # Panics
+/// If the mask is not `[h, w]`, or a side is 0.
+pub fn overlap(mask: &[u8], h: usize, w: usize, grid_h: usize, grid_w: usize) -> Vec<f32> {
+    assert_mask(mask, h, w, grid_h, grid_w);
+    let columns: Vec<Vec<(usize, u64)>> = (0..grid_w).map(|cell| parts(cell, w, grid_w)).collect();
+    let area = (h * w) as f64;
+    let mut shares = Vec::with_capacity(grid_h * grid_w);
+    for cell in 0..grid_h {
+        let rows = parts(cell, h, grid_h);
+        shares.extend(columns.iter().map(|columns| {
+            let set: u64 = rows
+                .iter()
+                .map(|&(y, height)| {
+                    let inside = columns.iter().filter(|&&(x, _)| mask[y * w + x] != 0);
+                    height * inside.map(|&(_, width)| width).sum::<u64>()
+                })
+                .sum();
+            (set as f64 / area) as f32
+        }));
+    }
+    shares
+}
+
+/// Returns the pixels that a cell touches, each with its length inside, in units of `1/cells` pixel
+/// (so that a cell is `length` units long).
+fn parts(cell: usize, length: usize, cells: usize) -> Vec<(usize, u64)> {
+    let (start, end) = (cell * length, (cell + 1) * length);
+    (start / cells..end.div_ceil(cells))
+        .map(|pixel| (pixel, (end.min((pixel + 1) * cells) - start.max(pixel * cells)) as u64))
+        .collect()
+}
+
+fn assert_mask(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) {
+    assert!(h > 0 && w > 0 && to_h > 0 && to_w > 0, "a mask of no size");
+    assert_eq!(mask.len(), h * w, "the mask is not [{h}, {w}]");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::random::Stream;
+
+    /// Made by `tests/golden/kernels.py` (versions in its first line).
+    const GOLDEN: &str = include_str!("../../tests/golden/resize.txt");
+
+    fn golden(name: &str) -> Vec<u8> {
+        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+        line.split(' ').map(|number| number.parse().unwrap()).collect()
+    }
+
+    fn hashed(count: u32) -> Vec<u8> {
+        (0..count).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    }
+
+    fn random_mask(stream: &mut Stream, count: usize) -> Vec<u8> {
+        (0..count).map(|_| if stream.below(5) == 0 { 255 } else { 0 }).collect()
+    }
+
+    #[test]
+    fn images_resize_as_in_pillow_and_torchvision() {
+        let image = hashed(13 * 11 * 3);
+        for (name, h, w) in
+            [("down", 5, 4), ("up", 20, 23), ("mixed", 7, 30), ("half", 7, 6), ("rows", 4, 11)]
+        {
+            let found = resize(&image, 13, 11, 3, h, w);
+            let pillow = golden(&format!("pillow_{name}"));
+            assert!(found == pillow || name == "mixed", "{name}: Pillow takes rows first in `mixed` alone");
+            for library in [pillow, golden(&format!("torch_{name}"))] {
+                assert!(found.iter().zip(&library).all(|(a, b)| a.abs_diff(*b) <= 1), "{name}");
+            }
+        }
+        assert_eq!(resize(&image, 13, 11, 3, 13, 11), image);
+    }
+
+    #[test]
+    fn a_flat_image_stays_flat() {
+        for side in 1..=20 {
+            assert_eq!(resize(&[200; 7 * 9], 7, 9, 1, side, 21 - side), vec![200; side * (21 - side)]);
+        }
+    }
+
+    #[test]
+    fn the_reference_mask_is_pillows_cut_to_whole_numbers() {
+        let mask: Vec<u8> = hashed(20 * 16).iter().map(|&value| u8::from(value > 60)).collect();
+        assert_eq!(mask_reference(&mask, 20, 16, 10, 8), golden("mask"));
+        let mut crack = vec![0; 20 * 20];
+        crack[7 * 20..8 * 20].fill(1);
+        assert_eq!(mask_reference(&crack, 20, 20, 10, 10), [0; 100], "thin defects vanish there");
+    }
+
+    /// Whether source pixel `x` and target pixel `i` overlap, by comparing fractions.
+    fn touches(x: usize, from: usize, i: usize, to: usize) -> bool {
+        x * to < (i + 1) * from && i * from < (x + 1) * to
+    }
+
+    #[test]
+    fn the_area_maximum_sees_every_pixel_it_touches() {
+        let mut stream = Stream::new(1, "resize");
+        for from in 1..=20 {
+            for to in 1..=20 {
+                let (h, w, to_h, to_w) = (from, 21 - from, to, 7);
+                let mask = random_mask(&mut stream, h * w);
+                let found = area_maximum(&mask, h, w, to_h, to_w);
+                for (place, &pixel) in found.iter().enumerate() {
+                    let is_set = (0..h * w).any(|source| {
+                        mask[source] != 0
+                            && touches(source / w, h, place / to_w, to_h)
+                            && touches(source % w, w, place % to_w, to_w)
+                    });
+                    assert_eq!(pixel, u8::from(is_set), "{h}×{w} to {to_h}×{to_w}, pixel {place}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_add_up_to_the_masks_area() {
+        let mut stream = Stream::new(2, "resize");
+        for h in 1..=20 {
+            for grid in 1..=12 {
+                let w = 21 - h;
+                let mask = random_mask(&mut stream, h * w);
+                let shares = overlap(&mask, h, w, grid, 5);
+                let cell = (h * w) as f64 / (grid * 5) as f64;
+                let covered: f64 = shares.iter().map(|&share| f64::from(share) * cell).sum();
+                let set = mask.iter().filter(|&&value| value != 0).count() as f64;
+                assert!((covered - set).abs() < 1e-4, "{h}×{w} on {grid}×5: {covered} {set}");
+                assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)));
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_exact() {
+        assert_eq!(overlap(&[1, 0, 0], 1, 3, 1, 2), [2.0 / 3.0, 0.0]);
+        assert_eq!(overlap(&[0, 1, 0], 1, 3, 1, 2), [1.0 / 3.0, 1.0 / 3.0]);
+        assert_eq!(overlap(&[1; 35], 5, 7, 3, 4), [1.0; 12]);
+        assert_eq!(overlap(&[1, 0], 2, 1, 4, 1), [1.0, 1.0, 0.0, 0.0]);
+    }
+}

@@ -1,0 +1,373 @@
+//! From distances to scores: patch maps, image scores, and the quantiles that calibrate them.
+//!
+//! Sources: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (the paper,
+//! Eq. 6 and 7); Aqeel, Leonardi, Setti, "`ExDD`", ICIAP 2025 (the reference), for the second bank.
+//! Throughout, `d-` is a patch's distance to the bank of normal patches and `d+` that to the bank of
+//! defect patches; a higher score is more anomalous. Everything here is sequential and deterministic.
+
+use super::KernelError;
+use super::distance::squared_euclidean;
+use super::nearest::{Bank, Neighbours};
+pub use super::quantile::{Calibration, quantile, quantile_of_sorted};
+
+/// Keeps the reference's ratios finite; its own constant.
+const RATIO_FLOOR: f32 = 1e-6;
+
+/// Neighbours that the reference asks for: `m*` and two more, of which `m*` is then left out.
+const REFERENCE_NEIGHBOURS: usize = 3;
+
+/// How an image's maximum is weighed by the neighbourhood of the bank row it was nearest to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reweight {
+    /// Roth et al., Eq. 7: the `neighbours` nearest rows of `m*`, itself among them.
+    Paper {
+        /// The paper's b; 9 is anomalib's default, and this one's.
+        neighbours: usize,
+    },
+    /// Weight 1.
+    None,
+    /// `ExDD`'s code: the three nearest rows of `m*` without `m*` itself, so two.
+    Reference,
+}
+
+impl Default for Reweight {
+    fn default() -> Self {
+        Self::Paper { neighbours: 9 }
+    }
+}
+
+/// How the distances to the two banks become one score.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum DualScore {
+    /// `d- · d-/(d- + d+)`: the distance from normality times a soft nearest-neighbour weight.
+    #[default]
+    Weighted,
+    /// `d- - α·d+`.
+    Difference {
+        /// The weight of the defect bank.
+        alpha: f32,
+    },
+    /// `d- / (d+ + 1e-6)`.
+    Ratio,
+    /// `rank(d-) - rank(d+)`, see [`Calibration`].
+    Calibrated,
+    /// The image score is the quotient of two independent maxima; the map is that of `Ratio`.
+    Reference,
+}
+
+/// How an image's patch scores become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Aggregation {
+    /// The largest.
+    #[default]
+    Maximum,
+    /// The mean of the `max(1, ⌈p·share⌉)` largest of `p`.
+    TopMean {
+        /// Between 0 and 1; 0.01 is usual.
+        share: f32,
+    },
+}
+
+impl Aggregation {
+    /// Summarises patch scores. Cost `p·log p`.
+    ///
+    /// # Errors
+    /// If there are none, or one is NaN.
+    pub fn apply(&self, scores: &[f32]) -> Result<f32, KernelError> {
+        let strongest = strongest(scores)?;
+        match *self {
+            Self::Maximum => Ok(scores[strongest]),
+            Self::TopMean { share } => {
+                let count = (scores.len() as f64 * f64::from(share)).ceil() as usize;
+                let count = count.clamp(1, scores.len());
+                let mut sorted = scores.to_vec();
+                sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+                let sum: f64 = sorted[..count].iter().copied().map(f64::from).sum();
+                Ok((sum / count as f64) as f32)
+            }
+        }
+    }
+}
+
+/// One image's patches against one bank.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'a> {
+    /// The nearest row of each patch (`k = 1`).
+    pub neighbours: &'a Neighbours,
+    /// The bank that was searched.
+    pub bank: &'a Bank,
+}
+
+/// Choices of a dual image score.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DualOptions<'a> {
+    /// How the two distances are joined.
+    pub score: DualScore,
+    /// Used by [`DualScore::Reference`] alone.
+    pub reweight: Reweight,
+    /// How patches are summarised.
+    pub aggregation: Aggregation,
+    /// Needed by [`DualScore::Calibrated`] alone.
+    pub calibration: Option<&'a Calibration>,
+}
+
+/// Returns the patch map of a single bank: the distances `d-` themselves.
+pub fn patch_map_single(distance: &[f32]) -> Vec<f32> {
+    distance.to_vec()
+}
+
+/// Joins the distances of each patch to the two banks, `[p]` each, by `dual`.
+///
+/// `Weighted` is 0 where both distances are 0. Ratios of finite distances are finite.
+///
+/// # Errors
+/// If `Calibrated` comes without its calibration, or a distance is NaN or infinite.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn patch_map_dual(
+    normal: &[f32],
+    defect: &[f32],
+    dual: DualScore,
+    calibration: Option<&Calibration>,
+) -> Result<Vec<f32>, KernelError> {
+    assert_eq!(normal.len(), defect.len(), "each patch has two distances");
+    let pairs = || normal.iter().zip(defect);
+    if let Some(row) = pairs().position(|(a, b)| !(a.is_finite() && b.is_finite())) {
+        return Err(KernelError::NotFinite { row });
+    }
+    let calibration = match (dual, calibration) {
+        (DualScore::Calibrated, None) => return Err(KernelError::CalibrationMissing),
+        (_, calibration) => calibration,
+    };
+    let score = |normal: f32, defect: f32| match dual {
+        DualScore::Weighted => weighted(normal, defect),
+        DualScore::Difference { alpha } => normal - alpha * defect,
+        DualScore::Ratio | DualScore::Reference => normal / (defect + RATIO_FLOOR),
+        DualScore::Calibrated => calibration.map_or(0.0, |quantiles| quantiles.score(normal, defect)),
+    };
+    Ok(pairs().map(|(&normal, &defect)| score(normal, defect)).collect())
+}
+
+fn weighted(normal: f32, defect: f32) -> f32 {
+    let sum = normal + defect;
+    if sum > 0.0 { normal * (normal / sum) } else { 0.0 }
+}
+
+/// Scores an image by the normal bank alone: `w · aggregation(d-)`, with `w` from the strongest patch
+/// (Roth et al., Eq. 6 and 7, for the maximum). `features: [p, d]` are the patches.
+///
+/// # Errors
+/// If there are no patches, or a distance is NaN.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn image_score_single(
+    features: &[f32],
+    normal: Matched<'_>,
+    reweight: Reweight,
+    aggregation: Aggregation,
+) -> Result<f32, KernelError> {
+    let score = aggregation.apply(&normal.neighbours.distance)?;
+    Ok(match softmax_of_strongest(features, normal, reweight)? {
+        Some(share) => ((1.0 - share) * f64::from(score)) as f32,
+        None => score,
+    })
+}
+
+/// Scores an image by two banks.
+///
+/// `Reference`: `s-/(s+ + 1e-6)` of two independent aggregates, `s-` weighed by
+/// `w = 1 - exp(s/√d)/Σ`, `s+` by `w+ = exp(s/√d)/Σ`. The others: the aggregate of
+/// [`patch_map_dual`], without weights.
+///
+/// # Errors
+/// If there are no patches, a distance is not finite, or the calibration is missing.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn image_score_dual(
+    features: &[f32],
+    normal: Matched<'_>,
+    defect: Matched<'_>,
+    options: DualOptions<'_>,
+) -> Result<f32, KernelError> {
+    let DualOptions { score, reweight, aggregation, calibration } = options;
+    if score != DualScore::Reference {
+        let (normal, defect) = (&normal.neighbours.distance, &defect.neighbours.distance);
+        return aggregation.apply(&patch_map_dual(normal, defect, score, calibration)?);
+    }
+    let from_normal = image_score_single(features, normal, reweight, aggregation)?;
+    let from_defect = aggregation.apply(&defect.neighbours.distance)?;
+    let share = softmax_of_strongest(features, defect, reweight)?.unwrap_or(1.0);
+    Ok(from_normal / ((share * f64::from(from_defect)) as f32 + RATIO_FLOOR))
+}
+
+/// Returns `exp(s*/√d) / Σ_m exp(‖p* - m‖/√d)` of the strongest patch p*, over the neighbourhood of its
+/// nearest row; `None` where nothing is to be weighed.
+///
+/// Computed as `1 / Σ_m exp((‖p* - m‖ - s*)/√d)` in f64, which cannot be infinity over infinity.
+/// Where the neighbourhood has no row besides m* (a bank of one row, or b below 2), the formula would
+/// give every image the same 0 or infinity, so that no weight is applied: a deviation.
+fn softmax_of_strongest(
+    features: &[f32],
+    matched: Matched<'_>,
+    reweight: Reweight,
+) -> Result<Option<f64>, KernelError> {
+    let Matched { neighbours, bank } = matched;
+    let d = bank.dimension();
+    assert_eq!(features.len(), neighbours.distance.len() * d, "one nearest row for each patch");
+    let (count, skipped) = match reweight {
+        Reweight::None => return Ok(None),
+        Reweight::Paper { neighbours } => (neighbours, 0),
+        Reweight::Reference => (REFERENCE_NEIGHBOURS, 1),
+    };
+    let strongest = strongest(&neighbours.distance)?;
+    if count.min(bank.len()) < 2 {
+        return Ok(None);
+    }
+    let patch = &features[strongest * d..][..d];
+    let nearest_row = bank.row(neighbours.index[strongest] as usize);
+    let around = bank.nearest(nearest_row, count)?;
+    let star = f64::from(neighbours.distance[strongest]);
+    let sum: f64 = around.index[skipped..]
+        .iter()
+        .map(|&row| f64::from(squared_euclidean(patch, bank.row(row as usize)).sqrt()))
+        .map(|distance| ((distance - star) / (d as f64).sqrt()).exp())
+        .sum();
+    Ok(Some(1.0 / sum))
+}
+
+/// Returns the place of the largest score, ties to the lower index.
+fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
+    if scores.is_empty() {
+        return Err(KernelError::NoValues);
+    }
+    if let Some(row) = scores.iter().position(|score| score.is_nan()) {
+        return Err(KernelError::NotFinite { row });
+    }
+    let mut best = 0;
+    for (place, &score) in scores.iter().enumerate() {
+        if score > scores[best] {
+            best = place;
+        }
+    }
+    Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::nearest::nearest;
+    use crate::kernels::random::Stream;
+
+    fn normals(stream: &mut Stream, count: usize, scale: f32) -> Vec<f32> {
+        (0..count).map(|_| stream.normal() as f32 * scale).collect()
+    }
+
+    /// The formula as it is written, in f64, over explicitly listed rows.
+    fn written_weight(patch: &[f32], star: f32, rows: &[&[f32]]) -> f64 {
+        let root = (patch.len() as f64).sqrt();
+        let sum: f64 =
+            rows.iter().map(|row| (f64::from(squared_euclidean(patch, row).sqrt()) / root).exp()).sum();
+        (f64::from(star) / root).exp() / sum
+    }
+
+    #[test]
+    fn the_weight_is_the_papers_formula() {
+        let mut stream = Stream::new(1, "scoring");
+        let (d, bank) = (4, normals(&mut stream, 30 * 4, 1.0));
+        let patches = normals(&mut stream, 10 * 4, 2.0);
+        let bank = Bank::new(bank, d).unwrap();
+        let found = bank.nearest(&patches, 1).unwrap();
+        let star = strongest(&found.distance).unwrap();
+        let patch = &patches[star * d..][..d];
+        let around = nearest(bank.row(found.index[star] as usize), bank.rows(), d, 9).unwrap();
+        let rows: Vec<&[f32]> = around.index.iter().map(|&row| bank.row(row as usize)).collect();
+        assert_eq!(around.index[0], found.index[star]);
+        let matched = Matched { neighbours: &found, bank: &bank };
+        let score = |reweight| {
+            f64::from(image_score_single(&patches, matched, reweight, Aggregation::Maximum).unwrap())
+        };
+        let plain = f64::from(found.distance[star]);
+        assert!((score(Reweight::None) - plain).abs() < 1e-6);
+        let paper = plain * (1.0 - written_weight(patch, found.distance[star], &rows));
+        assert!((score(Reweight::default()) - paper).abs() < 1e-5);
+        let reference = plain * (1.0 - written_weight(patch, found.distance[star], &rows[1..3]));
+        assert!((score(Reweight::Reference) - reference).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_reference_divides_two_independent_maxima() {
+        let mut stream = Stream::new(2, "scoring");
+        let d = 3;
+        let normal = Bank::new(normals(&mut stream, 20 * d, 1.0), d).unwrap();
+        let defect = Bank::new(normals(&mut stream, 20 * d, 3.0), d).unwrap();
+        let patches = normals(&mut stream, 8 * d, 2.0);
+        let (near, far) = (normal.nearest(&patches, 1).unwrap(), defect.nearest(&patches, 1).unwrap());
+        let (near, far) =
+            (Matched { neighbours: &near, bank: &normal }, Matched { neighbours: &far, bank: &defect });
+        let options = |reweight| DualOptions { score: DualScore::Reference, reweight, ..Default::default() };
+        let maximum = |matched: Matched| Aggregation::Maximum.apply(&matched.neighbours.distance).unwrap();
+        let plain = image_score_dual(&patches, near, far, options(Reweight::None)).unwrap();
+        assert!((plain - maximum(near) / (maximum(far) + 1e-6)).abs() < 1e-6);
+
+        let weighed = image_score_dual(&patches, near, far, options(Reweight::Reference)).unwrap();
+        let above = image_score_single(&patches, near, Reweight::Reference, Aggregation::Maximum).unwrap();
+        let single = image_score_single(&patches, far, Reweight::Reference, Aggregation::Maximum).unwrap();
+        // w+ = 1 - w, so s+ · w+ = s+ - s+ · w.
+        let below = maximum(far) - single;
+        assert!((weighed - above / (below + 1e-6)).abs() < 1e-4, "{weighed} {above} {below}");
+    }
+
+    #[test]
+    fn weights_of_enormous_distances_stay_finite() {
+        let bank = Bank::new(vec![0.0, 1.0, 2.0], 1).unwrap();
+        let patches = [1e6];
+        let found = bank.nearest(&patches, 1).unwrap();
+        let matched = Matched { neighbours: &found, bank: &bank };
+        for reweight in [Reweight::default(), Reweight::Reference] {
+            let score = image_score_single(&patches, matched, reweight, Aggregation::Maximum).unwrap();
+            assert!(score.is_finite() && score > 0.0);
+        }
+    }
+
+    #[test]
+    fn a_bank_of_one_row_is_not_weighed() {
+        let bank = Bank::new(vec![0.0], 1).unwrap();
+        let found = bank.nearest(&[3.0], 1).unwrap();
+        let matched = Matched { neighbours: &found, bank: &bank };
+        for reweight in [Reweight::default(), Reweight::Reference, Reweight::None] {
+            assert_eq!(image_score_single(&[3.0], matched, reweight, Aggregation::Maximum), Ok(3.0));
+        }
+    }
+
+    #[test]
+    fn dual_maps_are_their_formulas() {
+        let (normal, defect) = ([2.0, 0.0, 1.0], [2.0, 0.0, 3.0]);
+        let map = |dual| patch_map_dual(&normal, &defect, dual, None).unwrap();
+        assert_eq!(map(DualScore::Weighted), [1.0, 0.0, 0.25]);
+        assert_eq!(map(DualScore::Difference { alpha: 0.25 }), [1.5, 0.0, 0.25]);
+        assert_eq!(map(DualScore::Ratio), [2.0 / (2.0 + 1e-6), 0.0, 1.0 / (3.0 + 1e-6)]);
+        assert_eq!(map(DualScore::Reference), map(DualScore::Ratio));
+        assert_eq!(
+            patch_map_dual(&normal, &defect, DualScore::Calibrated, None),
+            Err(KernelError::CalibrationMissing)
+        );
+        assert_eq!(
+            patch_map_dual(&[f32::INFINITY], &[1.0], DualScore::Weighted, None),
+            Err(KernelError::NotFinite { row: 0 })
+        );
+    }
+
+    #[test]
+    fn the_top_mean_counts_up() {
+        let scores: Vec<f32> = (0..101).map(|score| score as f32).collect();
+        assert_eq!(Aggregation::TopMean { share: 0.01 }.apply(&scores), Ok(99.5));
+        assert_eq!(Aggregation::TopMean { share: 0.0 }.apply(&scores), Ok(100.0));
+        assert_eq!(Aggregation::TopMean { share: 1.0 }.apply(&scores), Ok(50.0));
+        assert_eq!(Aggregation::Maximum.apply(&scores), Ok(100.0));
+        assert_eq!(Aggregation::Maximum.apply(&[]), Err(KernelError::NoValues));
+        assert_eq!(Aggregation::Maximum.apply(&[1.0, f32::NAN]), Err(KernelError::NotFinite { row: 1 }));
+    }
+}

@@ -1,0 +1,348 @@
+//! Seeded surfaces: a metal or cast texture under uneven light, with scratches, spots and cracks whose
+//! masks are exact.
+//!
+//! For the quickstart and for tests: small, free of any licence, and of a difficulty that tells methods
+//! apart. Benign marks (stains and streaks) lie on normal and defective surfaces alike. Contrasts were
+//! tuned by eye and so that a PatchCore over random weights neither fails nor reaches 1.
+
+use super::random::Stream;
+
+/// How the surface was finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texture {
+    /// Brushed metal: fine lines along the width.
+    Brushed,
+    /// Cast or plastered: the same grain in every direction.
+    Cast,
+}
+
+/// What is wrong with the surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// A thin, nearly straight line, brighter or darker.
+    Scratch,
+    /// A blot of uneven outline, brighter or darker.
+    Spot,
+    /// A dark, jagged line that may branch.
+    Crack,
+}
+
+/// An image and its mask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surface {
+    /// RGB, `[height, width, 3]`.
+    pub pixels: Vec<u8>,
+    /// `[height, width]`, 0 or 255; all 0 where there is no defect.
+    pub mask: Vec<u8>,
+}
+
+/// Mean level of the three channels: a slightly warm grey.
+const BASE: [f64; 3] = [138.0, 134.0, 127.0];
+
+/// Octaves of the textures: cell height and width in px, and amplitude in levels.
+const BRUSHED: [(f64, f64, f64); 4] = [(1.0, 40.0, 9.0), (2.0, 90.0, 6.0), (6.0, 140.0, 3.5), (40.0, 60.0, 2.0)];
+const CAST: [(f64, f64, f64); 4] = [(2.0, 2.0, 7.0), (4.0, 4.0, 5.0), (9.0, 9.0, 3.5), (40.0, 40.0, 2.0)];
+
+/// Standard deviation of the sensor's noise, in levels.
+const NOISE: f64 = 2.0;
+
+/// Makes one surface of `height × width` px.
+///
+/// Equal streams give equal bytes on every machine: only `+`, `*`, `√` and the `libm` crate are used.
+/// A defect has at least one pixel. Cost O(height · width).
+///
+/// # Panics
+/// If a side is 0.
+pub fn surface(
+    stream: &mut Stream,
+    texture: Texture,
+    defect: Option<Defect>,
+    height: usize,
+    width: usize,
+) -> Surface {
+    assert!(height > 0 && width > 0, "a surface of no size");
+    let mut levels = grain(stream, texture, height, width);
+    light(stream, &mut levels, height, width);
+    stain(stream, &mut levels, height, width);
+    let mut mask = vec![0; height * width];
+    if let Some(defect) = defect {
+        let canvas = &mut Canvas { height, width, cover: vec![0.0; height * width] };
+        match defect {
+            Defect::Scratch => scratch(stream, canvas),
+            Defect::Spot => spot(stream, canvas),
+            Defect::Crack => crack(stream, canvas),
+        }
+        let depth = depth(stream, defect);
+        for ((level, pixel), &cover) in levels.iter_mut().zip(&mut mask).zip(&canvas.cover) {
+            *level += depth * cover * (0.8 + 0.4 * stream.uniform());
+            *pixel = if cover >= 0.5 { 255 } else { 0 };
+        }
+    }
+    Surface { pixels: develop(stream, &levels), mask }
+}
+
+/// Levels by which a defect differs from the surface.
+fn depth(stream: &mut Stream, defect: Defect) -> f64 {
+    let size = match defect {
+        Defect::Scratch => stream.between(24.0, 60.0),
+        Defect::Spot => stream.between(16.0, 40.0),
+        Defect::Crack => stream.between(30.0, 66.0),
+    };
+    if defect == Defect::Crack || stream.below(2) == 0 { -size } else { size }
+}
+
+/// Sums the octaves of the texture.
+fn grain(stream: &mut Stream, texture: Texture, height: usize, width: usize) -> Vec<f64> {
+    let mut levels = vec![0.0; height * width];
+    let octaves = match texture {
+        Texture::Brushed => BRUSHED,
+        Texture::Cast => CAST,
+    };
+    for (cell_height, cell_width, amplitude) in octaves {
+        let lattice = Lattice::draw(stream, height, width, cell_height, cell_width);
+        for (place, level) in levels.iter_mut().enumerate() {
+            *level += amplitude * lattice.at(place / width, place % width);
+        }
+    }
+    levels
+}
+
+/// Value noise: random values at the corners of cells, smoothly blended between them.
+struct Lattice {
+    values: Vec<f64>,
+    columns: usize,
+    cell_height: f64,
+    cell_width: f64,
+    shift: (f64, f64),
+}
+
+impl Lattice {
+    fn draw(stream: &mut Stream, height: usize, width: usize, cell_height: f64, cell_width: f64) -> Self {
+        let rows = (height as f64 / cell_height) as usize + 3;
+        let columns = (width as f64 / cell_width) as usize + 3;
+        let values = (0..rows * columns).map(|_| stream.between(-1.0, 1.0)).collect();
+        let shift = (stream.uniform(), stream.uniform());
+        Self { values, columns, cell_height, cell_width, shift }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f64 {
+        let (y, x) = (row as f64 / self.cell_height + self.shift.0, column as f64 / self.cell_width + self.shift.1);
+        let (top, left) = (y as usize, x as usize);
+        let (v, u) = (smooth(y - top as f64), smooth(x - left as f64));
+        let corner = |row: usize, column: usize| self.values[row * self.columns + column];
+        let upper = corner(top, left) * (1.0 - u) + corner(top, left + 1) * u;
+        let lower = corner(top + 1, left) * (1.0 - u) + corner(top + 1, left + 1) * u;
+        upper * (1.0 - v) + lower * v
+    }
+}
+
+fn smooth(t: f64) -> f64 {
+    t * t * (3.0 - 2.0 * t)
+}
+
+/// Adds a lamp's gradient of random direction, and its fall towards the border.
+fn light(stream: &mut Stream, levels: &mut [f64], height: usize, width: usize) {
+    let angle = stream.between(0.0, std::f64::consts::TAU);
+    let slope = stream.between(1.0, 6.0);
+    let (down, right) = (slope * libm::sin(angle), slope * libm::cos(angle));
+    let fall = stream.between(2.0, 5.0);
+    let offset = stream.between(-1.5, 1.5);
+    for (place, level) in levels.iter_mut().enumerate() {
+        let y = 2.0 * ((place / width) as f64 + 0.5) / height as f64 - 1.0;
+        let x = 2.0 * ((place % width) as f64 + 0.5) / width as f64 - 1.0;
+        *level += offset + down * y + right * x - fall * (x * x + y * y);
+    }
+}
+
+/// Adds up to three benign stains: wide, soft and shallow.
+fn stain(stream: &mut Stream, levels: &mut [f64], height: usize, width: usize) {
+    for _ in 0..stream.below(4) {
+        let centre = (stream.between(0.0, height as f64), stream.between(0.0, width as f64));
+        let side = height.min(width) as f64;
+        let radius = (stream.between(0.03, 0.12) * side, stream.between(0.06, 0.3) * side);
+        let depth = stream.between(-5.0, 5.0);
+        for (place, level) in levels.iter_mut().enumerate() {
+            let y = ((place / width) as f64 - centre.0) / radius.0;
+            let x = ((place % width) as f64 - centre.1) / radius.1;
+            *level += depth * libm::exp(-(x * x + y * y) / 2.0);
+        }
+    }
+}
+
+/// How much of each pixel a defect covers, 0 to 1.
+struct Canvas {
+    height: usize,
+    width: usize,
+    cover: Vec<f64>,
+}
+
+impl Canvas {
+    /// A point away from the border where the surface is large enough for that.
+    fn point(&self, stream: &mut Stream) -> (f64, f64) {
+        let place = |stream: &mut Stream, side: usize| stream.between(0.12, 0.88) * (side - 1) as f64;
+        (place(stream, self.height), place(stream, self.width))
+    }
+
+    fn short_side(&self) -> f64 {
+        self.height.min(self.width) as f64
+    }
+
+    /// Covers a round dot of soft edge; the pixel at its centre is covered in full.
+    fn dot(&mut self, y: f64, x: f64, radius: f64) {
+        let reach = radius + 1.0;
+        let range = |centre: f64, side: usize| {
+            let first = (centre - reach).max(0.0) as usize;
+            first..((centre + reach + 1.0).max(0.0) as usize).min(side)
+        };
+        for row in range(y, self.height) {
+            for column in range(x, self.width) {
+                let (down, right) = (row as f64 - y, column as f64 - x);
+                let cover = (radius + 0.5 - (down * down + right * right).sqrt()).clamp(0.0, 1.0);
+                let pixel = &mut self.cover[row * self.width + column];
+                *pixel = pixel.max(cover);
+            }
+        }
+    }
+
+    /// Walks from `start` in half-pixel steps, as wide as `radius` in the middle and tapered at the ends;
+    /// `turn` gives the change of direction at each step. Returns where it went.
+    fn walk(
+        &mut self,
+        start: (f64, f64),
+        mut angle: f64,
+        steps: usize,
+        radius: f64,
+        mut turn: impl FnMut() -> f64,
+    ) -> Vec<(f64, f64, f64)> {
+        let (mut y, mut x) = start;
+        let mut path = Vec::with_capacity(steps);
+        for step in 0..steps {
+            let along = 2.0 * step as f64 / steps as f64 - 1.0;
+            let taper = 1.0 - along * along * along * along;
+            self.dot(y, x, (radius * taper).max(THINNEST));
+            path.push((y, x, angle));
+            angle += turn();
+            y += 0.5 * libm::sin(angle);
+            x += 0.5 * libm::cos(angle);
+        }
+        path
+    }
+}
+
+/// Radius at which a dot marks a pixel wherever its centre lies: half a pixel's diagonal.
+const THINNEST: f64 = 0.708;
+
+fn scratch(stream: &mut Stream, canvas: &mut Canvas) {
+    let start = canvas.point(stream);
+    let angle = stream.between(0.0, std::f64::consts::TAU);
+    let steps = (2.0 * canvas.short_side() * stream.between(0.15, 0.5)) as usize + 4;
+    let bend = stream.between(-0.012, 0.012);
+    let radius = stream.between(0.7, 1.2);
+    canvas.walk(start, angle, steps, radius, || bend);
+}
+
+fn crack(stream: &mut Stream, canvas: &mut Canvas) {
+    let start = canvas.point(stream);
+    let angle = stream.between(0.0, std::f64::consts::TAU);
+    let steps = (2.0 * canvas.short_side() * stream.between(0.2, 0.55)) as usize + 4;
+    let radius = stream.between(0.7, 1.3);
+    let mut drift = 0.0;
+    // Jagged, yet returning to its direction: a plain random walk curls up.
+    let path = canvas.walk(start, angle, steps, radius, || {
+        let turn = 0.3 * stream.normal() - 0.12 * drift;
+        drift += turn;
+        turn
+    });
+    for _ in 0..stream.below(3) {
+        let (y, x, angle) = path[stream.below(path.len())];
+        let aside = if stream.below(2) == 0 { -0.8 } else { 0.8 };
+        canvas.walk((y, x), angle + aside, steps / 3 + 2, THINNEST, || 0.25 * stream.normal());
+    }
+}
+
+/// A blot: a radius that swings with the angle in four waves of random phase.
+fn spot(stream: &mut Stream, canvas: &mut Canvas) {
+    let (y, x) = canvas.point(stream);
+    let radius = (canvas.short_side() * stream.between(0.02, 0.06)).max(1.2);
+    let flat = stream.between(0.6, 1.0);
+    let waves: [(f64, f64); 4] =
+        std::array::from_fn(|_| (stream.between(0.0, 0.14), stream.between(0.0, std::f64::consts::TAU)));
+    for row in 0..canvas.height {
+        for column in 0..canvas.width {
+            let (down, right) = ((row as f64 - y) / flat, column as f64 - x);
+            let angle = libm::atan2(down, right);
+            let swing: f64 = (1..)
+                .zip(waves)
+                .map(|(wave, (size, phase))| size * libm::sin(f64::from(wave) * angle + phase))
+                .sum();
+            let inside = radius * (1.0 + swing) - (down * down + right * right).sqrt();
+            canvas.cover[row * canvas.width + column] = (0.5 + inside / 2.0).clamp(0.0, 1.0);
+        }
+    }
+    canvas.dot(y, x, THINNEST);
+}
+
+/// Adds the sensor's noise and the channels' tint, and rounds to 8 bits.
+fn develop(stream: &mut Stream, levels: &[f64]) -> Vec<u8> {
+    let mut pixels = Vec::with_capacity(levels.len() * 3);
+    for level in levels {
+        let shared = level + 0.7 * NOISE * stream.normal();
+        for base in BASE {
+            let value = base + shared + 0.7 * NOISE * stream.normal();
+            pixels.push((value + 0.5).clamp(0.0, 255.0) as u8);
+        }
+    }
+    pixels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFECTS: [Defect; 3] = [Defect::Scratch, Defect::Spot, Defect::Crack];
+
+    #[test]
+    fn every_defect_marks_some_pixels_and_leaves_most() {
+        for defect in DEFECTS {
+            for seed in 0..40 {
+                let mut stream = Stream::new(seed, "surface");
+                let made = surface(&mut stream, Texture::Brushed, Some(defect), 96, 160);
+                let marked = made.mask.iter().filter(|&&pixel| pixel == 255).count();
+                assert!((1..96 * 16).contains(&marked), "{defect:?} {seed}: {marked}");
+                assert_eq!(made.mask.iter().filter(|&&pixel| pixel == 0).count() + marked, 96 * 160);
+            }
+        }
+    }
+
+    #[test]
+    fn every_size_works() {
+        for side in 1..=20 {
+            for defect in DEFECTS {
+                let mut stream = Stream::new(side as u64, "sizes");
+                let made = surface(&mut stream, Texture::Cast, Some(defect), side, 21 - side);
+                assert_eq!(made.pixels.len(), made.mask.len() * 3);
+                assert!(made.mask.contains(&255), "{defect:?} on {side}×{}", 21 - side);
+            }
+        }
+    }
+
+    #[test]
+    fn a_normal_surface_has_an_empty_mask() {
+        let made = surface(&mut Stream::new(1, "normal"), Texture::Cast, None, 32, 40);
+        assert!(made.mask.iter().all(|&pixel| pixel == 0));
+    }
+
+    #[test]
+    fn equal_streams_give_equal_bytes() {
+        let make = |seed| {
+            let made = surface(&mut Stream::new(seed, "same"), Texture::Brushed, Some(Defect::Crack), 48, 64);
+            blake3::hash(&[made.pixels, made.mask].concat()).to_hex()[..16].to_owned()
+        };
+        assert_eq!(make(7), make(7));
+        assert_ne!(make(7), make(8));
+        assert_eq!(make(7), GOLDEN, "outputs have changed: bump `VERSION` of `download`");
+    }
+
+    /// Made by this file at its first commit.
+    const GOLDEN: &str = "";
+}

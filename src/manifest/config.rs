@@ -1,0 +1,140 @@
+//! `patchflow.toml`: how this project runs here, none of which can change a result.
+//!
+//! The file also marks the project's root, to which every path of a manifest is relative.
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, ManifestError, Source, Span};
+use super::problems::located;
+use super::raw::parse;
+use crate::stages::fields::Reader;
+
+/// The file's name.
+pub const CONFIG_FILE: &str = "patchflow.toml";
+
+/// What `patchflow.toml` sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The cache's folder; relative to the project in the file, joined to it here.
+    pub cache: PathBuf,
+    /// Most tasks at a time; `None` leaves it to the scheduler.
+    pub jobs: Option<usize>,
+    /// Threads of all tasks together; `None` takes what the machine has.
+    pub threads: Option<usize>,
+}
+
+impl Config {
+    /// Reads the configuration of `project`; without a file it is the default.
+    pub fn load(project: &Path) -> Result<Self, ManifestError> {
+        let path = project.join(CONFIG_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                let message = format!("cannot read `{}`: {error}", path.display());
+                let diagnostic =
+                    Diagnostic::new("config::unreadable", message).help("make it readable, or move it");
+                return Err(ManifestError::new(CONFIG_FILE, &[], vec![diagnostic]));
+            }
+        };
+        Self::read(&text, project)
+    }
+
+    fn read(text: &str, project: &Path) -> Result<Self, ManifestError> {
+        let mut found = Vec::new();
+        let table = parse(text, 0, &mut found);
+        let is_whole = found.is_empty();
+        let fields = table.fields(&[]);
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(&fields, &mut problems, &mut ports);
+        let size = |size: i64| usize::try_from(size).expect("the range keeps it positive");
+        let config = Self {
+            cache: project.join(reader.text("cache").unwrap_or_else(|| "cache".to_owned())),
+            jobs: reader.optional_integer("jobs", 1..=4096).map(size),
+            threads: reader.optional_integer("threads", 1..=4096).map(size),
+        };
+        reader.finish();
+        if is_whole {
+            let header = Span { source: 0, start: 0, end: 0 };
+            found.extend(problems.iter().map(|problem| located("config", problem, &table, header)));
+        }
+        if found.is_empty() {
+            return Ok(config);
+        }
+        let source = Source { name: CONFIG_FILE.to_owned(), text: text.into() };
+        Err(ManifestError::new(CONFIG_FILE, &[source], found))
+    }
+}
+
+/// The project of a folder: the nearest one upwards (the folder itself first) that holds `patchflow.toml`,
+/// else the folder itself. Callers pass the current folder.
+pub fn find_project(from: &Path) -> PathBuf {
+    let from = std::path::absolute(from).unwrap_or_else(|_| from.to_owned());
+    let project = from.ancestors().find(|folder| folder.join(CONFIG_FILE).is_file());
+    project.unwrap_or(&from).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_without_a_file_has_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::load(folder.path()).unwrap();
+        assert_eq!(config, Config { cache: folder.path().join("cache"), jobs: None, threads: None });
+    }
+
+    #[test]
+    fn the_project_is_the_nearest_folder_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        assert_eq!(find_project(&inner), inner);
+        std::fs::write(folder.path().join(CONFIG_FILE), "").unwrap();
+        assert_eq!(find_project(&inner), folder.path());
+        std::fs::write(folder.path().join("a").join(CONFIG_FILE), "").unwrap();
+        assert_eq!(find_project(&inner), folder.path().join("a"));
+    }
+
+    #[test]
+    fn every_mistake_of_the_file_is_shown() {
+        let error =
+            Config::read("cahce = \"/data\"\njobs = 0\nthreads = \"all\"\n", Path::new("")).unwrap_err();
+        insta::assert_snapshot!(error.render(100, false), @r#"
+    patchflow::config::unknown_field
+
+      × no field `cahce` here
+       ╭─[patchflow.toml:1:1]
+     1 │ cahce = "/data"
+       · ──┬──
+       ·   ╰── unknown field
+     2 │ jobs = 0
+       ╰────
+      help: did you mean `cache`?
+
+    patchflow::config::out_of_range
+
+      × `jobs` is out of range: 0
+       ╭─[patchflow.toml:2:8]
+     1 │ cahce = "/data"
+     2 │ jobs = 0
+       ·        ┬
+       ·        ╰── out of range
+     3 │ threads = "all"
+       ╰────
+      help: use a value from 1 to 4096
+
+    patchflow::config::wrong_type
+
+      × `threads` must be an integer, not a string (`all`)
+       ╭─[patchflow.toml:3:11]
+     2 │ jobs = 0
+     3 │ threads = "all"
+       ·           ──┬──
+       ·             ╰── of the wrong type
+       ╰────
+      help: write `threads = …` with an integer
+    "#);
+    }
+}

@@ -1,0 +1,173 @@
+//! `include = ["base.toml"]`: reads a manifest with everything that it includes and merges them.
+//!
+//! Included files come first, in order, then the file itself; later keys win. `[experiment]`, `[grid.axes]`,
+//! `[grid.repeats]` and each stage are merged name by name; any other value, be it a list or a table such as
+//! `select`, is replaced whole, so that it can be emptied. A stage that changes its `kind` is replaced whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, Source, Span};
+use super::raw::{Content, Entry, Node, Table, parse};
+
+/// A merged manifest and the texts that it was made of.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    pub(super) root: Table,
+    pub(super) sources: Vec<Source>,
+    pub(super) found: Vec<Diagnostic>,
+}
+
+/// Reads `path` and what it includes.
+pub(super) fn read(path: &Path, project: &Path) -> Document {
+    let mut reader = Reader { project, document: Document::default(), stack: Vec::new() };
+    let root = reader.file(path, None);
+    Document { root, ..reader.document }
+}
+
+struct Reader<'a> {
+    project: &'a Path,
+    document: Document,
+    /// Files being read, outermost first: canonical path and shown name.
+    stack: Vec<(PathBuf, String)>,
+}
+
+impl Reader<'_> {
+    /// The merged table of a file; `asked` is the place that names it.
+    fn file(&mut self, path: &Path, asked: Option<Span>) -> Table {
+        let name = self.shown(path);
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.unreadable(&name, &error, asked);
+                return Table::default();
+            }
+        };
+        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if let Some(first) = self.stack.iter().position(|(open, _)| *open == identity) {
+            self.cycle(first, &name, asked);
+            return Table::default();
+        }
+        let source = self.source(&name, text);
+        let text = Arc::clone(&self.document.sources[source].text);
+        let own = parse(&text, source, &mut self.document.found);
+        self.stack.push((identity, name));
+        let merged = self.with_includes(path, own);
+        self.stack.pop();
+        merged
+    }
+
+    fn with_includes(&mut self, path: &Path, mut own: Table) -> Table {
+        let Some(place) = own.entries.iter().position(|entry| entry.name == "include") else { return own };
+        let include = own.entries.remove(place);
+        let mut merged = Table::default();
+        for (name, span) in self.names(&include.node) {
+            let beside = path.parent().unwrap_or(Path::new("")).join(&name);
+            let within = self.project.join(&name);
+            let chosen = if beside.is_file() || !within.is_file() { beside } else { within };
+            let table = self.file(&chosen, Some(span));
+            merge(&mut merged, table, &[]);
+        }
+        merge(&mut merged, own, &[]);
+        merged
+    }
+
+    fn names(&mut self, include: &Node) -> Vec<(String, Span)> {
+        let Content::List(members) = &include.content else {
+            self.wrong_type(include);
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for member in members {
+            match member.text() {
+                Some(name) => names.push((name.to_owned(), member.span)),
+                None => self.wrong_type(member),
+            }
+        }
+        names
+    }
+
+    fn wrong_type(&mut self, node: &Node) {
+        let message = format!("`include` must be an array of files, not {}", node.value().type_name());
+        let written = node.text().unwrap_or("base.toml");
+        self.document.found.push(
+            Diagnostic::new("include::wrong_type", message)
+                .at(node.span, "here")
+                .help(format!("write `include = [\"{written}\"]`")),
+        );
+    }
+
+    fn unreadable(&mut self, name: &str, error: &std::io::Error, asked: Option<Span>) {
+        let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+        let why = if is_missing { "there is no such file".to_owned() } else { error.to_string() };
+        let message = format!("cannot read `{name}`: {why}");
+        self.document.found.push(match asked {
+            Some(span) => Diagnostic::new("include::unreadable", message)
+                .at(span, "included here")
+                .help("write the path relative to this file or to the project's root"),
+            None => Diagnostic::new("manifest::unreadable", message)
+                .help("give the path of a manifest, such as `experiments/dual_aug.toml`"),
+        });
+    }
+
+    fn cycle(&mut self, first: usize, name: &str, asked: Option<Span>) {
+        let mut names: Vec<&str> = self.stack[first..].iter().map(|(_, name)| name.as_str()).collect();
+        names.push(name);
+        let message = format!("the files include each other: {}", names.join(" -> "));
+        let mut diagnostic = Diagnostic::new("include::cycle", message).help("remove this include");
+        if let Some(span) = asked {
+            diagnostic = diagnostic.at(span, format!("`{name}` is already being read"));
+        }
+        self.document.found.push(diagnostic);
+    }
+
+    /// The source's number; a file that is included twice is one source.
+    fn source(&mut self, name: &str, text: String) -> usize {
+        let sources = &mut self.document.sources;
+        let source = Source { name: name.to_owned(), text: text.into() };
+        sources.iter().position(|known| *known == source).unwrap_or_else(|| {
+            sources.push(source);
+            sources.len() - 1
+        })
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        let tidy = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (path, project) = (tidy(path), tidy(self.project));
+        path.strip_prefix(&project).unwrap_or(&path).display().to_string()
+    }
+}
+
+/// Whether tables at this path are merged name by name.
+fn is_merged(path: &[&str]) -> bool {
+    matches!(path, [] | ["experiment" | "grid" | "stages"] | ["grid", "axes" | "repeats"] | ["stages", _])
+}
+
+/// Merges `over` into `base`: later keys win; see the module.
+fn merge(base: &mut Table, over: Table, path: &[&str]) {
+    for entry in over.entries {
+        let Some(old) = base.entry_mut(&entry.name) else {
+            base.entries.push(entry);
+            continue;
+        };
+        let Entry { name, name_span, node, .. } = entry;
+        let mut inner = path.to_vec();
+        inner.push(&name);
+        match (&mut old.node.content, node) {
+            (Content::Table(under), Node { content: Content::Table(table), span })
+                if is_merged(&inner) && !changes_kind(under, &table) =>
+            {
+                merge(under, table, &inner);
+                old.node.span = span;
+                old.name_span = name_span;
+            }
+            (_, node) => old.replace(name_span, node),
+        }
+    }
+}
+
+fn changes_kind(under: &Table, over: &Table) -> bool {
+    let kind = |table: &Table| table.get("kind").and_then(Node::text).map(str::to_owned);
+    let (old, new) = (kind(under), kind(over));
+    old.is_some() && new.is_some() && old != new
+}

@@ -1,0 +1,96 @@
+//! Identities of a manifest: stages, axes, variants.
+
+use std::fmt;
+
+/// The name of a stage: letters, digits, `_`, `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageName(String);
+
+/// The name of an axis: letters, digits, `_`, `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AxisName(String);
+
+/// A variant's name, usable as a folder: `bank=dual,augment=none,seed=0`; `default` where there is no axis.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VariantId(String);
+
+impl StageName {
+    pub(super) fn new(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AxisName {
+    pub(super) fn new(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl VariantId {
+    pub(super) fn new(name: String) -> Self {
+        Self(name)
+    }
+
+    /// The name as a folder is called.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for AxisName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for VariantId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Whether `name` may name a stage or an axis: ASCII letters, digits, `_`, `-`; not empty.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter))
+}
+
+/// Makes a name of any text: every other letter becomes `_`.
+pub(super) fn name_of(text: &str) -> String {
+    let name: String =
+        text.chars().map(|letter| if is_name(&letter.to_string()) { letter } else { '_' }).collect();
+    if name.is_empty() { "_".to_owned() } else { name }
+}
+
+/// Whether `name` is safe as a folder on every system: letters, digits, `_`, `-`, `.`, no leading dot.
+pub(super) fn is_folder_name(name: &str) -> bool {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+    !name.is_empty()
+        && name.len() <= 100
+        && name.chars().all(is_plain)
+        && !name.starts_with('.')
+        && !name.ends_with('.')
+}
+
+/// Makes a folder's name of any text.
+pub(super) fn folder_name_of(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+    let name: String = text.chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();
+    let name: String = name.trim_matches('.').chars().take(25).collect();
+    if name.is_empty() { "experiment".to_owned() } else { name }
+}

@@ -1,0 +1,282 @@
+//! Why a task would run: what differs from the nearest earlier record of its kind.
+
+use std::fmt;
+
+use super::graph::{Plan, TaskId};
+use super::key::Preimage;
+use super::record::Record;
+use super::resolve::Resolution;
+use super::survey::{State, Status};
+use crate::stages::fields::{Fields, Value};
+use crate::store::{Change, Digest, Store, Tree, difference};
+
+/// One leaf that differs between a task and an earlier one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Difference {
+    /// The kind's `VERSION`.
+    Version {
+        /// Then.
+        old: u32,
+        /// Now.
+        new: u32,
+    },
+    /// The seed.
+    Seed {
+        /// Then.
+        old: Option<u64>,
+        /// Now.
+        new: Option<u64>,
+    },
+    /// A field of the spec.
+    Field {
+        /// Its path.
+        path: String,
+        /// Then; none where it was not there.
+        old: Option<Value>,
+        /// Now; none where it is no more.
+        new: Option<Value>,
+    },
+    /// Files of an input.
+    Files {
+        /// The input's role.
+        role: String,
+        /// What changed, by name; none where the earlier listing is gone.
+        changes: Option<Vec<Change>>,
+    },
+    /// An input that is new or gone.
+    Input {
+        /// Its role.
+        role: String,
+        /// Whether it is new.
+        is_new: bool,
+    },
+}
+
+/// Why one task is no hit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// It is a hit: nothing would run.
+    Hit,
+    /// Another process is making it.
+    InFlight(String),
+    /// No record of this kind was ever made.
+    NeverRan,
+    /// The nearest earlier record differs in these.
+    Differs {
+        /// The stage that made it, and when.
+        earlier: String,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// It waits for tasks whose outputs are not known.
+    Waits(Vec<String>),
+}
+
+/// The reason of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The task's name.
+    pub task: String,
+    /// The variants that share it.
+    pub variants: usize,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Explains the tasks of `stage` and, where they wait, the chain upwards to the first known causes.
+pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> Vec<Explanation> {
+    let mut wanted: Vec<TaskId> =
+        (0..plan.tasks.len()).map(TaskId).filter(|id| plan.tasks[id.0].stage == stage).collect();
+    let mut place = 0;
+    while place < wanted.len() {
+        let id = wanted[place];
+        if statuses[id.0].state == State::Unknown {
+            for upstream in plan.upstream(id) {
+                if statuses[upstream.0].state != State::Hit && !wanted.contains(&upstream) {
+                    wanted.push(upstream);
+                }
+            }
+        }
+        place += 1;
+    }
+    let earlier: Vec<Earlier> = store
+        .records()
+        .filter_map(|stored| {
+            let record = Record::from_bytes(&stored.bytes)?;
+            Some(Earlier { key: stored.key, record })
+        })
+        .collect();
+    wanted
+        .into_iter()
+        .map(|id| Explanation {
+            task: plan.tasks[id.0].name.clone(),
+            variants: plan.tasks[id.0].variants.len(),
+            reason: reason(plan, id, statuses, &earlier, store),
+        })
+        .collect()
+}
+
+struct Earlier {
+    key: Digest,
+    record: Record,
+}
+
+fn reason(plan: &Plan, id: TaskId, statuses: &[Status], earlier: &[Earlier], store: &Store) -> Reason {
+    let status = &statuses[id.0];
+    match (status.state, &status.resolution) {
+        (State::Hit, _) => Reason::Hit,
+        (State::InFlight, _) => Reason::InFlight(status.reason.clone()),
+        (State::Unknown, _) | (State::Miss, None) => Reason::Waits(
+            plan.upstream(id)
+                .into_iter()
+                .filter(|upstream| statuses[upstream.0].state != State::Hit)
+                .map(|upstream| plan.tasks[upstream.0].name.clone())
+                .collect(),
+        ),
+        (State::Miss, Some(resolution)) => {
+            let now = &resolution.preimage;
+            let task = &plan.tasks[id.0];
+            let candidates = earlier.iter().filter(|earlier| {
+                earlier.record.preimage.kind == now.kind && earlier.key != resolution.key
+            });
+            // The nearest: of the same stage name first, then with the fewest differences, then the newest.
+            let nearest = candidates.min_by_key(|earlier| {
+                let record = &earlier.record;
+                (
+                    record.provenance.stage != task.stage,
+                    rough_distance(&record.preimage, now),
+                    std::cmp::Reverse(record.provenance.finished.clone()),
+                    earlier.key,
+                )
+            });
+            let Some(nearest) = nearest else { return Reason::NeverRan };
+            let made = &nearest.record.provenance;
+            Reason::Differs {
+                earlier: format!("`{}` of {}", made.stage, made.finished),
+                differences: differences(&nearest.record.preimage, resolution, store),
+            }
+        }
+    }
+}
+
+/// How many leaves differ, files not counted one by one.
+fn rough_distance(old: &Preimage, new: &Preimage) -> usize {
+    let digest = |preimage: &Preimage, role: &str| {
+        preimage.inputs.iter().find(|input| input.role == role).map(|input| input.digest)
+    };
+    let inputs = new.inputs.iter().filter(|input| digest(old, &input.role) != Some(input.digest)).count();
+    let mut fields = Vec::new();
+    compare_fields("", &old.spec, &new.spec, &mut fields);
+    inputs
+        + fields.len()
+        + usize::from(old.seed != new.seed)
+        + usize::from(old.version != new.version)
+        + old.inputs.len().abs_diff(new.inputs.len())
+}
+
+fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
+    let new = &resolution.preimage;
+    let tree = |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
+    let mut found = Vec::new();
+    if old.version != new.version {
+        found.push(Difference::Version { old: old.version, new: new.version });
+    }
+    compare_fields("", &old.spec, &new.spec, &mut found);
+    if old.seed != new.seed {
+        found.push(Difference::Seed { old: old.seed, new: new.seed });
+    }
+    for input in &new.inputs {
+        match old.inputs.iter().find(|earlier| earlier.role == input.role) {
+            None => found.push(Difference::Input { role: input.role.clone(), is_new: true }),
+            Some(earlier) if earlier.digest != input.digest => found.push(Difference::Files {
+                role: input.role.clone(),
+                changes: changes(&earlier.digest, tree(&input.role), store),
+            }),
+            Some(_) => {}
+        }
+    }
+    for earlier in &old.inputs {
+        if !new.inputs.iter().any(|input| input.role == earlier.role) {
+            found.push(Difference::Input { role: earlier.role.clone(), is_new: false });
+        }
+    }
+    found
+}
+
+fn changes(old: &Digest, new: Option<&Tree>, store: &Store) -> Option<Vec<Change>> {
+    let old = store.tree(old).ok().flatten()?;
+    Some(difference(&old, new?))
+}
+
+fn compare_fields(prefix: &str, old: &Fields, new: &Fields, found: &mut Vec<Difference>) {
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match (old.get(name), new.get(name)) {
+            (Some(Value::Table(old)), Some(Value::Table(new))) => compare_fields(&path, old, new, found),
+            (old, new) if old != new => {
+                found.push(Difference::Field { path, old: old.cloned(), new: new.cloned() });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Files named one by one before the rest is counted.
+const NAMED_FILES: usize = 10;
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), ToString::to_string);
+        match self {
+            Self::Version { old, new } => write!(formatter, "VERSION of the kind: {old} -> {new}"),
+            Self::Seed { old, new } => {
+                let seed = |seed: &Option<u64>| seed.map_or("none".to_owned(), |seed| seed.to_string());
+                write!(formatter, "seed: {} -> {}", seed(old), seed(new))
+            }
+            Self::Field { path, old, new } => write!(formatter, "{path}: {} -> {}", shown(old), shown(new)),
+            Self::Input { role, is_new } => {
+                write!(formatter, "input {role}: {}", if *is_new { "new" } else { "gone" })
+            }
+            Self::Files { role, changes: None } => {
+                write!(formatter, "input {role}: other content (its earlier listing is gone)")
+            }
+            Self::Files { role, changes: Some(changes) } => {
+                write!(formatter, "input {role}: {} files differ", changes.len())?;
+                for change in changes.iter().take(NAMED_FILES) {
+                    let (word, path) = match change {
+                        Change::Added { path } => ("added", path),
+                        Change::Changed { path } => ("changed", path),
+                        Change::Removed { path } => ("removed", path),
+                    };
+                    write!(formatter, "\n      {word} {path}")?;
+                }
+                if changes.len() > NAMED_FILES {
+                    write!(formatter, "\n      and {} more", changes.len() - NAMED_FILES)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: ", self.task)?;
+        match &self.reason {
+            Reason::Hit => formatter.write_str("would not run: its result is in the cache"),
+            Reason::InFlight(who) => formatter.write_str(who),
+            Reason::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
+            Reason::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
+            Reason::Differs { earlier, differences } => {
+                write!(formatter, "would run: differs from {earlier} in")?;
+                for difference in differences {
+                    write!(formatter, "\n    {difference}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! From a checked experiment to distinct tasks, their keys, and what is known of them.
+//!
+//! Planning is a pure function of the experiment and of what the store holds: it never writes to the store
+//! or the project (hashing a source may fill the stat cache in the user's cache folder), so that
+//! `patchflow plan` is always safe. The engine uses the same [`Resolver`] while it runs.
+
+mod explain;
+mod graph;
+mod key;
+mod record;
+mod resolve;
+mod survey;
+mod view;
+
+pub use explain::{Difference, Explanation, Reason, explain};
+pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
+pub use key::{ITEM_DOMAIN, InputDigest, Preimage, TASK_DOMAIN, item_key};
+pub use record::{Provenance, Record};
+pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
+pub use survey::{State, Status, survey};
+
+use std::path::PathBuf;
+
+use crate::store::StoreError;
+
+/// What can be wrong with a plan that the manifest's own checks cannot see.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A local source cannot be read.
+    #[error("stage `{stage}`: cannot read the source `{}`", path.display())]
+    Source {
+        /// The stage.
+        stage: String,
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The features that `evaluate` reads do not hold its images.
+    #[error("stage `{stage}`: the features are not those of `{images}`")]
+    NoFeatures {
+        /// The stage.
+        stage: String,
+        /// The image set that it evaluates.
+        images: String,
+    },
+    /// A port takes the output of an `extract` stage, as only that knows its image sets.
+    #[error("stage `{stage}`: `{port}` must name an `extract` stage")]
+    NotExtract {
+        /// The stage.
+        stage: String,
+        /// The port.
+        port: String,
+    },
+    /// An output that a task should have is not there.
+    #[error("stage `{stage}` gave no output `{output}`")]
+    NoOutput {
+        /// The stage that should have given it.
+        stage: String,
+        /// The output.
+        output: String,
+    },
+    /// The store failed.
+    #[error("the cache cannot be read")]
+    Store(#[source] StoreError),
+    /// A tool whose output joins the key cannot be run.
+    #[error("stage `{stage}`: the tool `{tool}` cannot be run")]
+    Tool {
+        /// The stage.
+        stage: String,
+        /// The program.
+        tool: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A value that no key can hold.
+    #[error("stage `{stage}`: `{field}` is not a finite number")]
+    NotFinite {
+        /// The stage.
+        stage: String,
+        /// The field.
+        field: String,
+    },
+}
+
+impl PlanError {
+    /// What to do about it, where that is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Source { source, .. } | Self::Store(source) => source.help(),
+            Self::NoFeatures { images, .. } => Some(format!("add `{images}` to the `images` of the extract stage")),
+            Self::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
+            Self::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
+            Self::NoOutput { .. } | Self::NotFinite { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What the cache keeps of a finished task: its outputs, its preimage, and how it was made.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Preimage;
+use crate::store::Digest;
+
+/// The version of the record's form; a record of another is a miss.
+const SCHEMA: u32 = 1;
+
+/// A finished task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    schema: u32,
+    /// What its key is the hash of.
+    pub preimage: Preimage,
+    /// Digest of each output's listing.
+    pub outputs: BTreeMap<String, Digest>,
+    /// Other outputs seen for the same key: the stage is not deterministic.
+    #[serde(default)]
+    pub others: Vec<BTreeMap<String, Digest>>,
+    /// How it was made; never in a key.
+    pub provenance: Provenance,
+}
+
+/// How a task's outputs were made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The stage's name in the manifest that ran it.
+    pub stage: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// When it ended (RFC 3339).
+    pub finished: String,
+    /// The machine.
+    pub host: String,
+    /// The processor's widest vector instructions: features may differ in the last bits between levels.
+    pub simd: String,
+    /// The program's version.
+    pub patchflow: String,
+}
+
+impl Record {
+    /// Makes a record.
+    pub fn new(preimage: Preimage, outputs: BTreeMap<String, Digest>, provenance: Provenance) -> Self {
+        Self { schema: SCHEMA, preimage, outputs, others: Vec::new(), provenance }
+    }
+
+    /// Encodes it for the store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record holds only strings, finite numbers and lists")
+    }
+
+    /// Reads what the store kept; none for a form that this version does not know.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Self| record.schema == SCHEMA)
+    }
+}

@@ -1,0 +1,252 @@
+//! From a task and its upstream outputs to its inputs and its key.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use super::graph::{Input, OutputRef, Plan, TaskId};
+use super::key::{InputDigest, Preimage};
+use super::{PlanError, Record, view};
+use crate::stages::fields::Value;
+use crate::stages::{Reads, Spec};
+use crate::store::{Digest, Rehash, SourceTree, Store, Tree, hash_source};
+
+/// One output of a task that is done.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its files.
+    pub tree: Arc<Tree>,
+    /// Where they lie, if that is not the store.
+    pub source: Option<Arc<SourceTree>>,
+}
+
+/// A task's outputs by name.
+pub type Outputs = BTreeMap<String, Output>;
+
+/// One input of a task that can be started.
+#[derive(Clone, Debug)]
+pub struct ResolvedInput {
+    /// Its role.
+    pub role: String,
+    /// What is read of it.
+    pub tree: Arc<Tree>,
+    /// Where its files lie, if that is not the store: the source, and the paths in it as they were.
+    pub source: Option<Arc<SourceTree>>,
+    /// The task that made it.
+    pub producer: TaskId,
+}
+
+/// A task whose upstream is done.
+#[derive(Clone, Debug)]
+pub struct Resolution {
+    /// Its key.
+    pub key: Digest,
+    /// What the key is the hash of.
+    pub preimage: Preimage,
+    /// Its inputs, in the order of roles.
+    pub inputs: Vec<ResolvedInput>,
+}
+
+/// A cut that was made before: of a listing, by what, with which labels.
+type CutKey = (Digest, String, Option<Digest>);
+
+/// Resolves the tasks of a plan; remembers hashed sources, cuts and the output of tools.
+pub struct Resolver<'a> {
+    store: &'a Store,
+    project: PathBuf,
+    rehash: Rehash,
+    sources: HashMap<PathBuf, Arc<SourceTree>>,
+    digests: HashMap<*const Tree, (Digest, Arc<Tree>)>,
+    cuts: HashMap<CutKey, (Arc<Tree>, Digest)>,
+    tools: HashMap<Vec<String>, String>,
+}
+
+impl<'a> Resolver<'a> {
+    /// A resolver for the project in that folder.
+    pub fn new(store: &'a Store, project: &Path, rehash: Rehash) -> Self {
+        Self {
+            store,
+            project: project.to_owned(),
+            rehash,
+            sources: HashMap::new(),
+            digests: HashMap::new(),
+            cuts: HashMap::new(),
+            tools: HashMap::new(),
+        }
+    }
+
+    /// Finds the inputs and the key of a task; `outputs` holds those of its upstream.
+    pub fn resolve(
+        &mut self,
+        plan: &Plan,
+        task: TaskId,
+        outputs: &[Option<Outputs>],
+    ) -> Result<Resolution, PlanError> {
+        let of = &plan.tasks[task.0];
+        let find = |reference: &OutputRef| {
+            let output = outputs[reference.task.0].as_ref().and_then(|outputs| outputs.get(&reference.output));
+            output.ok_or_else(|| PlanError::NoOutput {
+                stage: plan.tasks[reference.task.0].stage.clone(),
+                output: reference.output.clone(),
+            })
+        };
+        let mut inputs = Vec::new();
+        let mut digests = Vec::new();
+        for input in &of.inputs {
+            let output = find(&input.from)?;
+            let labels = input.labels.as_ref().map(find).transpose()?;
+            let (tree, digest) = self.cut(input, output, labels);
+            inputs.push(ResolvedInput {
+                role: input.role.clone(),
+                tree,
+                source: output.source.clone(),
+                producer: input.from.task,
+            });
+            digests.push(digest);
+        }
+        let (inputs, digests) = without_empty_sets(inputs, digests);
+        let preimage = self.preimage(of.stage.as_str(), &of.spec, of.seed, &inputs, digests)?;
+        let key = preimage
+            .key()
+            .map_err(|field| PlanError::NotFinite { stage: of.stage.clone(), field })?;
+        Ok(Resolution { key, preimage, inputs })
+    }
+
+    fn preimage(
+        &mut self,
+        stage: &str,
+        spec: &Spec,
+        seed: Option<u64>,
+        inputs: &[ResolvedInput],
+        digests: Vec<Digest>,
+    ) -> Result<Preimage, PlanError> {
+        let mut fields = spec.fields();
+        if let Spec::Command(command) = spec
+            && !command.tools.is_empty()
+        {
+            let said = command.tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
+            fields.insert("tools".to_owned(), Value::List(said.into_iter().map(Value::Text).collect()));
+        }
+        let mut inputs: Vec<InputDigest> = inputs
+            .iter()
+            .zip(digests)
+            .map(|(input, digest)| InputDigest { role: input.role.clone(), digest })
+            .collect();
+        if let Some(path) = source_path(spec) {
+            let digest = self.source(stage, path)?.tree.digest();
+            inputs.push(InputDigest { role: "source".to_owned(), digest });
+        }
+        inputs.sort_by(|a, b| a.role.cmp(&b.role));
+        Ok(Preimage { kind: spec.kind().name().to_owned(), version: spec.version(), spec: fields, seed, inputs })
+    }
+
+    /// What a tool says of itself: its output, or the error of a program that is not there.
+    fn tool(&mut self, stage: &str, argv: &[String]) -> Result<String, PlanError> {
+        if let Some(said) = self.tools.get(argv) {
+            return Ok(said.clone());
+        }
+        let Some((program, arguments)) = argv.split_first() else { return Ok(String::new()) };
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(&self.project)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| PlanError::Tool { stage: stage.to_owned(), tool: program.clone(), source })?;
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        self.tools.insert(argv.to_vec(), said.clone());
+        Ok(said)
+    }
+
+    /// The outputs of a task that never executes: a local path, hashed in place.
+    pub fn source_outputs(&mut self, stage: &str, spec: &Spec) -> Result<Option<Outputs>, PlanError> {
+        let Some(path) = source_path(spec) else { return Ok(None) };
+        let source = self.source(stage, path)?;
+        let output = Output { tree: Arc::new(source.tree.clone()), source: Some(source) };
+        Ok(Some(Outputs::from([("files".to_owned(), output)])))
+    }
+
+    fn source(&mut self, stage: &str, path: &str) -> Result<Arc<SourceTree>, PlanError> {
+        let path = self.project.join(path);
+        if let Some(source) = self.sources.get(&path) {
+            return Ok(source.clone());
+        }
+        let hashed = hash_source(&path, self.store.index(), self.rehash);
+        let source = hashed.map_err(|source| PlanError::Source { stage: stage.to_owned(), path: path.clone(), source })?;
+        let source = Arc::new(source);
+        self.sources.insert(path, source.clone());
+        Ok(source)
+    }
+
+    /// The record of a key with its outputs' listings; none where any of it is missing or damaged.
+    pub fn recorded(&self, key: &Digest) -> Result<Option<(Record, Outputs)>, PlanError> {
+        let Some(bytes) = self.store.record(key).map_err(PlanError::Store)? else { return Ok(None) };
+        let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
+        let mut outputs = Outputs::new();
+        for (name, digest) in &record.outputs {
+            let Some(tree) = self.store.tree(digest).map_err(PlanError::Store)? else { return Ok(None) };
+            outputs.insert(name.clone(), Output { tree, source: None });
+        }
+        Ok(Some((record, outputs)))
+    }
+
+    fn digest(&mut self, tree: &Arc<Tree>) -> Digest {
+        // The listing is kept beside its address, so that no other can take the address meanwhile.
+        self.digests.entry(Arc::as_ptr(tree)).or_insert_with(|| (tree.digest(), tree.clone())).0
+    }
+
+    fn cut(&mut self, input: &Input, output: &Output, labels: Option<&Output>) -> (Arc<Tree>, Digest) {
+        let digest = self.digest(&output.tree);
+        if input.reads.0 == Reads::Everything {
+            return (output.tree.clone(), digest);
+        }
+        let labels_digest = labels.map(|labels| self.digest(&labels.tree));
+        let key = (digest, format!("{:?}", input.reads.0), labels_digest);
+        let cut = self.cuts.entry(key).or_insert_with(|| {
+            let tree = view::cut(&output.tree, &input.reads.0, labels.map(|labels| &*labels.tree));
+            let digest = tree.digest();
+            (Arc::new(tree), digest)
+        });
+        cut.clone()
+    }
+}
+
+/// The local path of a `download` that is hashed in place.
+fn source_path(spec: &Spec) -> Option<&str> {
+    match spec {
+        Spec::Download(download) => download.source_path(),
+        _ => None,
+    }
+}
+
+/// Leaves out the sets of which nothing is read, and counts the others anew, so that a further set in a
+/// group touches no one who reads none of its images.
+fn without_empty_sets(
+    inputs: Vec<ResolvedInput>,
+    digests: Vec<Digest>,
+) -> (Vec<ResolvedInput>, Vec<Digest>) {
+    let place = |role: &str, port: &str| -> Option<usize> {
+        role.strip_prefix(port)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+    };
+    let mut kept: Vec<usize> = Vec::new();
+    for input in &inputs {
+        if let Some(index) = place(&input.role, "features")
+            && view::has_blocks(&input.tree)
+        {
+            kept.push(index);
+        }
+    }
+    let mut left = (Vec::new(), Vec::new());
+    for (mut input, digest) in inputs.into_iter().zip(digests) {
+        let port = ["features", "masks"].into_iter().find(|port| place(&input.role, port).is_some());
+        if let Some(port) = port {
+            let index = place(&input.role, port).and_then(|index| kept.iter().position(|&kept| kept == index));
+            let Some(index) = index else { continue };
+            input.role = format!("{port}[{index}]");
+        }
+        left.0.push(input);
+        left.1.push(digest);
+    }
+    left
+}

@@ -1,0 +1,103 @@
+//! What would run: the state of every task, without running any.
+
+use std::collections::HashMap;
+
+use super::graph::{Plan, TaskId};
+use super::resolve::{Outputs, Resolution, Resolver};
+use super::{PlanError, Record};
+use crate::store::{Digest, Store};
+
+/// What is known of a task beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A record says what it gives.
+    Hit,
+    /// Another process is making it.
+    InFlight,
+    /// It would run.
+    Miss,
+    /// It depends on an output that is not there yet.
+    Unknown,
+}
+
+impl State {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::InFlight => "in_flight",
+            Self::Miss => "miss",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The state of one task, with what led to it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The state.
+    pub state: State,
+    /// Why it is no hit, in a few words.
+    pub reason: String,
+    /// Its inputs and key, where its upstream is known.
+    pub resolution: Option<Resolution>,
+    /// Its record, where it is a hit.
+    pub record: Option<Record>,
+}
+
+/// Looks at every task of a plan.
+pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result<Vec<Status>, PlanError> {
+    let mut outputs: Vec<Option<Outputs>> = vec![None; plan.tasks.len()];
+    let mut statuses = Vec::with_capacity(plan.tasks.len());
+    let mut misses: HashMap<Digest, TaskId> = HashMap::new();
+    for index in 0..plan.tasks.len() {
+        let id = TaskId(index);
+        let waits_for = plan.upstream(id).into_iter().find(|upstream| outputs[upstream.0].is_none());
+        let status = match waits_for {
+            Some(upstream) => Status {
+                state: State::Unknown,
+                reason: format!("waits for `{}`", plan.tasks[upstream.0].name),
+                resolution: None,
+                record: None,
+            },
+            None => look(plan, id, resolver, store, &mut outputs, &mut misses)?,
+        };
+        statuses.push(status);
+    }
+    Ok(statuses)
+}
+
+fn look(
+    plan: &Plan,
+    id: TaskId,
+    resolver: &mut Resolver<'_>,
+    store: &Store,
+    outputs: &mut [Option<Outputs>],
+    misses: &mut HashMap<Digest, TaskId>,
+) -> Result<Status, PlanError> {
+    let task = &plan.tasks[id.0];
+    let resolution = resolver.resolve(plan, id, outputs)?;
+    if let Some(found) = resolver.source_outputs(&task.stage, &task.spec)? {
+        outputs[id.0] = Some(found);
+        let reason = "a local source, hashed in place".to_owned();
+        return Ok(Status { state: State::Hit, reason, resolution: Some(resolution), record: None });
+    }
+    if let Some((record, found)) = resolver.recorded(&resolution.key)? {
+        outputs[id.0] = Some(found);
+        return Ok(Status {
+            state: State::Hit,
+            reason: String::new(),
+            resolution: Some(resolution),
+            record: Some(record),
+        });
+    }
+    let (state, reason) = match store.holder(&resolution.key) {
+        Some(holder) => (State::InFlight, format!("process {} is making it", holder.process.pid)),
+        None => match misses.get(&resolution.key) {
+            Some(other) => (State::Miss, format!("equal to `{}`, which runs for both", plan.tasks[other.0].name)),
+            None => (State::Miss, "no record of this key".to_owned()),
+        },
+    };
+    misses.entry(resolution.key).or_insert(id);
+    Ok(Status { state, reason, resolution: Some(resolution), record: None })
+}

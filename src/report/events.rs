@@ -1,0 +1,30 @@
+//! Events as lines of JSON, for files and for programs that listen.
+
+use std::io::Write;
+use std::sync::Mutex;
+
+use crate::engine::Event;
+
+/// Writes each event as one line; progress of single units is left out.
+pub struct EventLog<W> {
+    writer: Mutex<W>,
+}
+
+impl<W: Write> EventLog<W> {
+    /// Writes to `writer`.
+    pub fn new(writer: W) -> Self {
+        Self { writer: Mutex::new(writer) }
+    }
+
+    /// Writes one event. A reader that went away must not stop a run, so errors are dropped here; what
+    /// the run leaves on disk does not depend on them.
+    pub fn write(&self, event: &Event) {
+        if matches!(event, Event::TaskProgress { .. }) {
+            return;
+        }
+        if let (Ok(mut writer), Ok(mut line)) = (self.writer.lock(), serde_json::to_vec(event)) {
+            line.push(b'\n');
+            let _ = writer.write_all(&line).and_then(|()| writer.flush());
+        }
+    }
+}

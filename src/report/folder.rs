@@ -1,0 +1,195 @@
+//! The folder that a run leaves; see the module above for its files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::table::Table;
+use crate::artifacts::scores::Metrics;
+use crate::engine::{Outcome, Run};
+use crate::plan::{Output, Plan, TaskId};
+use crate::stages::Kind;
+use crate::store::{Store, StoreError};
+
+/// What can go wrong while a run's folder is written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An output cannot be read from the cache.
+    #[error("cannot show an output of the run")]
+    Store(#[source] StoreError),
+}
+
+/// A run's folder, and the name under which users know it.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    relative: PathBuf,
+}
+
+impl Folder {
+    /// Makes `runs/<experiment>/<time>-<process>/` in the project.
+    pub fn create(project: &Path, experiment: &str) -> Result<Self, ReportError> {
+        let of_experiment = Path::new("runs").join(experiment);
+        let stamp = jiff::ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let id = format!("{stamp}-{}", std::process::id());
+        fs::create_dir_all(project.join(&of_experiment)).map_err(writing(&project.join(&of_experiment)))?;
+        for attempt in 0.. {
+            let name = if attempt == 0 { id.clone() } else { format!("{id}-{attempt}") };
+            let relative = of_experiment.join(name);
+            let path = project.join(&relative);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, relative }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(ReportError::Write { path, source }),
+            }
+        }
+        unreachable!("some number is free")
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its path from the project's root.
+    pub fn relative(&self) -> &Path {
+        &self.relative
+    }
+
+    /// The folder of the tasks' logs.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// Opens the file of events.
+    pub fn events(&self) -> Result<File, ReportError> {
+        let path = self.path.join("events.ndjson");
+        File::create(&path).map_err(writing(&path))
+    }
+
+    /// Links the outputs of every variant's targets.
+    pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Store) -> Result<(), ReportError> {
+        for variant in &plan.variants {
+            let shown: Vec<TaskId> =
+                variant.targets.iter().copied().filter(|id| plan.tasks[id.0].is_shown).collect();
+            let folder = self.path.join("variants").join(&variant.id);
+            let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.kind() == Kind::Evaluate;
+            for id in shown {
+                let folder = if is_plain { folder.clone() } else { folder.join(&plan.tasks[id.0].stage) };
+                let Some(outputs) = &run.tasks[id.0].outputs else { continue };
+                for (name, output) in outputs {
+                    let folder = if outputs.len() == 1 { folder.clone() } else { folder.join(name) };
+                    link_tree(store, output, &folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the tables and the summary, and points `latest` at this run.
+    pub fn write(&self, summary: &impl Serialize, table: &Table) -> Result<(), ReportError> {
+        let mut json = serde_json::to_vec_pretty(summary).expect("a summary holds only strings and numbers");
+        json.push(b'\n');
+        let files: [(&str, Vec<u8>); 4] = [
+            ("summary.json", json),
+            ("table.md", table.to_markdown().into_bytes()),
+            ("table.csv", table.to_csv().into_bytes()),
+            ("table.tex", table.to_latex().into_bytes()),
+        ];
+        for (name, bytes) in files {
+            let path = self.path.join(name);
+            fs::write(&path, bytes).map_err(writing(&path))?;
+        }
+        self.point_latest()
+    }
+
+    /// Replaces `latest` in one step, so that a reader never finds none.
+    fn point_latest(&self) -> Result<(), ReportError> {
+        let (Some(name), Some(parent)) = (self.path.file_name(), self.path.parent()) else { return Ok(()) };
+        let latest = parent.join("latest");
+        let fresh = parent.join(format!(".latest-{}", std::process::id()));
+        let _ = fs::remove_file(&fresh);
+        std::os::unix::fs::symlink(name, &fresh).map_err(writing(&fresh))?;
+        fs::rename(&fresh, &latest).map_err(writing(&latest))
+    }
+}
+
+fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
+    let path = path.to_owned();
+    move |source| ReportError::Write { path, source }
+}
+
+fn link_tree(store: &Store, output: &Output, folder: &Path) -> Result<(), ReportError> {
+    fs::create_dir_all(folder).map_err(writing(folder))?;
+    for entry in output.tree.entries() {
+        let to = folder.join(&entry.path);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(writing(parent))?;
+        }
+        store.link(&entry.digest, &to).map_err(ReportError::Store)?;
+    }
+    Ok(())
+}
+
+/// What `summary.json` holds.
+#[derive(Serialize)]
+pub struct RunSummary<'a> {
+    experiment: &'a str,
+    question: Option<&'a str>,
+    patchflow: &'static str,
+    tasks: BTreeMap<&'static str, usize>,
+    seconds: f64,
+    variants: Vec<VariantSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct VariantSummary<'a> {
+    id: &'a str,
+    axes: BTreeMap<&'a str, &'a str>,
+    metrics: BTreeMap<&'static str, f64>,
+    tasks: BTreeMap<&'a str, String>,
+}
+
+impl<'a> RunSummary<'a> {
+    /// Gathers a run.
+    pub fn new(plan: &'a Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Self {
+        let outcomes = [
+            ("planned", plan.tasks.len()),
+            ("executed", run.count(Outcome::Executed)),
+            ("hits", run.count(Outcome::Hit)),
+            ("merged", run.count(Outcome::Merged)),
+            ("failed", run.count(Outcome::Failed)),
+            ("blocked", run.count(Outcome::Blocked)),
+        ];
+        let variants = plan.variants.iter().enumerate().map(|(index, variant)| {
+            let of_variant = plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| task.variants.contains(&index));
+            let keys = of_variant.filter_map(|(task, end)| Some((task.name.as_str(), end.key?.to_string())));
+            let found = variant.targets.iter().find_map(|id| metrics(id.0));
+            VariantSummary {
+                id: &variant.id,
+                axes: variant.values.iter().map(|(axis, value)| (axis.as_str(), value.as_str())).collect(),
+                metrics: found.map(|metrics| metrics.named().into_iter().collect()).unwrap_or_default(),
+                tasks: keys.collect(),
+            }
+        });
+        Self {
+            experiment: &plan.experiment,
+            question: plan.question.as_deref(),
+            patchflow: env!("CARGO_PKG_VERSION"),
+            tasks: outcomes.into_iter().collect(),
+            seconds: run.duration.as_secs_f64(),
+            variants: variants.collect(),
+        }
+    }
+}

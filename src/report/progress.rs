@@ -1,0 +1,87 @@
+//! Progress bars on stderr: one for the run, one for each running task with its time left.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::engine::{Event, Outcome};
+
+/// Bars that follow a run's events; hidden where stderr is no terminal.
+pub struct Bars {
+    bars: MultiProgress,
+    state: Mutex<State>,
+}
+
+struct State {
+    run: ProgressBar,
+    tasks: HashMap<usize, ProgressBar>,
+}
+
+impl Bars {
+    /// Bars on stderr.
+    pub fn new() -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let run = bars.add(ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")));
+        Self { bars, state: Mutex::new(State { run, tasks: HashMap::new() }) }
+    }
+
+    /// Follows one event.
+    pub fn show(&self, event: &Event) {
+        let Ok(mut state) = self.state.lock() else { return };
+        match event {
+            Event::RunStarted { tasks, .. } => state.run.set_length(*tasks as u64),
+            Event::TaskStarted { task, name, .. } => {
+                let bar = ProgressBar::new_spinner().with_style(style("{spinner} {prefix}  {elapsed}"));
+                let bar = self.bars.insert_before(&state.run, bar);
+                bar.set_prefix(name.clone());
+                bar.enable_steady_tick(Duration::from_millis(200));
+                state.tasks.insert(*task, bar);
+            }
+            Event::TaskProgress { task, done, total, unit } => {
+                if let Some(bar) = state.tasks.get(task) {
+                    if bar.length() != Some(*total) {
+                        bar.set_length(*total);
+                        bar.set_style(style(&format!(
+                            "{{spinner}} {{prefix}} {{bar:20}} {{pos}}/{{len}} {unit}s  {{per_sec}}  {{eta}} left"
+                        )));
+                    }
+                    bar.set_position(*done);
+                }
+            }
+            Event::TaskWaiting { name, holder, .. } => {
+                let _ = self.bars.println(format!("waiting for `{name}`: {holder} is making it"));
+            }
+            Event::TaskRemade { name, file, .. } => {
+                let _ = self.bars.println(format!("making `{name}` again: `{file}` is gone or damaged in the cache"));
+            }
+            Event::Nondeterministic { name, .. } => {
+                let _ = self.bars.println(format!("warning: `{name}` gave other bytes than before for equal inputs"));
+            }
+            Event::TaskFinished { task, outcome, .. } => {
+                if let Some(bar) = state.tasks.remove(task) {
+                    bar.finish_and_clear();
+                }
+                state.run.inc(1);
+                if *outcome == Outcome::Failed {
+                    state.run.set_message("a task failed");
+                }
+            }
+            Event::RunFinished { .. } => {
+                state.run.finish_and_clear();
+            }
+        }
+    }
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template is fixed text of this file: where it should not parse, the plain bar serves.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,232 @@
+//! The table of a run: one row for each combination of axes, metrics as mean ± standard deviation over
+//! repeats; the same rows as text, Markdown, CSV and LaTeX.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Cell as Drawn, CellAlignment, ContentArrangement, Table as Drawing, presets};
+
+use super::statistics::{Summary, summarise};
+use crate::artifacts::scores::Metrics;
+use crate::engine::{Outcome, Run};
+use crate::plan::Plan;
+
+/// The metrics that the table shows: title, and name in `metrics.json`.
+const SHOWN: [(&str, &str); 5] = [
+    ("image AUROC", "image_auroc"),
+    ("image AP", "image_ap"),
+    ("pixel AUROC", "pixel_auroc"),
+    ("pixel AP", "pixel_ap"),
+    ("AUPRO", "aupro"),
+];
+
+/// One metric of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Over the repeats that are there.
+    Value(Summary),
+    /// No repeat gave a value: `failed` or `blocked`.
+    Missing(&'static str),
+}
+
+/// A table; see the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// Titles of the leading columns: the axes.
+    pub axes: Vec<String>,
+    /// The rows: values of the axes, a cell for each shown metric, and how many repeats are missing.
+    pub rows: Vec<(Vec<String>, Vec<Cell>, usize)>,
+}
+
+/// Builds the table of a run; `metrics` gives those of a task of the plan.
+pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Table {
+    let mut rows: Vec<(Vec<String>, Vec<Option<Metrics>>, &'static str)> = Vec::new();
+    let evaluates = |variant: &crate::plan::PlanVariant| -> Vec<usize> {
+        let tasks = variant.targets.iter().map(|id| id.0);
+        tasks.filter(|&task| plan.tasks[task].spec.kind() == crate::stages::Kind::Evaluate).collect()
+    };
+    let has_several = plan.variants.iter().any(|variant| evaluates(variant).len() > 1);
+    for variant in &plan.variants {
+        for task in evaluates(variant) {
+            let mut values: Vec<String> = (variant.values.iter())
+                .filter(|(axis, _)| plan.axes.contains(axis))
+                .map(|(_, value)| value.clone())
+                .collect();
+            if has_several {
+                values.push(plan.tasks[task].stage.clone());
+            }
+            let why = if run.tasks[task].outcome == Outcome::Failed { "failed" } else { "blocked" };
+            let found = metrics(task);
+            match rows.iter_mut().find(|row| row.0 == values) {
+                Some(row) => {
+                    row.1.push(found);
+                    row.2 = why;
+                }
+                None => rows.push((values, vec![found], why)),
+            }
+        }
+    }
+    let mut axes = plan.axes.clone();
+    if has_several {
+        axes.push("stage".to_owned());
+    }
+    let row = |(values, repeats, why): (Vec<String>, Vec<Option<Metrics>>, &'static str)| {
+        let missing = repeats.iter().filter(|metrics| metrics.is_none()).count();
+        let cells = SHOWN.iter().map(|&(_, name)| cell(&repeats, name, why)).collect();
+        (values, cells, missing)
+    };
+    Table { axes, rows: rows.into_iter().map(row).collect() }
+}
+
+fn cell(repeats: &[Option<Metrics>], name: &str, why: &'static str) -> Cell {
+    let value = |metrics: &Metrics| metrics.named().iter().find(|(known, _)| *known == name).map(|&(_, x)| x);
+    let values: Vec<f64> = repeats.iter().flatten().filter_map(value).collect();
+    summarise(&values).map_or(Cell::Missing(why), Cell::Value)
+}
+
+impl Cell {
+    fn text(&self, plus_minus: &str) -> String {
+        match self {
+            Self::Missing(why) => (*why).to_owned(),
+            Self::Value(Summary { mean, deviation: None, .. }) => format!("{mean:.4}"),
+            Self::Value(Summary { mean, deviation: Some(sd), .. }) => format!("{mean:.4}{plus_minus}{sd:.4}"),
+        }
+    }
+}
+
+impl Table {
+    fn titles(&self) -> Vec<String> {
+        let shown = SHOWN.iter().map(|&(title, _)| title.to_owned());
+        self.axes.iter().cloned().chain(shown).collect()
+    }
+
+    fn texts<'a>(&'a self, plus_minus: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
+        self.rows.iter().map(move |(values, cells, _)| {
+            values.iter().cloned().chain(cells.iter().map(|cell| cell.text(plus_minus))).collect()
+        })
+    }
+
+    /// Repeats in a row, for the caption; 0 where there is no row.
+    pub fn repeats(&self) -> usize {
+        let n = |cell: &Cell| if let Cell::Value(summary) = cell { summary.n } else { 0 };
+        self.rows.iter().flat_map(|(_, cells, _)| cells.iter().map(n)).max().unwrap_or(0)
+    }
+
+    /// Repeats that gave no metrics, over all rows.
+    pub fn missing(&self) -> usize {
+        self.rows.iter().map(|(_, _, missing)| missing).sum()
+    }
+
+    /// For the terminal.
+    pub fn to_text(&self) -> String {
+        let mut drawing = Drawing::new();
+        drawing
+            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(self.titles());
+        for row in self.texts(" ± ") {
+            let cell = |(place, text): (usize, String)| {
+                let align = if place < self.axes.len() { CellAlignment::Left } else { CellAlignment::Right };
+                Drawn::new(text).set_alignment(align)
+            };
+            drawing.add_row(row.into_iter().enumerate().map(cell));
+        }
+        drawing.to_string()
+    }
+
+    /// For a README.
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let titles = self.titles();
+        let rule: Vec<String> = (0..titles.len())
+            .map(|place| if place < self.axes.len() { "---" } else { "---:" }.to_owned())
+            .collect();
+        let rows: String = self.texts(" ± ").map(|row| line(&row)).collect();
+        line(&titles) + &line(&rule) + &rows
+    }
+
+    /// For a program: mean, standard deviation and count of each metric, unrounded.
+    pub fn to_csv(&self) -> String {
+        let mut titles = self.axes.clone();
+        for (_, name) in SHOWN {
+            titles.extend([name.to_owned(), format!("{name}_sd"), format!("{name}_n")]);
+        }
+        let mut text = titles.join(",") + "\n";
+        for (values, cells, _) in &self.rows {
+            let mut row: Vec<String> = values.iter().map(|value| csv_field(value)).collect();
+            for cell in cells {
+                row.extend(match cell {
+                    Cell::Value(Summary { mean, deviation, n }) => {
+                        [mean.to_string(), deviation.map_or(String::new(), |sd| sd.to_string()), n.to_string()]
+                    }
+                    Cell::Missing(_) => [String::new(), String::new(), "0".to_owned()],
+                });
+            }
+            text += &(row.join(",") + "\n");
+        }
+        text
+    }
+
+    /// For a paper (`booktabs`).
+    pub fn to_latex(&self) -> String {
+        let columns = "l".repeat(self.axes.len()) + &"r".repeat(SHOWN.len());
+        let escape = |text: &String| {
+            let mut escaped = String::new();
+            for letter in text.chars() {
+                if "&%$#_{}".contains(letter) {
+                    escaped.push('\\');
+                }
+                escaped.push(letter);
+            }
+            escaped
+        };
+        let mut text = format!("\\begin{{tabular}}{{{columns}}}\n\\toprule\n");
+        let line = |cells: &[String]| cells.join(" & ") + " \\\\\n";
+        text += &line(&self.titles().iter().map(escape).collect::<Vec<_>>());
+        text += "\\midrule\n";
+        for (values, cells, _) in &self.rows {
+            let cells = cells.iter().map(|cell| match cell {
+                Cell::Missing(why) => format!("\\textit{{{why}}}"),
+                Cell::Value(_) => format!("${}$", cell.text(" \\pm ")),
+            });
+            let row: Vec<String> = values.iter().map(escape).chain(cells).collect();
+            let _ = write!(text, "{}", line(&row));
+        }
+        text + "\\bottomrule\n\\end{tabular}\n"
+    }
+}
+
+fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let summary = |mean, deviation, n| Cell::Value(Summary { mean, deviation, n });
+        let cells = vec![summary(0.5, Some(0.01), 3), summary(0.25, None, 1)];
+        let rest = [Cell::Missing("failed"), Cell::Missing("failed"), Cell::Missing("blocked")];
+        let row = (vec!["wide_resnet50_2".to_owned()], cells.into_iter().chain(rest).collect(), 2);
+        Table { axes: vec!["backbone".to_owned()], rows: vec![row] }
+    }
+
+    #[test]
+    fn every_form_shows_the_same_row() {
+        insta::assert_snapshot!(table().to_markdown(), @r"
+        | backbone | image AUROC | image AP | pixel AUROC | pixel AP | AUPRO |
+        | --- | ---: | ---: | ---: | ---: | ---: |
+        | wide_resnet50_2 | 0.5000 ± 0.0100 | 0.2500 | failed | failed | blocked |
+        ");
+        insta::assert_snapshot!(table().to_latex(), @r"
+        \begin{tabular}{lrrrrr}
+        \toprule
+        backbone & image AUROC & image AP & pixel AUROC & pixel AP & AUPRO \\
+        \midrule
+        wide\_resnet50\_2 & $0.5000 \pm 0.0100$ & $0.2500$ & \textit{failed} & \textit{failed} & \textit{blocked} \\
+        \bottomrule
+        \end{tabular}
+        ");
+        assert!(table().to_csv().ends_with("wide_resnet50_2,0.5,0.01,3,0.25,,1,,,0,,,0,,,0\n"));
+    }
+}

@@ -1,0 +1,274 @@
+//! `command`: any program as a stage.
+//!
+//! The program runs in a fresh folder that holds `inputs/<name>/` (read-only copies of its declared inputs)
+//! and `outputs/<name>/` (empty), and sees nothing else of the project: a script that it runs is an input
+//! too. Its environment holds `PATH`, `HOME`, `LANG` and what `env` passes by name; values passed by name
+//! are not in the key, the output of `tools` is.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::fields::{Fields, Reader, Value, fields};
+use super::{Context, Inputs, StageError};
+use crate::artifacts::{Artifact, Files, bank, feature_set, image_set, model, scores};
+
+/// 1: first (2026-11-24).
+pub const VERSION: u32 = 1;
+
+/// Names of output types in a manifest.
+const TYPES: [(&str, Artifact); 5] = [
+    ("files", Artifact::Files),
+    ("image_set", Artifact::ImageSet),
+    ("bank", Artifact::Bank),
+    ("model", Artifact::Model),
+    ("scores", Artifact::Scores),
+];
+/// Variables that every program is given.
+const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+/// Lines of stderr that an error shows.
+const SHOWN_LINES: usize = 12;
+/// Time between two looks at a running program.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The fields of a `command` stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The program and its arguments.
+    pub run: Vec<String>,
+    /// Names of its inputs.
+    pub inputs: Vec<String>,
+    /// Its outputs by name.
+    pub outputs: BTreeMap<String, Artifact>,
+    /// Programs whose output joins the key, each with its arguments.
+    pub tools: Vec<Vec<String>>,
+    /// Variables passed by name.
+    pub env: Vec<String>,
+    /// Seconds after which it is stopped.
+    pub timeout: Option<u64>,
+}
+
+impl Spec {
+    /// Reads the fields.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let run = reader.texts("run");
+        if run.is_empty() {
+            if reader.has("run") {
+                reader.problem("run", "empty_list", "`run` is empty".to_owned(), None);
+            } else {
+                reader.missing("run", "an array: the program and its arguments");
+            }
+        }
+        let inputs = reader.port_table("inputs", Artifact::Any);
+        Self {
+            run,
+            inputs,
+            outputs: read_outputs(reader),
+            tools: reader.texts("tools").iter().map(|line| split_words(line)).collect(),
+            env: reader.texts("env"),
+            timeout: reader.optional_integer("timeout_seconds", 1..=31_536_000).map(|seconds| seconds as u64),
+        }
+    }
+
+    /// The fields that enter the key; the output of `tools` is added by the plan, which runs them.
+    pub fn fields(&self) -> Fields {
+        // Out: the inputs' names enter as roles; values of `env` and the timeout do not change results.
+        let Self { run, inputs: _, outputs, tools: _, env, timeout: _ } = self;
+        let outputs = outputs.iter().map(|(name, artifact)| (name.clone(), type_name(*artifact).into()));
+        fields([
+            ("run", run.clone().into()),
+            ("outputs", Value::Table(outputs.collect())),
+            ("env", env.clone().into()),
+        ])
+    }
+
+    /// The outputs, by name.
+    pub fn outputs(&self) -> Vec<(String, Artifact)> {
+        self.outputs.iter().map(|(name, artifact)| (name.clone(), *artifact)).collect()
+    }
+}
+
+fn type_name(artifact: Artifact) -> &'static str {
+    TYPES.iter().find(|(_, known)| *known == artifact).map_or("", |&(name, _)| name)
+}
+
+fn read_outputs(reader: &mut Reader<'_>) -> BTreeMap<String, Artifact> {
+    let names: Vec<&str> = TYPES.iter().map(|&(name, _)| name).collect();
+    let mut outputs = BTreeMap::new();
+    for (output, written) in reader.text_table("outputs") {
+        match TYPES.iter().find(|&&(name, _)| name == written) {
+            Some(&(_, artifact)) => {
+                outputs.insert(output, artifact);
+            }
+            None => reader.unknown_choice("outputs", &written, &names),
+        }
+    }
+    if outputs.is_empty() && !reader.has("outputs") {
+        reader.missing("outputs", "a table such as { result = \"files\" }");
+    }
+    outputs
+}
+
+/// Splits `python3 --version` at spaces.
+fn split_words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Runs the program and checks what it left.
+pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let sandbox = output.join(".sandbox");
+    for name in &spec.inputs {
+        let files = inputs.require(&format!("inputs.{name}"))?;
+        lay_out(files, &sandbox.join("inputs").join(name))?;
+    }
+    for name in spec.outputs.keys() {
+        let folder = sandbox.join("outputs").join(name);
+        std::fs::create_dir_all(&folder).map_err(|source| StageError::io("make", &folder, source))?;
+    }
+    run_program(spec, &sandbox, context)?;
+    for (name, artifact) in &spec.outputs {
+        let from = sandbox.join("outputs").join(name);
+        check_output(name, *artifact, &from)?;
+        let to = output.join(name);
+        std::fs::rename(&from, &to).map_err(|source| StageError::io("move", &from, source))?;
+    }
+    std::fs::remove_dir_all(&sandbox).map_err(|source| StageError::io("remove", &sandbox, source))
+}
+
+/// Copies an input into the sandbox, read-only.
+fn lay_out(files: &Files, folder: &Path) -> Result<(), StageError> {
+    std::fs::create_dir_all(folder).map_err(|source| StageError::io("make", folder, source))?;
+    for (name, file) in files.iter() {
+        let to = folder.join(name);
+        let failed = |source| StageError::io("copy", &to, source);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        reflink_copy::reflink_or_copy(&file.path, &to).map_err(failed)?;
+        let mut permissions = to.metadata().map_err(failed)?.permissions();
+        permissions.set_readonly(true);
+        std::fs::set_permissions(&to, permissions).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let [program, arguments @ ..] = spec.run.as_slice() else {
+        return Err(StageError::data("`run` is empty", "name a program"));
+    };
+    let passed = |name: &&str| context.environment.get(*name).map(|value| ((*name).to_owned(), value.clone()));
+    let names = ALWAYS.into_iter().chain(spec.env.iter().map(String::as_str)).collect::<Vec<_>>();
+    context.progress.log(&format!("$ {}", spec.run.join(" ")));
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(sandbox)
+        .env_clear()
+        .envs(names.iter().filter_map(passed))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|source| StageError::io("start", program, source))?;
+    let last = Mutex::new(Vec::new());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| copy_lines(stdout, context, None));
+        scope.spawn(|| copy_lines(stderr, context, Some(&last)));
+        wait(&mut child, spec, context)
+    })?;
+    if ended.success() {
+        return Ok(());
+    }
+    let lines = last.into_inner().unwrap_or_default();
+    Err(StageError::Program {
+        program: program.clone(),
+        status: ended.to_string(),
+        help: (!lines.is_empty()).then(|| lines.join("\n")),
+    })
+}
+
+fn copy_lines(from: Option<impl Read>, context: &Context<'_>, last: Option<&Mutex<Vec<String>>>) {
+    let Some(from) = from else { return };
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        context.progress.log(&line);
+        if let Some(Ok(mut last)) = last.map(Mutex::lock) {
+            last.push(line);
+            if last.len() > SHOWN_LINES {
+                last.remove(0);
+            }
+        }
+    }
+}
+
+/// Waits for the program; stops it and all that it started when the user or the clock says so.
+fn wait(child: &mut Child, spec: &Spec, context: &Context<'_>) -> Result<std::process::ExitStatus, StageError> {
+    let started = Instant::now();
+    let failed = |source| StageError::io("wait for", &spec.run[0], source);
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            return Ok(status);
+        }
+        let is_late = spec.timeout.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds));
+        if is_late || context.check().is_err() {
+            stop(child);
+            context.check()?;
+            return Err(StageError::Program {
+                program: spec.run[0].clone(),
+                status: format!("no result after {} s", spec.timeout.unwrap_or_default()),
+                help: Some("raise `timeout_seconds`".to_owned()),
+            });
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn stop(child: &mut Child) {
+    if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
+        // A program that has just ended has no group any more, which is as good.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.wait();
+}
+
+fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), StageError> {
+    let files = Files::of_folder(folder)?;
+    if files.is_empty() {
+        return Err(StageError::data(
+            format!("the program wrote nothing into `outputs/{name}`"),
+            format!("write the result into `outputs/{name}/`, relative to where the program starts"),
+        ));
+    }
+    match artifact {
+        Artifact::ImageSet => {
+            image_set::read_preprocessing(&files)?;
+            check_image_set(name, &files)
+        }
+        Artifact::FeatureSet => feature_set::read_extraction(&files).map(drop).map_err(Into::into),
+        Artifact::Bank => bank::Bank::read(&files).map(drop).map_err(Into::into),
+        Artifact::Model => model::Model::read(&files).map(drop).map_err(Into::into),
+        Artifact::Scores => {
+            Ok(files.require("Scores", "metrics.json")?.read_json::<scores::Metrics>().map(drop)?)
+        }
+        Artifact::Files | Artifact::Any => Ok(()),
+    }
+}
+
+/// Every image must have its mask and the other way round.
+fn check_image_set(name: &str, files: &Files) -> Result<(), StageError> {
+    let (pixels, labels) = (image_set::pixels(files), image_set::labelled(files));
+    let lonely = pixels.keys().find(|id| !labels.contains_key(*id));
+    let lonely = lonely.or_else(|| labels.keys().find(|id| !pixels.contains_key(*id)));
+    match lonely {
+        None => Ok(()),
+        Some(id) => Err(StageError::data(
+            format!("in `outputs/{name}` the image `{id}` has pixels or a mask, but not both"),
+            "write pixels/images/<id>.png and labels/<split>/normal|defect/<kind>/<id>.png for each image",
+        )),
+    }
+}

@@ -1,0 +1,387 @@
+//! `coreset`: the rows of a bank, chosen of the patches of selected images.
+//!
+//! Two passes over the blocks: the first projects the candidates (all that the choice needs), the second
+//! fetches the rows that were chosen, so that memory holds 128 numbers a candidate and not its features.
+
+use std::path::Path;
+
+use super::fields::{Fields, Reader, fields};
+use super::{Context, Inputs, Reads, StageError};
+use crate::artifacts::bank::{Bank, Description};
+use crate::artifacts::feature_set::{self, Extraction, read_block};
+use crate::artifacts::image_set::{self, Label, Selection};
+use crate::artifacts::{Artifact, File, Files, npy};
+use crate::kernels::KernelError;
+use crate::kernels::coreset::{Picks, Projection, approximate_greedy, bank_size, k_center_greedy, random_rows};
+use crate::kernels::nearest;
+use crate::kernels::random::Stream;
+use crate::kernels::resize::overlap;
+use crate::kernels::scoring::quantile;
+
+/// 1: first (2026-11-24).
+pub const VERSION: u32 = 1;
+
+/// Dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
+const PROJECTION: i64 = 128;
+/// Rows below which a bank is kept whole (the reference's own constant).
+const MIN_SIZE: i64 = 1000;
+/// Anchors of the approximate greedy choice (patchcore-inspection's constant).
+const ANCHORS: usize = 10;
+
+/// How rows are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Exact farthest-first traversal.
+    KCenter,
+    /// Uniformly at random.
+    Random,
+    /// patchcore-inspection's approximate greedy choice.
+    Approximate,
+}
+
+const STRATEGIES: [(&str, Strategy); 3] =
+    [("k_center", Strategy::KCenter), ("random", Strategy::Random), ("approximate", Strategy::Approximate)];
+
+/// The choices of `select.label`.
+pub const LABELS: [(&str, Option<Label>); 3] =
+    [("normal", Some(Label::Normal)), ("defect", Some(Label::Defect)), ("any", None)];
+
+/// The fields of a `coreset` stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The set whose features alone are read; a name of the manifest, so not in the key.
+    pub select_set: Option<String>,
+    /// Which images.
+    pub selection: Selection,
+    /// Least share of a patch that its mask covers; 0 takes every patch.
+    pub min_overlap: f64,
+    /// Share of the candidates that is kept.
+    pub ratio: f64,
+    /// Rows kept at least.
+    pub min_size: usize,
+    /// How rows are chosen.
+    pub strategy: Strategy,
+    /// Dimensions of the projection in which distances are measured; 0 measures in the features themselves.
+    pub projection: usize,
+    /// Candidates within this quantile of the normal bank's own distances are dropped (port `normal`).
+    pub drop_near_normal: Option<f64>,
+}
+
+/// Reads `select = { set, split, label, min_overlap }`.
+pub fn read_selection(reader: &mut Reader<'_>, with_overlap: bool) -> (Option<String>, Selection, f64) {
+    reader.table("select", |reader| {
+        let set = reader.text("set");
+        let split = Some(reader.text("split").unwrap_or_else(|| "train".to_owned()));
+        let label = reader.choice("label", &LABELS, Some("normal"));
+        let min_overlap =
+            if with_overlap { reader.float("min_overlap", 0.0..=1.0, Some(0.0)) } else { 0.0 };
+        (set, Selection { split, label }, min_overlap)
+    })
+}
+
+impl Spec {
+    /// Reads the fields.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        reader.port("features", Artifact::FeatureSet);
+        let (select_set, selection, min_overlap) = read_selection(reader, true);
+        let drop_near_normal = reader.optional_float("drop_near_normal", 0.0..=1.0);
+        let has_normal = reader.optional_port("normal", Artifact::Bank, drop_near_normal.is_some());
+        if drop_near_normal.is_some() && !has_normal {
+            reader.missing("normal", "the bank of normal patches that `drop_near_normal` compares with");
+        }
+        Self {
+            select_set,
+            selection,
+            min_overlap,
+            ratio: reader.float("ratio", 1e-6..=1.0, None),
+            min_size: reader.integer("min_size", 0..=1_000_000_000, Some(MIN_SIZE)) as usize,
+            strategy: reader.choice("strategy", &STRATEGIES, Some("k_center")),
+            projection: reader.integer("projection", 0..=4096, Some(PROJECTION)) as usize,
+            drop_near_normal,
+        }
+    }
+
+    /// The fields that enter the key.
+    pub fn fields(&self) -> Fields {
+        // Out: the set's name and the selection, because the selected blocks enter by name and digest.
+        let Self {
+            select_set: _,
+            selection: _,
+            min_overlap,
+            ratio,
+            min_size,
+            strategy,
+            projection,
+            drop_near_normal,
+        } = self;
+        let mut all = fields([
+            ("min_overlap", (*min_overlap).into()),
+            ("ratio", (*ratio).into()),
+            ("min_size", (*min_size).into()),
+            ("strategy", STRATEGIES.iter().find(|(_, known)| known == strategy).map_or("", |x| x.0).into()),
+            ("projection", (*projection).into()),
+        ]);
+        if let Some(quantile) = drop_near_normal {
+            all.insert("drop_near_normal".to_owned(), (*quantile).into());
+        }
+        all
+    }
+
+    /// Whether the seed reaches the stage: a bank that keeps every row is not random, but whether it does
+    /// is known only when the candidates are counted, except where the ratio is 1.
+    pub fn is_random(&self) -> bool {
+        self.ratio < 1.0
+    }
+
+    /// What is read of `port`.
+    pub fn reads(&self, port: &str) -> Reads {
+        match port {
+            "features" => {
+                Reads::Blocks { selection: self.selection.clone(), with_masks: self.min_overlap > 0.0 }
+            }
+            _ => Reads::Everything,
+        }
+    }
+}
+
+/// The candidates of one image.
+struct Source<'a> {
+    id: &'a str,
+    block: &'a File,
+    patches: Vec<u32>,
+}
+
+/// Chooses the rows and writes `bank/`.
+pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let (extraction, mut sources) = candidates(spec, inputs, context)?;
+    let before: usize = sources.iter().map(|source| source.patches.len()).sum();
+    if let Some(quantile) = spec.drop_near_normal {
+        drop_near_normal(quantile, inputs, &mut sources, context)?;
+    }
+    let n: usize = sources.iter().map(|source| source.patches.len()).sum();
+    if n == 0 {
+        return Err(nothing_selected(spec));
+    }
+    let count = bank_size(n, spec.ratio, spec.min_size);
+    let picks = if count == n { keep_all(n) } else { choose(spec, &sources, n, count, context)? };
+    let description = Description {
+        extraction,
+        strategy: if count == n {
+            "all".to_owned()
+        } else {
+            STRATEGIES.iter().find(|(_, known)| *known == spec.strategy).map_or("", |x| x.0).to_owned()
+        },
+        candidates: before,
+        filtered: before - n,
+        images: sources.iter().map(|source| source.id.to_owned()).collect(),
+    };
+    let bank = gather(description, &sources, &picks.rows)?;
+    context.progress.log(&format!("kept {} of {n} rows of {} images", bank.len(), sources.len()));
+    let folder = output.join("bank");
+    bank.write(&folder)?;
+    if !picks.radii.is_empty() {
+        npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], picks.radii)?;
+    }
+    Ok(())
+}
+
+fn nothing_selected(spec: &Spec) -> StageError {
+    let split = spec.selection.split.as_deref().unwrap_or("any");
+    let label = LABELS.iter().find(|(_, known)| *known == spec.selection.label).map_or("any", |x| x.0);
+    StageError::data(
+        format!(
+            "no patch is selected by split = \"{split}\", label = \"{label}\", min_overlap = {}",
+            spec.min_overlap
+        ),
+        "check the split's images and their masks, or lower `min_overlap`",
+    )
+}
+
+fn keep_all(n: usize) -> Picks {
+    Picks { rows: (0..n as u32).collect(), radii: Vec::new() }
+}
+
+/// Lists the patches that the selection names, image by image.
+fn candidates<'a>(
+    spec: &Spec,
+    inputs: &'a Inputs,
+    context: &Context<'_>,
+) -> Result<(Extraction, Vec<Source<'a>>), StageError> {
+    let mut extraction: Option<Extraction> = None;
+    let mut sources = Vec::new();
+    for (place, set) in inputs.members("features") {
+        let of_set = feature_set::read_extraction(set)?;
+        if let Some(first) = &extraction
+            && (first.backbone != of_set.backbone
+                || first.dimension != of_set.dimension
+                || first.weights != of_set.weights)
+        {
+            return Err(StageError::data(
+                "the sets of `features` were extracted differently",
+                "extract them by one stage: images = [\"…\", \"…\"]",
+            ));
+        }
+        extraction.get_or_insert(of_set);
+        let masks = inputs.get(&format!("masks[{place}]"));
+        for (id, block) in feature_set::blocks(set) {
+            context.check()?;
+            let patches = patches_of(spec, id, block, masks)?;
+            if !patches.is_empty() {
+                sources.push(Source { id, block, patches });
+            }
+        }
+    }
+    let extraction = extraction.ok_or_else(|| nothing_selected(spec))?;
+    Ok((extraction, sources))
+}
+
+fn patches_of(spec: &Spec, id: &str, block: &File, masks: Option<&Files>) -> Result<Vec<u32>, StageError> {
+    let block = read_block(block)?;
+    let all = 0..(block.height * block.width) as u32;
+    if spec.min_overlap <= 0.0 {
+        return Ok(all.collect());
+    }
+    let masks = masks.map(image_set::labelled).unwrap_or_default();
+    let Some(labelled) = masks.get(id) else {
+        return Err(StageError::data(
+            format!("the image `{id}` has no mask, which `min_overlap` needs"),
+            "give it a mask, or set min_overlap = 0",
+        ));
+    };
+    let mask = image_set::read_mask(labelled.mask)?;
+    let (h, w) = (mask.height() as usize, mask.width() as usize);
+    let shares = overlap(mask.as_raw(), h, w, block.height, block.width);
+    Ok(all.filter(|&patch| f64::from(shares[patch as usize]) >= spec.min_overlap).collect())
+}
+
+/// Drops candidates that lie no farther from the normal bank than that quantile of the bank's own rows from
+/// its rows of other images.
+fn drop_near_normal(
+    q: f64,
+    inputs: &Inputs,
+    sources: &mut Vec<Source<'_>>,
+    context: &Context<'_>,
+) -> Result<(), StageError> {
+    let normal = Bank::read(inputs.require("normal")?)?;
+    let failed = |error| StageError::kernel("cannot compare with the normal bank", error);
+    let index = nearest::Bank::new(normal.rows.clone(), normal.d()).map_err(failed)?;
+    let own = index.nearest_excluding(&normal.rows, &normal.image, &normal.image).map_err(failed)?;
+    let finite: Vec<f32> = own.distance.into_iter().filter(|distance| distance.is_finite()).collect();
+    let limit = quantile(&finite, q).map_err(failed)?;
+    for source in sources.iter_mut() {
+        context.check()?;
+        let rows = rows_of(source)?;
+        let distances = index.nearest(&rows, 1).map_err(failed)?.distance;
+        let mut far = distances.iter().map(|&distance| distance > limit);
+        source.patches.retain(|_| far.next().unwrap_or(true));
+    }
+    sources.retain(|source| !source.patches.is_empty());
+    Ok(())
+}
+
+fn rows_of(source: &Source<'_>) -> Result<Vec<f32>, StageError> {
+    let block = read_block(source.block)?;
+    Ok(source.patches.iter().flat_map(|&patch| row(&block, patch)).copied().collect())
+}
+
+fn row(block: &feature_set::Block, patch: u32) -> &[f32] {
+    &block.data[patch as usize * block.d..][..block.d]
+}
+
+fn choose(
+    spec: &Spec,
+    sources: &[Source<'_>],
+    n: usize,
+    count: usize,
+    context: &Context<'_>,
+) -> Result<Picks, StageError> {
+    let mut stream = Stream::new(context.seed, "coreset");
+    if spec.strategy == Strategy::Random {
+        return Ok(Picks { rows: random_rows(n, count, &mut stream), radii: Vec::new() });
+    }
+    let (points, d) = project(spec, sources, &mut stream, context)?;
+    let progress = |picked: usize| {
+        context.progress.report(picked as u64, count as u64, "pick");
+        context.check().is_ok()
+    };
+    let picks = match spec.strategy {
+        Strategy::Approximate => approximate_greedy(&points, d, count, ANCHORS, &mut stream, &progress),
+        _ => {
+            let first = stream.below(n);
+            k_center_greedy(&points, d, first, count, &progress)
+        }
+    };
+    picks.map_err(|error| match error {
+        KernelError::Cancelled => StageError::Cancelled,
+        other => StageError::kernel("cannot choose the rows", other),
+    })
+}
+
+/// Projects every candidate: `[n, d]` with the `d` that is returned.
+fn project(
+    spec: &Spec,
+    sources: &[Source<'_>],
+    stream: &mut Stream,
+    context: &Context<'_>,
+) -> Result<(Vec<f32>, usize), StageError> {
+    let mut projection: Option<Projection> = None;
+    let mut points = Vec::new();
+    let mut d = spec.projection;
+    for source in sources {
+        context.check()?;
+        let rows = rows_of(source)?;
+        let from = rows.len() / source.patches.len();
+        if spec.projection == 0 || spec.projection >= from {
+            d = from;
+            points.extend(rows);
+        } else {
+            let projection = projection.get_or_insert_with(|| Projection::new(from, spec.projection, stream));
+            points.extend(projection.apply(&rows));
+        }
+    }
+    Ok((points, d))
+}
+
+/// Fetches the picked rows, in the order of the picks.
+fn gather(description: Description, sources: &[Source<'_>], picks: &[u32]) -> Result<Bank, StageError> {
+    let d = description.extraction.dimension;
+    let mut order: Vec<usize> = (0..picks.len()).collect();
+    order.sort_unstable_by_key(|&place| picks[place]);
+    let mut bank = Bank {
+        description,
+        rows: vec![0.0; picks.len() * d],
+        image: vec![0; picks.len()],
+        patch: vec![0; picks.len()],
+    };
+    let mut next = order.into_iter().peekable();
+    let mut start = 0;
+    for (image, source) in sources.iter().enumerate() {
+        let end = start + source.patches.len();
+        if next.peek().is_some_and(|&place| (picks[place] as usize) < end) {
+            let block = read_block(source.block)?;
+            while let Some(place) = next.next_if(|&place| (picks[place] as usize) < end) {
+                let patch = source.patches[picks[place] as usize - start];
+                bank.rows[place * d..][..d].copy_from_slice(row(&block, patch));
+                bank.image[place] = image as u32;
+                bank.patch[place] = patch;
+            }
+        }
+        start = end;
+    }
+    Ok(bank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bank_of_every_row_is_not_random() {
+        let table = fields([("features", "f".into()), ("ratio", 1.0.into())]);
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(&table, &mut problems, &mut ports);
+        let spec = Spec::read(&mut reader);
+        reader.finish();
+        assert!(problems.is_empty() && !spec.is_random());
+    }
+}

@@ -1,0 +1,123 @@
+//! Synthetic surfaces, written as KSDD2 is: `train/10000.png` with `train/10000_GT.png`, `test/20000.png` …
+
+use std::path::Path;
+
+use image::{GrayImage, RgbImage};
+use rayon::prelude::*;
+
+use crate::artifacts::image_set::{write_mask, write_rgb};
+use crate::kernels::random::Stream;
+use crate::kernels::surface::{Defect, Texture, surface};
+use crate::stages::fields::{Fields, Reader, fields};
+use crate::stages::{Context, StageError};
+
+/// Images between two looks at whether the user wants to stop.
+const BATCH: usize = 64;
+
+/// Defects in the order in which images receive them.
+const DEFECTS: [Defect; 3] = [Defect::Scratch, Defect::Spot, Defect::Crack];
+
+/// What is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Surfaces,
+}
+
+const KINDS: [(&str, Kind); 1] = [("surfaces", Kind::Surfaces)];
+
+const TEXTURES: [(&str, Texture); 2] = [("brushed", Texture::Brushed), ("cast", Texture::Cast)];
+
+/// How many surfaces are made, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synthetic {
+    kind: Kind,
+    texture: Texture,
+    train_normal: usize,
+    train_defect: usize,
+    test_normal: usize,
+    test_defect: usize,
+    height: usize,
+    width: usize,
+    seed: u64,
+}
+
+impl Synthetic {
+    /// Reads the table `synthetic`. The default counts and size serve a quickstart of seconds.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let kind = reader.choice("kind", &KINDS, Some("surfaces"));
+        let texture = reader.choice("texture", &TEXTURES, Some("brushed"));
+        let mut count = |name, least, default| reader.integer(name, least..=100_000, Some(default)) as usize;
+        Self {
+            kind,
+            texture,
+            train_normal: count("train_normal", 1, 40),
+            train_defect: count("train_defect", 0, 8),
+            test_normal: count("test_normal", 1, 16),
+            test_defect: count("test_defect", 1, 16),
+            height: reader.integer("height", 16..=4096, Some(96)) as usize,
+            width: reader.integer("width", 16..=4096, Some(160)) as usize,
+            seed: reader.integer("seed", 0..=i64::MAX, Some(0)) as u64,
+        }
+    }
+
+    pub(super) fn fields(&self) -> Fields {
+        let Self { kind, texture, train_normal, train_defect, test_normal, test_defect, height, width, seed } =
+            self;
+        fields([
+            ("kind", name_of(&KINDS, *kind).into()),
+            ("texture", name_of(&TEXTURES, *texture).into()),
+            ("train_normal", (*train_normal).into()),
+            ("train_defect", (*train_defect).into()),
+            ("test_normal", (*test_normal).into()),
+            ("test_defect", (*test_defect).into()),
+            ("height", (*height).into()),
+            ("width", (*width).into()),
+            ("seed", (*seed).into()),
+        ])
+    }
+
+    /// Every image: its name without extension, and its defect.
+    fn plan(&self) -> Vec<(String, Option<Defect>)> {
+        let split = |folder: &'static str, first: usize, normal: usize, defect: usize| {
+            (0..normal + defect).map(move |place| {
+                let defect = place.checked_sub(normal).map(|place| DEFECTS[place % DEFECTS.len()]);
+                (format!("{folder}/{}", first + place), defect)
+            })
+        };
+        let train = split("train", 10_000, self.train_normal, self.train_defect);
+        // Ids need not be unique across the folders; the first digit is KSDD2's.
+        train.chain(split("test", 20_000, self.test_normal, self.test_defect)).collect()
+    }
+}
+
+fn name_of<T: PartialEq + Copy>(names: &[(&'static str, T)], wanted: T) -> &'static str {
+    names.iter().find(|&&(_, known)| known == wanted).map_or("", |&(name, _)| name)
+}
+
+/// Writes the surfaces; each has a stream of its own, so that the order of work does not matter.
+pub(super) fn write(synthetic: &Synthetic, files: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let plan = synthetic.plan();
+    for (batch, images) in plan.chunks(BATCH).enumerate() {
+        context.check()?;
+        images.par_iter().try_for_each(|(name, defect)| write_one(synthetic, name, *defect, files))?;
+        context.progress.report((batch * BATCH + images.len()) as u64, plan.len() as u64, "image");
+    }
+    Ok(())
+}
+
+fn write_one(
+    synthetic: &Synthetic,
+    name: &str,
+    defect: Option<Defect>,
+    files: &Path,
+) -> Result<(), StageError> {
+    let mut stream = Stream::new(synthetic.seed, &format!("surface/{name}"));
+    let (height, width) = (synthetic.height, synthetic.width);
+    let made = surface(&mut stream, synthetic.texture, defect, height, width);
+    let (wide, high) = (width as u32, height as u32);
+    let pixels = RgbImage::from_raw(wide, high, made.pixels).expect("three levels a pixel were made");
+    let mask = GrayImage::from_raw(wide, high, made.mask).expect("a level a pixel was made");
+    write_rgb(&files.join(format!("{name}.png")), &pixels)?;
+    write_mask(&files.join(format!("{name}_GT.png")), &mask)?;
+    Ok(())
+}

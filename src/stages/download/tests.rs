@@ -1,0 +1,345 @@
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use zip::write::SimpleFileOptions;
+
+use super::server::{Answer, Server};
+use super::*;
+use crate::artifacts::Files;
+use crate::stages::context::testing::Bench;
+use crate::stages::fields::{Problem, Value};
+use crate::stages::{Inputs, Item, ItemFile, Items, Progress};
+
+/// A context for transfers: keeps its log, waits for nothing.
+struct Desk {
+    folder: tempfile::TempDir,
+    log: Mutex<Vec<String>>,
+    cancelled: AtomicBool,
+    environment: BTreeMap<String, String>,
+    work: PathBuf,
+    is_offline: bool,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            work: folder.path().join("work"),
+            folder,
+            log: Mutex::default(),
+            cancelled: AtomicBool::new(false),
+            environment: BTreeMap::new(),
+            is_offline: false,
+        }
+    }
+
+    fn bring(&self, remote: &Remote) -> Result<Files, StageError> {
+        let policy = transfer::Policy {
+            tries: 3,
+            first_wait: Duration::ZERO,
+            longest_wait: Duration::ZERO,
+            silence: Duration::from_secs(5),
+        };
+        let context = Context {
+            seed: 0,
+            threads: 1,
+            progress: self,
+            items: self,
+            cancelled: &self.cancelled,
+            is_offline: self.is_offline,
+            work: &self.work,
+            project: self.folder.path(),
+            environment: &self.environment,
+        };
+        let files = self.folder.path().join("files");
+        bring(remote, &policy, &files, &context)?;
+        Ok(Files::of_folder(&files).unwrap())
+    }
+
+    fn part(&self) -> Vec<u8> {
+        std::fs::read(self.work.join("set.zip.part")).unwrap_or_default()
+    }
+}
+
+impl Progress for Desk {
+    fn report(&self, _: u64, _: u64, _: &'static str) {}
+    fn log(&self, line: &str) {
+        self.log.lock().unwrap().push(line.to_owned());
+    }
+}
+
+impl Items for Desk {
+    fn recall(&self, _: &Fields) -> Option<Item> {
+        None
+    }
+    fn keep(&self, _: &Fields, _: &[PathBuf], _: &str) -> Result<Item, StageError> {
+        unreachable!("downloads keep no items")
+    }
+    fn place(&self, _: &ItemFile, _: &str) {}
+}
+
+fn read(table: &Fields) -> (Spec, Vec<Problem>) {
+    let (mut problems, mut ports) = (Vec::new(), Vec::new());
+    let mut reader = Reader::new(table, &mut problems, &mut ports);
+    let spec = Spec::read(&mut reader);
+    reader.finish();
+    (spec, problems)
+}
+
+fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in entries {
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn two_files() -> Vec<u8> {
+    archive(&[("train/10000.png", &[7; 3000]), ("test/20000.png", b"picture")])
+}
+
+fn remote(urls: &[&str], body: &[u8]) -> Remote {
+    Remote {
+        urls: urls.iter().map(|&url| url.to_owned()).collect(),
+        digest: Expected::parse(&format!("blake3:{}", blake3::hash(body).to_hex())).unwrap(),
+        is_unpacked: true,
+        name: "set.zip".to_owned(),
+        max_size_bytes: 1 << 20,
+        max_entries: 10,
+    }
+}
+
+fn message(result: Result<Files, StageError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn an_archive_is_downloaded_checked_and_unpacked() {
+    let body = two_files();
+    let (desk, server) = (Desk::new(), Server::start(body.clone(), "\"1\"", vec![]));
+    let files = desk.bring(&remote(&[&server.url], &body)).unwrap();
+    let names: Vec<&str> = files.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["test/20000.png", "train/10000.png"]);
+    assert_eq!(files.get("test/20000.png").unwrap().read().unwrap(), b"picture");
+    assert!(desk.part().is_empty(), "the archive is not kept");
+}
+
+#[test]
+fn a_broken_connection_is_resumed_where_it_broke() {
+    let body = two_files();
+    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Status(500)]);
+    Desk::new().bring(&remote(&[&server.url], &body)).unwrap();
+    let seen = server.seen();
+    assert_eq!(seen.iter().map(|one| one.sent).collect::<Vec<_>>(), [1000, 0, body.len() - 1000]);
+    assert_eq!(seen[2].range.as_deref(), Some("bytes=1000-"));
+    assert_eq!(seen[2].if_range.as_deref(), Some("\"1\""));
+}
+
+#[test]
+fn a_stopped_download_is_resumed_by_the_next_run() {
+    let body = two_files();
+    let desk = Desk::new();
+    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(900), Answer::Status(404)]);
+    let remote = remote(&[&server.url], &body);
+    assert!(message(desk.bring(&remote)).contains("404"));
+    assert_eq!(desk.part(), body[..900]);
+    desk.bring(&remote).unwrap();
+    assert_eq!(server.seen()[2].sent, body.len() - 900);
+}
+
+#[test]
+fn a_server_without_ranges_sends_everything_again() {
+    let body = two_files();
+    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Whole]);
+    Desk::new().bring(&remote(&[&server.url], &body)).unwrap();
+    assert_eq!(server.seen()[1].sent, body.len());
+}
+
+#[test]
+fn a_missing_file_is_not_asked_for_twice_and_the_next_mirror_is() {
+    let body = two_files();
+    let gone = Server::start(Vec::new(), "\"1\"", vec![Answer::Status(404); 5]);
+    let mirror = Server::start(body.clone(), "\"1\"", vec![]);
+    Desk::new().bring(&remote(&[&gone.url, &mirror.url], &body)).unwrap();
+    assert_eq!((gone.seen().len(), mirror.seen().len()), (1, 1));
+}
+
+#[test]
+fn failures_that_may_pass_are_tried_a_few_times_only() {
+    let server = Server::start(Vec::new(), "\"1\"", vec![Answer::Status(503); 9]);
+    let error = message(Desk::new().bring(&remote(&[&server.url], b"x")));
+    assert!(error.contains("503") && error.contains("3 tries") && error.contains(&server.url), "{error}");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[test]
+fn a_wrong_digest_names_both_and_leaves_nothing() {
+    let body = two_files();
+    let (desk, server) = (Desk::new(), Server::start(body.clone(), "\"1\"", vec![]));
+    let wanted = remote(&[&server.url], b"something else");
+    let error = message(desk.bring(&wanted));
+    assert!(error.contains(&wanted.digest.to_string()), "{error}");
+    assert!(error.contains(&blake3::hash(&body).to_hex().to_string()), "{error}");
+    assert!(desk.part().is_empty() && !desk.folder.path().join("files").exists());
+}
+
+#[test]
+fn bytes_left_of_another_file_do_not_spoil_the_download() {
+    let body = two_files();
+    let desk = Desk::new();
+    std::fs::create_dir_all(&desk.work).unwrap();
+    std::fs::write(desk.work.join("set.zip.part"), [0; 500]).unwrap();
+    let server = Server::start(body.clone(), "\"1\"", vec![]);
+    desk.bring(&remote(&[&server.url], &body)).unwrap();
+    assert_eq!(server.seen().iter().map(|one| one.sent).collect::<Vec<_>>(), [body.len() - 500, body.len()]);
+}
+
+#[test]
+fn a_file_larger_than_allowed_is_refused() {
+    let body = vec![1; 5000];
+    let server = Server::start(body.clone(), "\"1\"", vec![]);
+    let wanted = Remote { max_size_bytes: 4000, ..remote(&[&server.url], &body) };
+    assert!(message(Desk::new().bring(&wanted)).contains("`max_size_bytes` allows 4000"));
+}
+
+#[test]
+fn an_offline_run_says_so() {
+    let desk = Desk { is_offline: true, ..Desk::new() };
+    let error = desk.bring(&remote(&["http://127.0.0.1:9/set.zip"], b"x")).unwrap_err();
+    assert!(error.to_string().contains("offline") && error.help().unwrap().contains("path"));
+}
+
+#[test]
+fn unsafe_archives_are_refused_whole() {
+    let refuse = |body: Vec<u8>, wanted: &str| {
+        let (desk, server) = (Desk::new(), Server::start(body.clone(), "\"1\"", vec![]));
+        let error = message(desk.bring(&remote(&[&server.url], &body)));
+        assert!(error.contains(wanted), "{error}");
+        assert_eq!(Files::of_folder(&desk.folder.path().join("files")).unwrap().len(), 0);
+    };
+    refuse(archive(&[("a.png", b"1"), ("../up.png", b"2")]), "`../up.png` leaves the folder");
+    refuse(archive(&[("/etc/x", b"1")]), "absolute");
+    refuse(archive(&[("C:\\x", b"1")]), "drive");
+    refuse(archive(&[("a/b", b"1"), ("a\\b", b"2")]), "`a/b` twice");
+    refuse(archive(&[("a", &[0; 900_000]), ("b", &[0; 200_000])]), "max_size_bytes");
+    let many: Vec<String> = (0..11).map(|place| place.to_string()).collect();
+    let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
+    refuse(archive(&many), "11 entries");
+    refuse(b"<html>sorry</html>".to_vec(), "a web page");
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    writer.add_symlink("link", "/etc/passwd", SimpleFileOptions::default()).unwrap();
+    refuse(writer.finish().unwrap().into_inner(), "`link` is a symbolic link");
+}
+
+/// Replaces every occurrence of `from`, of equal length.
+fn replaced(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    for place in 0..bytes.len() - from.len() {
+        if &bytes[place..place + from.len()] == from {
+            bytes[place..place + from.len()].copy_from_slice(to);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn names_given_twice_and_sizes_that_lie_are_found() {
+    let twice = replaced(archive(&[("aa", b"1"), ("bb", b"2")]), b"bb", b"aa");
+    let server = Server::start(twice.clone(), "\"1\"", vec![]);
+    assert!(message(Desk::new().bring(&remote(&[&server.url], &twice))).contains("twice"));
+
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    writer.start_file("bomb", SimpleFileOptions::default()).unwrap();
+    writer.write_all(&[0; 70_001]).unwrap();
+    let honest = writer.finish().unwrap().into_inner();
+    let bomb = replaced(honest, &70_001_u32.to_le_bytes(), &17_u32.to_le_bytes());
+    let server = Server::start(bomb.clone(), "\"1\"", vec![]);
+    let error = message(Desk::new().bring(&remote(&[&server.url], &bomb)));
+    assert!(error.contains("`bomb`"), "{error}");
+}
+
+#[test]
+fn a_kept_file_has_the_name_of_its_address() {
+    let server = Server::start(b"weights".to_vec(), "\"1\"", vec![]);
+    let (spec, problems) = read(&fields([
+        ("url", format!("{}?download=1", server.url).into()),
+        ("digest", format!("blake3:{}", blake3::hash(b"weights").to_hex()).into()),
+        ("unpack", false.into()),
+    ]));
+    assert!(problems.is_empty(), "{problems:?}");
+    let bench = Bench::new();
+    let files = bench.run(&crate::stages::Spec::Download(spec), &Inputs::default(), 0, "files").unwrap();
+    assert_eq!(files.get("set.zip").unwrap().read().unwrap(), b"weights");
+}
+
+#[test]
+fn one_source_is_read_and_others_are_refused() {
+    let (spec, problems) = read(&fields([("path", "data".into())]));
+    assert!(problems.is_empty() && spec.source_path() == Some("data"));
+    let (_, problems) = read(&fields([("path", "data".into()), ("dataset", "ksdd2".into())]));
+    assert_eq!(problems[0].code, "conflicting_fields");
+    let (_, problems) = read(&Fields::new());
+    assert!(problems[0].help.as_ref().unwrap().contains("synthetic"));
+    let (_, problems) = read(&fields([("url", "ftp://x/y".into())]));
+    let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, ["invalid_url", "missing_field"]);
+    assert!(problems[1].help.as_ref().unwrap().contains("sha256sum"));
+    let digest = format!("md5:{}", "0".repeat(32));
+    let (_, problems) = read(&fields([("url", "http://x/y.tar.gz".into()), ("digest", digest.into())]));
+    assert_eq!(problems[0].code, "unsupported_archive");
+}
+
+#[test]
+fn addresses_and_limits_stay_out_of_the_key() {
+    let digest = format!("md5:{}", "0".repeat(32));
+    let of = |url: Value, size: i64| {
+        let table =
+            fields([("url", url), ("digest", digest.clone().into()), ("max_size_bytes", Value::Integer(size))]);
+        let (spec, problems) = read(&table);
+        assert!(problems.is_empty(), "{problems:?}");
+        spec.fields()
+    };
+    let one = of("http://a/x.zip".into(), 5);
+    assert_eq!(one, of(vec!["http://b/y.zip".to_owned(), "http://a/x.zip".to_owned()].into(), 6));
+    assert_ne!(one, of("http://a/x.pth".into(), 5), "kept as it is");
+    assert_ne!(of("http://a/x.pth".into(), 5), of("http://a/y.pth".into(), 5), "its name is in the output");
+}
+
+#[test]
+fn known_sets_have_sound_digests() {
+    for (name, urls, digest) in DATASETS {
+        assert!(Expected::parse(digest).is_ok() && !urls.is_empty(), "{name}");
+    }
+    let (spec, problems) = read(&fields([("dataset", "ksdd2".into())]));
+    assert!(problems.is_empty());
+    assert_eq!(spec.fields()["digest"], Value::Text("md5:1ed0f628122776ace4965afa30dfe316".into()));
+}
+
+#[test]
+fn synthetic_surfaces_are_written_as_ksdd2_is() {
+    let table = fields([
+        ("train_normal", Value::Integer(3)),
+        ("train_defect", Value::Integer(3)),
+        ("test_normal", Value::Integer(1)),
+        ("test_defect", Value::Integer(2)),
+        ("height", Value::Integer(32)),
+        ("width", Value::Integer(48)),
+    ]);
+    let (spec, problems) = read(&fields([("synthetic", table.into())]));
+    assert!(problems.is_empty(), "{problems:?}");
+    let spec = crate::stages::Spec::Download(spec);
+    let make = || Bench::new().run(&spec, &Inputs::default(), 0, "files").unwrap();
+    let bench = Bench::new();
+    let files = bench.run(&spec, &Inputs::default(), 0, "files").unwrap();
+    assert_eq!(files.len(), 18);
+    let mask = |name: &str| crate::artifacts::image_set::read_mask(files.get(name).unwrap()).unwrap();
+    assert!(mask("train/10002_GT.png").iter().all(|&pixel| pixel == 0));
+    assert!(mask("train/10003_GT.png").iter().any(|&pixel| pixel == 255));
+    assert!(mask("test/20002_GT.png").iter().any(|&pixel| pixel == 255));
+    assert_eq!(make().len(), files.len());
+}

@@ -1,0 +1,361 @@
+//! A file by HTTP: resumed, retried, from several mirrors, checked by digest.
+//!
+//! ```text
+//! work/<name>.part         the bytes so far
+//! work/<name>.part.json    where they came from: address, validator, length of the whole
+//! ```
+//! Nothing of a mirror is trusted: whatever it sends counts only if the whole has the digest.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use ureq::http::{Response, StatusCode, header};
+
+use super::Remote;
+use crate::stages::{Context, StageError};
+
+/// How often and how patiently an address is asked.
+pub(super) struct Policy {
+    /// Attempts in a row that may fail without a new byte.
+    pub(super) tries: u32,
+    /// Wait after the first failure; it doubles with each further one.
+    pub(super) first_wait: Duration,
+    /// The longest wait, a server's own wish included.
+    pub(super) longest_wait: Duration,
+    /// How long a connection may stay silent.
+    pub(super) silence: Duration,
+}
+
+impl Default for Policy {
+    /// Chosen: four tries over about four seconds get across a restart of a proxy; a dead mirror costs
+    /// little before the next one is asked.
+    fn default() -> Self {
+        Self {
+            tries: 4,
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(20),
+            silence: Duration::from_secs(30),
+        }
+    }
+}
+
+/// New bytes after which earlier failures no longer count, so that a poor line can carry a large file.
+const FRESH_START_BYTES: u64 = 1 << 20;
+
+/// What is known of the bytes in the part file.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    url: String,
+    /// A strong `ETag`, else the `Last-Modified` of the answer.
+    validator: Option<String>,
+    /// Length of the whole file.
+    total: Option<u64>,
+}
+
+/// Why an attempt gave no whole file.
+enum Failure {
+    /// It may be better next time.
+    Again { message: String, wait: Option<Duration> },
+    /// This address will not give it.
+    Never(String),
+    /// Nothing further is to be tried.
+    Stop(StageError),
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        Self::Stop(error)
+    }
+}
+
+fn again(message: impl Into<String>) -> Failure {
+    Failure::Again { message: message.into(), wait: None }
+}
+
+/// Brings the bytes of `remote` into the part file, and gives its path once their digest is right.
+pub(super) fn obtain(remote: &Remote, policy: &Policy, context: &Context<'_>) -> Result<PathBuf, StageError> {
+    let part = context.work.join(format!("{}.part", remote.name));
+    std::fs::create_dir_all(context.work).map_err(|source| StageError::io("write", context.work, source))?;
+    if read_state(&part).total == Some(length(&part)) && remote.digest.check(&part, context)?.is_ok() {
+        return Ok(part);
+    }
+    if context.is_offline {
+        return Err(StageError::Download {
+            url: remote.urls.first().cloned().unwrap_or_default(),
+            message: "the run is offline".to_owned(),
+            help: Some("run once without `--offline`, or name a local copy with `path = \"…\"`".to_owned()),
+        });
+    }
+    let mut failures = Vec::new();
+    for url in &remote.urls {
+        match obtain_from(url, &part, remote, policy, context) {
+            Ok(()) => return Ok(part),
+            Err(Failure::Stop(error)) => return Err(error),
+            Err(Failure::Again { message, .. } | Failure::Never(message)) => {
+                context.progress.log(&format!("`{url}`: {message}"));
+                failures.push((url, message));
+            }
+        }
+    }
+    Err(refusal(&failures))
+}
+
+fn refusal(failures: &[(&String, String)]) -> StageError {
+    let mut message = failures.first().map_or_else(|| "no address is known".to_owned(), |one| one.1.clone());
+    for (url, other) in failures.iter().skip(1) {
+        message.push_str(&format!("; `{url}`: {other}"));
+    }
+    let help = if message.contains("digest") {
+        "the file at this address is another one: check `digest`, or whether the publisher has changed it"
+    } else {
+        "check the address, or download it by other means and name it with `path = \"…\"`"
+    };
+    let url = failures.first().map_or_else(String::new, |one| one.0.clone());
+    StageError::Download { url, message, help: Some(help.to_owned()) }
+}
+
+/// Tries one address until the part file has the digest. Bytes of a wrong digest are deleted; where
+/// some of them were left of an earlier attempt, the address gets one more chance from the first byte.
+fn obtain_from(
+    url: &str,
+    part: &Path,
+    remote: &Remote,
+    policy: &Policy,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
+    loop {
+        let is_mixed = length(part) > 0;
+        transfer(url, part, remote, policy, context)?;
+        let Err(found) = remote.digest.check(part, context)? else { return Ok(()) };
+        forget(part);
+        let message = format!("its digest is `{found}`, not `{}`", remote.digest);
+        if !is_mixed {
+            return Err(Failure::Never(message));
+        }
+        context.progress.log(&format!("{message}: starting over"));
+    }
+}
+
+/// Downloads until the whole is there, with retries.
+fn transfer(
+    url: &str,
+    part: &Path,
+    remote: &Remote,
+    policy: &Policy,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
+    let agent = agent(url, policy, context);
+    let (mut failed, mut most) = (0, length(part));
+    loop {
+        context.check()?;
+        let (message, wait) = match attempt(&agent, url, part, remote.max_size_bytes, context) {
+            Err(Failure::Again { message, wait }) => (message, wait),
+            other => return other,
+        };
+        if length(part) >= most + FRESH_START_BYTES {
+            (failed, most) = (0, length(part));
+        }
+        failed += 1;
+        if failed >= policy.tries {
+            return Err(Failure::Never(format!("{message} ({failed} tries)")));
+        }
+        context.progress.log(&format!("`{url}`: {message}, trying again at byte {}", length(part)));
+        let doubled = policy.first_wait * 2_u32.pow(failed - 1);
+        pause(wait.unwrap_or(doubled).min(policy.longest_wait), context)?;
+    }
+}
+
+fn pause(wait: Duration, context: &Context<'_>) -> Result<(), StageError> {
+    let step = Duration::from_millis(50);
+    let mut left = wait;
+    while !left.is_zero() {
+        context.check()?;
+        std::thread::sleep(left.min(step));
+        left = left.saturating_sub(step);
+    }
+    context.check()
+}
+
+fn agent(url: &str, policy: &Policy, context: &Context<'_>) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(policy.silence))
+        .timeout_resolve(Some(policy.silence))
+        .timeout_per_read(Some(policy.silence))
+        .timeout_per_write(Some(policy.silence))
+        .user_agent(concat!("patchflow/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .proxy(proxy(url, context));
+    config.build().into()
+}
+
+/// The proxy that the environment names, as far as the caller passed it on.
+fn proxy(url: &str, context: &Context<'_>) -> Option<ureq::Proxy> {
+    let of = |name: &str| {
+        let lower = context.environment.get(&name.to_lowercase());
+        lower.or_else(|| context.environment.get(name)).filter(|value| !value.is_empty())
+    };
+    let scheme = if url.starts_with("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    let named = ureq::Proxy::new(of(scheme).or_else(|| of("ALL_PROXY"))?).ok()?;
+    let mut builder = ureq::Proxy::builder(named.protocol()).host(named.host()).port(named.port());
+    if let (Some(user), Some(password)) = (named.username(), named.password()) {
+        builder = builder.username(user).password(password);
+    }
+    for host in of("NO_PROXY").into_iter().flat_map(|hosts| hosts.split(',')) {
+        builder = builder.no_proxy(host.trim());
+    }
+    builder.build().ok()
+}
+
+/// Asks once, from where the part file ends.
+fn attempt(
+    agent: &ureq::Agent,
+    url: &str,
+    part: &Path,
+    limit: u64,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
+    let (offset, state) = (length(part), read_state(part));
+    let mut request = agent.get(url);
+    if offset > 0 {
+        request = request.header(header::RANGE, format!("bytes={offset}-"));
+        if let Some(validator) = state.validator.as_ref().filter(|_| state.url == url) {
+            request = request.header(header::IF_RANGE, validator);
+        }
+    }
+    let response = request.call().map_err(|error| failed_call(&error))?;
+    match response.status() {
+        StatusCode::OK => receive(response, url, part, 0, limit, context),
+        StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => {
+            context.progress.log(&format!("`{url}`: resumed at byte {offset}"));
+            receive(response, url, part, offset, limit, context)
+        }
+        StatusCode::PARTIAL_CONTENT => start_over(part, "the server sent another range than was asked for"),
+        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 && whole_length(&response) == Some(offset) => Ok(()),
+        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => start_over(part, "the file has another length now"),
+        status => Err(refused(status, &response)),
+    }
+}
+
+fn start_over(part: &Path, message: &str) -> Result<(), Failure> {
+    forget(part);
+    Err(again(message))
+}
+
+fn failed_call(error: &ureq::Error) -> Failure {
+    match error {
+        ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::InvalidProxyUrl => {
+            Failure::Never(error.to_string())
+        }
+        _ => again(error.to_string()),
+    }
+}
+
+/// Tells answers that may be better next time (overload, a broken gateway) from those that will not.
+fn refused(status: StatusCode, response: &Response<ureq::Body>) -> Failure {
+    let message = format!("the server answered {status}");
+    let is_passing =
+        status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) || status.is_redirection();
+    if !is_passing {
+        return Failure::Never(message);
+    }
+    let seconds = text_header(response, &header::RETRY_AFTER).and_then(|text| text.parse().ok());
+    Failure::Again { message, wait: seconds.map(Duration::from_secs) }
+}
+
+/// Writes the answer's bytes into the part file from `offset` on.
+fn receive(
+    mut response: Response<ureq::Body>,
+    url: &str,
+    part: &Path,
+    offset: u64,
+    limit: u64,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
+    let total = response.body().content_length().map(|length| offset + length);
+    if total.is_some_and(|total| total > limit) {
+        return Err(too_large(total.unwrap_or_default(), limit));
+    }
+    write_state(part, &State { url: url.to_owned(), validator: validator(&response), total })?;
+    let mut file = open(part, offset).map_err(|source| StageError::io("write", part, source))?;
+    let mut reader = response.body_mut().as_reader();
+    let mut buffer = vec![0; 1 << 16];
+    let mut done = offset;
+    loop {
+        context.check()?;
+        let received = match reader.read(&mut buffer) {
+            Ok(received) => received,
+            Err(error) => return Err(again(format!("the connection broke: {error}"))),
+        };
+        if received == 0 {
+            break;
+        }
+        file.write_all(&buffer[..received]).map_err(|source| StageError::io("write", part, source))?;
+        done += received as u64;
+        context.progress.report(done, total.unwrap_or(0), "byte");
+        if done > limit {
+            return Err(too_large(done, limit));
+        }
+    }
+    if total.is_some_and(|total| done < total) { Err(again("the connection broke")) } else { Ok(()) }
+}
+
+fn too_large(size: u64, limit: u64) -> Failure {
+    Failure::Never(format!("it has {size} bytes or more, `max_size_bytes` allows {limit}"))
+}
+
+fn open(part: &Path, offset: u64) -> std::io::Result<File> {
+    if offset > 0 {
+        return OpenOptions::new().append(true).open(part);
+    }
+    File::create(part)
+}
+
+/// What `If-Range` may hold: a weak tag does not promise equal bytes and is passed over.
+fn validator(response: &Response<ureq::Body>) -> Option<String> {
+    let tag = text_header(response, &header::ETAG).filter(|tag| tag.starts_with('"'));
+    tag.or_else(|| text_header(response, &header::LAST_MODIFIED)).map(str::to_owned)
+}
+
+fn text_header<'a>(response: &'a Response<ureq::Body>, name: &header::HeaderName) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// `a` of `Content-Range: bytes a-b/total`.
+fn range_start(response: &Response<ureq::Body>) -> Option<u64> {
+    let range = text_header(response, &header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
+    range.split_once('-')?.0.trim().parse().ok()
+}
+
+/// `total` of `Content-Range: bytes */total`.
+fn whole_length(response: &Response<ureq::Body>) -> Option<u64> {
+    text_header(response, &header::CONTENT_RANGE)?.rsplit_once('/')?.1.trim().parse().ok()
+}
+
+fn length(part: &Path) -> u64 {
+    part.metadata().map_or(0, |metadata| metadata.len())
+}
+
+fn state_path(part: &Path) -> PathBuf {
+    part.with_added_extension("json")
+}
+
+fn read_state(part: &Path) -> State {
+    let bytes = std::fs::read(state_path(part)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn write_state(part: &Path, state: &State) -> Result<(), StageError> {
+    Ok(crate::artifacts::files::write_json(&state_path(part), state)?)
+}
+
+/// Deletes the part file and what is known of it.
+pub(super) fn forget(part: &Path) {
+    for path in [part.to_owned(), state_path(part)] {
+        // What is not there need not be deleted; what cannot be deleted fails where it is written.
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,324 @@
+//! `extract`: patch features of one image set by a pretrained backbone.
+//!
+//! Item-wise: an image's block depends on its pixels, the weights and the fields below, and is found again
+//! wherever the same pixels come back. Reads only the set's `pixels/`, so that new masks do not rerun it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::fields::{Fields, Reader, Value, fields};
+use super::{Context, Inputs, Item, StageError};
+use crate::artifacts::feature_set::{self, Block, Extraction, Precision, block_name, write_block};
+use crate::artifacts::files::write_json;
+use crate::artifacts::weights::read_weights;
+use crate::artifacts::{Artifact, File, image_set};
+use crate::kernels::backbone::{Backbone, ImageMap, Layer, Network, Weights, normalise};
+use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood, PatchGrid, embed};
+
+/// 1: first (2026-11-24).
+pub const VERSION: u32 = 1;
+
+/// Images run together where the manifest does not say (chosen: 8 images of 640×232 hold about 100 MB).
+const BATCH: usize = 8;
+
+/// The runtime whose arithmetic the features follow.
+const BACKEND: &str = "rten";
+
+/// Where the weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightSource {
+    /// The `weights` port.
+    Port,
+    /// torchvision's published ImageNet weights (`IMAGENET1K_V1`), downloaded by name.
+    Published,
+    /// Random weights of this seed: for tests and the quickstart, not for results.
+    Seeded(u64),
+}
+
+/// The fields of an `extract` stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The network.
+    pub network: Network,
+    /// Where its weights come from.
+    pub weights: WeightSource,
+    /// Layers whose maps are joined, shallowest first.
+    pub layers: Vec<Layer>,
+    /// How the maps become vectors.
+    pub embedding: EmbeddingOptions,
+    /// How the vectors are stored.
+    pub precision: Precision,
+    /// Images run together; results do not depend on it.
+    pub batch: usize,
+}
+
+const NEIGHBOURHOODS: [(&str, Neighbourhood); 3] =
+    [("mean3", Neighbourhood::Mean3), ("reference", Neighbourhood::Reference), ("none", Neighbourhood::None)];
+const ALIGNMENTS: [(&str, Alignment); 2] =
+    [("bilinear", Alignment::Bilinear), ("adaptive_average", Alignment::AdaptiveAverage)];
+const EMBEDDINGS: [(&str, Embedding); 2] =
+    [("concat", Embedding::Concat), ("patchcore-1024", Embedding::PatchCore1024)];
+const PRECISIONS: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
+const NETWORKS: [(&str, Network); 5] = [
+    ("resnet18", Network::ResNet18),
+    ("resnet50", Network::ResNet50),
+    ("wide_resnet50_2", Network::WideResNet50),
+    ("resnet101", Network::ResNet101),
+    ("wide_resnet101_2", Network::WideResNet101),
+];
+const LAYERS: [(&str, Layer); 3] =
+    [("layer1", Layer::Layer1), ("layer2", Layer::Layer2), ("layer3", Layer::Layer3)];
+
+fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
+    choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+}
+
+impl Spec {
+    /// Reads the fields.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        reader.ports("images", Artifact::ImageSet);
+        let network = reader.choice("backbone", &NETWORKS, None);
+        let embedding = EmbeddingOptions {
+            neighbourhood: reader.choice("neighbourhood", &NEIGHBOURHOODS, Some("mean3")),
+            alignment: reader.choice("alignment", &ALIGNMENTS, Some("bilinear")),
+            embedding: reader.choice("embedding", &EMBEDDINGS, Some("concat")),
+        };
+        let layers = read_layers(reader);
+        if embedding.embedding == Embedding::PatchCore1024
+            && layers.iter().map(|&layer| network.channels(layer)).ne([512, 1024])
+        {
+            let message = format!("`patchcore-1024` needs layers of 512 and 1024 channels, not `{network:?}`'s");
+            let help = "use a ResNet50 or wider with layer2 and layer3, or embedding = \"concat\"".to_owned();
+            reader.problem("embedding", "unfit_embedding", message, Some(help));
+        }
+        Self {
+            network,
+            weights: read_weight_source(reader),
+            layers,
+            embedding,
+            precision: reader.choice("precision", &PRECISIONS, Some("f16")),
+            batch: reader.integer("batch", 1..=4096, Some(BATCH as i64)) as usize,
+        }
+    }
+
+    /// The fields that enter the key.
+    pub fn fields(&self) -> Fields {
+        // Out: `batch` (results do not depend on it), the weights' place (they enter as an input).
+        let Self { network, weights, layers, embedding, precision, batch: _ } = self;
+        let EmbeddingOptions { neighbourhood, alignment, embedding } = embedding;
+        let layers: Vec<String> = layers.iter().map(|layer| name_of(&LAYERS, layer).to_owned()).collect();
+        let mut all = fields([
+            ("backend", BACKEND.into()),
+            ("device", "cpu".into()),
+            ("backbone", name_of(&NETWORKS, network).into()),
+            ("layers", layers.into()),
+            ("neighbourhood", name_of(&NEIGHBOURHOODS, neighbourhood).into()),
+            ("alignment", name_of(&ALIGNMENTS, alignment).into()),
+            ("embedding", name_of(&EMBEDDINGS, embedding).into()),
+            ("precision", name_of(&PRECISIONS, precision).into()),
+        ]);
+        if let WeightSource::Seeded(seed) = weights {
+            all.insert("weights_seed".to_owned(), (*seed).into());
+        }
+        all
+    }
+
+    fn dimension(&self) -> usize {
+        match self.embedding.embedding {
+            Embedding::PatchCore1024 => 1024,
+            Embedding::Concat => self.layers.iter().map(|&layer| self.network.channels(layer)).sum(),
+        }
+    }
+
+    fn extraction(&self, preprocessing: image_set::Preprocessing, weights: String) -> Extraction {
+        Extraction {
+            preprocessing,
+            backbone: name_of(&NETWORKS, &self.network).to_owned(),
+            weights,
+            layers: self.layers.iter().map(|layer| name_of(&LAYERS, layer).to_owned()).collect(),
+            neighbourhood: name_of(&NEIGHBOURHOODS, &self.embedding.neighbourhood).to_owned(),
+            alignment: name_of(&ALIGNMENTS, &self.embedding.alignment).to_owned(),
+            embedding: name_of(&EMBEDDINGS, &self.embedding.embedding).to_owned(),
+            precision: self.precision,
+            dimension: self.dimension(),
+        }
+    }
+}
+
+fn read_layers(reader: &mut Reader<'_>) -> Vec<Layer> {
+    if !reader.has("layers") {
+        reader.texts("layers");
+        return vec![Layer::Layer2, Layer::Layer3];
+    }
+    let names: Vec<&str> = LAYERS.iter().map(|&(name, _)| name).collect();
+    let mut layers = Vec::new();
+    for name in reader.texts("layers") {
+        match LAYERS.iter().find(|&&(known, _)| known == name) {
+            Some(&(_, layer)) if layers.contains(&layer) => {
+                reader.problem("layers", "repeated", format!("`{name}` is named twice"), None);
+            }
+            Some(&(_, layer)) => layers.push(layer),
+            None => reader.unknown_choice("layers", &name, &names),
+        }
+    }
+    layers.sort_unstable_by_key(|layer| layer.stride());
+    if layers.is_empty() {
+        layers.push(Layer::Layer2);
+        reader.problem("layers", "empty_list", "`layers` is empty".to_owned(), None);
+    }
+    layers
+}
+
+fn read_weight_source(reader: &mut Reader<'_>) -> WeightSource {
+    let seed = reader.integer("weights_seed", 0..=i64::MAX, Some(0)) as u64;
+    if !reader.has("weights") {
+        reader.optional_port("weights", Artifact::Files, true);
+        return WeightSource::Published;
+    }
+    if reader.text("weights").as_deref() == Some("seeded") {
+        return WeightSource::Seeded(seed);
+    }
+    reader.port("weights", Artifact::Files);
+    WeightSource::Port
+}
+
+/// Extracts the features of the set `images` into `features/`.
+pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let images = inputs.require("images")?;
+    let (digest, file) = weights_input(spec, inputs)?;
+    let extraction = spec.extraction(image_set::read_preprocessing(images)?, digest.clone());
+    write_json(&output.join("features").join(feature_set::DESCRIPTION), &extraction)?;
+    let pixels = image_set::pixels(images);
+    let mut progress = Done { context, done: 0, total: pixels.len() as u64 };
+    let mut missing = Vec::new();
+    for (id, file) in pixels {
+        context.check()?;
+        let fields = item_fields(spec, &digest, file);
+        match context.items.recall(&fields) {
+            Some(item) => progress.place(id, &item),
+            None => missing.push((id, file, fields)),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let backbone = load_backbone(spec, file, context)?;
+    for batch in batches(&missing, spec.batch)? {
+        context.check()?;
+        let grids = forward(&backbone, spec, &batch)?;
+        for ((id, _, fields), grid) in batch.iter().zip(grids) {
+            let path = output.join(block_name(id));
+            let block = Block { height: grid.height, width: grid.width, d: grid.dimension, data: grid.data };
+            write_block(&path, &block, spec.precision)?;
+            progress.place(id, &context.items.keep(fields, &[path], "")?);
+        }
+    }
+    Ok(())
+}
+
+/// Places finished blocks and tells how far the stage has come.
+struct Done<'a> {
+    context: &'a Context<'a>,
+    done: u64,
+    total: u64,
+}
+
+impl Done<'_> {
+    fn place(&mut self, id: &str, item: &Item) {
+        for file in &item.files {
+            self.context.items.place(file, &format!("features/{}", block_name(id)));
+        }
+        self.done += 1;
+        self.context.progress.report(self.done, self.total, "image");
+    }
+}
+
+fn item_fields(spec: &Spec, weights: &str, pixels: &File) -> Fields {
+    let mut all = spec.fields();
+    all.insert("weights".to_owned(), weights.into());
+    all.insert("pixels".to_owned(), Value::Text(pixels.digest.clone()));
+    all
+}
+
+/// The digest that names the weights, and their file where there is one.
+fn weights_input<'a>(
+    spec: &Spec,
+    inputs: &'a Inputs,
+) -> Result<(String, Option<&'a File>), StageError> {
+    if let WeightSource::Seeded(seed) = spec.weights {
+        return Ok((format!("seeded:{seed}"), None));
+    }
+    let files = inputs.require("weights")?;
+    let mut found = files.iter().filter(|(name, _)| {
+        Path::new(name).extension().is_some_and(|end| end == "pth" || end == "pt" || end == "safetensors")
+    });
+    match (found.next(), found.next()) {
+        (Some((_, file)), None) => Ok((file.digest.clone(), Some(file))),
+        _ => {
+            let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
+            Err(StageError::data(
+                format!("`weights` must hold one .pth or .safetensors file, but holds {names:?}"),
+                "point the `download` stage at the weight file itself",
+            ))
+        }
+    }
+}
+
+fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
+    let weights = match (spec.weights, file) {
+        (WeightSource::Seeded(seed), _) => Weights::seeded(spec.network, seed),
+        (_, Some(file)) => read_weights(&file.path)
+            .map_err(|error| StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error))?,
+        (_, None) => return Err(StageError::MissingInput { role: "weights".to_owned() }),
+    };
+    let threads = NonZeroUsize::new(context.threads).unwrap_or(NonZeroUsize::MIN);
+    let what = || match file {
+        Some(file) => format!("the weights `{}` do not fit", file.path.display()),
+        None => "the seeded weights do not fit".to_owned(),
+    };
+    Backbone::new(spec.network, &weights, &spec.layers, threads).map_err(|error| StageError::kernel(what(), error))
+}
+
+type Missing<'a> = (&'a str, &'a File, Fields);
+
+/// Cuts the images into batches of one size each; the order within a size is kept.
+fn batches<'a>(missing: &'a [Missing<'a>], batch: usize) -> Result<Vec<Vec<&'a Missing<'a>>>, StageError> {
+    let mut by_size: BTreeMap<(u32, u32), Vec<&Missing<'_>>> = BTreeMap::new();
+    for image in missing {
+        let path = &image.1.path;
+        let size = image::ImageReader::open(path)
+            .and_then(image::ImageReader::with_guessed_format)
+            .map_err(|source| StageError::io("read", path, source))?
+            .into_dimensions()
+            .map_err(|source| StageError::Image { path: path.clone(), source })?;
+        by_size.entry(size).or_default().push(image);
+    }
+    Ok(by_size.values().flat_map(|images| images.chunks(batch).map(<[_]>::to_vec)).collect())
+}
+
+fn forward(backbone: &Backbone, spec: &Spec, batch: &[&Missing<'_>]) -> Result<Vec<PatchGrid>, StageError> {
+    let decoded = batch
+        .par_iter()
+        .map(|(_, file, _)| image_set::read_rgb(file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (w, h) = (decoded[0].width() as usize, decoded[0].height() as usize);
+    let mut pixels = vec![0.0; batch.len() * 3 * h * w];
+    pixels
+        .par_chunks_mut(3 * h * w)
+        .zip(&decoded)
+        .for_each(|(out, image)| normalise(image.as_raw(), h, w, out));
+    let maps = backbone
+        .forward(&pixels, batch.len(), h, w)
+        .map_err(|error| StageError::kernel(format!("the backbone failed on `{}`", batch[0].0), error))?;
+    (0..batch.len())
+        .into_par_iter()
+        .map(|index| {
+            let of_image: Vec<ImageMap<'_>> = maps.iter().map(|map| map.image(index)).collect();
+            embed(&of_image, spec.embedding)
+                .map_err(|error| StageError::kernel(format!("cannot embed `{}`", batch[index].0), error))
+        })
+        .collect()
+}

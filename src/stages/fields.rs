@@ -1,0 +1,533 @@
+//! The fields of a stage as data: what the manifest hands to a kind, and what a kind hands to the key.
+//!
+//! [`Reader`] turns a stage's table into its `Spec`. It collects every problem instead of stopping at the
+//! first, knows nothing of files or spans (the manifest layer puts each problem's path back onto the
+//! text), and reports fields that no one asked for with the nearest name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::Artifact;
+
+/// A plain value of a manifest, and a leaf or node of a key's preimage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A finite number; never NaN.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
+    /// An ordered list.
+    List(Vec<Value>),
+    /// Named values, sorted by name.
+    Table(Fields),
+}
+
+/// Named values, sorted by name.
+pub type Fields = BTreeMap<String, Value>;
+
+impl Value {
+    /// The word that messages use for the value's type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a string",
+            Self::Integer(_) => "an integer",
+            Self::Float(_) => "a float",
+            Self::Bool(_) => "a boolean",
+            Self::List(_) => "an array",
+            Self::Table(_) => "a table",
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => formatter.write_str(text),
+            Self::Integer(number) => write!(formatter, "{number}"),
+            Self::Float(number) => write!(formatter, "{number}"),
+            Self::Bool(flag) => write!(formatter, "{flag}"),
+            Self::List(items) => {
+                let shown: Vec<String> = items.iter().map(ToString::to_string).collect();
+                write!(formatter, "[{}]", shown.join(", "))
+            }
+            Self::Table(fields) => {
+                let shown: Vec<String> =
+                    fields.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                write!(formatter, "{{ {} }}", shown.join(", "))
+            }
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(x: &str) -> Self {
+        Self::Text(x.to_owned())
+    }
+}
+impl From<String> for Value {
+    fn from(x: String) -> Self {
+        Self::Text(x)
+    }
+}
+impl From<bool> for Value {
+    fn from(x: bool) -> Self {
+        Self::Bool(x)
+    }
+}
+impl From<i64> for Value {
+    fn from(x: i64) -> Self {
+        Self::Integer(x)
+    }
+}
+impl From<u32> for Value {
+    fn from(x: u32) -> Self {
+        Self::Integer(i64::from(x))
+    }
+}
+impl From<usize> for Value {
+    fn from(x: usize) -> Self {
+        Self::Integer(x as i64)
+    }
+}
+impl From<f64> for Value {
+    fn from(x: f64) -> Self {
+        Self::Float(x)
+    }
+}
+impl From<Fields> for Value {
+    fn from(x: Fields) -> Self {
+        Self::Table(x)
+    }
+}
+impl From<Vec<String>> for Value {
+    fn from(x: Vec<String>) -> Self {
+        Self::List(x.into_iter().map(Self::Text).collect())
+    }
+}
+/// As text: a seed may be greater than an `i64` holds.
+impl From<u64> for Value {
+    fn from(x: u64) -> Self {
+        Self::Text(x.to_string())
+    }
+}
+
+/// Builds [`Fields`] from names and values: `fields([("height", 316.into())])`.
+pub fn fields<const N: usize>(pairs: [(&str, Value); N]) -> Fields {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// One thing wrong with a stage's fields, at a path such as `["select", "label"]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The field's path from the stage's table; empty for the table itself.
+    pub path: Vec<String>,
+    /// Whether the name of the field is meant, rather than its value.
+    pub at_name: bool,
+    /// Stable code, such as `unknown_field`.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to type instead.
+    pub help: Option<String>,
+}
+
+/// An input of a stage: a reference to `stage` or `stage.output`, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The field that names it.
+    pub field: String,
+    /// Its place in a list, where the port takes several.
+    pub index: Option<usize>,
+    /// What was written: `stage` or `stage.output`.
+    pub reference: String,
+    /// The artifact that must be there.
+    pub expects: Artifact,
+    /// Whether the stage depends on it; a port that a choice does not read is only checked.
+    pub is_read: bool,
+}
+
+/// Reads one stage's table; see the module.
+pub struct Reader<'a> {
+    table: &'a Fields,
+    prefix: Vec<String>,
+    known: Vec<&'static str>,
+    problems: &'a mut Vec<Problem>,
+    ports: &'a mut Vec<Port>,
+}
+
+impl<'a> Reader<'a> {
+    /// Opens `table`; what is found is pushed onto `problems` and `ports`.
+    pub fn new(table: &'a Fields, problems: &'a mut Vec<Problem>, ports: &'a mut Vec<Port>) -> Self {
+        Self { table, prefix: Vec::new(), known: Vec::new(), problems, ports }
+    }
+
+    /// Whether the field is written.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<&'a Value> {
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
+        self.table.get(name)
+    }
+
+    /// Reports a problem with the field `name`.
+    pub fn problem(&mut self, name: &str, code: &'static str, message: String, help: Option<String>) {
+        let mut path = self.prefix.clone();
+        path.push(name.to_owned());
+        self.problems.push(Problem { path, at_name: false, code, message, help });
+    }
+
+    fn wrong_type(&mut self, name: &'static str, wanted: &str, found: &Value) {
+        let message = format!("`{name}` must be {wanted}, not {} (`{found}`)", found.type_name());
+        self.problem(name, "wrong_type", message, None);
+    }
+
+    /// Reports that the field `name` must be written.
+    pub fn missing(&mut self, name: &str, wanted: &str) {
+        self.problems.push(Problem {
+            path: self.prefix.clone(),
+            at_name: true,
+            code: "missing_field",
+            message: format!("`{name}` is missing"),
+            help: Some(format!("add `{name} = …` ({wanted})")),
+        });
+    }
+
+    /// Reads a whole number within `range`; without a default it must be written.
+    pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>, default: Option<i64>) -> i64 {
+        let fallback = default.unwrap_or(*range.start());
+        match self.take(name) {
+            None if default.is_none() => self.missing(name, "an integer"),
+            None => {}
+            Some(&Value::Integer(number)) if range.contains(&number) => return number,
+            Some(&Value::Integer(number)) => self.out_of_range(name, number, &range),
+            Some(other) => self.wrong_type(name, "an integer", other),
+        }
+        fallback
+    }
+
+    /// Reads an optional whole number within `range`.
+    pub fn optional_integer(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        self.take(name)?;
+        Some(self.integer(name, range, None))
+    }
+
+    /// Reads a finite number within `range` (an integer will do); without a default it must be written.
+    pub fn float(&mut self, name: &'static str, range: RangeInclusive<f64>, default: Option<f64>) -> f64 {
+        let fallback = default.unwrap_or(*range.start());
+        let number = match self.take(name) {
+            None if default.is_none() => {
+                self.missing(name, "a number");
+                return fallback;
+            }
+            None => return fallback,
+            Some(&Value::Integer(number)) => number as f64,
+            Some(&Value::Float(number)) => number,
+            Some(other) => {
+                self.wrong_type(name, "a number", other);
+                return fallback;
+            }
+        };
+        if range.contains(&number) {
+            return number;
+        }
+        self.out_of_range(name, number, &range);
+        fallback
+    }
+
+    /// Reads an optional number within `range`.
+    pub fn optional_float(&mut self, name: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        self.take(name)?;
+        Some(self.float(name, range, None))
+    }
+
+    fn out_of_range<T: fmt::Display>(&mut self, name: &'static str, number: T, range: &RangeInclusive<T>) {
+        let message = format!("`{name}` is out of range: {number}");
+        let help = format!("use a value from {} to {}", range.start(), range.end());
+        self.problem(name, "out_of_range", message, Some(help));
+    }
+
+    /// Reads true or false.
+    pub fn boolean(&mut self, name: &'static str, default: bool) -> bool {
+        match self.take(name) {
+            None => default,
+            Some(&Value::Bool(flag)) => flag,
+            Some(other) => {
+                self.wrong_type(name, "true or false", other);
+                default
+            }
+        }
+    }
+
+    /// Reads an optional string.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        match self.take(name)? {
+            Value::Text(text) => Some(text.clone()),
+            other => {
+                self.wrong_type(name, "a string", other);
+                None
+            }
+        }
+    }
+
+    /// Reads a list of strings; absent is empty.
+    pub fn texts(&mut self, name: &'static str) -> Vec<String> {
+        let Some(value) = self.take(name) else { return Vec::new() };
+        let Value::List(items) = value else {
+            self.wrong_type(name, "an array of strings", value);
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for item in items {
+            match item {
+                Value::Text(text) => texts.push(text.clone()),
+                other => self.wrong_type(name, "an array of strings", other),
+            }
+        }
+        texts
+    }
+
+    /// Reads a list of strings; one may stand without brackets, absent is empty.
+    pub fn text_or_texts(&mut self, name: &'static str) -> Vec<String> {
+        if let Some(Value::Text(text)) = self.table.get(name) {
+            self.take(name);
+            return vec![text.clone()];
+        }
+        self.texts(name)
+    }
+
+    /// Reads one of the named choices; without a default it must be written.
+    pub fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&'static str, T)],
+        default: Option<&str>,
+    ) -> T {
+        let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+        let of = |wanted: &str| choices.iter().find(|&&(name, _)| name == wanted).map(|&(_, choice)| choice);
+        let fallback = default.and_then(of).unwrap_or(choices[0].1);
+        match self.take(name) {
+            None if default.is_none() => self.missing(name, &format!("one of {}", list(&names))),
+            None => {}
+            Some(Value::Text(text)) => match of(text) {
+                Some(choice) => return choice,
+                None => self.unknown_choice(name, text, &names),
+            },
+            Some(other) => self.wrong_type(name, &format!("one of {}", list(&names)), other),
+        }
+        fallback
+    }
+
+    /// Reports that `text` is none of `names`.
+    pub fn unknown_choice(&mut self, name: &'static str, text: &str, names: &[&str]) {
+        let message = format!("`{name}` has no choice `{text}`");
+        self.problem(name, "unknown_choice", message, Some(suggestion(text, names)));
+    }
+
+    /// Reads a table of its own, or an empty one, through `read`.
+    pub fn table<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Reader<'_>) -> T) -> T {
+        let empty = Fields::new();
+        let table = match self.take(name) {
+            None => &empty,
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.wrong_type(name, "a table", other);
+                &empty
+            }
+        };
+        let mut prefix = self.prefix.clone();
+        prefix.push(name.to_owned());
+        let mut inner =
+            Reader { table, prefix, known: Vec::new(), problems: self.problems, ports: self.ports };
+        let result = read(&mut inner);
+        inner.finish();
+        result
+    }
+
+    /// Reads a port that must be connected.
+    pub fn port(&mut self, name: &'static str, expects: Artifact) {
+        if !self.optional_port(name, expects, true) && !self.has(name) {
+            self.missing(name, &format!("a stage that gives {expects}"));
+        }
+    }
+
+    /// Reads a port that may be left open; `is_read` false means that this choice does not use it.
+    pub fn optional_port(&mut self, name: &'static str, expects: Artifact, is_read: bool) -> bool {
+        match self.take(name) {
+            None => false,
+            Some(Value::Text(reference)) => {
+                self.push_port(name, None, reference, expects, is_read);
+                true
+            }
+            Some(other) => {
+                self.wrong_type(name, "the name of a stage", other);
+                false
+            }
+        }
+    }
+
+    /// Reads a list of ports, of which at least one must be connected; one name may stand without brackets.
+    pub fn ports(&mut self, name: &'static str, expects: Artifact) {
+        match self.take(name) {
+            None => self.missing(name, &format!("an array of stages that give {expects}")),
+            Some(Value::Text(reference)) => self.push_port(name, Some(0), reference, expects, true),
+            Some(Value::List(items)) if items.is_empty() => {
+                let message = format!("`{name}` is empty");
+                self.problem(name, "empty_list", message, Some("name at least one stage".to_owned()));
+            }
+            Some(Value::List(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    match item {
+                        Value::Text(reference) => {
+                            self.push_port(name, Some(index), reference, expects, true);
+                        }
+                        other => self.wrong_type(name, "an array of stages", other),
+                    }
+                }
+            }
+            Some(other) => self.wrong_type(name, "an array of stages", other),
+        }
+    }
+
+    /// Reads a table of ports, named as the author likes (the inputs of a command).
+    pub fn port_table(&mut self, name: &'static str, expects: Artifact) -> Vec<String> {
+        let Some(value) = self.take(name) else { return Vec::new() };
+        let Value::Table(table) = value else {
+            self.wrong_type(name, "a table of `name = \"stage\"`", value);
+            return Vec::new();
+        };
+        for (input, reference) in table {
+            match reference {
+                Value::Text(reference) => {
+                    self.push_port(&format!("{name}.{input}"), None, reference, expects, true);
+                }
+                other => self.wrong_type(name, "a table of `name = \"stage\"`", other),
+            }
+        }
+        table.keys().cloned().collect()
+    }
+
+    /// Reads a table of strings, named as the author likes.
+    pub fn text_table(&mut self, name: &'static str) -> BTreeMap<String, String> {
+        let Some(value) = self.take(name) else { return BTreeMap::new() };
+        let mut texts = BTreeMap::new();
+        if let Value::Table(table) = value {
+            for (key, text) in table {
+                match text {
+                    Value::Text(text) => {
+                        texts.insert(key.clone(), text.clone());
+                    }
+                    other => self.wrong_type(name, "a table of strings", other),
+                }
+            }
+        } else {
+            self.wrong_type(name, "a table of strings", value);
+        }
+        texts
+    }
+
+    fn push_port(
+        &mut self,
+        field: &str,
+        index: Option<usize>,
+        reference: &str,
+        expects: Artifact,
+        is_read: bool,
+    ) {
+        let mut path = self.prefix.clone();
+        path.push(field.to_owned());
+        self.ports.push(Port {
+            field: path.join("."),
+            index,
+            reference: reference.to_owned(),
+            expects,
+            is_read,
+        });
+    }
+
+    /// Reports every field that nothing asked for.
+    pub fn finish(self) {
+        for name in self.table.keys() {
+            if self.known.contains(&name.as_str()) {
+                continue;
+            }
+            let mut path = self.prefix.clone();
+            path.push(name.clone());
+            self.problems.push(Problem {
+                path,
+                at_name: true,
+                code: "unknown_field",
+                message: format!("no field `{name}` here"),
+                help: Some(suggestion(name, &self.known)),
+            });
+        }
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Says which of `names` was probably meant by `written`, else lists them.
+pub fn suggestion(written: &str, names: &[&str]) -> String {
+    let nearest = names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(written, name), *name))
+        .filter(|&(score, _)| score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)));
+    match nearest {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None if names.is_empty() => "remove it".to_owned(),
+        None => format!("known here: {}", list(names)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T>(table: &Fields, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<Problem>, Vec<Port>) {
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(table, &mut problems, &mut ports);
+        let result = read(&mut reader);
+        reader.finish();
+        (result, problems, ports)
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let table = fields([
+            ("hieght", Value::Integer(3)),
+            ("width", Value::Integer(0)),
+            ("ratio", Value::Text("much".into())),
+        ]);
+        let ((), problems, _) = read(&table, |reader| {
+            reader.integer("height", 1..=10, Some(5));
+            reader.integer("width", 1..=10, None);
+            reader.float("ratio", 0.0..=1.0, None);
+            reader.choice("bank", &[("single", 1), ("dual", 2)], None);
+        });
+        let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, ["out_of_range", "wrong_type", "missing_field", "unknown_field"]);
+        assert_eq!(problems[3].help.as_deref(), Some("did you mean `height`?"));
+    }
+
+    #[test]
+    fn one_port_may_stand_without_brackets() {
+        let table = fields([("images", "set".into())]);
+        let ((), problems, ports) = read(&table, |reader| reader.ports("images", Artifact::ImageSet));
+        assert!(problems.is_empty());
+        assert_eq!((ports.len(), ports[0].reference.as_str()), (1, "set"));
+    }
+}

@@ -1,0 +1,129 @@
+//! `command` stages, and the commands of the command line, on tiny files.
+
+use crate::project::Project;
+
+const CHAIN: &str = r#"
+[experiment]
+name = "chain"
+[stages.source]
+kind = "download"
+path = "in"
+[stages.sorted]
+kind = "command"
+run = ["sh", "-c", "echo told; sort inputs/text/a.txt > outputs/text/a.txt"]
+inputs = { text = "source" }
+outputs = { text = "files" }
+[stages.counted]
+kind = "command"
+run = ["sh", "-c", "wc -l < inputs/text/a.txt > outputs/count/n"]
+inputs = { text = "sorted" }
+outputs = { count = "files" }
+"#;
+
+fn chain() -> Project {
+    let project = Project::empty();
+    project.write("in/a.txt", "b\na\n");
+    project.write("m.toml", CHAIN);
+    project
+}
+
+#[test]
+fn equal_output_cuts_a_rerun_off() {
+    let project = chain();
+    let told = project.run("m.toml", &[]);
+    assert_eq!((told.executed(), told.kinds("hit")), (2, vec!["download".to_owned()]));
+    let shown = project.path(told.folder()).join("variants/default/counted/n");
+    assert_eq!(std::fs::read_to_string(shown).unwrap().trim(), "2");
+    project.write("in/a.txt", "a\nb\n");
+    let told = project.run("m.toml", &[]);
+    assert_eq!(told.executed(), 1, "the sorted text is the same, so that nothing is counted again");
+}
+
+#[test]
+fn a_run_folder_holds_logs_events_and_summary() {
+    let project = chain();
+    let told = project.run("m.toml", &[]);
+    let folder = project.path(told.folder());
+    assert_eq!(std::fs::read_link(folder.parent().unwrap().join("latest")).unwrap(), folder.file_name().unwrap());
+    let summary: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["tasks"]["executed"], 2);
+    let events = std::fs::read_to_string(folder.join("events.ndjson")).unwrap();
+    assert_eq!(events.lines().count(), told.events.len());
+    let logs = crate::project::files(&folder.join("logs"));
+    assert_eq!(logs.len(), 2);
+    let log = std::fs::read_to_string(folder.join("logs").join(&logs[1])).unwrap();
+    assert!(log.contains("told") && log.contains("done in"), "{log}");
+}
+
+#[test]
+fn explain_names_the_field_and_the_file() {
+    let project = chain();
+    project.run("m.toml", &[]);
+    project.edit("echo told", "echo other");
+    project.write("in/b.txt", "new\n");
+    let output = project.call(&["explain", "m.toml", "counted"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"of \d{4}-\d\d-\d\dT[\d:.]+Z", "of [time]");
+    settings.bind(|| {
+        insta::assert_snapshot!(text, @r"
+        counted: waits for sorted
+        sorted: would run: differs from `sorted` of [time] in
+            run: [sh, -c, echo told; sort inputs/text/a.txt > outputs/text/a.txt] -> [sh, -c, echo other; sort inputs/text/a.txt > outputs/text/a.txt]
+            input inputs.text: 1 files differ
+              added b.txt
+        ");
+    });
+}
+
+#[test]
+fn a_graph_is_drawn_in_both_languages() {
+    let project = chain();
+    let mermaid = project.call(&["graph", "m.toml", "--format", "mermaid"]);
+    insta::assert_snapshot!(String::from_utf8_lossy(&mermaid.stdout), @r#"
+    flowchart LR
+      t0["source<br>default"]
+      t1["sorted<br>default"]
+      t2["counted<br>default"]
+      t0 --> t1
+      t1 --> t2
+    "#);
+    let dot = project.call(&["graph", "m.toml"]);
+    assert!(String::from_utf8_lossy(&dot.stdout).starts_with("digraph {"));
+}
+
+#[test]
+fn two_equal_stages_run_once() {
+    let project = chain();
+    project.edit("[stages.counted]", "[stages.twin]\nkind = \"command\"\nrun = [\"sh\", \"-c\", \"echo told; sort inputs/text/a.txt > outputs/text/a.txt\"]\ninputs = { text = \"source\" }\noutputs = { text = \"files\" }\n[stages.counted]");
+    let told = project.run("m.toml", &[]);
+    assert_eq!((told.executed(), told.kinds("merged").len()), (2, 1));
+    let again = project.run("m.toml", &[]);
+    assert_eq!((again.executed(), again.kinds("merged").len()), (0, 0));
+}
+
+#[test]
+fn a_command_sees_its_inputs_and_nothing_else() {
+    let project = chain();
+    project.edit("sort inputs/text/a.txt >", "test ! -e ../m.toml && test -z \"$SECRET\" && ls >");
+    let told = project.run("m.toml", &[]);
+    assert_eq!(told.executed(), 2);
+}
+
+#[test]
+fn a_tool_version_joins_the_key() {
+    let project = chain();
+    project.write("tool.sh", "echo version 1\n");
+    project.edit("run = [\"sh\", \"-c\", \"wc", "tools = [\"sh tool.sh\"]\nrun = [\"sh\", \"-c\", \"wc");
+    project.run("m.toml", &[]);
+    assert_eq!(project.run("m.toml", &[]).executed(), 0);
+    project.write("tool.sh", "echo version 2\n");
+    assert_eq!(project.run("m.toml", &[]).executed(), 1);
+}
+
+#[test]
+fn completions_are_printed() {
+    let output = Project::empty().call(&["completions", "bash"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("_patchflow"));
+}

@@ -1,0 +1,117 @@
+//! What a person reads when something is wrong, and what it leaves intact.
+
+use crate::project::{Project, SMALL};
+
+fn error_of(project: &Project, arguments: &[&str], code: i32) -> String {
+    let output = project.call(arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+#[test]
+fn five_mistakes_are_five_diagnostics() {
+    let project = Project::empty();
+    let broken = SMALL
+        .replace("kind = \"extract\"", "kind = \"extrct\"")
+        .replace("ratio = 0.2", "ratio = 7.0")
+        .replace("model = \"model\"", "model = \"modell\"")
+        .replace("layout =", "layuot =")
+        .replace("normal = \"normal_bank\"", "normal = \"images\"");
+    project.write("m.toml", &broken);
+    let text = error_of(&project, &["plan", "m.toml"], 2);
+    for word in ["extrct", "`extract`", "7", "modell", "layuot", "`layout`"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(text.matches("patchflow::").count() >= 5, "{text}");
+}
+
+#[test]
+fn a_truncated_image_is_named_and_the_rest_is_kept() {
+    let project = Project::small();
+    let folder = project.path("data/train");
+    let image = folder.join(&crate::project::files(&folder)[0]);
+    let whole = std::fs::read(&image).unwrap();
+    std::fs::write(&image, &whole[..whole.len() / 2]).unwrap();
+    let text = error_of(&project, &["run", "m.toml"], 1);
+    assert!(text.contains(image.file_name().unwrap().to_str().unwrap()) && text.contains("log: "), "{text}");
+    std::fs::write(&image, whole).unwrap();
+    project.run("m.toml", &[]);
+}
+
+#[test]
+fn a_missing_mask_is_named() {
+    let project = Project::small();
+    let folder = project.path("data/train");
+    let mask = crate::project::files(&folder).into_iter().find(|path| path.to_string_lossy().contains("_GT")).unwrap();
+    std::fs::remove_file(folder.join(&mask)).unwrap();
+    let text = error_of(&project, &["run", "m.toml"], 1);
+    assert!(text.contains(mask.to_str().unwrap()), "{text}");
+}
+
+#[test]
+fn a_missing_source_is_named_with_its_remedy() {
+    let project = Project::empty();
+    project.write("m.toml", SMALL);
+    let text = error_of(&project, &["run", "m.toml"], 2);
+    assert!(text.contains("data") && text.contains("help:"), "{text}");
+}
+
+#[test]
+fn a_failing_program_shows_its_last_words_and_keep_going_runs_the_rest() {
+    let project = Project::empty();
+    project.write(
+        "m.toml",
+        r#"
+        [stages.bad]
+        kind = "command"
+        run = ["sh", "-c", "echo the reason >&2; exit 3"]
+        outputs = { x = "files" }
+        [stages.after]
+        kind = "command"
+        run = ["cp", "inputs/x/f", "outputs/y/"]
+        inputs = { x = "bad" }
+        outputs = { y = "files" }
+        [stages.zgood]
+        kind = "command"
+        run = ["touch", "outputs/z/f"]
+        outputs = { z = "files" }
+        "#,
+    );
+    let text = error_of(&project, &["run", "m.toml", "--keep-going"], 1);
+    assert!(text.contains("the reason") && text.contains("exit status: 3"), "{text}");
+    let told = crate::project::told(&project.call(&["run", "m.toml", "--json", "--keep-going"]));
+    assert_eq!((told.last["failed"].as_u64(), told.last["blocked"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(told.last["hits"].as_u64(), Some(1), "the independent stage was kept");
+}
+
+#[test]
+fn a_program_that_writes_nothing_is_refused() {
+    let project = Project::empty();
+    project.write("m.toml", "[stages.a]\nkind = \"command\"\nrun = [\"true\"]\noutputs = { x = \"files\" }\n");
+    let text = error_of(&project, &["run", "m.toml"], 1);
+    assert!(text.contains("wrote nothing into `outputs/x`"), "{text}");
+}
+
+#[test]
+fn an_unknown_stage_is_refused_with_the_nearest() {
+    let project = Project::small();
+    let text = error_of(&project, &["explain", "m.toml", "featurs"], 2);
+    assert!(text.contains("did you mean `features`?"), "{text}");
+}
+
+#[test]
+fn a_split_of_one_class_has_no_metric() {
+    let project = Project::small();
+    let folder = project.path("data/test");
+    for path in crate::project::files(&folder) {
+        let path = folder.join(path);
+        if path.to_string_lossy().contains("_GT") {
+            let size = image::open(&path).unwrap().into_luma8();
+            image::GrayImage::new(size.width(), size.height()).save(&path).unwrap();
+        }
+    }
+    let text = error_of(&project, &["run", "m.toml"], 1);
+    assert!(text.contains("no metric is defined on one class"), "{text}");
+}

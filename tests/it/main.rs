@@ -1,0 +1,9 @@
+//! Integration tests: one `mod` for each promise, over one builder of temporary projects.
+
+mod commands;
+mod failures;
+mod golden_backbone;
+mod layers;
+mod pipeline;
+mod project;
+mod shipped;

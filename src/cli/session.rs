@@ -35,19 +35,13 @@ pub(super) enum CliError {
         /// What to type instead.
         help: String,
     },
-    /// Two options exclude each other, or a value is out of range.
-    #[error("{message}")]
-    Usage {
-        /// What is wrong.
-        message: String,
-    },
 }
 
 impl CliError {
     /// The code with which the program ends.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Manifest(_) | Self::Plan(_) | Self::UnknownStage { .. } | Self::Usage { .. } => Exit::Usage,
+            Self::Manifest(_) | Self::Plan(_) | Self::UnknownStage { .. } => Exit::Usage,
             Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
@@ -61,7 +55,7 @@ impl CliError {
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
             Self::UnknownStage { help, .. } => Some(help.clone()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
-            Self::Manifest(_) | Self::Usage { .. } => None,
+            Self::Manifest(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod backbone;
 pub mod components;
 pub mod coreset;
+pub mod cutpaste;
 pub mod distance;
 pub mod embedding;
 pub mod error;

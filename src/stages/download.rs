@@ -146,8 +146,14 @@ impl Remote {
         let digest = read_digest(reader);
         let is_unpacked = reader.boolean("unpack", is_archive_name(&name));
         if is_unpacked && is_tar_name(&name) {
-            let help = "pack it again as a zip archive, or set `unpack = false` and unpack it in a `command` stage";
-            reader.problem("url", "unsupported_archive", format!("`{name}` is not a zip archive"), Some(help.into()));
+            let help =
+                "pack it again as a zip archive, or set `unpack = false` and unpack it in a `command` stage";
+            reader.problem(
+                "url",
+                "unsupported_archive",
+                format!("`{name}` is not a zip archive"),
+                Some(help.into()),
+            );
         }
         let (max_size_bytes, max_entries) = read_limits(reader);
         Self { urls, digest, is_unpacked, name, max_size_bytes, max_entries }
@@ -171,8 +177,7 @@ impl Remote {
     /// Addresses and limits stay out: they change where the bytes come from, or whether they come at all.
     fn fields(&self) -> Fields {
         let Self { urls: _, digest, is_unpacked, name, max_size_bytes: _, max_entries: _ } = self;
-        let mut fields =
-            fields([("digest", digest.to_string().into()), ("unpack", (*is_unpacked).into())]);
+        let mut fields = fields([("digest", digest.to_string().into()), ("unpack", (*is_unpacked).into())]);
         if !is_unpacked {
             fields.insert("name".to_owned(), name.as_str().into());
         }
@@ -188,7 +193,9 @@ fn read_digest(reader: &mut Reader<'_>) -> Expected {
         None => reader.missing("digest", help),
         Some(text) => match Expected::parse(&text) {
             Ok(digest) => return digest,
-            Err(message) => reader.problem("digest", "invalid_digest", message, Some(format!("write {help}"))),
+            Err(message) => {
+                reader.problem("digest", "invalid_digest", message, Some(format!("write {help}")));
+            }
         },
     }
     Expected::unknown()
@@ -203,7 +210,8 @@ fn read_limits(reader: &mut Reader<'_>) -> (u64, usize) {
 /// The last part of an address without its query, made safe as the name of a file.
 fn file_name(url: &str) -> String {
     let address = url.split(['?', '#']).next().unwrap_or_default();
-    let path = address.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    let path =
+        address.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || "-_.+".contains(*letter);
     let name: String = last.chars().map(|letter| if is_plain(&letter) { letter } else { '_' }).collect();
@@ -215,7 +223,8 @@ fn file_name(url: &str) -> String {
 /// content is looked at before anything is unpacked). Others are kept: a `.pth` or `.npz` is a zip
 /// archive too, and meant to stay one.
 fn is_archive_name(name: &str) -> bool {
-    let is_extension = |end: &str| end.len() <= 12 && end.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    let is_extension =
+        |end: &str| end.len() <= 12 && end.starts_with(|letter: char| letter.is_ascii_alphabetic());
     match name.rsplit_once('.') {
         Some((_, end)) if is_extension(end) => end.eq_ignore_ascii_case("zip") || is_tar_name(name),
         _ => true,

@@ -86,7 +86,10 @@ fn survey(archive: &ZipArchive<BufReader<File>>, remote: &Remote) -> Result<Vec<
         }
         total = total.saturating_add(entry.size());
         if total > remote.max_size_bytes {
-            return Err(format!("it unpacks to more than the {} bytes of `max_size_bytes`", remote.max_size_bytes));
+            return Err(format!(
+                "it unpacks to more than the {} bytes of `max_size_bytes`",
+                remote.max_size_bytes
+            ));
         }
         entries.push(Entry { index, name, size_bytes: entry.size() });
     }
@@ -137,7 +140,10 @@ fn extract(
         }
         size += read as u64;
         if size > entry.size_bytes {
-            return Err(broken(&format!("it is larger than the {} bytes that it declares", entry.size_bytes)));
+            return Err(broken(&format!(
+                "it is larger than the {} bytes that it declares",
+                entry.size_bytes
+            )));
         }
         file.write_all(&buffer[..read]).map_err(failed)?;
     }

@@ -77,7 +77,8 @@ impl Expected {
 
 impl fmt::Display for Expected {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = ALGORITHMS.iter().find(|&&(_, known, _)| known == self.algorithm).map_or("", |known| known.0);
+        let name =
+            ALGORITHMS.iter().find(|&&(_, known, _)| known == self.algorithm).map_or("", |known| known.0);
         write!(formatter, "{name}:{}", self.hex)
     }
 }

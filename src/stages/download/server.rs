@@ -77,8 +77,10 @@ fn serve(stream: &TcpStream, body: &[u8], etag: &str, answer: Answer, log: &Mute
         }
         (_, None) => ("200 OK".to_owned(), body),
     };
-    let head =
-        format!("HTTP/1.1 {head}\r\nETag: {etag}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", sent.len());
+    let head = format!(
+        "HTTP/1.1 {head}\r\nETag: {etag}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        sent.len()
+    );
     if let Answer::Break(length) = answer {
         sent = &sent[..length.min(sent.len())];
     }

@@ -104,10 +104,9 @@ pub(super) fn obtain(remote: &Remote, policy: &Policy, context: &Context<'_>) ->
 }
 
 fn refusal(failures: &[(&String, String)]) -> StageError {
-    let mut message = failures.first().map_or_else(|| "no address is known".to_owned(), |one| one.1.clone());
-    for (url, other) in failures.iter().skip(1) {
-        message.push_str(&format!("; `{url}`: {other}"));
-    }
+    let mut messages: Vec<String> = failures.iter().take(1).map(|(_, message)| message.clone()).collect();
+    messages.extend(failures.iter().skip(1).map(|(url, message)| format!("`{url}`: {message}")));
+    let message = messages.join("; ");
     let help = if message.contains("digest") {
         "the file at this address is another one: check `digest`, or whether the publisher has changed it"
     } else {
@@ -235,7 +234,9 @@ fn attempt(
         }
         StatusCode::PARTIAL_CONTENT => start_over(part, "the server sent another range than was asked for"),
         StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 && whole_length(&response) == Some(offset) => Ok(()),
-        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => start_over(part, "the file has another length now"),
+        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
+            start_over(part, "the file has another length now")
+        }
         status => Err(refused(status, &response)),
     }
 }

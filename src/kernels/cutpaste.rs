@@ -1,0 +1,357 @@
+//! Moves a defect from one image onto another (after Li et al. 2021, `CutPaste`, CVPR).
+//!
+//! Two deviations from the paper, for defects that look real: only the pixels of a real defect are
+//! pasted, not a rectangle; and they keep their contrast to the surface around them instead of their
+//! levels, so that a bright surface's crack stays a crack on a dark one.
+
+/// A defect with the surface around it, cut from an image.
+#[derive(Debug, Clone)]
+pub struct Patch {
+    height: usize,
+    width: usize,
+    /// `[height, width, 3]`.
+    pixels: Vec<u8>,
+    /// 1 on the defect, 0 elsewhere; `[height, width]`.
+    mask: Vec<f32>,
+    /// How much of the pasted pixel is the patch's: 1 on the defect, falling to 0 around it.
+    alpha: Vec<f32>,
+    /// 1 on the surface next to the defect, where no other defect is.
+    ring: Vec<f32>,
+}
+
+/// How a defect is changed on its way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Motion {
+    /// Turn, in degrees.
+    pub angle: f64,
+    /// Factor of its size.
+    pub scale: f64,
+    /// Whether it is mirrored left to right, before it is turned.
+    pub flip: bool,
+    /// Factor of its contrast to the surface around it.
+    pub contrast: f64,
+}
+
+/// A defect that has been turned and scaled.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    width: usize,
+    pixels: Vec<f32>,
+    mask: Vec<bool>,
+    alpha: Vec<f32>,
+    ring: Vec<f32>,
+    contrast: f32,
+}
+
+/// An image's pixels, to be changed in place.
+pub struct Target<'a> {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// `[height, width, 3]`.
+    pub pixels: &'a mut [u8],
+}
+
+/// Share of a pixel that the moved defect must cover to be marked: 1 px lines stay whole when turned.
+const MARKED_SHARE: f32 = 0.25;
+
+/// Width of the surface around a defect whose level is compared, beyond the soft border, in px (chosen).
+const RING: usize = 3;
+
+impl Patch {
+    /// Cuts the component with these `pixels` (row-major indices) out of `image: [height, width, 3]`.
+    ///
+    /// `mask: [height, width]` marks every defect with a nonzero value; `blend` is the width of the soft
+    /// border in px. Cost: the component's pixels times `(blend + 3)²`.
+    ///
+    /// # Panics
+    /// If the shapes do not agree, or the component is empty.
+    pub fn cut(image: &[u8], mask: &[u8], width: usize, pixels: &[u32], blend: usize) -> Self {
+        assert_eq!(
+            image.len(),
+            mask.len() * 3,
+            "an image of {} and a mask of {} values",
+            image.len(),
+            mask.len()
+        );
+        assert!(!pixels.is_empty(), "a component without pixels");
+        let height = mask.len() / width;
+        let margin = blend + RING;
+        let rows = || pixels.iter().map(|&pixel| pixel as usize / width);
+        let columns = || pixels.iter().map(|&pixel| pixel as usize % width);
+        let around = |least: Option<usize>, most: Option<usize>, side: usize| {
+            (least.unwrap_or(0).saturating_sub(margin), (most.unwrap_or(0) + margin + 1).min(side))
+        };
+        let (top, bottom) = around(rows().min(), rows().max(), height);
+        let (left, right) = around(columns().min(), columns().max(), width);
+        let mut patch = Self::empty(bottom - top, right - left);
+        for row in top..bottom {
+            let (from, to) = (row * width + left, row * width + right);
+            patch.pixels.extend_from_slice(&image[from * 3..to * 3]);
+        }
+        for (row, column) in rows().zip(columns()) {
+            patch.mask[(row - top) * patch.width + column - left] = 1.0;
+            patch.spread(row - top, column - left, blend);
+        }
+        for row in top..bottom {
+            for column in left..right {
+                if mask[row * width + column] != 0 {
+                    patch.clear_ring(row - top, column - left);
+                }
+            }
+        }
+        patch
+    }
+
+    /// Takes a marked pixel and its neighbours out of the ring: the edge of a defect is part of it.
+    fn clear_ring(&mut self, row: usize, column: usize) {
+        for near_row in row.saturating_sub(1)..(row + 2).min(self.height) {
+            for near_column in column.saturating_sub(1)..(column + 2).min(self.width) {
+                self.ring[near_row * self.width + near_column] = 0.0;
+            }
+        }
+    }
+
+    fn empty(height: usize, width: usize) -> Self {
+        let zeros = vec![0.0; height * width];
+        Self { height, width, pixels: Vec::new(), mask: zeros.clone(), alpha: zeros.clone(), ring: zeros }
+    }
+
+    /// Adds one defect pixel's share of the soft border and of the ring.
+    fn spread(&mut self, row: usize, column: usize, blend: usize) {
+        let margin = blend + RING;
+        for near_row in row.saturating_sub(margin)..(row + margin + 1).min(self.height) {
+            for near_column in column.saturating_sub(margin)..(column + margin + 1).min(self.width) {
+                let squared = row.abs_diff(near_row).pow(2) + column.abs_diff(near_column).pow(2);
+                let alpha = 1.0 - (squared as f32).sqrt() / (blend + 1) as f32;
+                let place = near_row * self.width + near_column;
+                self.alpha[place] = self.alpha[place].max(alpha);
+                if squared <= margin * margin {
+                    self.ring[place] = 1.0;
+                }
+            }
+        }
+    }
+
+    /// Turns, mirrors and scales the defect: bilinear, about its centre, into the least box that holds
+    /// all of it. A motion of nothing gives the defect's own mask.
+    pub fn moved(&self, motion: &Motion) -> Moved {
+        let radians = motion.angle.to_radians();
+        let (sine, cosine) =
+            if motion.angle == 0.0 { (0.0, 1.0) } else { (libm::sin(radians), libm::cos(radians)) };
+        let (h, w) = (self.height as f64 * motion.scale, self.width as f64 * motion.scale);
+        let height = (h * cosine.abs() + w * sine.abs() - 1e-9).ceil().max(1.0) as usize;
+        let width = (w * cosine.abs() + h * sine.abs() - 1e-9).ceil().max(1.0) as usize;
+        let mut moved = Moved {
+            width,
+            pixels: Vec::with_capacity(height * width * 3),
+            mask: Vec::with_capacity(height * width),
+            alpha: Vec::with_capacity(height * width),
+            ring: Vec::with_capacity(height * width),
+            contrast: motion.contrast as f32,
+        };
+        for place in 0..height * width {
+            let y = (place / width) as f64 + 0.5 - height as f64 / 2.0;
+            let x = (place % width) as f64 + 0.5 - width as f64 / 2.0;
+            let (back_y, back_x) = (cosine * y - sine * x, sine * y + cosine * x);
+            let back_x = if motion.flip { -back_x } else { back_x };
+            let from_y = back_y / motion.scale + self.height as f64 / 2.0 - 0.5;
+            let from_x = back_x / motion.scale + self.width as f64 / 2.0 - 0.5;
+            self.sample(from_y, from_x, &mut moved);
+        }
+        moved
+    }
+
+    /// Adds one pixel, sampled at a place of the patch; outside it nothing is pasted.
+    fn sample(&self, y: f64, x: f64, moved: &mut Moved) {
+        let (row, column) = (y.floor(), x.floor());
+        let (v, u) = ((y - row) as f32, (x - column) as f32);
+        let (mut levels, mut mask, mut alpha, mut ring) = ([0.0; 3], 0.0, 0.0, 0.0);
+        let mut inside = 0.0;
+        for (down, right, share) in [
+            (0.0, 0.0, (1.0 - v) * (1.0 - u)),
+            (0.0, 1.0, (1.0 - v) * u),
+            (1.0, 0.0, v * (1.0 - u)),
+            (1.0, 1.0, v * u),
+        ] {
+            let (row, column) = (row + down, column + right);
+            let is_inside =
+                row >= 0.0 && column >= 0.0 && row < self.height as f64 && column < self.width as f64;
+            if !is_inside {
+                continue;
+            }
+            let place = row as usize * self.width + column as usize;
+            for (level, &value) in levels.iter_mut().zip(&self.pixels[place * 3..]) {
+                *level += share * f32::from(value);
+            }
+            inside += share;
+            mask += share * self.mask[place];
+            alpha += share * self.alpha[place];
+            ring += share * self.ring[place];
+        }
+        moved.pixels.extend(levels.map(|level| if inside > 0.0 { level / inside } else { 0.0 }));
+        moved.mask.push(mask >= MARKED_SHARE);
+        moved.alpha.push(if inside > 0.0 { alpha } else { 0.0 });
+        // Only what is sampled from the ring alone shows the bare surface.
+        moved.ring.push(if ring >= 1.0 - 1e-6 { 1.0 } else { 0.0 });
+    }
+}
+
+impl Moved {
+    /// The box of what is marked: top, left, bottom, right; none where the motion has lost the defect.
+    pub fn extent(&self) -> Option<(usize, usize, usize, usize)> {
+        let marked =
+            || self.mask.iter().enumerate().filter(|&(_, &is_marked)| is_marked).map(|(place, _)| place);
+        let top = marked().map(|place| place / self.width).min()?;
+        let left = marked().map(|place| place % self.width).min()?;
+        let bottom = marked().map(|place| place / self.width).max()? + 1;
+        let right = marked().map(|place| place % self.width).max()? + 1;
+        Some((top, left, bottom, right))
+    }
+
+    /// Pastes the defect so that its corner lies at (`top`, `left`), which may lie outside the image, and
+    /// returns the image's mask: `[height, width]`, 0 or 255.
+    ///
+    /// `pasted = image + alpha · (contrast · (patch − ring of patch) + ring of image − image)`, where a
+    /// ring is the mean level, by channel, of the surface around the defect.
+    ///
+    /// # Panics
+    /// If the target's pixels are not `[height, width, 3]`.
+    pub fn paste(&self, target: &mut Target<'_>, top: isize, left: isize) -> Vec<u8> {
+        let (height, width) = (target.height, target.width);
+        assert_eq!(target.pixels.len(), height * width * 3, "the target is not [{height}, {width}, 3]");
+        let places: Vec<(usize, usize)> = (0..self.alpha.len())
+            .filter_map(|from| {
+                let row = (from / self.width).checked_add_signed(top).filter(|&row| row < height)?;
+                let column = (from % self.width).checked_add_signed(left).filter(|&column| column < width)?;
+                Some((from, row * width + column))
+            })
+            .collect();
+        let (own, new) = self.rings(target.pixels, &places);
+        let mut mask = vec![0; height * width];
+        for (from, to) in places {
+            if self.mask[from] {
+                mask[to] = 255;
+            }
+            for channel in 0..3 {
+                let level = &mut target.pixels[to * 3 + channel];
+                let wanted = self.contrast * (self.pixels[from * 3 + channel] - own[channel]) + new[channel];
+                let old = f32::from(*level);
+                *level = (old + self.alpha[from] * (wanted - old) + 0.5).clamp(0.0, 255.0) as u8;
+            }
+        }
+        mask
+    }
+
+    /// The mean level around the defect, in the patch and in the image. Without any surface around it
+    /// both are 0: the defect keeps its levels.
+    fn rings(&self, pixels: &[u8], places: &[(usize, usize)]) -> ([f32; 3], [f32; 3]) {
+        let (mut own, mut new, mut sum) = ([0.0; 3], [0.0; 3], 0.0);
+        for &(from, to) in places {
+            let share = f64::from(self.ring[from]);
+            sum += share;
+            for channel in 0..3 {
+                own[channel] += share * f64::from(self.pixels[from * 3 + channel]);
+                new[channel] += share * f64::from(pixels[to * 3 + channel]);
+            }
+        }
+        let mean = |total: [f64; 3]| total.map(|total| if sum > 0.0 { (total / sum) as f32 } else { 0.0 });
+        (mean(own), mean(new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STILL: Motion = Motion { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
+
+    /// An image of one level with a darker L of three pixels at (8, 6), and its mask.
+    fn scene(level: u8) -> (Vec<u8>, Vec<u8>, Vec<u32>) {
+        let component = vec![8 * 20 + 6, 9 * 20 + 6, 9 * 20 + 7];
+        let (mut image, mut mask) = (vec![level; 20 * 20 * 3], vec![0; 20 * 20]);
+        for &pixel in &component {
+            mask[pixel as usize] = 255;
+            image[pixel as usize * 3..pixel as usize * 3 + 3].fill(level - 40);
+        }
+        (image, mask, component)
+    }
+
+    fn paste(moved: &Moved, level: u8, top: isize, left: isize) -> (Vec<u8>, Vec<u8>) {
+        let mut pixels = vec![level; 20 * 20 * 3];
+        let mask = moved.paste(&mut Target { height: 20, width: 20, pixels: &mut pixels }, top, left);
+        (pixels, mask)
+    }
+
+    #[test]
+    fn an_unmoved_defect_is_pasted_as_it_was_with_its_contrast() {
+        let (image, mask, component) = scene(150);
+        let moved = Patch::cut(&image, &mask, 20, &component, 0).moved(&STILL);
+        let (top, left, bottom, right) = moved.extent().unwrap();
+        assert_eq!((bottom - top, right - left), (2, 2));
+        let (pixels, found) = paste(&moved, 90, 8 - top as isize, 6 - left as isize);
+        assert_eq!(found, mask);
+        for (place, &marked) in mask.iter().enumerate() {
+            assert_eq!(pixels[place * 3], if marked == 0 { 90 } else { 50 }, "pixel {place}");
+        }
+    }
+
+    #[test]
+    fn a_quarter_turn_and_a_mirror_move_each_pixel() {
+        let (image, mask, component) = scene(150);
+        let patch = Patch::cut(&image, &mask, 20, &component, 0);
+        let shape = |motion: Motion| {
+            let moved = patch.moved(&motion);
+            let (top, left, ..) = moved.extent().unwrap();
+            let (_, mask) = paste(&moved, 90, -(top as isize), -(left as isize));
+            [mask[0], mask[1], mask[20], mask[21]].map(|value| value / 255)
+        };
+        assert_eq!(shape(STILL), [1, 0, 1, 1]);
+        assert_eq!(shape(Motion { flip: true, ..STILL }), [0, 1, 1, 1]);
+        assert_eq!(shape(Motion { angle: 90.0, ..STILL }), [1, 1, 1, 0]);
+        assert_eq!(shape(Motion { angle: 180.0, ..STILL }), [1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_soft_border_fades_and_is_not_marked() {
+        let (image, mask, component) = scene(150);
+        let moved = Patch::cut(&image, &mask, 20, &component, 2).moved(&Motion { contrast: 2.0, ..STILL });
+        let (top, left, ..) = moved.extent().unwrap();
+        let (pixels, found) = paste(&moved, 90, 8 - top as isize, 6 - left as isize);
+        assert_eq!(found, mask);
+        assert_eq!(pixels[(8 * 20 + 6) * 3], 10, "twice the contrast");
+        assert_eq!(pixels[0], 90);
+    }
+
+    #[test]
+    fn thin_lines_survive_every_turn() {
+        let component: Vec<u32> = (3..17).map(|column| 10 * 20 + column).collect();
+        let (image, mut mask) = (vec![100; 20 * 20 * 3], vec![0; 400]);
+        for &pixel in &component {
+            mask[pixel as usize] = 1;
+        }
+        let patch = Patch::cut(&image, &mask, 20, &component, 1);
+        for angle in 0..180 {
+            let moved = patch.moved(&Motion { angle: f64::from(angle), ..STILL });
+            let marked = moved.mask.iter().filter(|&&is_marked| is_marked).count();
+            assert!((12..=32).contains(&marked), "{marked} pixels at {angle}°");
+            let found = crate::kernels::components::components(
+                &moved.mask.iter().map(|&is_marked| u8::from(is_marked)).collect::<Vec<_>>(),
+                moved.mask.len() / moved.width,
+                moved.width,
+            );
+            assert_eq!(found.len(), 1, "in one piece at {angle}°");
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_the_image_is_cut_off() {
+        let (image, mask, component) = scene(150);
+        let moved = Patch::cut(&image, &mask, 20, &component, 3).moved(&STILL);
+        for place in [-30, -3, 0, 18, 40] {
+            let (_, found) = paste(&moved, 90, place, place);
+            assert!(found.len() == 400);
+        }
+    }
+}

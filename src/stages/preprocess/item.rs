@@ -1,0 +1,162 @@
+//! One image with its mask: recalled, or made.
+
+use std::path::{Path, PathBuf};
+
+use image::{GrayImage, RgbImage};
+
+use super::layout::Source;
+use super::pixels::{binarise, decode, resize_mask_once, resize_once};
+use super::spec::Spec;
+use super::{crop, layout};
+use crate::artifacts::image_set::{Label, write_mask, write_rgb};
+use crate::stages::fields::{Fields, Value};
+use crate::stages::{Context, Item, StageError};
+
+/// A finished item: pixels, mask and pairs of crops, in this order, and what the mask says.
+pub(super) struct Outcome {
+    pub(super) item: Item,
+    pub(super) label: Label,
+}
+
+/// Notes under which an item is kept: what its mask says, before and after it was resized.
+const NORMAL: &str = "normal";
+const DEFECT: &str = "defect";
+/// A defect that the resized mask has lost: by `mask_resize = "reference"`, or cut off by `resize = "crop"`.
+const VANISHED: &str = "vanished";
+
+/// Recalls or makes the item of `source`, whose place among the sources names its scratch files.
+pub(super) fn make(
+    spec: &Spec,
+    source: &Source<'_>,
+    place: usize,
+    scratch: &Path,
+    context: &Context<'_>,
+) -> Result<Outcome, StageError> {
+    let fields = item_fields(spec, source);
+    let item = if let Some(item) = context.items.recall(&fields) {
+        item
+    } else {
+        let (files, note) = write(spec, source, &scratch.join(place.to_string()))?;
+        context.items.keep(&fields, &files, note)?
+    };
+    let label = label(source, &item.note, context)?;
+    Ok(Outcome { item, label })
+}
+
+/// What can change a byte of the item's files, and nothing else: neither its name nor its label.
+fn item_fields(spec: &Spec, source: &Source<'_>) -> Fields {
+    let mut fields = spec.pixel_fields();
+    fields.insert("image".to_owned(), source.image.digest.as_str().into());
+    if let Some(mask) = source.mask {
+        fields.insert("mask".to_owned(), mask.digest.as_str().into());
+        if let Some(crops) = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN) {
+            fields.insert("crops".to_owned(), Value::Table(crops.fields()));
+        }
+    }
+    fields
+}
+
+/// Makes the files of an item; returns their paths and the note.
+fn write(spec: &Spec, source: &Source<'_>, stem: &Path) -> Result<(Vec<PathBuf>, &'static str), StageError> {
+    let image = decode(source.image)?.into_rgb8();
+    let mask = read_mask(spec, source, &image)?;
+    let is_defect = mask.iter().any(|&value| value != 0);
+    let (pixels, marks, crops) = resized(spec, source, image, mask);
+    let path = |name: String| stem.with_file_name(format!("{}-{name}.png", name_of(stem)));
+    let mut files = vec![path("pixels".to_owned()), path("mask".to_owned())];
+    write_rgb(&files[0], &pixels)?;
+    write_mask(&files[1], &marks)?;
+    for (number, (crop, marks)) in crops.iter().enumerate() {
+        let (pixels, mask) = (path(format!("{number}-pixels")), path(format!("{number}-mask")));
+        write_rgb(&pixels, crop)?;
+        write_mask(&mask, marks)?;
+        files.extend([pixels, mask]);
+    }
+    let note = match (is_defect, marks.iter().any(|&value| value != 0)) {
+        (false, _) => NORMAL,
+        (true, true) => DEFECT,
+        (true, false) => VANISHED,
+    };
+    Ok((files, note))
+}
+
+fn name_of(stem: &Path) -> std::borrow::Cow<'_, str> {
+    stem.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// Resizes both, and cuts the crops: at the first step's size where there are two, as the reference
+/// stores its images at that size and cuts them there.
+fn resized(
+    spec: &Spec,
+    source: &Source<'_>,
+    image: RgbImage,
+    mask: GrayImage,
+) -> (RgbImage, GrayImage, Vec<(RgbImage, GrayImage)>) {
+    let mut current = (image, mask);
+    let mut steps = spec.via.into_iter().chain(spec.size);
+    let step = |(image, mask): &(RgbImage, GrayImage), to| {
+        (resize_once(image, spec.resize.name(), to), resize_mask_once(mask, spec, to))
+    };
+    if let Some(first) = steps.next() {
+        current = step(&current, first);
+    }
+    let cut = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN);
+    let crops = cut.map_or_else(Vec::new, |how| crop::cut(&current.0, &current.1, how));
+    for to in steps {
+        current = step(&current, to);
+    }
+    (current.0, current.1, crops)
+}
+
+/// Reads the mask, or makes an empty one where the layout says that the image is normal.
+fn read_mask(spec: &Spec, source: &Source<'_>, image: &RgbImage) -> Result<GrayImage, StageError> {
+    let Some(file) = source.mask else { return Ok(GrayImage::new(image.width(), image.height())) };
+    let mask = decode(file)?;
+    if (mask.width(), mask.height()) != image.dimensions() {
+        let message = format!(
+            "the mask `{}` has {}×{} px, its image `{}` has {}×{} px (height × width)",
+            file.path.display(),
+            mask.height(),
+            mask.width(),
+            source.image.path.display(),
+            image.height(),
+            image.width()
+        );
+        return Err(StageError::data(message, "a mask has the size of its image"));
+    }
+    Ok(binarise(&mask, spec.mask_threshold))
+}
+
+/// Decides the label, and refuses a mask that contradicts the folder or table.
+fn label(source: &Source<'_>, note: &str, context: &Context<'_>) -> Result<Label, StageError> {
+    let path = source.image.path.display();
+    let name = |mask: &crate::artifacts::File| mask.path.display().to_string();
+    match (source.label, note) {
+        (None | Some(Label::Normal), NORMAL) => Ok(Label::Normal),
+        (None | Some(Label::Defect), DEFECT) => Ok(Label::Defect),
+        (None, _) => {
+            context
+                .progress
+                .log(&format!("`{path}`: its defect vanished as its mask was resized; it counts as normal"));
+            Ok(Label::Normal)
+        }
+        (Some(Label::Defect), VANISHED) => {
+            context.progress.log(&format!("`{path}`: its defect vanished as its mask was resized"));
+            Ok(Label::Defect)
+        }
+        (Some(Label::Defect), _) => Err(StageError::data(
+            format!(
+                "`{path}` is labelled as a defect, but no pixel of its mask `{}` is",
+                source.mask.map_or_else(String::new, name)
+            ),
+            "mend the mask or the label; `mask_threshold` says which levels are a defect",
+        )),
+        (Some(Label::Normal), _) => Err(StageError::data(
+            format!(
+                "`{path}` is labelled as normal, but its mask `{}` marks a defect",
+                source.mask.map_or_else(String::new, name)
+            ),
+            "mend the mask or the label; `mask_threshold` says which levels are a defect",
+        )),
+    }
+}

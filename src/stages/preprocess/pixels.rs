@@ -1,0 +1,191 @@
+//! Decoding and resizing of images and masks.
+
+use std::path::Path;
+
+use image::{DynamicImage, GrayImage, RgbImage};
+
+use super::spec::{MaskResize, Spec};
+use crate::artifacts::File;
+use crate::artifacts::image_set::Preprocessing;
+use crate::kernels::resize::{area_maximum, mask_reference, resize};
+use crate::stages::StageError;
+
+/// What `fit` pads with: the mean of ImageNet in 8 bits, which is 0 once the pixels are normalised.
+const PADDING: [u8; 3] = [124, 116, 104];
+
+/// Decodes a file of the user's, whatever its name ends in.
+pub(super) fn decode(file: &File) -> Result<DynamicImage, StageError> {
+    let bytes = std::fs::read(&file.path).map_err(|source| StageError::io("read", &file.path, source))?;
+    let decoded = image::load_from_memory(&bytes)
+        .map_err(|source| StageError::Image { path: file.path.clone(), source })?;
+    if decoded.width() == 0 || decoded.height() == 0 {
+        return Err(no_pixels(&file.path));
+    }
+    Ok(decoded)
+}
+
+fn no_pixels(path: &Path) -> StageError {
+    StageError::Data { message: format!("the image `{}` has no pixels", path.display()), help: None }
+}
+
+/// Marks what is a defect with 255: pixels whose strongest channel is greater than `threshold` (of 255).
+///
+/// Channels are not weighed and 16-bit levels are not rounded down to 0, so that class numbers and
+/// coloured masks count too. Transparency is passed over.
+pub(super) fn binarise(mask: &DynamicImage, threshold: u8) -> GrayImage {
+    let (width, height) = (mask.width(), mask.height());
+    let limit = u16::from(threshold) * 257;
+    let levels: Vec<u8> = if let DynamicImage::ImageLuma8(grey) = mask {
+        grey.iter().map(|&level| marked(level > threshold)).collect()
+    } else {
+        let strongest = |pixel: &image::Rgb<u16>| pixel.0.into_iter().max().unwrap_or(0);
+        mask.to_rgb16().pixels().map(|pixel| marked(strongest(pixel) > limit)).collect()
+    };
+    GrayImage::from_raw(width, height, levels).expect("one level a pixel")
+}
+
+fn marked(is_defect: bool) -> u8 {
+    if is_defect { 255 } else { 0 }
+}
+
+/// Where an image comes to lie in its target: its own new size, and the place of its corner.
+struct Placement {
+    height: usize,
+    width: usize,
+    /// Rows and columns of padding (positive) or of what is cut off (negative).
+    top: isize,
+    left: isize,
+}
+
+impl Placement {
+    fn new(kind: &str, (h, w): (usize, usize), (to_h, to_w): (usize, usize)) -> Self {
+        // The smaller factor to fit, the larger to cover; compared as whole numbers.
+        let is_by_height = match kind {
+            "fit" => to_h * w <= to_w * h,
+            "crop" => to_h * w >= to_w * h,
+            _ => return Self { height: to_h, width: to_w, top: 0, left: 0 },
+        };
+        let scaled = |side: usize, to: usize, from: usize| ((2 * side * to + from) / (2 * from)).max(1);
+        let (height, width) =
+            if is_by_height { (to_h, scaled(w, to_h, h)) } else { (scaled(h, to_w, w), to_w) };
+        let middle = |to: usize, side: usize| (to as isize - side as isize).div_euclid(2);
+        Self { height, width, top: middle(to_h, height), left: middle(to_w, width) }
+    }
+
+    /// Lays `[height, width, C]` into the target.
+    fn lay<const C: usize>(&self, values: &[u8], (to_h, to_w): (usize, usize), padding: [u8; C]) -> Vec<u8> {
+        if (self.height, self.width) == (to_h, to_w) {
+            return values.to_vec();
+        }
+        let mut laid = padding.repeat(to_h * to_w);
+        for row in 0..self.height {
+            let Some(to_row) = shifted(row, self.top, to_h) else { continue };
+            for column in 0..self.width {
+                let Some(to_column) = shifted(column, self.left, to_w) else { continue };
+                let (from, to) = ((row * self.width + column) * C, (to_row * to_w + to_column) * C);
+                laid[to..to + C].copy_from_slice(&values[from..from + C]);
+            }
+        }
+        laid
+    }
+}
+
+/// Where a row or column comes to lie, if inside.
+fn shifted(place: usize, shift: isize, side: usize) -> Option<usize> {
+    place.checked_add_signed(shift).filter(|&moved| moved < side)
+}
+
+/// The sizes through which an image goes, from the first to the last.
+fn steps(how: &Preprocessing) -> Vec<(usize, usize)> {
+    let target = how.height_px.zip(how.width_px);
+    how.via_px.into_iter().chain(target).collect()
+}
+
+/// Brings an image to the size of a set, as `preprocess` did with the set's own: for new images too.
+///
+/// Bilinear with antialiasing; `fit` pads with ImageNet's mean, `crop` cuts the centre.
+pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
+    steps(how).into_iter().fold(image.clone(), |image, to| resize_once(&image, &how.resize, to))
+}
+
+pub(super) fn resize_once(image: &RgbImage, kind: &str, to: (usize, usize)) -> RgbImage {
+    let (h, w) = (image.height() as usize, image.width() as usize);
+    let placement = Placement::new(kind, (h, w), to);
+    let scaled = resize(image.as_raw(), h, w, 3, placement.height, placement.width);
+    let laid = placement.lay(&scaled, to, PADDING);
+    RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels a pixel")
+}
+
+pub(super) fn resize_mask_once(mask: &GrayImage, spec: &Spec, to: (usize, usize)) -> GrayImage {
+    let (h, w) = (mask.height() as usize, mask.width() as usize);
+    let placement = Placement::new(spec.resize.name(), (h, w), to);
+    let scale = match spec.mask_resize {
+        MaskResize::Area => area_maximum,
+        MaskResize::Reference => mask_reference,
+    };
+    let scaled = scale(mask.as_raw(), h, w, placement.height, placement.width);
+    let levels = scaled.into_iter().map(|value| marked(value != 0)).collect::<Vec<u8>>();
+    let laid = placement.lay(&levels, to, [0]);
+    GrayImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("one level a pixel")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Luma, Rgb};
+
+    fn how(resize: &str, height: usize, width: usize) -> Preprocessing {
+        Preprocessing {
+            height_px: Some(height),
+            width_px: Some(width),
+            resize: resize.to_owned(),
+            via_px: None,
+        }
+    }
+
+    #[test]
+    fn fit_pads_and_crop_cuts_evenly() {
+        let image = RgbImage::from_pixel(20, 10, Rgb([200, 10, 10]));
+        let fit = resize_pixels(&image, &how("fit", 10, 10));
+        let is_padding = |row: u32| fit.get_pixel(5, row).0 == PADDING;
+        assert_eq!((0..10).filter(|&row| is_padding(row)).collect::<Vec<_>>(), [0, 1, 7, 8, 9]);
+        let crop = resize_pixels(&image, &how("crop", 10, 10));
+        assert!(crop.pixels().all(|pixel| pixel.0 == [200, 10, 10]));
+        let mut halves = image.clone();
+        (0..10).for_each(|row| (0..5).for_each(|column| halves.put_pixel(column, row, Rgb([0, 0, 0]))));
+        let cut = resize_pixels(&halves, &how("crop", 10, 10));
+        assert_eq!(cut.get_pixel(0, 0).0, [200, 10, 10], "columns 5 to 14 remain");
+    }
+
+    #[test]
+    fn every_size_comes_out_as_asked() {
+        for kind in ["stretch", "fit", "crop"] {
+            for side in 1..=20 {
+                let image = RgbImage::from_pixel(7, 11, Rgb([90, 90, 90]));
+                let found = resize_pixels(&image, &how(kind, side, 21 - side));
+                assert_eq!((found.height() as usize, found.width() as usize), (side, 21 - side), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_steps_go_through_the_first() {
+        let image = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * 6) as u8, (y * 6) as u8, 0]));
+        let both = Preprocessing { via_px: Some((20, 20)), ..how("stretch", 10, 10) };
+        let first = resize_pixels(&image, &how("stretch", 20, 20));
+        assert_eq!(resize_pixels(&image, &both), resize_pixels(&first, &how("stretch", 10, 10)));
+    }
+
+    #[test]
+    fn faint_and_coloured_marks_are_defects() {
+        let faint = DynamicImage::ImageLuma8(GrayImage::from_pixel(1, 1, Luma([1])));
+        assert_eq!(binarise(&faint, 0).as_raw(), &[255]);
+        assert_eq!(binarise(&faint, 1).as_raw(), &[0]);
+        let blue = DynamicImage::ImageRgb8(RgbImage::from_pixel(1, 1, Rgb([0, 0, 1])));
+        assert_eq!(binarise(&blue, 0).as_raw(), &[255]);
+        let deep = DynamicImage::ImageLuma16(image::ImageBuffer::from_pixel(1, 1, Luma([3_u16])));
+        assert_eq!(binarise(&deep, 0).as_raw(), &[255]);
+        let grey = DynamicImage::ImageRgb8(RgbImage::from_pixel(1, 1, Rgb([128, 128, 128])));
+        assert_eq!((binarise(&grey, 127).as_raw()[0], binarise(&grey, 128).as_raw()[0]), (255, 0));
+    }
+}

@@ -1,0 +1,254 @@
+//! The fields of a `preprocess` stage.
+
+use crate::artifacts::Artifact;
+use crate::artifacts::image_set::Preprocessing;
+use crate::stages::fields::{Fields, Reader, fields};
+
+/// Sides that an image may be given, in px.
+const SIDES: std::ops::RangeInclusive<i64> = 1..=8192;
+
+/// How the input folder is organised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Found out.
+    Auto,
+    /// `train/NNNNN.png` with `NNNNN_GT.png`, and `test/` alike.
+    Ksdd2,
+    /// `kosNN/PartM.jpg` with `PartM_label.bmp`.
+    Ksdd,
+    /// `train/good`, `test/<kind>`, `ground_truth/<kind>`.
+    Mvtec,
+    /// A table of paths.
+    Csv,
+}
+
+/// How an image comes to its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// Each side by its own factor.
+    Stretch,
+    /// Both sides by the smaller factor, the rest padded.
+    Fit,
+    /// Both sides by the larger factor, the centre cut out.
+    Crop,
+}
+
+/// How a mask comes to its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaskResize {
+    /// Defect where any covered pixel is.
+    Area,
+    /// Bilinear and cut to whole numbers, as the reference does: thin defects vanish.
+    Reference,
+}
+
+/// Crops of the training split's defect components.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crops {
+    /// Pixels around the component's box.
+    pub padding: usize,
+    /// Side that a crop is stretched to; 0 keeps its own size.
+    pub size: usize,
+    /// Least side of the box, before it is stretched.
+    pub min_side: usize,
+}
+
+impl Crops {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            padding: reader.integer("padding", 0..=1024, Some(1)) as usize,
+            size: reader.integer("size", 0..=4096, Some(128)) as usize,
+            min_side: reader.integer("min_side", 1..=4096, Some(1)) as usize,
+        }
+    }
+
+    pub(super) fn fields(&self) -> Fields {
+        let Self { padding, size, min_side } = self;
+        fields([("padding", (*padding).into()), ("size", (*size).into()), ("min_side", (*min_side).into())])
+    }
+
+    pub(super) fn preprocessing(&self) -> Preprocessing {
+        let side = (self.size > 0).then_some(self.size);
+        let resize = if self.size > 0 { "stretch" } else { "native" };
+        Preprocessing { height_px: side, width_px: side, resize: resize.to_owned(), via_px: None }
+    }
+}
+
+const LAYOUTS: [(&str, Layout); 5] = [
+    ("auto", Layout::Auto),
+    ("ksdd2", Layout::Ksdd2),
+    ("ksdd", Layout::Ksdd),
+    ("mvtec", Layout::Mvtec),
+    ("csv", Layout::Csv),
+];
+const RESIZES: [(&str, Resize); 3] =
+    [("stretch", Resize::Stretch), ("fit", Resize::Fit), ("crop", Resize::Crop)];
+const MASK_RESIZES: [(&str, MaskResize); 2] =
+    [("area", MaskResize::Area), ("reference", MaskResize::Reference)];
+
+impl Layout {
+    /// Its name in a manifest.
+    pub fn name(self) -> &'static str {
+        name_of(&LAYOUTS, self)
+    }
+}
+
+impl Resize {
+    /// Its name in a manifest.
+    pub fn name(self) -> &'static str {
+        name_of(&RESIZES, self)
+    }
+}
+
+fn name_of<T: PartialEq + Copy>(names: &[(&'static str, T)], wanted: T) -> &'static str {
+    names.iter().find(|&&(_, known)| known == wanted).map_or("", |&(name, _)| name)
+}
+
+/// What a `preprocess` stage does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// How the input is organised.
+    pub layout: Layout,
+    /// The table of a `csv` layout, within the input.
+    pub csv: String,
+    /// Of a `ksdd` layout, which third of the folders is tested on.
+    pub fold: usize,
+    /// Height and width of the result; none keeps each image's own.
+    pub size: Option<(usize, usize)>,
+    /// Height and width of a step before.
+    pub via: Option<(usize, usize)>,
+    /// How an image comes to its size.
+    pub resize: Resize,
+    /// How a mask does.
+    pub mask_resize: MaskResize,
+    /// A mask's pixel is a defect where its level is greater.
+    pub mask_threshold: u8,
+    /// Whether and how defects are cut out.
+    pub crops: Option<Crops>,
+}
+
+impl Spec {
+    /// Reads the fields of a `preprocess` stage.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        reader.port("input", Artifact::Files);
+        let layout = reader.choice("layout", &LAYOUTS, Some("auto"));
+        let csv = reader.text("csv").unwrap_or_else(|| "images.csv".to_owned());
+        let fold = reader.integer("fold", 0..=2, Some(0)) as usize;
+        check_layout_fields(reader, layout);
+        let size = read_size(reader);
+        let resize = reader.choice("resize", &RESIZES, Some("stretch"));
+        let via = read_via(reader, size, resize);
+        let has_crops = reader.has("crops");
+        let crops = reader.table("crops", Crops::read);
+        Self {
+            layout,
+            csv,
+            fold,
+            size,
+            via,
+            resize,
+            mask_resize: reader.choice("mask_resize", &MASK_RESIZES, Some("area")),
+            mask_threshold: reader.integer("mask_threshold", 0..=254, Some(0)) as u8,
+            crops: has_crops.then_some(crops),
+        }
+    }
+
+    /// The fields that enter the key. `csv` and `fold` count only where the layout may read them.
+    pub fn fields(&self) -> Fields {
+        let mut all = self.pixel_fields();
+        let Self { layout, csv, fold, size: _, via: _, resize: _, mask_resize: _, mask_threshold: _, crops } =
+            self;
+        all.insert("layout".to_owned(), layout.name().into());
+        if matches!(layout, Layout::Auto | Layout::Csv) {
+            all.insert("csv".to_owned(), csv.as_str().into());
+        }
+        if matches!(layout, Layout::Auto | Layout::Ksdd) {
+            all.insert("fold".to_owned(), (*fold).into());
+        }
+        if let Some(crops) = crops {
+            all.insert("crops".to_owned(), crops.fields().into());
+        }
+        all
+    }
+
+    /// The fields that decide an image's pixels and mask; crops are added where the image has any.
+    pub(super) fn pixel_fields(&self) -> Fields {
+        let Self { layout: _, csv: _, fold: _, size, via, resize, mask_resize, mask_threshold, crops: _ } =
+            self;
+        let mut all = fields([
+            ("mask_resize", name_of(&MASK_RESIZES, *mask_resize).into()),
+            ("mask_threshold", i64::from(*mask_threshold).into()),
+        ]);
+        for (name, sides) in [("size", size), ("via", via)] {
+            if let Some((height, width)) = sides {
+                let sides = fields([("height", (*height).into()), ("width", (*width).into())]);
+                all.insert(name.to_owned(), sides.into());
+            }
+        }
+        if size.is_some() {
+            all.insert("resize".to_owned(), resize.name().into());
+        }
+        all
+    }
+
+    /// The outputs: `images` and, where asked for, `crops`.
+    pub fn outputs(&self) -> Vec<(String, Artifact)> {
+        let names = std::iter::once(super::IMAGES).chain(self.crops.as_ref().map(|_| super::CROPS));
+        names.map(|name| (name.to_owned(), Artifact::ImageSet)).collect()
+    }
+
+    /// How the pixels are made, as the set itself records it.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing {
+            height_px: self.size.map(|size| size.0),
+            width_px: self.size.map(|size| size.1),
+            resize: if self.size.is_some() { self.resize.name() } else { "native" }.to_owned(),
+            via_px: self.via,
+        }
+    }
+}
+
+/// Fields of another layout than the one named have no meaning.
+fn check_layout_fields(reader: &mut Reader<'_>, layout: Layout) {
+    for (name, owner) in [("csv", Layout::Csv), ("fold", Layout::Ksdd)] {
+        if reader.has(name) && ![Layout::Auto, owner].contains(&layout) {
+            let message = format!("`{name}` has no meaning with `layout = \"{}\"`", layout.name());
+            let help = format!("remove it, or write `layout = \"{}\"`", owner.name());
+            reader.problem(name, "unused_field", message, Some(help));
+        }
+    }
+}
+
+fn read_size(reader: &mut Reader<'_>) -> Option<(usize, usize)> {
+    let height = reader.optional_integer("height", SIDES);
+    let width = reader.optional_integer("width", SIDES);
+    match (height, width) {
+        (Some(height), Some(width)) => return Some((height as usize, width as usize)),
+        (Some(_), None) => {
+            reader.missing("width", "pixels; neither `height` nor `width` keeps each image's size");
+        }
+        (None, Some(_)) => {
+            reader.missing("height", "pixels; neither `height` nor `width` keeps each image's size");
+        }
+        (None, None) if reader.has("resize") => {
+            let message = "`resize` has no meaning without `height` and `width`".to_owned();
+            reader.problem("resize", "unused_field", message, Some("add both, or remove it".to_owned()));
+        }
+        (None, None) => {}
+    }
+    None
+}
+
+fn read_via(reader: &mut Reader<'_>, size: Option<(usize, usize)>, resize: Resize) -> Option<(usize, usize)> {
+    if !reader.has("via") {
+        return None;
+    }
+    let via = reader.table("via", |inner| {
+        (inner.integer("height", SIDES, None) as usize, inner.integer("width", SIDES, None) as usize)
+    });
+    if size.is_none() || resize != Resize::Stretch {
+        let message = "`via` goes with `height`, `width` and `resize = \"stretch\"` only".to_owned();
+        reader.problem("via", "unused_field", message, Some("remove it".to_owned()));
+    }
+    Some(via)
+}

@@ -153,6 +153,7 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
         let values = variant.values.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         variants.push(PlanVariant { id: variant.id.to_string(), values, targets });
     }
+    shorten_names(&mut builder.tasks);
     let names = |is_repeat| {
         experiment.axes.iter().filter(move |axis| axis.is_repeat == is_repeat).map(|axis| axis.name.to_string())
     };
@@ -165,6 +166,22 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
         variants,
         unshared,
     })
+}
+
+/// Leaves the set out of an extract task's name where its stage has no other.
+fn shorten_names(tasks: &mut [Task]) {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for task in tasks.iter().filter(|task| task.spec.kind() == Kind::Extract) {
+        let of_stage = names.entry(task.stage.clone()).or_default();
+        if !of_stage.contains(&task.name) {
+            of_stage.push(task.name.clone());
+        }
+    }
+    for task in tasks.iter_mut().filter(|task| task.spec.kind() == Kind::Extract) {
+        if names[&task.stage].len() == 1 {
+            task.name.clone_from(&task.stage);
+        }
+    }
 }
 
 /// What makes two tasks of a stage one.
@@ -242,11 +259,7 @@ impl<'a> Builder<'a> {
             let mut input = self.plain(variant, port, &resolved.spec)?;
             "images".clone_into(&mut input.role);
             let inputs = std::iter::once(input).chain(shared.iter().cloned()).collect();
-            let name = if sets.len() > 1 {
-                format!("{stage}[{}]", self.written(port))
-            } else {
-                stage.to_owned()
-            };
+            let name = format!("{stage}[{}]", self.written(port));
             tasks.push(self.intern(variant, stage, name, &resolved.spec, inputs));
         }
         Ok(tasks)

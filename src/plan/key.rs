@@ -192,8 +192,8 @@ mod tests {
         assert_eq!(item_key("extract", 1, &fields).unwrap().to_string(), PINNED_ITEM);
     }
 
-    const PINNED: &str = "";
-    const PINNED_ITEM: &str = "";
+    const PINNED: &str = "bf2202ed5f8c9a7179550c1814116ae09bcebbee0e112797e7c0fffda19fd9d4";
+    const PINNED_ITEM: &str = "91479435d4c47f09586d4b27ada881f412c6d821ceb46b4aa3b2b229b5f331c4";
 
     #[test]
     fn every_part_matters() {

@@ -277,7 +277,7 @@ ratio = [1, 0]
 
 #[test]
 fn include_without_exclude_would_do_nothing() {
-    insta::assert_snapshot!(said(&with(r#"height = "${size}"
+    insta::assert_snapshot!(said(&with(r#"mask_threshold = "${size}"
 [grid.axes]
 size = [1, 2]
 [[grid.include]]

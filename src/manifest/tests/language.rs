@@ -13,7 +13,7 @@ fn the_documented_manifest_expands_as_documented() {
     assert_eq!(experiment.name, "dual_aug");
     assert_eq!(experiment.variants.len(), 2 * 3 * 3);
     assert_eq!(ids(&experiment)[0], "backbone=resnet50,bank=single,augment=none,seed=0");
-    assert_eq!(ids(&experiment)[17], "backbone=wide_resnet50_2,bank=dual,augment=ddpm,seed=2");
+    assert_eq!(ids(&experiment)[17], "backbone=wide_resnet50_2,bank=dual,augment=cutpaste,seed=2");
     assert_eq!(experiment.variants[2].seed, 2);
     assert!(experiment.axes[3].is_repeat && !experiment.axes[2].is_repeat);
     assert_eq!(experiment.targets_of(0), [experiment.find("result").unwrap()]);
@@ -90,11 +90,11 @@ fn a_manifest_without_a_grid_has_one_variant_with_its_seed() {
 fn include_of_the_grid_brings_back_what_exclude_took_out() {
     let text = DUAL.replace(
         "[stages.dataset]",
-        "[[grid.include]]\naugment = \"ddpm\"\nbackbone = \"resnet50\"\n[stages.dataset]",
+        "[[grid.include]]\naugment = \"cutpaste\"\nbackbone = \"resnet50\"\n[stages.dataset]",
     );
     let experiment = load_text(&text).unwrap();
     assert_eq!(experiment.variants.len(), 18 + 3);
-    assert_eq!(ids(&experiment)[3], "backbone=resnet50,bank=single,augment=ddpm,seed=0");
+    assert_eq!(ids(&experiment)[3], "backbone=resnet50,bank=single,augment=cutpaste,seed=0");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn only_filters_and_takes_a_variants_name() {
     };
     assert_eq!(count("bank=dual,augment=none"), 6);
     assert_eq!(count("seed=0,seed=2"), 12);
-    assert_eq!(count("backbone=wide_resnet50_2,bank=dual,augment=ddpm,seed=2"), 1);
+    assert_eq!(count("backbone=wide_resnet50_2,bank=dual,augment=cutpaste,seed=2"), 1);
 }
 
 #[test]

@@ -22,12 +22,12 @@ seed = 42
 [grid.axes]
 backbone = ["resnet50", "wide_resnet50_2"]
 bank = ["single", "dual"]
-augment = ["none", "ddpm"]
+augment = ["none", "cutpaste"]
 [grid.repeats]
 seed = [0, 1, 2]
 [[grid.exclude]]
 bank = "single"
-augment = "ddpm"
+augment = "cutpaste"
 
 [stages.dataset]
 kind = "download"
@@ -42,9 +42,9 @@ width = 112
 [stages.augmented]
 kind = "augment"
 images = "images"
-method = "ddpm"
+method = "cutpaste"
 count = 100
-when = { augment = "ddpm" }
+when = { augment = "cutpaste" }
 
 [stages.features]
 kind = "extract"

@@ -140,15 +140,15 @@ fn mistakes_of_only_and_target_are_shown_on_the_command_line() {
        ╰────
       help: did you mean `augment`?
     "#);
-    let options = LoadOptions { only: Some("bank=single,augment=ddpm".to_owned()), ..LoadOptions::default() };
+    let options = LoadOptions { only: Some("bank=single,augment=cutpaste".to_owned()), ..LoadOptions::default() };
     insta::assert_snapshot!(said_of(options), @r#"
     patchflow::only::empty
 
       × `--only` leaves no variant
        ╭─[command line:1:8]
-     1 │ --only bank=single,augment=ddpm
-       ·        ────────────┬───────────
-       ·                    ╰── excluded by the grid
+     1 │ --only bank=single,augment=cutpaste
+       ·        ──────────────┬─────────────
+       ·                      ╰── excluded by the grid
        ╰────
       help: ask for fewer axes, or look at `grid.exclude`
     "#);

@@ -97,9 +97,9 @@ fn a_stage_that_when_keeps_out_cannot_be_needed() {
       │ `backbone=resnet50,bank=single,augment=none,seed=0` and 11 more
         ╭─[test.toml:32:8]
      31 │ count = 100
-     32 │ when = { augment = "ddpm" }
-        ·        ──────────┬─────────
-        ·                  ╰── `augmented` is only in these variants
+     32 │ when = { augment = "cutpaste" }
+        ·        ────────────┬───────────
+        ·                    ╰── `augmented` is only in these variants
      33 │ 
      34 │ [stages.features]
      35 │ kind = "extract"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, RgbImage};
 
 use super::layout::Source;
-use super::pixels::{binarise, decode, resize_mask_once, resize_once};
+use super::pixels::{binarise, decode, resize_mask_once, resize_once, steps};
 use super::spec::Spec;
 use super::{crop, layout};
 use crate::artifacts::image_set::{Label, write_mask, write_rgb};
@@ -93,9 +93,9 @@ fn resized(
     mask: GrayImage,
 ) -> (RgbImage, GrayImage, Vec<(RgbImage, GrayImage)>) {
     let mut current = (image, mask);
-    let mut steps = spec.via.into_iter().chain(spec.size);
-    let step = |(image, mask): &(RgbImage, GrayImage), to| {
-        (resize_once(image, spec.resize.name(), to), resize_mask_once(mask, spec, to))
+    let mut steps = steps(spec.resize.name(), spec.via, spec.size).into_iter();
+    let step = |(image, mask): &(RgbImage, GrayImage), (kind, to)| {
+        (resize_once(image, kind, to), resize_mask_once(mask, spec, kind, to))
     };
     if let Some(first) = steps.next() {
         current = step(&current, first);

@@ -63,6 +63,10 @@ impl Placement {
         let is_by_height = match kind {
             "fit" => to_h * w <= to_w * h,
             "crop" => to_h * w >= to_w * h,
+            CUT => {
+                let middle = |to: usize, side: usize| (to as isize - side as isize).div_euclid(2);
+                return Self { height: h, width: w, top: middle(to_h, h), left: middle(to_w, w) };
+            }
             _ => return Self { height: to_h, width: to_w, top: 0, left: 0 },
         };
         let scaled = |side: usize, to: usize, from: usize| ((2 * side * to + from) / (2 * from)).max(1);
@@ -95,17 +99,26 @@ fn shifted(place: usize, shift: isize, side: usize) -> Option<usize> {
     place.checked_add_signed(shift).filter(|&moved| moved < side)
 }
 
-/// The sizes through which an image goes, from the first to the last.
-fn steps(how: &Preprocessing) -> Vec<(usize, usize)> {
-    let target = how.height_px.zip(how.width_px);
-    how.via_px.into_iter().chain(target).collect()
+/// Cuts the centre out without scaling: what `crop` does after a size on the way.
+const CUT: &str = "cut";
+
+/// The steps through which an image goes: how, and to which size. With `crop`, a size on the way is the one
+/// that the image is brought to, and the last step only cuts (PatchCore on MVTec AD: 256, then 224).
+pub(super) fn steps(
+    resize: &str,
+    via: Option<(usize, usize)>,
+    size: Option<(usize, usize)>,
+) -> Vec<(&str, (usize, usize))> {
+    let last = if resize == "crop" && via.is_some() { CUT } else { resize };
+    via.map(|via| (resize, via)).into_iter().chain(size.map(|size| (last, size))).collect()
 }
 
 /// Brings an image to the size of a set, as `preprocess` did with the set's own: for new images too.
 ///
 /// Bilinear with antialiasing; `fit` pads with ImageNet's mean, `crop` cuts the centre.
 pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
-    steps(how).into_iter().fold(image.clone(), |image, to| resize_once(&image, &how.resize, to))
+    let steps = steps(&how.resize, how.via_px, how.height_px.zip(how.width_px));
+    steps.into_iter().fold(image.clone(), |image, (kind, to)| resize_once(&image, kind, to))
 }
 
 pub(super) fn resize_once(image: &RgbImage, kind: &str, to: (usize, usize)) -> RgbImage {
@@ -116,9 +129,9 @@ pub(super) fn resize_once(image: &RgbImage, kind: &str, to: (usize, usize)) -> R
     RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels a pixel")
 }
 
-pub(super) fn resize_mask_once(mask: &GrayImage, spec: &Spec, to: (usize, usize)) -> GrayImage {
+pub(super) fn resize_mask_once(mask: &GrayImage, spec: &Spec, kind: &str, to: (usize, usize)) -> GrayImage {
     let (h, w) = (mask.height() as usize, mask.width() as usize);
-    let placement = Placement::new(spec.resize.name(), (h, w), to);
+    let placement = Placement::new(kind, (h, w), to);
     let scale = match spec.mask_resize {
         MaskResize::Area => area_maximum,
         MaskResize::Reference => mask_reference,
@@ -174,6 +187,13 @@ mod tests {
         let both = Preprocessing { via_px: Some((20, 20)), ..how("stretch", 10, 10) };
         let first = resize_pixels(&image, &how("stretch", 20, 20));
         assert_eq!(resize_pixels(&image, &both), resize_pixels(&first, &how("stretch", 10, 10)));
+    }
+
+    #[test]
+    fn a_crop_through_a_larger_size_cuts_without_scaling() {
+        let image = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * 16) as u8, (y * 16) as u8, 0]));
+        let cut = resize_pixels(&image, &Preprocessing { via_px: Some((16, 16)), ..how("crop", 14, 14) });
+        assert_eq!((cut.get_pixel(0, 0), cut.get_pixel(13, 13)), (image.get_pixel(1, 1), image.get_pixel(14, 14)));
     }
 
     #[test]

@@ -246,9 +246,13 @@ fn read_via(reader: &mut Reader<'_>, size: Option<(usize, usize)>, resize: Resiz
     let via = reader.table("via", |inner| {
         (inner.integer("height", SIDES, None) as usize, inner.integer("width", SIDES, None) as usize)
     });
-    if size.is_none() || resize != Resize::Stretch {
-        let message = "`via` goes with `height`, `width` and `resize = \"stretch\"` only".to_owned();
+    if size.is_none() || resize == Resize::Fit {
+        let message = "`via` goes with `height`, `width` and `resize = \"stretch\"` or `\"crop\"`".to_owned();
         reader.problem("via", "unused_field", message, Some("remove it".to_owned()));
+    }
+    if resize == Resize::Crop && size.is_some_and(|size| via.0 < size.0 || via.1 < size.1) {
+        let message = "`via` is smaller than what `crop` cuts out of it".to_owned();
+        reader.problem("via", "out_of_range", message, Some("make it at least `height` × `width`".to_owned()));
     }
     Some(via)
 }

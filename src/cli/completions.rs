@@ -3,8 +3,7 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::session::CliError;
-use super::{Arguments, Exit, terminal};
+use super::{Arguments, terminal};
 
 /// Arguments of `completions`.
 #[derive(Args)]
@@ -14,9 +13,8 @@ pub(super) struct CompletionArguments {
 }
 
 /// Prints a completion script.
-pub(super) fn run(arguments: &CompletionArguments) -> Result<Exit, CliError> {
+pub(super) fn run(arguments: &CompletionArguments) {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "patchflow", &mut script);
     terminal::print(&String::from_utf8_lossy(&script));
-    Ok(Exit::Done)
 }

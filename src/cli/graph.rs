@@ -42,13 +42,15 @@ pub(super) fn run(arguments: &GraphArguments, environment: &Environment) -> Resu
 fn label(plan: &Plan, id: TaskId) -> String {
     let task = &plan.tasks[id.0];
     let shared = task.variants.len();
-    let count = if shared == 1 { plan.variants[task.variants[0]].id.clone() } else { format!("{shared} variants") };
+    let count =
+        if shared == 1 { plan.variants[task.variants[0]].id.clone() } else { format!("{shared} variants") };
     format!("{}\\n{}", task.name, count)
 }
 
 fn dot(plan: &Plan) -> String {
     let graph = plan.graph();
-    let node = |_, (_, id): (_, &TaskId)| format!("label=\"{}\" shape=box", label(plan, *id).replace('"', "'"));
+    let node =
+        |_, (_, id): (_, &TaskId)| format!("label=\"{}\" shape=box", label(plan, *id).replace('"', "'"));
     let edge = |_, _| String::new();
     let drawn = Dot::with_attr_getters(&graph, &[Config::EdgeNoLabel, Config::NodeNoLabel], &edge, &node);
     format!("{drawn:?}")

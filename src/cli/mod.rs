@@ -25,7 +25,7 @@ use session::CliError;
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Show more of what happens (-v: steps, -vv: details); RUST_LOG overrides it.
+    /// Show more of what happens (-v: steps, -vv: details); `RUST_LOG` overrides it.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
@@ -82,7 +82,10 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
-        Command::Completions(completions) => completions::run(&completions),
+        Command::Completions(completions) => {
+            completions::run(&completions);
+            Ok(Exit::Done)
+        }
     };
     result.unwrap_or_else(|error: CliError| {
         terminal::show_error(&error);

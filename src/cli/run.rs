@@ -55,8 +55,12 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let bars = (!arguments.json).then(Bars::new);
     let listener = |event: Event| {
         file.write(&event);
-        stdout.iter().for_each(|log| log.write(&event));
-        bars.iter().for_each(|bars| bars.show(&event));
+        if let Some(log) = &stdout {
+            log.write(&event);
+        }
+        if let Some(bars) = &bars {
+            bars.show(&event);
+        }
     };
     let options = options(arguments, environment, &project, &folder, &listener);
     let run = engine::run(&plan, &project.store, &options).map_err(CliError::Engine)?;
@@ -156,21 +160,20 @@ fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
 
 /// What a person reads at the end of a run.
 fn summary(plan: &Plan, run: &Run, table: &Table, folder: &Folder) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if !table.rows.is_empty() {
-        if let Some(question) = &plan.question {
-            text += &format!("{question}\n");
-        }
-        text += &format!("{}\n", table.to_text());
+        lines.extend(plan.question.clone());
+        lines.push(table.to_text());
         if table.repeats() > 1 {
-            text += &format!("mean ± standard deviation over {} repeats\n", table.repeats());
+            lines.push(format!("mean ± standard deviation over {} repeats", table.repeats()));
         }
         if table.missing() > 0 {
-            text += &format!("{} of the variants gave no metrics\n", table.missing());
+            lines.push(format!("{} evaluations gave no metrics", table.missing()));
         }
     }
-    let mut counts = vec![format!("{} executed", run.count(Outcome::Executed))];
-    counts.push(format!("{} cached", run.count(Outcome::Hit)));
+    let always = [(Outcome::Executed, "executed"), (Outcome::Hit, "cached")];
+    let mut counts: Vec<String> =
+        always.iter().map(|&(outcome, word)| format!("{} {word}", run.count(outcome))).collect();
     for (outcome, word) in
         [(Outcome::Merged, "merged"), (Outcome::Failed, "failed"), (Outcome::Blocked, "blocked")]
     {
@@ -181,12 +184,13 @@ fn summary(plan: &Plan, run: &Run, table: &Table, folder: &Folder) -> String {
     if run.remade > 0 {
         counts.push(format!("{} made again", run.remade));
     }
-    text += &format!(
-        "{} tasks for {} variants: {} in {:.2} s\n",
+    lines.push(format!(
+        "{} tasks for {} variants: {} in {:.2} s",
         plan.tasks.len(),
         plan.variants.len(),
         counts.join(", "),
         run.duration.as_secs_f64()
-    );
-    text + &format!("files: {}\n", folder.relative().display())
+    ));
+    lines.push(format!("files: {}", folder.relative().display()));
+    lines.join("\n") + "\n"
 }

@@ -41,8 +41,10 @@ impl CliError {
     /// The code with which the program ends.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Manifest(_) | Self::Plan(_) | Self::UnknownStage { .. } => Exit::Usage,
-            Self::Engine(EngineError::Plan(_)) => Exit::Usage,
+            Self::Manifest(_)
+            | Self::Plan(_)
+            | Self::UnknownStage { .. }
+            | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
     }
@@ -81,9 +83,12 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
 
 /// The stat cache in the user's cache folder; in memory where there is none.
 fn stat_index(environment: &Environment) -> StatIndex {
-    let folder = |name: &str| environment.variables.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let folder =
+        |name: &str| environment.variables.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
-    cache.map_or_else(StatIndex::in_memory, |cache| StatIndex::new(cache.join("patchflow").join("stat.sqlite")))
+    cache.map_or_else(StatIndex::in_memory, |cache| {
+        StatIndex::new(cache.join("patchflow").join("stat.sqlite"))
+    })
 }
 
 /// Loads a manifest and plans it.

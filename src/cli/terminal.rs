@@ -1,5 +1,5 @@
 //! The one place that writes to the terminal: data to stdout, messages and logs to stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this file is the terminal")]
+#![expect(clippy::print_stderr, reason = "this file is the terminal")]
 
 use std::io::{IsTerminal, Write};
 

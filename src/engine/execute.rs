@@ -87,17 +87,11 @@ impl Failure {
 /// How an execution ended.
 pub(super) enum Executed {
     /// Outputs are published.
-    Done {
-        outputs: Outputs,
-        seconds: f64,
-    },
+    Done { outputs: Outputs, seconds: f64 },
     /// Inputs must be made again first: their producers, each with a file that is gone.
     InputsLost(Vec<(TaskId, String)>),
     /// It failed.
-    Failed {
-        failure: Failure,
-        seconds: f64,
-    },
+    Failed { failure: Failure, seconds: f64 },
 }
 
 /// One execution.
@@ -163,7 +157,12 @@ impl Execution<'_> {
         Ok(lost)
     }
 
-    fn run_stage(&self, scratch: &Scratch, items: &TaskItems<'_>, reporter: &Reporter<'_>) -> Result<(), StageError> {
+    fn run_stage(
+        &self,
+        scratch: &Scratch,
+        items: &TaskItems<'_>,
+        reporter: &Reporter<'_>,
+    ) -> Result<(), StageError> {
         let work = self
             .store
             .work_folder(&self.resolution.key)
@@ -266,13 +265,13 @@ impl Execution<'_> {
         }
         match self.store.publish_record(key, &record.to_bytes())? {
             Published::Ours => Ok(ours()),
-            Published::Theirs(bytes) => match self.adopt(&bytes)? {
-                Some(theirs) => Ok(theirs),
-                None => {
-                    self.store.replace_record(key, &record.to_bytes())?;
-                    Ok(ours())
+            Published::Theirs(bytes) => {
+                if let Some(theirs) = self.adopt(&bytes)? {
+                    return Ok(theirs);
                 }
-            },
+                self.store.replace_record(key, &record.to_bytes())?;
+                Ok(ours())
+            }
         }
     }
 

@@ -81,7 +81,8 @@ impl Items for TaskItems<'_> {
     }
 
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
-        let failed = |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
+        let failed =
+            |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
         let key = item_key(self.kind, self.version, fields)
             .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))?;
         let published = self.store.publish_files(files).map_err(failed)?;
@@ -94,8 +95,7 @@ impl Items for TaskItems<'_> {
 
     fn place(&self, file: &ItemFile, name: &str) {
         let Ok(digest) = file.digest.parse() else { return };
-        let entry =
-            TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
+        let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
         let mut placed = self.placed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         placed.insert(name.to_owned(), entry);
     }

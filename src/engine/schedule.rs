@@ -95,7 +95,14 @@ struct End {
 }
 
 impl Work {
-    fn run(self, plan: &Plan, store: &Store, options: &Options<'_>, pool: &rayon::ThreadPool, ended: &Sender<End>) {
+    fn run(
+        self,
+        plan: &Plan,
+        store: &Store,
+        options: &Options<'_>,
+        pool: &rayon::ThreadPool,
+        ended: &Sender<End>,
+    ) {
         let Self { id, resolution, replaces, lease } = self;
         let task = &plan.tasks[id.0];
         let execution = Execution { store, options, pool, id, task, resolution: &resolution, replaces };
@@ -306,8 +313,10 @@ impl<'a> Scheduler<'a> {
         let End { id: TaskId(index), resolution, executed } = end;
         self.running -= 1;
         match executed {
-            Executed::Done { outputs, seconds } if self.remaking.contains_key(&index) && self.ends[index].is_some() => {
-                self.remade_well(index, outputs, seconds);
+            Executed::Done { outputs, seconds }
+                if self.remaking.contains_key(&index) && self.ends[index].is_some() =>
+            {
+                self.remade_well(index, &outputs, seconds);
             }
             Executed::Done { outputs, seconds } => {
                 self.remaking.remove(&index);
@@ -345,12 +354,12 @@ impl<'a> Scheduler<'a> {
     }
 
     /// A task was made again: those that stalled on it go on, if it gave the same bytes.
-    fn remade_well(&mut self, index: usize, outputs: Outputs, seconds: f64) {
+    fn remade_well(&mut self, index: usize, outputs: &Outputs, seconds: f64) {
         self.remade += 1;
         self.states[index] = State::Ended;
         let same = self.outputs[index].as_ref().is_some_and(|old| {
             old.len() == outputs.len()
-                && old.iter().zip(&outputs).all(|(a, b)| a.0 == b.0 && a.1.tree.digest() == b.1.tree.digest())
+                && old.iter().zip(outputs).all(|(a, b)| a.0 == b.0 && a.1.tree.digest() == b.1.tree.digest())
         });
         if let Some(end) = &mut self.ends[index] {
             end.seconds += seconds;
@@ -380,29 +389,26 @@ impl<'a> Scheduler<'a> {
     fn end_well(&mut self, index: usize, outcome: Outcome, outputs: Outputs, seconds: f64) {
         self.outputs[index] = Some(outputs.clone());
         let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-        self.end(index, TaskEnd { outcome, outputs: Some(outputs.clone()), key, seconds, failure: None });
-        self.queue.finish(index);
         for follower in self.followers.remove(&index).unwrap_or_default() {
             self.follow(follower, outcome, Some(outputs.clone()));
         }
+        self.end(index, TaskEnd { outcome, outputs: Some(outputs), key, seconds, failure: None });
+        self.queue.finish(index);
     }
 
     /// Ends a task as the equal task that it followed.
     fn follow(&mut self, index: usize, of_leader: Outcome, outputs: Option<Outputs>) {
         let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-        match outputs {
-            Some(outputs) => {
-                let outcome = if of_leader == Outcome::Hit { Outcome::Hit } else { Outcome::Merged };
-                self.end_well(index, outcome, outputs, 0.0);
-            }
-            None => {
-                self.end(
-                    index,
-                    TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None },
-                );
-                self.block_downstream(index);
-            }
+        if let Some(outputs) = outputs {
+            let outcome = if of_leader == Outcome::Hit { Outcome::Hit } else { Outcome::Merged };
+            self.end_well(index, outcome, outputs, 0.0);
+            return;
         }
+        self.end(
+            index,
+            TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None },
+        );
+        self.block_downstream(index);
     }
 
     fn end_badly(&mut self, index: usize, failure: Failure, seconds: f64, key: &Digest) {
@@ -431,8 +437,13 @@ impl<'a> Scheduler<'a> {
     fn block_downstream(&mut self, index: usize) {
         for task in self.queue.downstream(index) {
             if self.ends[task].is_none() {
-                let end =
-                    TaskEnd { outcome: Outcome::Blocked, outputs: None, key: None, seconds: 0.0, failure: None };
+                let end = TaskEnd {
+                    outcome: Outcome::Blocked,
+                    outputs: None,
+                    key: None,
+                    seconds: 0.0,
+                    failure: None,
+                };
                 self.end(task, end);
             }
         }
@@ -463,7 +474,8 @@ impl<'a> Scheduler<'a> {
         for index in 0..self.ends.len() {
             if self.ends[index].is_none() {
                 let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-                let end = TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None };
+                let end =
+                    TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None };
                 self.end(index, end);
             }
         }

@@ -136,9 +136,9 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], earlier: &[Earlier], sto
         (State::Miss, Some(resolution)) => {
             let now = &resolution.preimage;
             let task = &plan.tasks[id.0];
-            let candidates = earlier.iter().filter(|earlier| {
-                earlier.record.preimage.kind == now.kind && earlier.key != resolution.key
-            });
+            let candidates = earlier
+                .iter()
+                .filter(|earlier| earlier.record.preimage.kind == now.kind && earlier.key != resolution.key);
             // The nearest: of the same stage name first, then with the fewest differences, then the newest.
             let nearest = candidates.min_by_key(|earlier| {
                 let record = &earlier.record;
@@ -176,7 +176,8 @@ fn rough_distance(old: &Preimage, new: &Preimage) -> usize {
 
 fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
     let new = &resolution.preimage;
-    let tree = |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
+    let tree =
+        |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
     let mut found = Vec::new();
     if old.version != new.version {
         found.push(Difference::Version { old: old.version, new: new.version });

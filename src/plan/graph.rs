@@ -140,7 +140,7 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     let mut variants = Vec::new();
     let mut unshared = 0;
     for (index, variant) in experiment.variants.iter().enumerate() {
-        let mut of_variant = OfVariant { index, tasks: BTreeMap::new() };
+        let mut of_variant = OfVariant { index, tasks: BTreeMap::new(), count: 0 };
         let mut targets = Vec::new();
         for stage in experiment.targets_of(index) {
             targets.extend(builder.stage(&mut of_variant, stage)?);
@@ -149,13 +149,18 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
             let shows = matches!(builder.tasks[target.0].spec.kind(), Kind::Evaluate | Kind::Command);
             builder.tasks[target.0].is_shown |= shows;
         }
-        unshared += of_variant.tasks.values().map(Vec::len).sum::<usize>();
-        let values = variant.values.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        unshared += of_variant.count;
+        let values =
+            variant.values.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         variants.push(PlanVariant { id: variant.id.to_string(), values, targets });
     }
     shorten_names(&mut builder.tasks);
     let names = |is_repeat| {
-        experiment.axes.iter().filter(move |axis| axis.is_repeat == is_repeat).map(|axis| axis.name.to_string())
+        experiment
+            .axes
+            .iter()
+            .filter(move |axis| axis.is_repeat == is_repeat)
+            .map(|axis| axis.name.to_string())
     };
     Ok(Plan {
         experiment: experiment.name.clone(),
@@ -201,10 +206,11 @@ struct Builder<'a> {
     specs: HashMap<String, usize>,
 }
 
-/// One variant's tasks, by stage (its own number) and name of an implied stage.
+/// One variant's tasks by stage, and how many there are with those that a stage implies.
 struct OfVariant {
     index: usize,
     tasks: BTreeMap<usize, Vec<TaskId>>,
+    count: usize,
 }
 
 /// One member of a feature group: an image set and the task that extracts it.
@@ -292,7 +298,12 @@ impl<'a> Builder<'a> {
     }
 
     /// An input that is one artifact.
-    fn plain(&mut self, variant: &mut OfVariant, port: &ResolvedPort, spec: &Spec) -> Result<Input, PlanError> {
+    fn plain(
+        &mut self,
+        variant: &mut OfVariant,
+        port: &ResolvedPort,
+        spec: &Spec,
+    ) -> Result<Input, PlanError> {
         let from = self.output(variant, port)?;
         let role = match port.index {
             Some(index) if spec.kind() != Kind::Extract => format!("{}[{index}]", port.field),
@@ -325,7 +336,9 @@ impl<'a> Builder<'a> {
         } else if resolved.spec.kind() == Kind::Evaluate {
             let images = resolved.ports.iter().find(|port| port.field == "images");
             members.retain(|member| {
-                images.is_some_and(|images| (images.stage, &images.output) == (member.port.stage, &member.port.output))
+                images.is_some_and(|images| {
+                    (images.stage, &images.output) == (member.port.stage, &member.port.output)
+                })
             });
             if members.is_empty() {
                 let images = images.map(|images| self.written(images)).unwrap_or_default();
@@ -364,8 +377,7 @@ impl<'a> Builder<'a> {
         port: &ResolvedPort,
     ) -> Result<Vec<Member<'a>>, PlanError> {
         let experiment = self.experiment;
-        let not_extract =
-            || PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() };
+        let not_extract = || PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() };
         let resolved = experiment.stage(variant.index, port.stage).ok_or_else(not_extract)?;
         if resolved.spec.kind() != Kind::Extract {
             return Err(not_extract());
@@ -385,12 +397,13 @@ impl<'a> Builder<'a> {
 
     fn intern(
         &mut self,
-        variant: &OfVariant,
+        variant: &mut OfVariant,
         stage: &str,
         name: String,
         spec: &Spec,
         inputs: Vec<Input>,
     ) -> TaskId {
+        variant.count += 1;
         let seed = spec.is_random().then(|| self.experiment.variants[variant.index].seed);
         let count = self.specs.len();
         let number = *self.specs.entry(format!("{spec:?}")).or_insert(count);

@@ -5,7 +5,7 @@
 //! | kind, `VERSION` | in | in | in | in | in | in | in | in |
 //! | spec fields that are read | in | in | in | in | in | in | in | in |
 //! | seed | – | – | in | – | in, unless ratio = 1 | – | in, if bootstrap > 0 | – (write `${seed}`) |
-//! | upstream | – | whole source | selected pixels and masks | `pixels/`, weights | selected blocks, their masks if min_overlap > 0 | banks, selected blocks | model, selected blocks and masks | whole inputs |
+//! | upstream | – | whole source | selected pixels and masks | `pixels/`, weights | selected blocks, their masks if `min_overlap` > 0 | banks, selected blocks | model, selected blocks and masks | whole inputs |
 //! | URL, mirrors | out: the digest names the bytes | | | | | | | |
 //! | names of stages, sets, axes, variants | out | out | out | out | out | out | out | out, but the inputs' own names |
 //! | paths, times, hosts | out | out | out | out | out | out | out | out |
@@ -180,7 +180,10 @@ mod tests {
             version: 1,
             spec: fields([("ratio", 0.01.into()), ("strategy", "k_center".into())]),
             seed: Some(42),
-            inputs: vec![InputDigest { role: "features[0]".to_owned(), digest: Digest::of_bytes(b"features") }],
+            inputs: vec![InputDigest {
+                role: "features[0]".to_owned(),
+                digest: Digest::of_bytes(b"features"),
+            }],
         }
     }
 

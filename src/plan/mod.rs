@@ -90,7 +90,9 @@ impl PlanError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Source { source, .. } | Self::Store(source) => source.help(),
-            Self::NoFeatures { images, .. } => Some(format!("add `{images}` to the `images` of the extract stage")),
+            Self::NoFeatures { images, .. } => {
+                Some(format!("add `{images}` to the `images` of the extract stage"))
+            }
             Self::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
             Self::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
             Self::NoOutput { .. } | Self::NotFinite { .. } => None,

@@ -49,6 +49,9 @@ impl Record {
     }
 
     /// Encodes it for the store.
+    ///
+    /// # Panics
+    /// Never: a record holds only strings, finite numbers and lists.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a record holds only strings, finite numbers and lists")
     }

@@ -85,7 +85,8 @@ impl<'a> Resolver<'a> {
     ) -> Result<Resolution, PlanError> {
         let of = &plan.tasks[task.0];
         let find = |reference: &OutputRef| {
-            let output = outputs[reference.task.0].as_ref().and_then(|outputs| outputs.get(&reference.output));
+            let output =
+                outputs[reference.task.0].as_ref().and_then(|outputs| outputs.get(&reference.output));
             output.ok_or_else(|| PlanError::NoOutput {
                 stage: plan.tasks[reference.task.0].stage.clone(),
                 output: reference.output.clone(),
@@ -107,9 +108,7 @@ impl<'a> Resolver<'a> {
         }
         let (inputs, digests) = without_empty_sets(inputs, digests);
         let preimage = self.preimage(of.stage.as_str(), &of.spec, of.seed, &inputs, digests)?;
-        let key = preimage
-            .key()
-            .map_err(|field| PlanError::NotFinite { stage: of.stage.clone(), field })?;
+        let key = preimage.key().map_err(|field| PlanError::NotFinite { stage: of.stage.clone(), field })?;
         Ok(Resolution { key, preimage, inputs })
     }
 
@@ -125,7 +124,8 @@ impl<'a> Resolver<'a> {
         if let Spec::Command(command) = spec
             && !command.tools.is_empty()
         {
-            let said = command.tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
+            let said =
+                command.tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
             fields.insert("tools".to_owned(), Value::List(said.into_iter().map(Value::Text).collect()));
         }
         let mut inputs: Vec<InputDigest> = inputs
@@ -138,7 +138,13 @@ impl<'a> Resolver<'a> {
             inputs.push(InputDigest { role: "source".to_owned(), digest });
         }
         inputs.sort_by(|a, b| a.role.cmp(&b.role));
-        Ok(Preimage { kind: spec.kind().name().to_owned(), version: spec.version(), spec: fields, seed, inputs })
+        Ok(Preimage {
+            kind: spec.kind().name().to_owned(),
+            version: spec.version(),
+            spec: fields,
+            seed,
+            inputs,
+        })
     }
 
     /// What a tool says of itself: its output, or the error of a program that is not there.
@@ -173,7 +179,11 @@ impl<'a> Resolver<'a> {
             return Ok(source.clone());
         }
         let hashed = hash_source(&path, self.store.index(), self.rehash);
-        let source = hashed.map_err(|source| PlanError::Source { stage: stage.to_owned(), path: path.clone(), source })?;
+        let source = hashed.map_err(|source| PlanError::Source {
+            stage: stage.to_owned(),
+            path: path.clone(),
+            source,
+        })?;
         let source = Arc::new(source);
         self.sources.insert(path, source.clone());
         Ok(source)
@@ -222,10 +232,7 @@ fn source_path(spec: &Spec) -> Option<&str> {
 
 /// Leaves out the sets of which nothing is read, and counts the others anew, so that a further set in a
 /// group touches no one who reads none of its images.
-fn without_empty_sets(
-    inputs: Vec<ResolvedInput>,
-    digests: Vec<Digest>,
-) -> (Vec<ResolvedInput>, Vec<Digest>) {
+fn without_empty_sets(inputs: Vec<ResolvedInput>, digests: Vec<Digest>) -> (Vec<ResolvedInput>, Vec<Digest>) {
     let place = |role: &str, port: &str| -> Option<usize> {
         role.strip_prefix(port)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
     };
@@ -241,7 +248,8 @@ fn without_empty_sets(
     for (mut input, digest) in inputs.into_iter().zip(digests) {
         let port = ["features", "masks"].into_iter().find(|port| place(&input.role, port).is_some());
         if let Some(port) = port {
-            let index = place(&input.role, port).and_then(|index| kept.iter().position(|&kept| kept == index));
+            let index =
+                place(&input.role, port).and_then(|index| kept.iter().position(|&kept| kept == index));
             let Some(index) = index else { continue };
             input.role = format!("{port}[{index}]");
         }

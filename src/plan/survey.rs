@@ -94,7 +94,9 @@ fn look(
     let (state, reason) = match store.holder(&resolution.key) {
         Some(holder) => (State::InFlight, format!("process {} is making it", holder.process.pid)),
         None => match misses.get(&resolution.key) {
-            Some(other) => (State::Miss, format!("equal to `{}`, which runs for both", plan.tasks[other.0].name)),
+            Some(other) => {
+                (State::Miss, format!("equal to `{}`, which runs for both", plan.tasks[other.0].name))
+            }
             None => (State::Miss, "no record of this key".to_owned()),
         },
     };

@@ -86,9 +86,13 @@ mod tests {
             "blocks/test/3.safetensors",
         ]);
         let defects = Selection { split: Some("train".to_owned()), label: Some(Label::Defect) };
-        let blocks = cut(&features, &Reads::Blocks { selection: defects.clone(), with_masks: true }, Some(&set));
+        let blocks =
+            cut(&features, &Reads::Blocks { selection: defects.clone(), with_masks: true }, Some(&set));
         assert_eq!(paths(&blocks), ["blocks/train/2.safetensors", "features.json"]);
-        assert_eq!(paths(&cut(&set, &Reads::Masks(defects.clone()), None)), ["labels/train/defect/any/train/2.png"]);
+        assert_eq!(
+            paths(&cut(&set, &Reads::Masks(defects.clone()), None)),
+            ["labels/train/defect/any/train/2.png"]
+        );
         assert_eq!(cut(&set, &Reads::Images(defects), None).entries().len(), 3);
         assert_eq!(cut(&set, &Reads::Pixels, None).entries().len(), 4);
     }

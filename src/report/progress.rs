@@ -23,7 +23,8 @@ impl Bars {
     /// Bars on stderr.
     pub fn new() -> Self {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        let run = bars.add(ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")));
+        let run =
+            bars.add(ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} tasks  {elapsed}  {msg}")));
         Self { bars, state: Mutex::new(State { run, tasks: HashMap::new() }) }
     }
 
@@ -54,10 +55,14 @@ impl Bars {
                 let _ = self.bars.println(format!("waiting for `{name}`: {holder} is making it"));
             }
             Event::TaskRemade { name, file, .. } => {
-                let _ = self.bars.println(format!("making `{name}` again: `{file}` is gone or damaged in the cache"));
+                let _ = self
+                    .bars
+                    .println(format!("making `{name}` again: `{file}` is gone or damaged in the cache"));
             }
             Event::Nondeterministic { name, .. } => {
-                let _ = self.bars.println(format!("warning: `{name}` gave other bytes than before for equal inputs"));
+                let _ = self
+                    .bars
+                    .println(format!("warning: `{name}` gave other bytes than before for equal inputs"));
             }
             Event::TaskFinished { task, outcome, .. } => {
                 if let Some(bar) = state.tasks.remove(task) {

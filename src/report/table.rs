@@ -37,9 +37,12 @@ pub struct Table {
     pub rows: Vec<(Vec<String>, Vec<Cell>, usize)>,
 }
 
+/// A row's values of the axes, the metrics of each repeat, and why one may be missing.
+type Repeats = (Vec<String>, Vec<Option<Metrics>>, &'static str);
+
 /// Builds the table of a run; `metrics` gives those of a task of the plan.
 pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Table {
-    let mut rows: Vec<(Vec<String>, Vec<Option<Metrics>>, &'static str)> = Vec::new();
+    let mut rows: Vec<Repeats> = Vec::new();
     let evaluates = |variant: &crate::plan::PlanVariant| -> Vec<usize> {
         let tasks = variant.targets.iter().map(|id| id.0);
         tasks.filter(|&task| plan.tasks[task].spec.kind() == crate::stages::Kind::Evaluate).collect()
@@ -69,7 +72,7 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
     if has_several {
         axes.push("stage".to_owned());
     }
-    let row = |(values, repeats, why): (Vec<String>, Vec<Option<Metrics>>, &'static str)| {
+    let row = |(values, repeats, why): Repeats| {
         let missing = repeats.iter().filter(|metrics| metrics.is_none()).count();
         let cells = SHOWN.iter().map(|&(_, name)| cell(&repeats, name, why)).collect();
         (values, cells, missing)
@@ -155,9 +158,11 @@ impl Table {
             let mut row: Vec<String> = values.iter().map(|value| csv_field(value)).collect();
             for cell in cells {
                 row.extend(match cell {
-                    Cell::Value(Summary { mean, deviation, n }) => {
-                        [mean.to_string(), deviation.map_or(String::new(), |sd| sd.to_string()), n.to_string()]
-                    }
+                    Cell::Value(Summary { mean, deviation, n }) => [
+                        mean.to_string(),
+                        deviation.map_or(String::new(), |sd| sd.to_string()),
+                        n.to_string(),
+                    ],
                     Cell::Missing(_) => [String::new(), String::new(), "0".to_owned()],
                 });
             }
@@ -196,7 +201,11 @@ impl Table {
 }
 
 fn csv_field(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]

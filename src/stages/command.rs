@@ -160,7 +160,8 @@ fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(),
     let [program, arguments @ ..] = spec.run.as_slice() else {
         return Err(StageError::data("`run` is empty", "name a program"));
     };
-    let passed = |name: &&str| context.environment.get(*name).map(|value| ((*name).to_owned(), value.clone()));
+    let passed =
+        |name: &&str| context.environment.get(*name).map(|value| ((*name).to_owned(), value.clone()));
     let names = ALWAYS.into_iter().chain(spec.env.iter().map(String::as_str)).collect::<Vec<_>>();
     context.progress.log(&format!("$ {}", spec.run.join(" ")));
     let mut child = Command::new(program)
@@ -207,7 +208,11 @@ fn copy_lines(from: Option<impl Read>, context: &Context<'_>, last: Option<&Mute
 }
 
 /// Waits for the program; stops it and all that it started when the user or the clock says so.
-fn wait(child: &mut Child, spec: &Spec, context: &Context<'_>) -> Result<std::process::ExitStatus, StageError> {
+fn wait(
+    child: &mut Child,
+    spec: &Spec,
+    context: &Context<'_>,
+) -> Result<std::process::ExitStatus, StageError> {
     let started = Instant::now();
     let failed = |source| StageError::io("wait for", &spec.run[0], source);
     loop {

@@ -101,7 +101,7 @@ impl Context<'_> {
 }
 
 #[cfg(test)]
-pub mod testing {
+pub(crate) mod testing {
     //! A context for unit tests of stages: forgets every item, writes them where they belong.
 
     use std::sync::Mutex;
@@ -109,7 +109,7 @@ pub mod testing {
     use super::*;
 
     /// See the module.
-    pub struct Bench {
+    pub(crate) struct Bench {
         folder: tempfile::TempDir,
         placed: Mutex<Vec<(ItemFile, String)>>,
         cancelled: AtomicBool,
@@ -119,7 +119,7 @@ pub mod testing {
 
     impl Bench {
         /// Makes an empty one.
-        pub fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir_all(folder.path().join("output")).unwrap();
             std::fs::create_dir_all(folder.path().join("work")).unwrap();
@@ -133,7 +133,7 @@ pub mod testing {
         }
 
         /// Runs `spec` and gives the files of its output `name`.
-        pub fn run(
+        pub(crate) fn run(
             &self,
             spec: &super::super::Spec,
             inputs: &Inputs,

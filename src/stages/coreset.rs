@@ -12,7 +12,9 @@ use crate::artifacts::feature_set::{self, Extraction, read_block};
 use crate::artifacts::image_set::{self, Label, Selection};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
-use crate::kernels::coreset::{Picks, Projection, approximate_greedy, bank_size, k_center_greedy, random_rows};
+use crate::kernels::coreset::{
+    Picks, Projection, approximate_greedy, bank_size, k_center_greedy, random_rows,
+};
 use crate::kernels::nearest;
 use crate::kernels::random::Stream;
 use crate::kernels::resize::overlap;
@@ -73,8 +75,7 @@ pub fn read_selection(reader: &mut Reader<'_>, with_overlap: bool) -> (Option<St
         let set = reader.text("set");
         let split = Some(reader.text("split").unwrap_or_else(|| "train".to_owned()));
         let label = reader.choice("label", &LABELS, Some("normal"));
-        let min_overlap =
-            if with_overlap { reader.float("min_overlap", 0.0..=1.0, Some(0.0)) } else { 0.0 };
+        let min_overlap = if with_overlap { reader.float("min_overlap", 0.0..=1.0, Some(0.0)) } else { 0.0 };
         (set, Selection { split, label }, min_overlap)
     })
 }
@@ -304,12 +305,11 @@ fn choose(
         context.progress.report(picked as u64, count as u64, "pick");
         context.check().is_ok()
     };
-    let picks = match spec.strategy {
-        Strategy::Approximate => approximate_greedy(&points, d, count, ANCHORS, &mut stream, &progress),
-        _ => {
-            let first = stream.below(n);
-            k_center_greedy(&points, d, first, count, &progress)
-        }
+    let picks = if spec.strategy == Strategy::Approximate {
+        approximate_greedy(&points, d, count, ANCHORS, &mut stream, &progress)
+    } else {
+        let first = stream.below(n);
+        k_center_greedy(&points, d, first, count, &progress)
     };
     picks.map_err(|error| match error {
         KernelError::Cancelled => StageError::Cancelled,

@@ -79,7 +79,8 @@ impl Spec {
         let written: Vec<&'static str> = SOURCES.into_iter().filter(|name| reader.has(name)).collect();
         if let [_, second, ..] = written[..] {
             let message = format!("`{second}` stands beside `{}`", written[0]);
-            let help = "a download has one source: keep one of `path`, `url`, `dataset`, `weights`, `synthetic`";
+            let help =
+                "a download has one source: keep one of `path`, `url`, `dataset`, `weights`, `synthetic`";
             reader.problem(second, "conflicting_fields", message, Some(help.to_owned()));
         }
         let path = reader.text("path");
@@ -96,7 +97,10 @@ impl Spec {
             Some(&"synthetic") if is_synthetic => Self::Synthetic(synthetic),
             Some(_) => Self::Path(path.unwrap_or_default()),
             None => {
-                reader.missing("path", "a local folder; or `url` with `digest`, `dataset`, `weights`, `synthetic`");
+                reader.missing(
+                    "path",
+                    "a local folder; or `url` with `digest`, `dataset`, `weights`, `synthetic`",
+                );
                 Self::Path(String::new())
             }
         }
@@ -105,7 +109,8 @@ impl Spec {
     /// torchvision's published weights of a network: a stage by itself, or implied by an `extract` stage that
     /// names no weights.
     pub fn published_weights(network: &str) -> Self {
-        let file = published::WEIGHTS.iter().find(|(known, _)| *known == network).map_or("", |&(_, file)| file);
+        let file =
+            published::WEIGHTS.iter().find(|(known, _)| *known == network).map_or("", |&(_, file)| file);
         Self::Remote(Remote {
             urls: vec![format!("{}{file}", published::BASE)],
             digest: Expected::sha256_prefix(published::prefix(file)),

@@ -98,17 +98,16 @@ impl StageError {
     }
 
     /// A kernel refused the numbers of `what`.
-    pub fn kernel(
-        what: impl Into<String>,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Self {
+    pub fn kernel(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Kernel { what: what.into(), source: Box::new(source) }
     }
 
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<&str> {
         match self {
-            Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => help.as_deref(),
+            Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => {
+                help.as_deref()
+            }
             _ => None,
         }
     }

@@ -146,9 +146,9 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
             some.par_iter().map(|image| score_image(spec, &scorer, image, &blocks)).collect();
         for image in scored? {
             let (height, width) = (image.mask.height() as usize, image.mask.width() as usize);
-            pixel_scores
-                .add(&image.full, image.mask.as_raw(), height, width)
-                .map_err(|error| StageError::kernel(format!("`{}` has no valid map", image.labelled.entry.id), error))?;
+            pixel_scores.add(&image.full, image.mask.as_raw(), height, width).map_err(|error| {
+                StageError::kernel(format!("`{}` has no valid map", image.labelled.entry.id), error)
+            })?;
             if spec.full_maps {
                 full_maps.push(([height, width], image.full));
             }
@@ -181,7 +181,10 @@ fn check_fit(model: &Model, features: &Files) -> Result<(), StageError> {
         return Ok(());
     }
     Err(StageError::data(
-        format!("the model was fitted on `{}`, the features are of `{}`", of_model.backbone, of_features.backbone),
+        format!(
+            "the model was fitted on `{}`, the features are of `{}`",
+            of_model.backbone, of_features.backbone
+        ),
         "wire `fit` and `evaluate` to the same extract stage",
     ))
 }
@@ -194,13 +197,21 @@ fn score_image<'a>(
 ) -> Result<Image<'a>, StageError> {
     let id = labelled.entry.id;
     let block = blocks.get(id).ok_or_else(|| {
-        StageError::data(format!("`{id}` has no features"), "wire `features` to the extract stage of these images")
+        StageError::data(
+            format!("`{id}` has no features"),
+            "wire `features` to the extract stage of these images",
+        )
     })?;
     let block = read_block(block)?;
     let failed = |error| StageError::kernel(format!("cannot score `{id}`"), error);
     let scored = scorer.score(&block).map_err(failed)?;
     let mask = image_set::read_mask(labelled.mask)?;
-    let full = smooth(spec, &scored.map, [block.height, block.width], [mask.height() as usize, mask.width() as usize]);
+    let full = smooth(
+        spec,
+        &scored.map,
+        [block.height, block.width],
+        [mask.height() as usize, mask.width() as usize],
+    );
     Ok(Image { labelled, scored, grid: [block.height, block.width], full, mask })
 }
 
@@ -228,7 +239,9 @@ fn measure(
     let best = metrics::f1_max(&scores, &labels).map_err(failed)?;
     let intervals = match spec.bootstrap {
         0 => None,
-        resamples => Some(bootstrap(spec, &scores, &labels, &pixel_scores, resamples, context.seed).map_err(failed)?),
+        resamples => {
+            Some(bootstrap(spec, &scores, &labels, &pixel_scores, resamples, context.seed).map_err(failed)?)
+        }
     };
     let at_threshold = match &model.description.threshold {
         None => None,

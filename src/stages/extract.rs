@@ -90,7 +90,8 @@ impl Spec {
         if embedding.embedding == Embedding::PatchCore1024
             && layers.iter().map(|&layer| network.channels(layer)).ne([512, 1024])
         {
-            let message = format!("`patchcore-1024` needs layers of 512 and 1024 channels, not `{network:?}`'s");
+            let message =
+                format!("`patchcore-1024` needs layers of 512 and 1024 channels, not `{network:?}`'s");
             let help = "use a ResNet50 or wider with layer2 and layer3, or embedding = \"concat\"".to_owned();
             reader.problem("embedding", "unfit_embedding", message, Some(help));
         }
@@ -192,7 +193,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let extraction = spec.extraction(image_set::read_preprocessing(images)?, digest.clone());
     write_json(&output.join("features").join(feature_set::DESCRIPTION), &extraction)?;
     let pixels = image_set::pixels(images);
-    let mut progress = Done { context, done: 0, total: pixels.len() as u64 };
+    let mut progress = Finished { context, count: 0, total: pixels.len() as u64 };
     let mut missing = Vec::new();
     for (id, file) in pixels {
         context.check()?;
@@ -220,19 +221,19 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
 }
 
 /// Places finished blocks and tells how far the stage has come.
-struct Done<'a> {
+struct Finished<'a> {
     context: &'a Context<'a>,
-    done: u64,
+    count: u64,
     total: u64,
 }
 
-impl Done<'_> {
+impl Finished<'_> {
     fn place(&mut self, id: &str, item: &Item) {
         for file in &item.files {
             self.context.items.place(file, &format!("features/{}", block_name(id)));
         }
-        self.done += 1;
-        self.context.progress.report(self.done, self.total, "image");
+        self.count += 1;
+        self.context.progress.report(self.count, self.total, "image");
     }
 }
 
@@ -244,10 +245,7 @@ fn item_fields(spec: &Spec, weights: &str, pixels: &File) -> Fields {
 }
 
 /// The digest that names the weights, and their file where there is one.
-fn weights_input<'a>(
-    spec: &Spec,
-    inputs: &'a Inputs,
-) -> Result<(String, Option<&'a File>), StageError> {
+fn weights_input<'a>(spec: &Spec, inputs: &'a Inputs) -> Result<(String, Option<&'a File>), StageError> {
     if let WeightSource::Seeded(seed) = spec.weights {
         return Ok((format!("seeded:{seed}"), None));
     }
@@ -255,23 +253,22 @@ fn weights_input<'a>(
     let mut found = files.iter().filter(|(name, _)| {
         Path::new(name).extension().is_some_and(|end| end == "pth" || end == "pt" || end == "safetensors")
     });
-    match (found.next(), found.next()) {
-        (Some((_, file)), None) => Ok((file.digest.clone(), Some(file))),
-        _ => {
-            let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
-            Err(StageError::data(
-                format!("`weights` must hold one .pth or .safetensors file, but holds {names:?}"),
-                "point the `download` stage at the weight file itself",
-            ))
-        }
+    if let (Some((_, file)), None) = (found.next(), found.next()) {
+        return Ok((file.digest.clone(), Some(file)));
     }
+    let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
+    Err(StageError::data(
+        format!("`weights` must hold one .pth or .safetensors file, but holds {names:?}"),
+        "point the `download` stage at the weight file itself",
+    ))
 }
 
 fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
     let weights = match (spec.weights, file) {
         (WeightSource::Seeded(seed), _) => Weights::seeded(spec.network, seed),
-        (_, Some(file)) => read_weights(&file.path)
-            .map_err(|error| StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error))?,
+        (_, Some(file)) => read_weights(&file.path).map_err(|error| {
+            StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error)
+        })?,
         (_, None) => return Err(StageError::MissingInput { role: "weights".to_owned() }),
     };
     let threads = NonZeroUsize::new(context.threads).unwrap_or(NonZeroUsize::MIN);
@@ -279,7 +276,8 @@ fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Res
         Some(file) => format!("the weights `{}` do not fit", file.path.display()),
         None => "the seeded weights do not fit".to_owned(),
     };
-    Backbone::new(spec.network, &weights, &spec.layers, threads).map_err(|error| StageError::kernel(what(), error))
+    Backbone::new(spec.network, &weights, &spec.layers, threads)
+        .map_err(|error| StageError::kernel(what(), error))
 }
 
 type Missing<'a> = (&'a str, &'a File, Fields);
@@ -300,10 +298,8 @@ fn batches<'a>(missing: &'a [Missing<'a>], batch: usize) -> Result<Vec<Vec<&'a M
 }
 
 fn forward(backbone: &Backbone, spec: &Spec, batch: &[&Missing<'_>]) -> Result<Vec<PatchGrid>, StageError> {
-    let decoded = batch
-        .par_iter()
-        .map(|(_, file, _)| image_set::read_rgb(file))
-        .collect::<Result<Vec<_>, _>>()?;
+    let decoded =
+        batch.par_iter().map(|(_, file, _)| image_set::read_rgb(file)).collect::<Result<Vec<_>, _>>()?;
     let (w, h) = (decoded[0].width() as usize, decoded[0].height() as usize);
     let mut pixels = vec![0.0; batch.len() * 3 * h * w];
     pixels

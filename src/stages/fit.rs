@@ -1,4 +1,4 @@
-//! `fit`: a model of one bank (PatchCoreSingle) or two (PatchCoreDual), with its decision threshold.
+//! `fit`: a model of one bank (`PatchCoreSingle`) or two (`PatchCoreDual`), with its decision threshold.
 //!
 //! The threshold comes from normals alone: the 0.995 quantile of the training normals' scores, each scored
 //! against the bank without that image's own rows (leave one image out). It needs the port `features`;
@@ -68,7 +68,8 @@ impl Spec {
             is_dual,
             scoring,
             threshold_quantile: reader.float("threshold_quantile", 0.0..=1.0, Some(THRESHOLD_QUANTILE)),
-            threshold_images: reader.integer("threshold_images", 2..=10_000_000, Some(THRESHOLD_IMAGES)) as usize,
+            threshold_images: reader.integer("threshold_images", 2..=10_000_000, Some(THRESHOLD_IMAGES))
+                as usize,
             has_features,
             select_set,
             selection,
@@ -176,7 +177,8 @@ fn look_at_normals(
     for (&(_, file), found) in normals.iter().zip(distances) {
         context.check()?;
         let block = read_block(file)?;
-        let Scored { score, .. } = scorer.score_distances(&block, found.normal, found.defect).map_err(failed)?;
+        let Scored { score, .. } =
+            scorer.score_distances(&block, &found.normal, found.defect.as_ref()).map_err(failed)?;
         scores.push(score);
     }
     let score = quantile(&scores, spec.threshold_quantile).map_err(failed)?;

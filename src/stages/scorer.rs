@@ -7,8 +7,8 @@ use crate::artifacts::model::{Model, Scoring};
 use crate::kernels::KernelError;
 use crate::kernels::nearest::{Bank, Neighbours};
 use crate::kernels::scoring::{
-    Aggregation, Calibration, DualOptions, DualScore, Matched, Reweight, image_score_dual, image_score_single,
-    patch_map_dual, patch_map_single,
+    Aggregation, Calibration, DualOptions, DualScore, Matched, Reweight, image_score_dual,
+    image_score_single, patch_map_dual, patch_map_single,
 };
 
 /// Neighbours of the paper's weight (b in Roth et al. 2022, Eq. 7; 9 as in its authors' follow-ups).
@@ -107,10 +107,11 @@ impl Scorer {
                 "top_mean" => Aggregation::TopMean { share: scoring.top_share },
                 _ => Aggregation::Maximum,
             },
-            calibration: model.description.calibration.as_ref().map(|tables| Calibration {
-                normal: tables.normal.clone(),
-                defect: tables.defect.clone(),
-            }),
+            calibration: model
+                .description
+                .calibration
+                .as_ref()
+                .map(|tables| Calibration { normal: tables.normal.clone(), defect: tables.defect.clone() }),
         })
     }
 
@@ -128,18 +129,18 @@ impl Scorer {
     pub fn score(&self, block: &Block) -> Result<Scored, KernelError> {
         let normal = self.normal.nearest(&block.data, 1)?;
         let defect = self.defect.as_ref().map(|bank| bank.nearest(&block.data, 1)).transpose()?;
-        self.score_distances(block, normal, defect)
+        self.score_distances(block, &normal, defect.as_ref())
     }
 
     /// Scores one image whose nearest rows are known.
     pub fn score_distances(
         &self,
         block: &Block,
-        normal: Neighbours,
-        defect: Option<Neighbours>,
+        normal: &Neighbours,
+        defect: Option<&Neighbours>,
     ) -> Result<Scored, KernelError> {
-        let of_normal = Matched { neighbours: &normal, bank: &self.normal };
-        let (Some(found), Some(bank)) = (&defect, &self.defect) else {
+        let of_normal = Matched { neighbours: normal, bank: &self.normal };
+        let (Some(found), Some(bank)) = (defect, &self.defect) else {
             let score = image_score_single(&block.data, of_normal, self.reweight, self.aggregation)?;
             return Ok(Scored { map: patch_map_single(&normal.distance), score });
         };

@@ -87,7 +87,10 @@ impl Store {
         let seal = |path: &PathBuf| {
             let metadata = fs::symlink_metadata(path).reading(path)?;
             if !metadata.is_file() {
-                return Err(StoreError::NotRegular { path: path.clone(), kind: kind_name(metadata.file_type()) });
+                return Err(StoreError::NotRegular {
+                    path: path.clone(),
+                    kind: kind_name(metadata.file_type()),
+                });
             }
             self.seal(&Found { relative: String::new(), path: path.clone(), metadata })
         };

@@ -44,7 +44,10 @@ fn a_run_folder_holds_logs_events_and_summary() {
     let project = chain();
     let told = project.run("m.toml", &[]);
     let folder = project.path(told.folder());
-    assert_eq!(std::fs::read_link(folder.parent().unwrap().join("latest")).unwrap(), folder.file_name().unwrap());
+    assert_eq!(
+        std::fs::read_link(folder.parent().unwrap().join("latest")).unwrap(),
+        folder.file_name().unwrap()
+    );
     let summary: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["tasks"]["executed"], 2);

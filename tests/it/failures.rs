@@ -44,7 +44,10 @@ fn a_truncated_image_is_named_and_the_rest_is_kept() {
 fn a_missing_mask_is_named() {
     let project = Project::small();
     let folder = project.path("data/train");
-    let mask = crate::project::files(&folder).into_iter().find(|path| path.to_string_lossy().contains("_GT")).unwrap();
+    let mask = crate::project::files(&folder)
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains("_GT"))
+        .unwrap();
     std::fs::remove_file(folder.join(&mask)).unwrap();
     let text = error_of(&project, &["run", "m.toml"], 1);
     assert!(text.contains(mask.to_str().unwrap()), "{text}");
@@ -89,7 +92,8 @@ fn a_failing_program_shows_its_last_words_and_keep_going_runs_the_rest() {
 #[test]
 fn a_program_that_writes_nothing_is_refused() {
     let project = Project::empty();
-    project.write("m.toml", "[stages.a]\nkind = \"command\"\nrun = [\"true\"]\noutputs = { x = \"files\" }\n");
+    project
+        .write("m.toml", "[stages.a]\nkind = \"command\"\nrun = [\"true\"]\noutputs = { x = \"files\" }\n");
     let text = error_of(&project, &["run", "m.toml"], 1);
     assert!(text.contains("wrote nothing into `outputs/x`"), "{text}");
 }

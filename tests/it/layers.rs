@@ -26,12 +26,14 @@ fn imports_point_downwards() {
     for entry in walkdir::WalkDir::new(&source).into_iter().map(Result::unwrap) {
         let inside = entry.path().strip_prefix(&source).unwrap();
         let layer = inside.iter().next().and_then(|first| first.to_str()).unwrap_or_default();
-        if rank(layer).is_none() && layer != "store" || entry.path().extension().is_none_or(|end| end != "rs") {
+        if rank(layer).is_none() && layer != "store" || entry.path().extension().is_none_or(|end| end != "rs")
+        {
             continue;
         }
         for line in std::fs::read_to_string(entry.path()).unwrap().lines() {
             for used in line.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+                let used: String =
+                    used.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
                 let is_layer = rank(&used).is_some() || used == "store";
                 seen += usize::from(is_layer);
                 if is_layer && !may_import(layer, &used) {
@@ -47,5 +49,9 @@ fn imports_point_downwards() {
 #[test]
 fn the_rule_itself_holds() {
     assert!(may_import("cli", "store") && may_import("plan", "stages") && !may_import("stages", "plan"));
-    assert!(!may_import("stages", "store") && !may_import("store", "artifacts") && !may_import("manifest", "store"));
+    assert!(
+        !may_import("stages", "store")
+            && !may_import("store", "artifacts")
+            && !may_import("manifest", "store")
+    );
 }

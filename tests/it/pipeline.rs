@@ -39,7 +39,8 @@ fn threads_and_folders_change_no_byte() {
     let others = other.run("m.toml", &["--jobs", "3", "--threads", "2"]);
     assert_eq!(one.results(&told), other.results(&others));
     let names = |project: &Project| {
-        let mut names: Vec<_> = project.objects().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let mut names: Vec<_> =
+            project.objects().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         names.sort();
         names
     };
@@ -55,7 +56,10 @@ fn a_new_axis_value_runs_its_own_tasks_alone() {
     assert_eq!(refused.status.code(), Some(2), "`other` is no value of the axis");
     project.edit("when = { augment = \"other\" }", "when = { bank = \"dual\" }");
     project.edit("augment = [\"none\"]", "threshold = [0.9]");
-    project.edit("features = \"features\"\n\n[stages.result]", "features = \"features\"\nthreshold_quantile = \"${threshold}\"\n\n[stages.result]");
+    project.edit(
+        "features = \"features\"\n\n[stages.result]",
+        "features = \"features\"\nthreshold_quantile = \"${threshold}\"\n\n[stages.result]",
+    );
     project.run("m.toml", &[]);
     project.edit("threshold = [0.9]", "threshold = [0.9, 0.8]");
     let more = project.run("m.toml", &[]);
@@ -69,7 +73,10 @@ fn one_changed_image_is_the_only_one_made_again() {
     let before = project.objects().len();
     // A test image: the banks are not touched, and the model neither.
     let image = project.path("data/test");
-    let name = crate::project::files(&image).into_iter().find(|path| !path.to_string_lossy().contains("_GT")).unwrap();
+    let name = crate::project::files(&image)
+        .into_iter()
+        .find(|path| !path.to_string_lossy().contains("_GT"))
+        .unwrap();
     let path = image.join(&name);
     let mut pixels = image::open(&path).unwrap().into_rgb8();
     pixels.get_pixel_mut(3, 4).0 = [255, 0, 0];
@@ -203,7 +210,8 @@ fn planning_writes_nothing_and_tells_the_truth() {
     let states: Vec<&str> = tasks.iter().map(|task| task["state"].as_str().unwrap()).collect();
     assert_eq!(states.iter().filter(|&&state| state == "hit").count(), 1, "the local source");
     let told = project.run("m.toml", &[]);
-    let planned = told.executed() + told.last["hits"].as_u64().unwrap() + told.last["merged"].as_u64().unwrap();
+    let planned =
+        told.executed() + told.last["hits"].as_u64().unwrap() + told.last["merged"].as_u64().unwrap();
     assert_eq!(planned, tasks.len() as u64);
     let output = project.call(&["plan", "m.toml", "--json"]);
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

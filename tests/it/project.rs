@@ -7,7 +7,7 @@ use std::process::Output;
 use serde_json::Value;
 
 /// Small synthetic surfaces through every stage: 2 banks × 2 augmentations.
-pub const SMALL: &str = r#"
+pub(crate) const SMALL: &str = r#"
 [experiment]
 name = "small"
 seed = 1
@@ -67,7 +67,7 @@ bootstrap = 20
 "#;
 
 /// Makes the synthetic surfaces that `SMALL` reads, once, by the program itself.
-pub const SURFACES: &str = r#"
+pub(crate) const SURFACES: &str = r#"
 [experiment]
 name = "surfaces"
 [stages.surfaces]
@@ -81,19 +81,19 @@ outputs = { kept = "files" }
 "#;
 
 /// A temporary project.
-pub struct Project {
+pub(crate) struct Project {
     folder: tempfile::TempDir,
 }
 
 /// What a run told, from its NDJSON.
-pub struct Told {
-    pub events: Vec<Value>,
-    pub last: Value,
+pub(crate) struct Told {
+    pub(crate) events: Vec<Value>,
+    pub(crate) last: Value,
 }
 
 impl Told {
     /// Kinds of the tasks with this outcome, sorted.
-    pub fn kinds(&self, outcome: &str) -> Vec<String> {
+    pub(crate) fn kinds(&self, outcome: &str) -> Vec<String> {
         let mut kinds: Vec<String> = (self.events.iter())
             .filter(|event| event["event"] == "task_finished" && event["outcome"] == outcome)
             .map(|event| event["kind"].as_str().unwrap().to_owned())
@@ -102,25 +102,25 @@ impl Told {
         kinds
     }
 
-    pub fn executed(&self) -> u64 {
+    pub(crate) fn executed(&self) -> u64 {
         self.last["executed"].as_u64().unwrap()
     }
 
-    pub fn folder(&self) -> &str {
+    pub(crate) fn folder(&self) -> &str {
         self.last["folder"].as_str().unwrap()
     }
 }
 
 impl Project {
     /// An empty project.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let project = Self { folder: tempfile::tempdir().unwrap() };
         project.write("patchflow.toml", "");
         project
     }
 
     /// A project with small synthetic data in `data/` and `SMALL` as `m.toml`.
-    pub fn small() -> Self {
+    pub(crate) fn small() -> Self {
         let project = Self::empty();
         project.write("surfaces.toml", SURFACES);
         let told = project.run("surfaces.toml", &[]);
@@ -132,24 +132,24 @@ impl Project {
         project
     }
 
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
         std::fs::write(self.path(name), text).unwrap();
     }
 
     /// Replaces text in `m.toml`.
-    pub fn edit(&self, old: &str, new: &str) {
+    pub(crate) fn edit(&self, old: &str, new: &str) {
         let text = std::fs::read_to_string(self.path("m.toml")).unwrap();
         assert!(text.contains(old), "{old}");
         self.write("m.toml", &text.replace(old, new));
     }
 
     /// Runs the program, whatever comes of it.
-    pub fn call(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn call(&self, arguments: &[&str]) -> Output {
         assert_cmd::Command::cargo_bin("patchflow")
             .unwrap()
             .args(arguments)
@@ -160,7 +160,7 @@ impl Project {
     }
 
     /// Runs a manifest that must end well.
-    pub fn run(&self, manifest: &str, arguments: &[&str]) -> Told {
+    pub(crate) fn run(&self, manifest: &str, arguments: &[&str]) -> Told {
         let mut all = vec!["run", manifest, "--json"];
         all.extend(arguments);
         let output = self.call(&all);
@@ -169,20 +169,23 @@ impl Project {
     }
 
     /// The bytes of every variant's files.
-    pub fn results(&self, told: &Told) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(crate) fn results(&self, told: &Told) -> BTreeMap<PathBuf, Vec<u8>> {
         let folder = self.path(told.folder()).join("variants");
-        files(&folder).into_iter().map(|path| (path.clone(), std::fs::read(folder.join(&path)).unwrap())).collect()
+        files(&folder)
+            .into_iter()
+            .map(|path| (path.clone(), std::fs::read(folder.join(&path)).unwrap()))
+            .collect()
     }
 
     /// The objects of the cache.
-    pub fn objects(&self) -> Vec<PathBuf> {
+    pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let folder = self.path("cache/v1/objects");
         files(&folder).into_iter().map(|path| folder.join(path)).collect()
     }
 }
 
 /// Reads NDJSON.
-pub fn told(output: &Output) -> Told {
+pub(crate) fn told(output: &Output) -> Told {
     let text = String::from_utf8_lossy(&output.stdout);
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().cloned().unwrap_or_default();
@@ -191,7 +194,7 @@ pub fn told(output: &Output) -> Told {
 }
 
 /// Files below a folder, relative to it, sorted.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     walkdir::WalkDir::new(folder)
         .sort_by_file_name()
         .into_iter()
@@ -201,7 +204,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-pub fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     for path in files(from) {
         let target = to.join(&path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();

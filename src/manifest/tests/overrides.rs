@@ -140,7 +140,8 @@ fn mistakes_of_only_and_target_are_shown_on_the_command_line() {
        ╰────
       help: did you mean `augment`?
     "#);
-    let options = LoadOptions { only: Some("bank=single,augment=cutpaste".to_owned()), ..LoadOptions::default() };
+    let options =
+        LoadOptions { only: Some("bank=single,augment=cutpaste".to_owned()), ..LoadOptions::default() };
     insta::assert_snapshot!(said_of(options), @r#"
     patchflow::only::empty
 

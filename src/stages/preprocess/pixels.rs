@@ -193,7 +193,10 @@ mod tests {
     fn a_crop_through_a_larger_size_cuts_without_scaling() {
         let image = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * 16) as u8, (y * 16) as u8, 0]));
         let cut = resize_pixels(&image, &Preprocessing { via_px: Some((16, 16)), ..how("crop", 14, 14) });
-        assert_eq!((cut.get_pixel(0, 0), cut.get_pixel(13, 13)), (image.get_pixel(1, 1), image.get_pixel(14, 14)));
+        assert_eq!(
+            (cut.get_pixel(0, 0), cut.get_pixel(13, 13)),
+            (image.get_pixel(1, 1), image.get_pixel(14, 14))
+        );
     }
 
     #[test]

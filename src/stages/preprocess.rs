@@ -1,6 +1,6 @@
 //! `preprocess`: images and masks of one size, with labels and splits.
 //!
-//! The input is any folder of images in a known layout ([`layout`]). Work goes by item: one image with
+//! The input is any folder of images in a known layout (`preprocess/layout.rs`). Work goes by item: one image with
 //! its mask. An item's fields are what can change its files, so that a changed image recomputes that
 //! image and nothing else.
 //!

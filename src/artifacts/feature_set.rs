@@ -36,7 +36,7 @@ pub struct Extraction {
     /// `concat` or `patchcore-1024`.
     pub embedding: String,
     /// `f16` or `f32`, as stored.
-    pub precision: Precision,
+    pub storage: Precision,
     /// Length of a patch's vector.
     pub dimension: usize,
 }

@@ -77,7 +77,11 @@ impl Spec {
     /// Reads the fields of a `download` stage.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let written: Vec<&'static str> = SOURCES.into_iter().filter(|name| reader.has(name)).collect();
-        if let [_, second, ..] = written[..] {
+        // A local copy stands in for what is known by name: `--set stages.dataset.path=…`.
+        let is_local_copy = matches!(written[..], ["path", "dataset" | "weights"]);
+        if let [_, second, ..] = written[..]
+            && !is_local_copy
+        {
             let message = format!("`{second}` stands beside `{}`", written[0]);
             let help =
                 "a download has one source: keep one of `path`, `url`, `dataset`, `weights`, `synthetic`";
@@ -95,7 +99,11 @@ impl Spec {
                 Self::published_weights(reader.choice("weights", &choices, None))
             }
             Some(&"synthetic") if is_synthetic => Self::Synthetic(synthetic),
-            Some(_) => Self::Path(path.unwrap_or_default()),
+            Some(_) => {
+                reader.text("dataset");
+                reader.text("weights");
+                Self::Path(path.unwrap_or_default())
+            }
             None => {
                 reader.missing(
                     "path",

@@ -50,7 +50,7 @@ pub struct Spec {
     /// How the maps become vectors.
     pub embedding: EmbeddingOptions,
     /// How the vectors are stored.
-    pub precision: Precision,
+    pub storage: Precision,
     /// Images run together; results do not depend on it.
     pub batch: usize,
 }
@@ -61,7 +61,7 @@ const ALIGNMENTS: [(&str, Alignment); 2] =
     [("bilinear", Alignment::Bilinear), ("adaptive_average", Alignment::AdaptiveAverage)];
 const EMBEDDINGS: [(&str, Embedding); 2] =
     [("concat", Embedding::Concat), ("patchcore-1024", Embedding::PatchCore1024)];
-const PRECISIONS: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
+const STORAGES: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
 const NETWORKS: [(&str, Network); 5] = [
     ("resnet18", Network::ResNet18),
     ("resnet50", Network::ResNet50),
@@ -100,7 +100,7 @@ impl Spec {
             weights: read_weight_source(reader),
             layers,
             embedding,
-            precision: reader.choice("precision", &PRECISIONS, Some("f16")),
+            storage: reader.choice("storage", &STORAGES, Some("f16")),
             batch: reader.integer("batch", 1..=4096, Some(BATCH as i64)) as usize,
         }
     }
@@ -108,7 +108,7 @@ impl Spec {
     /// The fields that enter the key.
     pub fn fields(&self) -> Fields {
         // Out: `batch` (results do not depend on it), the weights' place (they enter as an input).
-        let Self { network, weights, layers, embedding, precision, batch: _ } = self;
+        let Self { network, weights, layers, embedding, storage, batch: _ } = self;
         let EmbeddingOptions { neighbourhood, alignment, embedding } = embedding;
         let layers: Vec<String> = layers.iter().map(|layer| name_of(&LAYERS, layer).to_owned()).collect();
         let mut all = fields([
@@ -119,7 +119,7 @@ impl Spec {
             ("neighbourhood", name_of(&NEIGHBOURHOODS, neighbourhood).into()),
             ("alignment", name_of(&ALIGNMENTS, alignment).into()),
             ("embedding", name_of(&EMBEDDINGS, embedding).into()),
-            ("precision", name_of(&PRECISIONS, precision).into()),
+            ("storage", name_of(&STORAGES, storage).into()),
         ]);
         if let WeightSource::Seeded(seed) = weights {
             all.insert("weights_seed".to_owned(), (*seed).into());
@@ -143,7 +143,7 @@ impl Spec {
             neighbourhood: name_of(&NEIGHBOURHOODS, &self.embedding.neighbourhood).to_owned(),
             alignment: name_of(&ALIGNMENTS, &self.embedding.alignment).to_owned(),
             embedding: name_of(&EMBEDDINGS, &self.embedding.embedding).to_owned(),
-            precision: self.precision,
+            storage: self.storage,
             dimension: self.dimension(),
         }
     }
@@ -213,7 +213,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
         for ((id, _, fields), grid) in batch.iter().zip(grids) {
             let path = output.join(block_name(id));
             let block = Block { height: grid.height, width: grid.width, d: grid.dimension, data: grid.data };
-            write_block(&path, &block, spec.precision)?;
+            write_block(&path, &block, spec.storage)?;
             progress.place(id, &context.items.keep(fields, &[path], "")?);
         }
     }

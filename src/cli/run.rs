@@ -63,7 +63,13 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         }
     };
     let options = options(arguments, environment, &project, &folder, &listener);
-    let run = engine::run(&plan, &project.store, &options).map_err(CliError::Engine)?;
+    let run = match engine::run(&plan, &project.store, &options) {
+        Ok(run) => run,
+        Err(error) => {
+            folder.discard();
+            return Err(CliError::Engine(error));
+        }
+    };
     let metrics = read_metrics(&plan, &run, &project.store);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);

@@ -78,6 +78,12 @@ impl Folder {
         File::create(&path).map_err(writing(&path))
     }
 
+    /// Takes the folder away again: of a run that could not begin.
+    pub fn discard(self) {
+        // What cannot be removed is an empty folder, which harms nobody.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+
     /// Links the outputs of every variant's targets.
     pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Store) -> Result<(), ReportError> {
         for variant in &plan.variants {
@@ -172,16 +178,20 @@ impl<'a> RunSummary<'a> {
             ("failed", run.count(Outcome::Failed)),
             ("blocked", run.count(Outcome::Blocked)),
         ];
-        let variants = plan.variants.iter().enumerate().map(|(index, variant)| {
-            let of_variant =
-                plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| task.variants.contains(&index));
-            let keys = of_variant.filter_map(|(task, end)| Some((task.name.as_str(), end.key?.to_string())));
+        let mut keys: Vec<BTreeMap<&str, String>> = vec![BTreeMap::new(); plan.variants.len()];
+        for (task, end) in plan.tasks.iter().zip(&run.tasks) {
+            let Some(key) = end.key else { continue };
+            for &variant in &task.variants {
+                keys[variant].insert(&task.name, key.to_string());
+            }
+        }
+        let variants = plan.variants.iter().zip(keys).map(|(variant, keys)| {
             let found = variant.targets.iter().find_map(|id| metrics(id.0));
             VariantSummary {
                 id: &variant.id,
                 axes: variant.values.iter().map(|(axis, value)| (axis.as_str(), value.as_str())).collect(),
                 metrics: found.map(|metrics| metrics.named().into_iter().collect()).unwrap_or_default(),
-                tasks: keys.collect(),
+                tasks: keys,
             }
         });
         Self {

@@ -87,6 +87,7 @@ impl Spec {
                 "a download has one source: keep one of `path`, `url`, `dataset`, `weights`, `synthetic`";
             reader.problem(second, "conflicting_fields", message, Some(help.to_owned()));
         }
+        reader.know(&SOURCES);
         let path = reader.text("path");
         let urls = reader.text_or_texts("url");
         let is_synthetic = reader.has("synthetic");
@@ -99,11 +100,7 @@ impl Spec {
                 Self::published_weights(reader.choice("weights", &choices, None))
             }
             Some(&"synthetic") if is_synthetic => Self::Synthetic(synthetic),
-            Some(_) => {
-                reader.text("dataset");
-                reader.text("weights");
-                Self::Path(path.unwrap_or_default())
-            }
+            Some(_) => Self::Path(path.unwrap_or_default()),
             None => {
                 reader.missing(
                     "path",

@@ -181,6 +181,11 @@ impl<'a> Reader<'a> {
         self.table.get(name)
     }
 
+    /// Says that fields are known, whether or not this choice reads them.
+    pub fn know(&mut self, names: &[&'static str]) {
+        self.known.extend(names.iter().filter(|name| !self.known.contains(name)).copied().collect::<Vec<_>>());
+    }
+
     /// Reports a problem with the field `name`.
     pub fn problem(&mut self, name: &str, code: &'static str, message: String, help: Option<String>) {
         let mut path = self.prefix.clone();

@@ -143,7 +143,7 @@ mod tests {
         for precision in [Precision::F32, Precision::F16] {
             let path = folder.path().join("block");
             write_block(&path, &block, precision).unwrap();
-            let read = read_block(&File { path, digest: String::new(), size_bytes: 0 }).unwrap();
+            let read = read_block(&File { path, digest: String::new(), size_bytes: 0, is_executable: false }).unwrap();
             assert_eq!((read.height, read.width, read.d), (2, 1, 3));
             let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() / 1024.0;
             assert!(read.data.iter().zip(&block.data).all(close), "{read:?}");

@@ -20,6 +20,8 @@ pub struct File {
     pub digest: String,
     /// Its length.
     pub size_bytes: u64,
+    /// Whether its owner may execute it.
+    pub is_executable: bool,
 }
 
 /// Files by their name within the artifact, `/`-separated, in order.
@@ -43,7 +45,8 @@ impl Files {
             if entry.file_type().is_file() {
                 let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
                 let size_bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-                let file = File { path: entry.path().to_owned(), digest: String::new(), size_bytes };
+                let is_executable = false;
+                let file = File { path: entry.path().to_owned(), digest: String::new(), size_bytes, is_executable };
                 files.insert(name.to_string_lossy().replace('\\', "/"), file);
             }
         }
@@ -80,6 +83,16 @@ impl File {
     /// Reads the whole file.
     pub fn read(&self) -> Result<Vec<u8>, ArtifactError> {
         std::fs::read(&self.path).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
+    }
+
+    /// Reads a file of the user's, which anyone may edit meanwhile: fails if the bytes are not those that were
+    /// hashed, so that nothing is ever kept under the digest of other bytes.
+    pub fn read_unchanged(&self) -> Result<Vec<u8>, ArtifactError> {
+        let bytes = self.read()?;
+        if !self.digest.is_empty() && blake3::hash(&bytes).to_hex().as_str() != self.digest {
+            return Err(ArtifactError::Changed { path: self.path.clone() });
+        }
+        Ok(bytes)
     }
 
     /// Reads the file as JSON.

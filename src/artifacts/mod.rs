@@ -75,6 +75,12 @@ pub enum ArtifactError {
         #[source]
         source: std::io::Error,
     },
+    /// A file does not hold what was hashed: it was edited after the run began to look at it.
+    #[error("`{}` changed while the run was reading it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A JSON file does not hold what it should.
     #[error("`{}` is not the JSON that was expected here", path.display())]
     Json {

@@ -197,7 +197,8 @@ impl Execution<'_> {
                     Some(source) => source.path_of(entry),
                     None => self.store.object_path(&entry.digest),
                 };
-                let file = File { path, digest: entry.digest.to_string(), size_bytes: entry.size };
+                let (digest, is_executable) = (entry.digest.to_string(), entry.executable);
+                let file = File { path, digest, size_bytes: entry.size, is_executable };
                 (entry.path.clone(), file)
             }))
         };

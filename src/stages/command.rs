@@ -2,11 +2,12 @@
 //!
 //! The program runs in a fresh folder that holds `inputs/<name>/` (read-only copies of its declared inputs)
 //! and `outputs/<name>/` (empty), and sees nothing else of the project: a script that it runs is an input
-//! too. Its environment holds `PATH`, `HOME`, `LANG` and what `env` passes by name; values passed by name
+//! too. Its environment holds `PATH`, `HOME`, `LANG`, `TMPDIR` and what `env` passes by name; values passed by name
 //! are not in the key, the output of `tools` is.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::fields::{Fields, Reader, Value, fields};
 use super::{Context, Inputs, StageError};
-use crate::artifacts::{Artifact, Files, bank, feature_set, image_set, model, scores};
+use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
@@ -32,6 +33,8 @@ const TYPES: [(&str, Artifact); 5] = [
 const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 /// Lines of stderr that an error shows.
 const SHOWN_LINES: usize = 12;
+/// Bytes after which a line of a program's output is cut.
+const LONGEST_LINE: usize = 64 * 1024;
 /// Time between two looks at a running program.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -121,9 +124,11 @@ fn split_words(line: &str) -> Vec<String> {
 /// Runs the program and checks what it left.
 pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sandbox = output.join(".sandbox");
-    for name in &spec.inputs {
-        let files = inputs.require(&format!("inputs.{name}"))?;
-        lay_out(files, &sandbox.join("inputs").join(name))?;
+    for (role, files) in &inputs.0 {
+        // A feature group of several sets comes as `inputs.<name>/<set>`, each a folder.
+        if let Some(name) = role.strip_prefix("inputs.") {
+            lay_out(files, &sandbox.join("inputs").join(name))?;
+        }
     }
     for name in spec.outputs.keys() {
         let folder = sandbox.join("outputs").join(name);
@@ -149,9 +154,8 @@ fn lay_out(files: &Files, folder: &Path) -> Result<(), StageError> {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         reflink_copy::reflink_or_copy(&file.path, &to).map_err(failed)?;
-        let mut permissions = to.metadata().map_err(failed)?.permissions();
-        permissions.set_readonly(true);
-        std::fs::set_permissions(&to, permissions).map_err(failed)?;
+        let mode = if file.is_executable { 0o555 } else { 0o444 };
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     }
     Ok(())
 }
@@ -180,7 +184,10 @@ fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(),
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| copy_lines(stdout, context, None));
         scope.spawn(|| copy_lines(stderr, context, Some(&last)));
-        wait(&mut child, spec, context)
+        let ended = wait(&mut child, spec, context);
+        // Whatever the program left running ends with it: it would hold the pipes that are read above.
+        end_group(&child);
+        ended
     })?;
     if ended.success() {
         return Ok(());
@@ -195,8 +202,8 @@ fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(),
 
 fn copy_lines(from: Option<impl Read>, context: &Context<'_>, last: Option<&Mutex<Vec<String>>>) {
     let Some(from) = from else { return };
-    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).into_owned();
+    let mut from = BufReader::new(from);
+    while let Some(line) = next_line(&mut from) {
         context.progress.log(&line);
         if let Some(Ok(mut last)) = last.map(Mutex::lock) {
             last.push(line);
@@ -234,11 +241,33 @@ fn wait(
 }
 
 fn stop(child: &mut Child) {
+    end_group(child);
+    let _ = child.wait();
+}
+
+fn end_group(child: &Child) {
     if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
-        // A program that has just ended has no group any more, which is as good.
+        // A group that has ended is not there any more, which is as good.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    let _ = child.wait();
+}
+
+/// The next line, ended by a line feed or a carriage return (progress bars), or cut at [`LONGEST_LINE`].
+fn next_line(from: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    loop {
+        let buffer = from.fill_buf().ok()?;
+        if buffer.is_empty() {
+            return (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned());
+        }
+        let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        line.extend_from_slice(&buffer[..end.unwrap_or(buffer.len())]);
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        from.consume(used);
+        if end.is_some() || line.len() > LONGEST_LINE {
+            return Some(String::from_utf8_lossy(&line).into_owned());
+        }
+    }
 }
 
 fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), StageError> {
@@ -254,13 +283,12 @@ fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), Sta
             image_set::read_preprocessing(&files)?;
             check_image_set(name, &files)
         }
-        Artifact::FeatureSet => feature_set::read_extraction(&files).map(drop).map_err(Into::into),
         Artifact::Bank => bank::Bank::read(&files).map(drop).map_err(Into::into),
         Artifact::Model => model::Model::read(&files).map(drop).map_err(Into::into),
         Artifact::Scores => {
             Ok(files.require("Scores", "metrics.json")?.read_json::<scores::Metrics>().map(drop)?)
         }
-        Artifact::Files | Artifact::Any => Ok(()),
+        Artifact::Files | Artifact::FeatureSet | Artifact::Any => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::fields::{Fields, Reader, Value, fields};
 use super::{Context, Inputs, Item, StageError};
 use crate::artifacts::feature_set::{self, Block, Extraction, Precision, block_name, write_block};
 use crate::artifacts::files::write_json;
-use crate::artifacts::weights::read_weights;
+use crate::artifacts::weights::parse_weights;
 use crate::artifacts::{Artifact, File, image_set};
 use crate::kernels::backbone::{Backbone, ImageMap, Layer, Network, Weights, normalise};
 use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood, PatchGrid, embed};
@@ -266,7 +266,7 @@ fn weights_input<'a>(spec: &Spec, inputs: &'a Inputs) -> Result<(String, Option<
 fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
     let weights = match (spec.weights, file) {
         (WeightSource::Seeded(seed), _) => Weights::seeded(spec.network, seed),
-        (_, Some(file)) => read_weights(&file.path).map_err(|error| {
+        (_, Some(file)) => parse_weights(&file.read_unchanged()?).map_err(|error| {
             StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error)
         })?,
         (_, None) => return Err(StageError::MissingInput { role: "weights".to_owned() }),

@@ -175,13 +175,14 @@ fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Spec) -> Re
 fn place(source: &Source<'_>, outcome: &Outcome, context: &Context<'_>) {
     let kind = source.kind.as_deref().unwrap_or(UNKNOWN_KIND);
     let Item { files, note: _ } = &outcome.item;
-    let labels = |id: &str| label_name(&source.split, outcome.label, kind, id);
+    let labels = |id: &str, label| label_name(&source.split, label, kind, id);
     context.items.place(&files[0], &format!("{IMAGES}/{}", pixels_name(&source.id)));
-    context.items.place(&files[1], &format!("{IMAGES}/{}", labels(&source.id)));
+    context.items.place(&files[1], &format!("{IMAGES}/{}", labels(&source.id, outcome.label)));
     for (place, pair) in files[2..].chunks_exact(2).enumerate() {
         let id = format!("{}_{place}", source.id);
         context.items.place(&pair[0], &format!("{CROPS}/{}", pixels_name(&id)));
-        context.items.place(&pair[1], &format!("{CROPS}/{}", labels(&id)));
+        // A crop is cut around a defect, even where the image's own mask vanished in a later resize.
+        context.items.place(&pair[1], &format!("{CROPS}/{}", labels(&id, Label::Defect)));
     }
 }
 

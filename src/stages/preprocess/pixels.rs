@@ -15,7 +15,7 @@ const PADDING: [u8; 3] = [124, 116, 104];
 
 /// Decodes a file of the user's, whatever its name ends in.
 pub(super) fn decode(file: &File) -> Result<DynamicImage, StageError> {
-    let bytes = std::fs::read(&file.path).map_err(|source| StageError::io("read", &file.path, source))?;
+    let bytes = file.read_unchanged()?;
     let decoded = image::load_from_memory(&bytes)
         .map_err(|source| StageError::Image { path: file.path.clone(), source })?;
     if decoded.width() == 0 || decoded.height() == 0 {

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::image_set::Preprocessing;
 use super::{ArtifactError, File, Files};
 
+/// Longest header of a block that is read (ours have about 80 bytes).
+const MAX_HEADER_BYTES: u64 = 1 << 20;
+
 /// The description of a feature set.
 pub const DESCRIPTION: &str = "features.json";
 
@@ -25,7 +28,7 @@ pub struct Extraction {
     pub preprocessing: Preprocessing,
     /// torchvision's name of the network.
     pub backbone: String,
-    /// Digest of the weights' tensors.
+    /// Digest of the weights' file, or `seeded:` with the seed of random ones.
     pub weights: String,
     /// Layers whose maps are joined, such as `layer2`.
     pub layers: Vec<String>,
@@ -39,6 +42,15 @@ pub struct Extraction {
     pub storage: Precision,
     /// Length of a patch's vector.
     pub dimension: usize,
+}
+
+impl Extraction {
+    /// Whether distances between features of both mean anything: all but the images' own size and the way in
+    /// which the numbers are stored must agree.
+    pub fn is_comparable(&self, other: &Self) -> bool {
+        let same = Self { preprocessing: self.preprocessing.clone(), storage: self.storage, ..other.clone() };
+        *self == same
+    }
 }
 
 /// How features are stored.
@@ -132,6 +144,26 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
 }
 
+/// Reads a block's shape, `[h, w, d]`, without its values.
+pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
+    use std::io::Read;
+    let io = |source| ArtifactError::Io { path: file.path.clone(), source };
+    let wrong = || ArtifactError::Tensor {
+        path: file.path.clone(),
+        tensor: "features".to_owned(),
+        expected: "[h, w, d] of f16 or f32".to_owned(),
+    };
+    let mut open = std::fs::File::open(&file.path).map_err(io)?;
+    let mut head = vec![0; 8];
+    open.read_exact(&mut head).map_err(io)?;
+    let length = head.iter().rev().fold(0_u64, |length, &byte| (length << 8) | u64::from(byte));
+    open.take(length.min(MAX_HEADER_BYTES)).read_to_end(&mut head).map_err(io)?;
+    let (_, metadata) = SafeTensors::read_metadata(&head)
+        .map_err(|source| ArtifactError::SafeTensors { path: file.path.clone(), source })?;
+    let info = metadata.info("features").ok_or_else(wrong)?;
+    <[usize; 3]>::try_from(info.shape.as_slice()).map_err(|_| wrong())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +175,8 @@ mod tests {
         for precision in [Precision::F32, Precision::F16] {
             let path = folder.path().join("block");
             write_block(&path, &block, precision).unwrap();
-            let read = read_block(&File { path, digest: String::new(), size_bytes: 0, is_executable: false }).unwrap();
+            let read = read_block(&File { path, digest: String::new(), size_bytes: 0, is_executable: false })
+                .unwrap();
             assert_eq!((read.height, read.width, read.d), (2, 1, 3));
             let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() / 1024.0;
             assert!(read.data.iter().zip(&block.data).all(close), "{read:?}");

@@ -46,7 +46,8 @@ impl Files {
                 let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
                 let size_bytes = entry.metadata().map_or(0, |metadata| metadata.len());
                 let is_executable = false;
-                let file = File { path: entry.path().to_owned(), digest: String::new(), size_bytes, is_executable };
+                let file =
+                    File { path: entry.path().to_owned(), digest: String::new(), size_bytes, is_executable };
                 files.insert(name.to_string_lossy().replace('\\', "/"), file);
             }
         }

@@ -14,22 +14,18 @@ use super::bank::{self, Bank, read_rows, write_rows};
 use super::feature_set::Extraction;
 use super::files::write_json;
 use super::{ArtifactError, Files};
+use crate::kernels::scoring::{Aggregation, Calibration, DualScore, Reweight};
 
-/// How an image's patches become its score.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How an image's patches become its score. What a choice does not use is not here, so that equal keys are
+/// equal bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scoring {
-    /// `paper`, `none` or `reference`.
-    pub reweight: String,
-    /// Neighbours of `paper` (Roth et al. 2022, Eq. 7: b).
-    pub neighbours: usize,
-    /// `weighted`, `difference`, `ratio`, `calibrated` or `reference`; read where there is a defect bank.
-    pub dual: String,
-    /// The weight of `difference`.
-    pub alpha: f32,
-    /// `maximum` or `top_mean`.
-    pub aggregation: String,
-    /// The share of patches that `top_mean` averages.
-    pub top_share: f32,
+    /// Of the image score; none where two banks are joined otherwise than by `reference`.
+    pub reweight: Option<Reweight>,
+    /// How the distances to two banks are joined; none where there is one.
+    pub dual: Option<DualScore>,
+    /// From patches to the image.
+    pub aggregation: Aggregation,
 }
 
 /// The score above which an image is called defective.
@@ -43,15 +39,6 @@ pub struct Threshold {
     pub images: usize,
 }
 
-/// Quantiles of the normal training patches' distances to both banks, evenly spaced from 0 to 1.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CalibrationTables {
-    /// Distances to the normal bank.
-    pub normal: Vec<f32>,
-    /// Distances to the defect bank.
-    pub defect: Vec<f32>,
-}
-
 /// What `model.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
@@ -62,7 +49,7 @@ pub struct Description {
     /// From training normals; none where `fit` was given no features.
     pub threshold: Option<Threshold>,
     /// Used by the `calibrated` dual score.
-    pub calibration: Option<CalibrationTables>,
+    pub calibration: Option<Calibration>,
     /// Where the normal bank came from.
     pub normal: bank::Description,
     /// Where the defect bank came from.

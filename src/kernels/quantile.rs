@@ -1,5 +1,7 @@
 //! Quantiles of samples, and ranks in them: how a distance is compared with those of normal patches.
 
+use serde::{Deserialize, Serialize};
+
 use super::KernelError;
 
 /// Quantiles kept of each distance: every thousandth (chosen, untested).
@@ -11,7 +13,7 @@ const QUANTILES: usize = 1001;
 /// in the middle of equal ones. Beyond the ends it goes on in proportion (twice the largest distance
 /// has rank 2, none at all rank -1 if the smallest was above 0), because a defect is beyond the end
 /// as a rule and a rank that stops at 1 would make all defects equal.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Quantiles of d-, ascending, evenly spaced from the minimum to the maximum.
     pub normal: Vec<f32>,

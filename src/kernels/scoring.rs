@@ -5,6 +5,8 @@
 //! Throughout, `d-` is a patch's distance to the bank of normal patches and `d+` that to the bank of
 //! defect patches; a higher score is more anomalous. Everything here is sequential and deterministic.
 
+use serde::{Deserialize, Serialize};
+
 use super::KernelError;
 use super::distance::squared_euclidean;
 use super::nearest::{Bank, Neighbours};
@@ -17,7 +19,8 @@ const RATIO_FLOOR: f32 = 1e-6;
 const REFERENCE_NEIGHBOURS: usize = 3;
 
 /// How an image's maximum is weighed by the neighbourhood of the bank row it was nearest to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reweight {
     /// Roth et al., Eq. 7: the `neighbours` nearest rows of `m*`, itself among them.
     Paper {
@@ -37,7 +40,8 @@ impl Default for Reweight {
 }
 
 /// How the distances to the two banks become one score.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DualScore {
     /// `d- · d-/(d- + d+)`: the distance from normality times a soft nearest-neighbour weight.
     #[default]
@@ -56,7 +60,8 @@ pub enum DualScore {
 }
 
 /// How an image's patch scores become one number.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// The largest.
     #[default]
@@ -96,6 +101,31 @@ pub struct Matched<'a> {
     pub neighbours: &'a Neighbours,
     /// The bank that was searched.
     pub bank: &'a Bank,
+    /// Rows that were left out of the search, and are to be left out of the weights as well.
+    pub excluded: Option<Excluded<'a>>,
+}
+
+/// One group of a bank's rows, such as those of the image that is scored (leave one out).
+#[derive(Debug, Clone, Copy)]
+pub struct Excluded<'a> {
+    /// The group of each row of the bank.
+    pub groups: &'a [u32],
+    /// The group that is left out.
+    pub group: u32,
+}
+
+impl Matched<'_> {
+    /// The `count` nearest rows of a row that are not left out, the nearest first.
+    fn around(&self, row: &[f32], count: usize) -> Result<Vec<u32>, KernelError> {
+        let Some(Excluded { groups, group }) = self.excluded else {
+            return Ok(self.bank.nearest(row, count)?.index);
+        };
+        let left_out = groups.iter().filter(|&&of_row| of_row == group).count();
+        let mut found = self.bank.nearest(row, count + left_out)?.index;
+        found.retain(|&index| groups[index as usize] != group);
+        found.truncate(count);
+        Ok(found)
+    }
 }
 
 /// Choices of a dual image score.
@@ -214,7 +244,7 @@ fn softmax_of_strongest(
     matched: Matched<'_>,
     reweight: Reweight,
 ) -> Result<Option<f64>, KernelError> {
-    let Matched { neighbours, bank } = matched;
+    let Matched { neighbours, bank, excluded: _ } = matched;
     let d = bank.dimension();
     assert_eq!(features.len(), neighbours.distance.len() * d, "one nearest row for each patch");
     let (count, skipped) = match reweight {
@@ -228,9 +258,12 @@ fn softmax_of_strongest(
     }
     let patch = &features[strongest * d..][..d];
     let nearest_row = bank.row(neighbours.index[strongest] as usize);
-    let around = bank.nearest(nearest_row, count)?;
+    let around = matched.around(nearest_row, count)?;
+    if around.len() < 2 {
+        return Ok(None);
+    }
     let star = f64::from(neighbours.distance[strongest]);
-    let sum: f64 = around.index[skipped..]
+    let sum: f64 = around[skipped..]
         .iter()
         .map(|&row| f64::from(squared_euclidean(patch, bank.row(row as usize)).sqrt()))
         .map(|distance| ((distance - star) / (d as f64).sqrt()).exp())
@@ -285,7 +318,7 @@ mod tests {
         let around = nearest(bank.row(found.index[star] as usize), bank.rows(), d, 9).unwrap();
         let rows: Vec<&[f32]> = around.index.iter().map(|&row| bank.row(row as usize)).collect();
         assert_eq!(around.index[0], found.index[star]);
-        let matched = Matched { neighbours: &found, bank: &bank };
+        let matched = Matched { neighbours: &found, bank: &bank, excluded: None };
         let score = |reweight| {
             f64::from(image_score_single(&patches, matched, reweight, Aggregation::Maximum).unwrap())
         };
@@ -305,8 +338,10 @@ mod tests {
         let defect = Bank::new(normals(&mut stream, 20 * d, 3.0), d).unwrap();
         let patches = normals(&mut stream, 8 * d, 2.0);
         let (near, far) = (normal.nearest(&patches, 1).unwrap(), defect.nearest(&patches, 1).unwrap());
-        let (near, far) =
-            (Matched { neighbours: &near, bank: &normal }, Matched { neighbours: &far, bank: &defect });
+        let (near, far) = (
+            Matched { neighbours: &near, bank: &normal, excluded: None },
+            Matched { neighbours: &far, bank: &defect, excluded: None },
+        );
         let options = |reweight| DualOptions { score: DualScore::Reference, reweight, ..Default::default() };
         let maximum = |matched: Matched| Aggregation::Maximum.apply(&matched.neighbours.distance).unwrap();
         let plain = image_score_dual(&patches, near, far, options(Reweight::None)).unwrap();
@@ -325,7 +360,7 @@ mod tests {
         let bank = Bank::new(vec![0.0, 1.0, 2.0], 1).unwrap();
         let patches = [1e6];
         let found = bank.nearest(&patches, 1).unwrap();
-        let matched = Matched { neighbours: &found, bank: &bank };
+        let matched = Matched { neighbours: &found, bank: &bank, excluded: None };
         for reweight in [Reweight::default(), Reweight::Reference] {
             let score = image_score_single(&patches, matched, reweight, Aggregation::Maximum).unwrap();
             assert!(score.is_finite() && score > 0.0);
@@ -336,7 +371,7 @@ mod tests {
     fn a_bank_of_one_row_is_not_weighed() {
         let bank = Bank::new(vec![0.0], 1).unwrap();
         let found = bank.nearest(&[3.0], 1).unwrap();
-        let matched = Matched { neighbours: &found, bank: &bank };
+        let matched = Matched { neighbours: &found, bank: &bank, excluded: None };
         for reweight in [Reweight::default(), Reweight::Reference, Reweight::None] {
             assert_eq!(image_score_single(&[3.0], matched, reweight, Aggregation::Maximum), Ok(3.0));
         }

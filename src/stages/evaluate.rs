@@ -8,14 +8,14 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::fields::{Fields, Reader, fields};
-use super::scorer::{Scored, Scorer};
+use super::scorer::{Scored, Scorer, require_comparable};
 use super::{Context, Inputs, Reads, StageError, picture};
 use crate::artifacts::feature_set::{self, read_block};
 use crate::artifacts::files::{write, write_json};
 use crate::artifacts::image_set::{self, Label, Labelled, Selection};
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::{AtThreshold, Interval, Intervals, KindMetrics, Metrics};
-use crate::artifacts::{Artifact, File, Files, npy};
+use crate::artifacts::{Artifact, File, npy};
 use crate::kernels::map::{default_sigma, gaussian_blur, reference_blur, upsample};
 use crate::kernels::metrics::{self, DEFAULT_BINS, MetricError, PixelScores};
 use crate::kernels::random::Stream;
@@ -127,12 +127,19 @@ struct Image<'a> {
 
 /// Scores every image of the split and writes `scores/`.
 pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let images = inputs.require("images")?;
+    let labelled = image_set::labelled(images);
+    if labelled.is_empty() {
+        return Err(StageError::data(
+            format!("the images have no split `{}`", spec.split),
+            "`split` names a folder of the data set: most have `train` and `test`",
+        ));
+    }
     let model = Model::read(inputs.require("model")?)?;
     let features = inputs.members("features").next().map(|(_, files)| files);
     let features = features.ok_or_else(|| StageError::MissingInput { role: "features[0]".to_owned() })?;
-    check_fit(&model, features)?;
-    let images = inputs.require("images")?;
-    let labelled = image_set::labelled(images);
+    let of_features = feature_set::read_extraction(features)?;
+    require_comparable("the model and `features`", &model.description.extraction, &of_features)?;
     let blocks: BTreeMap<&str, &File> = feature_set::blocks(features).collect();
     let scorer = Scorer::new(&model).map_err(|error| StageError::kernel("cannot use the model", error))?;
     let folder = output.join("scores");
@@ -170,23 +177,6 @@ pub(super) struct Row<'a> {
     pub(super) labelled: &'a Labelled<'a>,
     pub(super) scored: Scored,
     pub(super) grid: [usize; 2],
-}
-
-fn check_fit(model: &Model, features: &Files) -> Result<(), StageError> {
-    let of_features = feature_set::read_extraction(features)?;
-    let of_model = &model.description.extraction;
-    if (&of_features.backbone, &of_features.weights, of_features.dimension)
-        == (&of_model.backbone, &of_model.weights, of_model.dimension)
-    {
-        return Ok(());
-    }
-    Err(StageError::data(
-        format!(
-            "the model was fitted on `{}`, the features are of `{}`",
-            of_model.backbone, of_features.backbone
-        ),
-        "wire `fit` and `evaluate` to the same extract stage",
-    ))
 }
 
 fn score_image<'a>(

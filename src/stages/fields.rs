@@ -183,7 +183,8 @@ impl<'a> Reader<'a> {
 
     /// Says that fields are known, whether or not this choice reads them.
     pub fn know(&mut self, names: &[&'static str]) {
-        self.known.extend(names.iter().filter(|name| !self.known.contains(name)).copied().collect::<Vec<_>>());
+        self.known
+            .extend(names.iter().filter(|name| !self.known.contains(name)).copied().collect::<Vec<_>>());
     }
 
     /// Reports a problem with the field `name`.

@@ -8,15 +8,16 @@ use std::path::Path;
 
 use super::coreset::read_selection;
 use super::fields::{Fields, Reader, fields};
+use super::scorer::{Scorer, read_scoring, require_comparable, scoring_fields};
 use super::{Context, Inputs, Reads, StageError};
 use crate::artifacts::bank::Bank;
 use crate::artifacts::feature_set::{self, Block, read_block};
 use crate::artifacts::image_set::Selection;
-use crate::artifacts::model::{CalibrationTables, Description, Model, Scoring, Threshold};
+use crate::artifacts::model::{Description, Model, Scoring, Threshold};
 use crate::artifacts::{Artifact, File};
+use crate::kernels::KernelError;
 use crate::kernels::nearest::Neighbours;
-use crate::kernels::scoring::{Calibration, quantile};
-use crate::stages::scorer::{Scored, Scorer, read_scoring, scoring_fields};
+use crate::kernels::scoring::{Calibration, DualScore, Excluded, quantile};
 
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
@@ -60,7 +61,7 @@ impl Spec {
         }
         let has_features = reader.optional_port("features", Artifact::FeatureSet, true);
         let scoring = read_scoring(reader, is_dual);
-        if is_dual && scoring.dual == "calibrated" && !has_features {
+        if scoring.dual == Some(DualScore::Calibrated) && !has_features {
             reader.missing("features", "the training normals that dual = \"calibrated\" needs");
         }
         let (select_set, selection, _) = read_selection(reader, false);
@@ -88,7 +89,7 @@ impl Spec {
             select_set: _,
             selection: _,
         } = self;
-        let mut all = scoring_fields(scoring, *is_dual);
+        let mut all = scoring_fields(scoring);
         all.extend(fields([("bank", if *is_dual { "dual" } else { "single" }.into())]));
         if *has_features {
             all.extend(fields([
@@ -112,17 +113,16 @@ impl Spec {
 pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let normal = Bank::read(inputs.require("normal")?)?;
     let defect = if spec.is_dual { Some(Bank::read(inputs.require("defect")?)?) } else { None };
-    if let Some(defect) = &defect
-        && defect.description.extraction.weights != normal.description.extraction.weights
-    {
-        return Err(StageError::data(
-            "the two banks were extracted with different weights",
-            "wire both `coreset` stages to the same `features`",
-        ));
+    if let Some(defect) = &defect {
+        require_comparable("the two banks", &normal.description.extraction, &defect.description.extraction)?;
+    }
+    if let Some((_, features)) = inputs.members("features").next() {
+        let of_features = feature_set::read_extraction(features)?;
+        require_comparable("the bank and `features`", &normal.description.extraction, &of_features)?;
     }
     let description = Description {
         extraction: normal.description.extraction.clone(),
-        scoring: spec.scoring.clone(),
+        scoring: spec.scoring,
         threshold: None,
         calibration: None,
         normal: normal.description.clone(),
@@ -155,31 +155,25 @@ fn look_at_normals(
         ));
     }
     let failed = |error| StageError::kernel("cannot score the training normals", error);
-    let scorer = Scorer::new(model).map_err(failed)?;
-    let mut distances = Vec::new();
+    let mut scorer = Scorer::new(model).map_err(failed)?;
+    let mut found = Vec::new();
     for (done, &(id, file)) in normals.iter().enumerate() {
         context.check()?;
-        let block = read_block(file)?;
-        distances.push(leave_one_out(&scorer, model, id, &block).map_err(failed)?);
+        found.push(leave_one_out(&scorer, model, id, &read_block(file)?)?);
         context.progress.report(done as u64 + 1, normals.len() as u64, "image");
     }
-    if model.description.scoring.dual == "calibrated" && spec.is_dual {
-        let of = |which: fn(&Distances) -> Option<&Neighbours>| -> Vec<f32> {
-            distances.iter().filter_map(which).flat_map(|found| found.distance.iter().copied()).collect()
-        };
-        let calibration = Calibration::fit(&of(|pair| Some(&pair.normal)), &of(|pair| pair.defect.as_ref()))
-            .map_err(failed)?;
-        model.description.calibration =
-            Some(CalibrationTables { normal: calibration.normal, defect: calibration.defect });
+    if model.description.scoring.dual == Some(DualScore::Calibrated) {
+        let calibration = calibrate(&found).map_err(failed)?;
+        scorer.calibrate(calibration.clone());
+        model.description.calibration = Some(calibration);
     }
-    let scorer = Scorer::new(model).map_err(failed)?;
     let mut scores = Vec::new();
-    for (&(_, file), found) in normals.iter().zip(distances) {
+    for (&(_, file), normal) in normals.iter().zip(&found) {
         context.check()?;
         let block = read_block(file)?;
-        let Scored { score, .. } =
-            scorer.score_distances(&block, &found.normal, found.defect.as_ref()).map_err(failed)?;
-        scores.push(score);
+        let excluded = normal.own.map(|group| Excluded { groups: &model.normal.image, group });
+        let scored = scorer.score_distances(&block, &normal.normal, normal.defect.as_ref(), excluded);
+        scores.push(scored.map_err(failed)?.score);
     }
     let score = quantile(&scores, spec.threshold_quantile).map_err(failed)?;
     context.progress.log(&format!("threshold {score} of {} training normals", scores.len()));
@@ -188,28 +182,43 @@ fn look_at_normals(
     Ok(())
 }
 
-/// A training normal's nearest rows.
-struct Distances {
+/// A training normal's nearest rows, its own rows left out.
+struct LeftOut {
+    /// Its number among the normal bank's images, where it has rows there.
+    own: Option<u32>,
     normal: Neighbours,
     defect: Option<Neighbours>,
 }
 
-fn leave_one_out(
-    scorer: &Scorer,
-    model: &Model,
-    id: &str,
-    block: &Block,
-) -> Result<Distances, crate::kernels::KernelError> {
-    let own = model.normal.description.images.iter().position(|image| image == id);
+fn leave_one_out(scorer: &Scorer, model: &Model, id: &str, block: &Block) -> Result<LeftOut, StageError> {
+    let failed = |error| StageError::kernel(format!("cannot score the training normal `{id}`"), error);
+    let images = &model.normal.description.images;
+    let own = images.iter().position(|image| image == id).map(|own| own as u32);
     let normal = match own {
         Some(own) => {
-            let group = vec![own as u32; block.height * block.width];
-            scorer.normal().nearest_excluding(&block.data, &group, &model.normal.image)?
+            let group = vec![own; block.height * block.width];
+            scorer.normal().nearest_excluding(&block.data, &group, &model.normal.image)
         }
-        None => scorer.normal().nearest(&block.data, 1)?,
+        None => scorer.normal().nearest(&block.data, 1),
     };
-    let defect = scorer.defect().map(|bank| bank.nearest(&block.data, 1)).transpose()?;
-    Ok(Distances { normal, defect })
+    let normal = normal.map_err(failed)?;
+    if normal.distance.iter().any(|distance| !distance.is_finite()) {
+        return Err(StageError::data(
+            format!(
+                "the normal bank has rows of `{id}` alone, so that it cannot be left out for the threshold"
+            ),
+            "keep more rows (`ratio`, `min_size`) of more images, or leave `features` out",
+        ));
+    }
+    let defect = scorer.defect().map(|bank| bank.nearest(&block.data, 1)).transpose().map_err(failed)?;
+    Ok(LeftOut { own, normal, defect })
+}
+
+fn calibrate(found: &[LeftOut]) -> Result<Calibration, KernelError> {
+    let distances = |of: fn(&LeftOut) -> Option<&Neighbours>| -> Vec<f32> {
+        found.iter().filter_map(of).flat_map(|rows| rows.distance.iter().copied()).collect()
+    };
+    Calibration::fit(&distances(|normal| Some(&normal.normal)), &distances(|normal| normal.defect.as_ref()))
 }
 
 /// At most `count` of `all`, evenly spread, in order.

@@ -1,13 +1,14 @@
 //! A model at work: one image's patch features become its patch map and its score. Used by `fit` for the
 //! threshold and by `evaluate`, so that both mean the same by a score.
 
+use super::StageError;
 use super::fields::{Fields, Reader, fields};
-use crate::artifacts::feature_set::Block;
+use crate::artifacts::feature_set::{Block, Extraction};
 use crate::artifacts::model::{Model, Scoring};
 use crate::kernels::KernelError;
 use crate::kernels::nearest::{Bank, Neighbours};
 use crate::kernels::scoring::{
-    Aggregation, Calibration, DualOptions, DualScore, Matched, Reweight, image_score_dual,
+    Aggregation, Calibration, DualOptions, DualScore, Excluded, Matched, Reweight, image_score_dual,
     image_score_single, patch_map_dual, patch_map_single,
 };
 
@@ -18,50 +19,91 @@ const ALPHA: f64 = 0.25;
 /// Share of the patches that `top_mean` averages.
 const TOP_SHARE: f64 = 0.01;
 
-/// Reads the fields of a scoring; the dual ones are known but not read where there is one bank.
+/// The choices of `dual`, with what their names alone do not say filled in.
+const DUALS: [(&str, DualScore); 5] = [
+    ("weighted", DualScore::Weighted),
+    ("difference", DualScore::Difference { alpha: ALPHA as f32 }),
+    ("ratio", DualScore::Ratio),
+    ("calibrated", DualScore::Calibrated),
+    ("reference", DualScore::Reference),
+];
+const REWEIGHTS: [(&str, Reweight); 3] = [
+    ("paper", Reweight::Paper { neighbours: NEIGHBOURS as usize }),
+    ("none", Reweight::None),
+    ("reference", Reweight::Reference),
+];
+const AGGREGATIONS: [(&str, Aggregation); 2] =
+    [("maximum", Aggregation::Maximum), ("top_mean", Aggregation::TopMean { share: TOP_SHARE as f32 })];
+
+/// Reads the fields of a scoring; those that a choice does not use are checked and left out.
 pub fn read_scoring(reader: &mut Reader<'_>, is_dual: bool) -> Scoring {
-    let reweights = [("paper", "paper"), ("none", "none"), ("reference", "reference")];
-    let duals = [
-        ("weighted", "weighted"),
-        ("difference", "difference"),
-        ("ratio", "ratio"),
-        ("calibrated", "calibrated"),
-        ("reference", "reference"),
-    ];
-    let aggregations = [("maximum", "maximum"), ("top_mean", "top_mean")];
-    let reweight = reader.choice("reweight", &reweights, Some("paper"));
-    let dual = reader.choice("dual", &duals, Some("weighted"));
-    let aggregation = reader.choice("aggregation", &aggregations, Some("maximum"));
+    let mut reweight = reader.choice("reweight", &REWEIGHTS, Some("paper"));
+    let mut dual = reader.choice("dual", &DUALS, Some("weighted"));
+    let mut aggregation = reader.choice("aggregation", &AGGREGATIONS, Some("maximum"));
+    let count = reader.integer("neighbours", 2..=1000, Some(NEIGHBOURS)) as usize;
+    let weight = reader.float("alpha", 0.0..=100.0, Some(ALPHA)) as f32;
+    let part = reader.float("top_share", 1e-6..=1.0, Some(TOP_SHARE)) as f32;
+    if let Reweight::Paper { neighbours } = &mut reweight {
+        *neighbours = count;
+    }
+    if let DualScore::Difference { alpha } = &mut dual {
+        *alpha = weight;
+    }
+    if let Aggregation::TopMean { share } = &mut aggregation {
+        *share = part;
+    }
     Scoring {
-        reweight: reweight.to_owned(),
-        neighbours: reader.integer("neighbours", 2..=1000, Some(NEIGHBOURS)) as usize,
-        dual: if is_dual { dual.to_owned() } else { String::new() },
-        alpha: reader.float("alpha", 0.0..=100.0, Some(ALPHA)) as f32,
-        aggregation: aggregation.to_owned(),
-        top_share: reader.float("top_share", 1e-6..=1.0, Some(TOP_SHARE)) as f32,
+        reweight: (!is_dual || dual == DualScore::Reference).then_some(reweight),
+        dual: is_dual.then_some(dual),
+        aggregation,
     }
 }
 
-/// The fields of a scoring that can change a score.
-pub fn scoring_fields(scoring: &Scoring, is_dual: bool) -> Fields {
-    let Scoring { reweight, neighbours, dual, alpha, aggregation, top_share } = scoring;
-    let mut all = fields([("aggregation", aggregation.as_str().into())]);
-    if !is_dual || dual == "reference" {
-        all.insert("reweight".to_owned(), reweight.as_str().into());
-        if reweight == "paper" {
-            all.insert("neighbours".to_owned(), (*neighbours).into());
+/// The fields of a scoring for the key.
+pub fn scoring_fields(scoring: &Scoring) -> Fields {
+    let Scoring { reweight, dual, aggregation } = scoring;
+    let mut all = match aggregation {
+        Aggregation::Maximum => fields([("aggregation", "maximum".into())]),
+        Aggregation::TopMean { share } => {
+            fields([("aggregation", "top_mean".into()), ("top_share", f64::from(*share).into())])
         }
-    }
-    if is_dual {
-        all.insert("dual".to_owned(), dual.as_str().into());
-        if dual == "difference" {
-            all.insert("alpha".to_owned(), f64::from(*alpha).into());
+    };
+    match reweight {
+        None => {}
+        Some(Reweight::Paper { neighbours }) => {
+            all.extend(fields([("reweight", "paper".into()), ("neighbours", (*neighbours).into())]));
         }
+        Some(Reweight::None) => all.extend(fields([("reweight", "none".into())])),
+        Some(Reweight::Reference) => all.extend(fields([("reweight", "reference".into())])),
     }
-    if aggregation == "top_mean" {
-        all.insert("top_share".to_owned(), f64::from(*top_share).into());
+    match dual {
+        None => {}
+        Some(DualScore::Difference { alpha }) => {
+            all.extend(fields([("dual", "difference".into()), ("alpha", f64::from(*alpha).into())]));
+        }
+        Some(other) => {
+            let name = DUALS.iter().find(|(_, known)| known == other).map_or("", |&(name, _)| name);
+            all.extend(fields([("dual", name.into())]));
+        }
     }
     all
+}
+
+/// Fails where two sets of features are not of one space.
+pub fn require_comparable(what: &str, one: &Extraction, other: &Extraction) -> Result<(), StageError> {
+    if one.is_comparable(other) {
+        return Ok(());
+    }
+    let said = |of: &Extraction| {
+        format!(
+            "{} {:?}, {} d, {}, weights {:.12}",
+            of.backbone, of.layers, of.dimension, of.embedding, of.weights
+        )
+    };
+    Err(StageError::data(
+        format!("{what} were extracted differently: {}; {}", said(one), said(other)),
+        "wire them to the same extract stage",
+    ))
 }
 
 /// One image's scores.
@@ -91,28 +133,16 @@ impl Scorer {
         Ok(Self {
             normal: prepare(&model.normal)?,
             defect: model.defect.as_ref().map(prepare).transpose()?,
-            reweight: match scoring.reweight.as_str() {
-                "none" => Reweight::None,
-                "reference" => Reweight::Reference,
-                _ => Reweight::Paper { neighbours: scoring.neighbours },
-            },
-            dual: match scoring.dual.as_str() {
-                "difference" => DualScore::Difference { alpha: scoring.alpha },
-                "ratio" => DualScore::Ratio,
-                "calibrated" => DualScore::Calibrated,
-                "reference" => DualScore::Reference,
-                _ => DualScore::Weighted,
-            },
-            aggregation: match scoring.aggregation.as_str() {
-                "top_mean" => Aggregation::TopMean { share: scoring.top_share },
-                _ => Aggregation::Maximum,
-            },
-            calibration: model
-                .description
-                .calibration
-                .as_ref()
-                .map(|tables| Calibration { normal: tables.normal.clone(), defect: tables.defect.clone() }),
+            reweight: scoring.reweight.unwrap_or(Reweight::None),
+            dual: scoring.dual.unwrap_or_default(),
+            aggregation: scoring.aggregation,
+            calibration: model.description.calibration.clone(),
         })
+    }
+
+    /// Sets the quantiles that a `calibrated` score needs.
+    pub fn calibrate(&mut self, calibration: Calibration) {
+        self.calibration = Some(calibration);
     }
 
     /// The bank of normal patches.
@@ -129,17 +159,19 @@ impl Scorer {
     pub fn score(&self, block: &Block) -> Result<Scored, KernelError> {
         let normal = self.normal.nearest(&block.data, 1)?;
         let defect = self.defect.as_ref().map(|bank| bank.nearest(&block.data, 1)).transpose()?;
-        self.score_distances(block, &normal, defect.as_ref())
+        self.score_distances(block, &normal, defect.as_ref(), None)
     }
 
-    /// Scores one image whose nearest rows are known.
+    /// Scores one image whose nearest rows are known; `excluded` names rows of the normal bank that were left
+    /// out of the search.
     pub fn score_distances(
         &self,
         block: &Block,
         normal: &Neighbours,
         defect: Option<&Neighbours>,
+        excluded: Option<Excluded<'_>>,
     ) -> Result<Scored, KernelError> {
-        let of_normal = Matched { neighbours: normal, bank: &self.normal };
+        let of_normal = Matched { neighbours: normal, bank: &self.normal, excluded };
         let (Some(found), Some(bank)) = (defect, &self.defect) else {
             let score = image_score_single(&block.data, of_normal, self.reweight, self.aggregation)?;
             return Ok(Scored { map: patch_map_single(&normal.distance), score });
@@ -150,7 +182,7 @@ impl Scorer {
             aggregation: self.aggregation,
             calibration: self.calibration.as_ref(),
         };
-        let of_defect = Matched { neighbours: found, bank };
+        let of_defect = Matched { neighbours: found, bank, excluded: None };
         let score = image_score_dual(&block.data, of_normal, of_defect, options)?;
         let map = patch_map_dual(&normal.distance, &found.distance, self.dual, self.calibration.as_ref())?;
         Ok(Scored { map, score })

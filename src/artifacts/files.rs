@@ -119,3 +119,20 @@ pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> Result<(),
     bytes.push(b'\n');
     write(path, &bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_other_than_those_hashed_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"then").unwrap();
+        let digest = blake3::hash(b"then").to_hex().to_string();
+        let file = File { path: path.clone(), digest, size_bytes: 4, is_executable: false };
+        assert_eq!(file.read_unchanged().unwrap(), b"then");
+        std::fs::write(&path, b"now!").unwrap();
+        assert!(matches!(file.read_unchanged(), Err(ArtifactError::Changed { .. })));
+    }
+}

@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let metrics = read_metrics(&plan, &run, &project.store);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
-    folder.link_variants(&plan, &run, &project.store).map_err(CliError::Report)?;
+    let linked = folder.link_variants(&plan, &run, &project.store);
     folder.write(&RunSummary::new(&plan, &run, &of_task), &table).map_err(CliError::Report)?;
     listener(finished(&run, folder.relative().to_owned()));
     show_failures(&plan, &run, &options);
@@ -83,6 +83,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     if !arguments.json {
         terminal::print(&summary(&plan, &run, &table, &folder));
     }
+    linked.map_err(CliError::Report)?;
     Ok(if run.is_interrupted {
         Exit::Interrupted
     } else if run.count(Outcome::Failed) > 0 {

@@ -77,6 +77,24 @@ pub enum Event {
         /// The first file that was gone or damaged.
         file: String,
     },
+    /// A task that was made again is done, or it cannot be.
+    RemakeFinished {
+        /// Number of the task in the plan.
+        task: usize,
+        /// Its name.
+        name: String,
+        /// Whether its objects are there again.
+        succeeded: bool,
+        /// Seconds that it ran.
+        seconds: f64,
+    },
+    /// A task that had started waits until what it reads is made again.
+    TaskStalled {
+        /// Number of the task in the plan.
+        task: usize,
+        /// Its name.
+        name: String,
+    },
     /// A stage gave other bytes than before for the same key.
     Nondeterministic {
         /// Its name.

@@ -14,7 +14,7 @@ use super::items::TaskItems;
 use super::{Event, Options};
 use crate::artifacts::{File, Files};
 use crate::kernels::backbone::simd_level;
-use crate::plan::{Output, Outputs, Provenance, Record, Resolution, ResolvedInput, Task, TaskId};
+use crate::plan::{Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task, TaskId};
 use crate::stages::{Context, Inputs, Kind, Progress, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
 
@@ -27,6 +27,9 @@ pub enum Failure {
     /// The store failed.
     #[error("the cache failed")]
     Store(#[source] StoreError),
+    /// The inputs or the key could not be found.
+    #[error(transparent)]
+    Plan(PlanError),
     /// A source was edited while the stage read it.
     #[error("`{file}` changed while the stage read it")]
     SourceChanged {
@@ -70,6 +73,7 @@ impl Failure {
         match self {
             Self::Stage(error) => error.help().map(str::to_owned),
             Self::Store(error) => error.help(),
+            Self::Plan(error) => error.help(),
             Self::SourceChanged { .. } => Some("run again when nothing writes to the source".to_owned()),
             Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
             Self::Remake { .. } => None,
@@ -86,8 +90,8 @@ impl Failure {
 
 /// How an execution ended.
 pub(super) enum Executed {
-    /// Outputs are published.
-    Done { outputs: Outputs, seconds: f64 },
+    /// Outputs are published; an earlier record of the key may have had others.
+    Done { outputs: Outputs, seconds: f64, differs: bool },
     /// Inputs must be made again first: their producers, each with a file that is gone.
     InputsLost(Vec<(TaskId, String)>),
     /// It failed.
@@ -104,6 +108,8 @@ pub(super) struct Execution<'a> {
     pub(super) resolution: &'a Resolution,
     /// Whether an earlier record is to be replaced (the task was forced or is made again).
     pub(super) replaces: bool,
+    /// Whether single items are made anew as well.
+    pub(super) is_forced: bool,
 }
 
 impl Execution<'_> {
@@ -132,7 +138,7 @@ impl Execution<'_> {
         let reporter = Reporter { log: &log, options: self.options, task: self.id.0 };
         let scratch = self.store.scratch(&self.task.stage).map_err(Failure::Store)?;
         let kind = self.task.spec.kind();
-        let items = TaskItems::new(self.store, kind.name(), self.task.spec.version());
+        let items = TaskItems::new(self.store, kind.name(), self.task.spec.version(), !self.is_forced);
         let result = self.run_stage(&scratch, &items, &reporter);
         if let Err(error) = &result {
             log.line(&format!("failed: {}", chain(error)));
@@ -141,9 +147,11 @@ impl Execution<'_> {
         self.check_sources()?;
         let outputs = self.publish(&scratch, items).map_err(Failure::Store)?;
         let seconds = started.elapsed().as_secs_f64();
-        let outputs = self.record(outputs, seconds).map_err(Failure::Store)?;
+        let (outputs, differs) = self.record(outputs, seconds).map_err(Failure::Store)?;
+        // A folder that cannot be removed is only space; the next run of this key uses it again.
+        let _ = self.store.remove_work(&self.resolution.key);
         log.line(&format!("done in {seconds:.3} s"));
-        Ok(Executed::Done { outputs, seconds })
+        Ok(Executed::Done { outputs, seconds, differs })
     }
 
     /// Inputs that lie in the store but are gone or damaged there.
@@ -182,12 +190,7 @@ impl Execution<'_> {
         let run = || self.task.spec.run(&inputs, scratch.path(), &context);
         // What mostly waits must not hold one of the pool's few threads.
         let waits = matches!(self.task.spec.kind(), Kind::Command | Kind::Download);
-        let result = if waits { run() } else { self.pool.install(run) };
-        if result.is_ok() {
-            // A folder that cannot be removed is only space; the next run of this key uses it again.
-            let _ = self.store.remove_work(&self.resolution.key);
-        }
-        result
+        if waits { run() } else { self.pool.install(run) }
     }
 
     fn inputs(&self) -> Inputs {
@@ -236,8 +239,9 @@ impl Execution<'_> {
         Ok(outputs)
     }
 
-    /// Writes the record, or adopts the one that another process wrote first.
-    fn record(&self, trees: BTreeMap<String, Tree>, seconds: f64) -> Result<Outputs, StoreError> {
+    /// Writes the record, or adopts the one that another process wrote first; tells whether an earlier one
+    /// had other outputs.
+    fn record(&self, trees: BTreeMap<String, Tree>, seconds: f64) -> Result<(Outputs, bool), StoreError> {
         let digests: BTreeMap<String, Digest> =
             trees.iter().map(|(name, tree)| (name.clone(), tree.digest())).collect();
         let provenance = Provenance {
@@ -255,25 +259,26 @@ impl Execution<'_> {
             trees.into_iter().map(output).collect()
         };
         if self.replaces {
-            if let Some(old) = self.store.record(key)?.and_then(|bytes| Record::from_bytes(&bytes))
-                && old.outputs != record.outputs
-            {
+            let old = self.store.record(key)?.and_then(|bytes| Record::from_bytes(&bytes));
+            let differs = old.as_ref().is_some_and(|old| old.outputs != record.outputs);
+            if let Some(old) = old {
                 record.others = old.others;
-                record.others.push(old.outputs);
+                if differs {
+                    record.others.push(old.outputs);
+                }
             }
             self.store.replace_record(key, &record.to_bytes())?;
-            return Ok(ours());
+            return Ok((ours(), differs));
         }
-        match self.store.publish_record(key, &record.to_bytes())? {
-            Published::Ours => Ok(ours()),
-            Published::Theirs(bytes) => {
-                if let Some(theirs) = self.adopt(&bytes)? {
-                    return Ok(theirs);
-                }
-                self.store.replace_record(key, &record.to_bytes())?;
-                Ok(ours())
+        if let Published::Theirs(bytes) = self.store.publish_record(key, &record.to_bytes())? {
+            if let Some(theirs) = self.adopt(&bytes)? {
+                let digests = theirs.iter().map(|(name, output)| (name.clone(), output.tree.digest()));
+                let differs = digests.collect::<BTreeMap<_, _>>() != record.outputs;
+                return Ok((theirs, differs));
             }
+            self.store.replace_record(key, &record.to_bytes())?;
         }
+        Ok((ours(), false))
     }
 
     fn adopt(&self, bytes: &[u8]) -> Result<Option<Outputs>, StoreError> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::item_key;
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, StageError};
-use crate::store::{Digest, Store, StoreError, Tree, TreeEntry};
+use crate::store::{Digest, Published, Store, StoreError, Tree, TreeEntry};
 
 /// What the store keeps of an item.
 #[derive(Serialize, Deserialize)]
@@ -31,12 +31,14 @@ pub(super) struct TaskItems<'a> {
     store: &'a Store,
     kind: &'static str,
     version: u32,
+    /// Whether kept items are found again; not where the user wants them made anew.
+    recalls: bool,
     placed: Mutex<BTreeMap<String, TreeEntry>>,
 }
 
 impl<'a> TaskItems<'a> {
-    pub(super) fn new(store: &'a Store, kind: &'static str, version: u32) -> Self {
-        Self { store, kind, version, placed: Mutex::default() }
+    pub(super) fn new(store: &'a Store, kind: &'static str, version: u32, recalls: bool) -> Self {
+        Self { store, kind, version, recalls, placed: Mutex::default() }
     }
 
     /// What was placed, by output name: the entries to join with the files of the scratch folder.
@@ -72,6 +74,9 @@ impl<'a> TaskItems<'a> {
 
 impl Items for TaskItems<'_> {
     fn recall(&self, fields: &Fields) -> Option<Item> {
+        if !self.recalls {
+            return None;
+        }
         let key = item_key(self.kind, self.version, fields).ok()?;
         let bytes = self.store.record(&key).ok()??;
         let record: ItemRecord = serde_json::from_slice(&bytes).ok()?;
@@ -88,8 +93,12 @@ impl Items for TaskItems<'_> {
         let published = self.store.publish_files(files).map_err(failed)?;
         let record = ItemRecord { item: SCHEMA, files: published, note: note.to_owned() };
         let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");
-        // A record of lost or damaged objects may stand there: the fresh one replaces it.
-        self.store.replace_record(&key, &bytes).map_err(failed)?;
+        // A record of lost or damaged objects, or of other bytes, may stand there: the fresh one replaces it.
+        if let Published::Theirs(old) = self.store.publish_record(&key, &bytes).map_err(failed)?
+            && old != bytes
+        {
+            self.store.replace_record(&key, &bytes).map_err(failed)?;
+        }
         Ok(self.item(&record.files, record.note))
     }
 

@@ -14,6 +14,7 @@ use super::execute::{Executed, Execution, Failure, chain};
 use super::queue::Queue;
 use super::{EngineError, Event, Options, Outcome};
 use crate::plan::{Outputs, Plan, Resolution, Resolver, TaskId};
+use crate::stages::StageError;
 use crate::store::{Digest, Lease, Store};
 
 /// Time between two looks at leases that others hold, and at the user's wish to stop.
@@ -84,6 +85,7 @@ struct Work {
     id: TaskId,
     resolution: Resolution,
     replaces: bool,
+    is_forced: bool,
     lease: Lease,
 }
 
@@ -103,9 +105,10 @@ impl Work {
         pool: &rayon::ThreadPool,
         ended: &Sender<End>,
     ) {
-        let Self { id, resolution, replaces, lease } = self;
+        let Self { id, resolution, replaces, is_forced, lease } = self;
         let task = &plan.tasks[id.0];
-        let execution = Execution { store, options, pool, id, task, resolution: &resolution, replaces };
+        let execution =
+            Execution { store, options, pool, id, task, resolution: &resolution, replaces, is_forced };
         let executed = execution.run();
         // Given back before the end is told, so that an equal task of another process need not wait.
         drop(lease);
@@ -208,9 +211,17 @@ impl<'a> Scheduler<'a> {
     /// Finds a ready task's key, and what answers it.
     fn look_up(&mut self, index: usize) -> Result<(), EngineError> {
         let task = &self.plan.tasks[index];
-        let resolution = self.resolver.resolve(self.plan, TaskId(index), &self.outputs)?;
+        let resolved = self.resolver.resolve(self.plan, TaskId(index), &self.outputs);
+        let source = self.resolver.source_outputs(&task.stage, &task.spec);
+        let (resolution, source) = match (resolved, source) {
+            (Ok(resolution), Ok(source)) => (resolution, source),
+            (Err(error), _) | (_, Err(error)) => {
+                self.end_badly(index, Failure::Plan(error), 0.0);
+                return Ok(());
+            }
+        };
         let key = resolution.key;
-        if let Some(outputs) = self.resolver.source_outputs(&task.stage, &task.spec)? {
+        if let Some(outputs) = source {
             self.resolutions.insert(index, resolution);
             self.end_well(index, Outcome::Hit, outputs, 0.0);
             return Ok(());
@@ -223,6 +234,11 @@ impl<'a> Scheduler<'a> {
                     self.states[index] = State::Follows;
                     self.followers.entry(leader).or_default().push(index);
                 }
+                Some(end) if end.outcome == Outcome::Hit && self.is_forced(index) => {
+                    self.leaders.insert(key, index);
+                    self.states[index] = State::Wanted;
+                    self.wanted.insert(index);
+                }
                 Some(end) => {
                     let (outcome, outputs) = (end.outcome, end.outputs.clone());
                     self.follow(index, outcome, outputs);
@@ -230,7 +246,7 @@ impl<'a> Scheduler<'a> {
             }
             return Ok(());
         }
-        if !self.options.force.contains(&task.stage)
+        if !self.is_forced(index)
             && let Some(outputs) = self.recorded(index, &key)?
         {
             self.end_well(index, Outcome::Hit, outputs, 0.0);
@@ -239,6 +255,20 @@ impl<'a> Scheduler<'a> {
         self.states[index] = State::Wanted;
         self.wanted.insert(index);
         Ok(())
+    }
+
+    fn is_forced(&self, index: usize) -> bool {
+        self.options.force.contains(&self.plan.tasks[index].stage)
+    }
+
+    /// Whether every object of a finished task's outputs is there.
+    fn is_intact(&self, index: usize) -> Result<bool, EngineError> {
+        for output in self.outputs[index].iter().flat_map(Outputs::values) {
+            if !self.store.check(&output.tree).map_err(EngineError::Store)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The outputs that a record gives. What the run's folder shows must be there, too.
@@ -267,7 +297,13 @@ impl<'a> Scheduler<'a> {
             };
             self.wanted.remove(&index);
             let is_remade = self.remaking.contains_key(&index);
-            let is_forced = self.options.force.contains(&self.plan.tasks[index].stage);
+            let is_forced = self.is_forced(index);
+            if is_remade && self.ends[index].is_some() && self.is_intact(index)? {
+                // Another task or process has made it meanwhile.
+                let outputs = self.outputs[index].clone().unwrap_or_default();
+                self.remade_well(index, &outputs, 0.0);
+                continue;
+            }
             // Another process may have made it between the look-up and the lease.
             if !is_remade
                 && !is_forced
@@ -295,7 +331,8 @@ impl<'a> Scheduler<'a> {
         self.running += 1;
         // A record that is there but was no answer (its shown objects are gone) is replaced as well.
         let replaces = replaces || self.store.record(&resolution.key).ok().flatten().is_some();
-        start(Work { id: TaskId(index), resolution, replaces, lease });
+        let is_forced = self.is_forced(index) && self.ends[index].is_none();
+        start(Work { id: TaskId(index), resolution, replaces, is_forced, lease });
     }
 
     fn tell_waiting(&mut self, index: usize, key: &Digest) {
@@ -313,17 +350,20 @@ impl<'a> Scheduler<'a> {
         let End { id: TaskId(index), resolution, executed } = end;
         self.running -= 1;
         match executed {
-            Executed::Done { outputs, seconds }
+            Executed::Done { outputs, seconds, .. }
                 if self.remaking.contains_key(&index) && self.ends[index].is_some() =>
             {
                 self.remade_well(index, &outputs, seconds);
             }
-            Executed::Done { outputs, seconds } => {
+            Executed::Done { outputs, seconds, differs } => {
                 self.remaking.remove(&index);
+                if differs {
+                    self.tell_nondeterministic(index, &resolution.key);
+                }
                 self.end_well(index, Outcome::Executed, outputs, seconds);
             }
             Executed::InputsLost(lost) => self.remake(index, &lost)?,
-            Executed::Failed { failure, seconds } => self.end_badly(index, failure, seconds, &resolution.key),
+            Executed::Failed { failure, seconds } => self.end_badly(index, failure, seconds),
         }
         Ok(())
     }
@@ -331,6 +371,8 @@ impl<'a> Scheduler<'a> {
     /// Makes the producers of lost inputs again, and then the task.
     fn remake(&mut self, index: usize, lost: &[(TaskId, String)]) -> Result<(), EngineError> {
         self.states[index] = State::Stalled;
+        let name = self.plan.tasks[index].name.clone();
+        (self.options.listener)(Event::TaskStalled { task: index, name });
         for (TaskId(producer), file) in lost {
             let waiting = self.remaking.entry(*producer).or_default();
             let is_new = waiting.is_empty();
@@ -355,8 +397,9 @@ impl<'a> Scheduler<'a> {
 
     /// A task was made again: those that stalled on it go on, if it gave the same bytes.
     fn remade_well(&mut self, index: usize, outputs: &Outputs, seconds: f64) {
-        self.remade += 1;
+        self.remade += usize::from(seconds > 0.0);
         self.states[index] = State::Ended;
+        self.tell_remade(index, true, seconds);
         let same = self.outputs[index].as_ref().is_some_and(|old| {
             old.len() == outputs.len()
                 && old.iter().zip(outputs).all(|(a, b)| a.0 == b.0 && a.1.tree.digest() == b.1.tree.digest())
@@ -367,7 +410,8 @@ impl<'a> Scheduler<'a> {
         let stalled = self.remaking.remove(&index).unwrap_or_default();
         if same {
             for task in stalled {
-                if !self.remaking.values().any(|others| others.contains(&task)) {
+                let waits = self.remaking.values().any(|others| others.contains(&task));
+                if !waits && matches!(self.states[task], State::Stalled) {
                     self.states[task] = State::Wanted;
                     self.wanted.insert(task);
                 }
@@ -376,14 +420,20 @@ impl<'a> Scheduler<'a> {
         }
         let stage = self.plan.tasks[index].stage.clone();
         let key = self.resolutions[&index].key;
-        (self.options.listener)(Event::Nondeterministic {
-            name: self.plan.tasks[index].name.clone(),
-            key: key.to_string(),
-        });
+        self.tell_nondeterministic(index, &key);
         for task in stalled {
-            let key = self.resolutions[&task].key;
-            self.end_badly(task, Failure::Nondeterministic { stage: stage.clone() }, 0.0, &key);
+            self.end_badly(task, Failure::Nondeterministic { stage: stage.clone() }, 0.0);
         }
+    }
+
+    fn tell_nondeterministic(&self, index: usize, key: &Digest) {
+        let name = self.plan.tasks[index].name.clone();
+        (self.options.listener)(Event::Nondeterministic { name, key: key.to_string() });
+    }
+
+    fn tell_remade(&self, index: usize, succeeded: bool, seconds: f64) {
+        let name = self.plan.tasks[index].name.clone();
+        (self.options.listener)(Event::RemakeFinished { task: index, name, succeeded, seconds });
     }
 
     fn end_well(&mut self, index: usize, outcome: Outcome, outputs: Outputs, seconds: f64) {
@@ -411,7 +461,7 @@ impl<'a> Scheduler<'a> {
         self.block_downstream(index);
     }
 
-    fn end_badly(&mut self, index: usize, failure: Failure, seconds: f64, key: &Digest) {
+    fn end_badly(&mut self, index: usize, failure: Failure, seconds: f64) {
         let outcome = if failure.is_cancelled() { Outcome::Blocked } else { Outcome::Failed };
         let stalled = self.remaking.remove(&index).unwrap_or_default();
         if let Some(end) = &mut self.ends[index] {
@@ -419,14 +469,21 @@ impl<'a> Scheduler<'a> {
             self.states[index] = State::Ended;
             end.seconds += seconds;
             let (stage, message) = (self.plan.tasks[index].name.clone(), chain(&failure));
+            self.tell_remade(index, false, seconds);
             for task in stalled {
-                let key = self.resolutions[&task].key;
-                let failure = Failure::Remake { stage: stage.clone(), message: message.clone() };
-                self.end_badly(task, failure, 0.0, &key);
+                let failure = if failure.is_cancelled() {
+                    Failure::Stage(StageError::Cancelled)
+                } else {
+                    Failure::Remake { stage: stage.clone(), message: message.clone() }
+                };
+                if matches!(self.states[task], State::Stalled) {
+                    self.end_badly(task, failure, 0.0);
+                }
             }
             return;
         }
-        self.end(index, TaskEnd { outcome, outputs: None, key: Some(*key), seconds, failure: Some(failure) });
+        let key = self.resolutions.get(&index).map(|resolution| resolution.key);
+        self.end(index, TaskEnd { outcome, outputs: None, key, seconds, failure: Some(failure) });
         for follower in self.followers.remove(&index).unwrap_or_default() {
             self.follow(follower, outcome, None);
         }

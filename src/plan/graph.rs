@@ -254,7 +254,7 @@ impl<'a> Builder<'a> {
         {
             let spec = Spec::Download(download::Spec::published_weights(network.name()));
             let name = format!("{stage}.weights");
-            let task = self.intern(variant, stage, name, &spec, Vec::new());
+            let task = self.intern(variant, &name.clone(), name, &spec, Vec::new());
             let from = OutputRef { task, output: "files".to_owned() };
             let reads = Reads::Everything.into();
             shared.push(Input { role: "weights".to_owned(), from, labels: None, reads });
@@ -331,8 +331,8 @@ impl<'a> Builder<'a> {
         inputs: &mut Vec<Input>,
     ) -> Result<(), PlanError> {
         let mut members = self.members(variant, stage, port)?;
-        if let Some(set) = resolved.spec.set_filter() {
-            members.retain(|member| self.is_named(member.port, set));
+        if let Some((set, output)) = &resolved.set {
+            members.retain(|member| (member.port.stage, &member.port.output) == (*set, output));
         } else if resolved.spec.kind() == Kind::Evaluate {
             let images = resolved.ports.iter().find(|port| port.field == "images");
             members.retain(|member| {
@@ -344,6 +344,15 @@ impl<'a> Builder<'a> {
                 let images = images.map(|images| self.written(images)).unwrap_or_default();
                 return Err(PlanError::NoFeatures { stage: stage.to_owned(), images });
             }
+        }
+        if resolved.spec.kind() == Kind::Command {
+            let is_one = members.len() == 1;
+            for Member { port: set, features, .. } in members {
+                let role =
+                    if is_one { port.field.clone() } else { format!("{}/{}", port.field, self.written(set)) };
+                inputs.push(Input { role, from: features, labels: None, reads: Reads::Everything.into() });
+            }
+            return Ok(());
         }
         let reads = resolved.spec.reads(&port.field);
         for (place, Member { images, features, .. }) in members.into_iter().enumerate() {
@@ -363,11 +372,6 @@ impl<'a> Builder<'a> {
             });
         }
         Ok(())
-    }
-
-    fn is_named(&self, port: &ResolvedPort, set: &str) -> bool {
-        let stage = self.experiment.stages[port.stage].name.to_string();
-        set == self.written(port) || set == format!("{stage}.{}", port.output)
     }
 
     fn members(

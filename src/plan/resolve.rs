@@ -159,6 +159,10 @@ impl<'a> Resolver<'a> {
             .stdin(Stdio::null())
             .output()
             .map_err(|source| PlanError::Tool { stage: stage.to_owned(), tool: program.clone(), source })?;
+        if !output.status.success() {
+            let source = std::io::Error::other(format!("it ended with {}", output.status));
+            return Err(PlanError::Tool { stage: stage.to_owned(), tool: argv.join(" "), source });
+        }
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.push_str(&String::from_utf8_lossy(&output.stderr));
         self.tools.insert(argv.to_vec(), said.clone());

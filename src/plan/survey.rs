@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::graph::{Plan, TaskId};
-use super::resolve::{Outputs, Resolution, Resolver};
+use super::resolve::{Output, Outputs, Resolution, Resolver};
 use super::{PlanError, Record};
 use crate::store::{Digest, Store};
 
@@ -83,6 +83,23 @@ fn look(
         return Ok(Status { state: State::Hit, reason, resolution: Some(resolution), record: None });
     }
     if let Some((record, found)) = resolver.recorded(&resolution.key)? {
+        let is_gone = |output: &Output| store.missing(&output.tree).map(|missing| !missing.is_empty());
+        if task.is_shown
+            && found
+                .values()
+                .map(is_gone)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(PlanError::Store)?
+                .contains(&true)
+        {
+            let reason = "its objects, which the run's folder shows, are gone".to_owned();
+            return Ok(Status {
+                state: State::Miss,
+                reason,
+                resolution: Some(resolution),
+                record: Some(record),
+            });
+        }
         outputs[id.0] = Some(found);
         return Ok(Status {
             state: State::Hit,

@@ -36,6 +36,9 @@ impl Bars {
             Event::TaskStarted { task, name, .. } => {
                 let bar = ProgressBar::new_spinner().with_style(style("{spinner} {prefix}  {elapsed}"));
                 let bar = self.bars.insert_before(&state.run, bar);
+                if let Some(old) = state.tasks.remove(task) {
+                    old.finish_and_clear();
+                }
                 bar.set_prefix(name.clone());
                 bar.enable_steady_tick(Duration::from_millis(200));
                 state.tasks.insert(*task, bar);
@@ -58,6 +61,11 @@ impl Bars {
                 let _ = self
                     .bars
                     .println(format!("making `{name}` again: `{file}` is gone or damaged in the cache"));
+            }
+            Event::RemakeFinished { task, .. } | Event::TaskStalled { task, .. } => {
+                if let Some(bar) = state.tasks.remove(task) {
+                    bar.finish_and_clear();
+                }
             }
             Event::Nondeterministic { name, .. } => {
                 let _ = self

@@ -48,6 +48,7 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
         tasks.filter(|&task| plan.tasks[task].spec.kind() == crate::stages::Kind::Evaluate).collect()
     };
     let has_several = plan.variants.iter().any(|variant| evaluates(variant).len() > 1);
+    let mut counted = std::collections::BTreeSet::new();
     for variant in &plan.variants {
         for task in evaluates(variant) {
             let mut values: Vec<String> = (variant.values.iter())
@@ -58,6 +59,10 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
                 values.push(plan.tasks[task].stage.clone());
             }
             let why = if run.tasks[task].outcome == Outcome::Failed { "failed" } else { "blocked" };
+            // Repeats that no seed reaches share one result, which counts once.
+            if !counted.insert((values.clone(), task)) {
+                continue;
+            }
             let found = metrics(task);
             match rows.iter_mut().find(|row| row.0 == values) {
                 Some(row) => {

@@ -188,3 +188,44 @@ impl Scorer {
         Ok(Scored { map, score })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::fields::Value;
+
+    fn read(pairs: &[(&str, Value)], is_dual: bool) -> Scoring {
+        let table = pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(&table, &mut problems, &mut ports);
+        let scoring = read_scoring(&mut reader, is_dual);
+        reader.finish();
+        assert!(problems.is_empty(), "{problems:?}");
+        scoring
+    }
+
+    #[test]
+    fn equal_fields_are_equal_scorings() {
+        let choices: [&[(&str, Value)]; 7] = [
+            &[],
+            &[("alpha", 0.5.into())],
+            &[("dual", "difference".into()), ("alpha", 0.5.into())],
+            &[("neighbours", 3_i64.into())],
+            &[("reweight", "none".into()), ("neighbours", 3_i64.into())],
+            &[("top_share", 0.5.into())],
+            &[("dual", "reference".into()), ("reweight", "reference".into())],
+        ];
+        for is_dual in [false, true] {
+            for one in choices {
+                for other in choices {
+                    let (one, other) = (read(one, is_dual), read(other, is_dual));
+                    assert_eq!(
+                        scoring_fields(&one) == scoring_fields(&other),
+                        one == other,
+                        "{one:?} {other:?}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -130,3 +130,50 @@ fn completions_are_printed() {
     let output = Project::empty().call(&["completions", "bash"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("_patchflow"));
 }
+
+#[test]
+fn what_a_program_leaves_running_ends_with_it() {
+    let project = chain();
+    project.edit("echo told; sort", "sleep 600 & echo told; sort");
+    let started = std::time::Instant::now();
+    project.run("m.toml", &[]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(60));
+}
+
+#[test]
+fn a_script_keeps_its_mode_and_a_feature_group_is_laid_out() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::small();
+    project
+        .write("tool/list.sh", "#!/bin/sh\nfind inputs/f -name features.json | sort > outputs/list/names\n");
+    let script = project.path("tool/list.sh");
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let stages = r#"
+[stages.tool]
+kind = "download"
+path = "tool"
+[stages.listed]
+kind = "command"
+run = ["inputs/tool/list.sh"]
+inputs = { tool = "tool", f = "features" }
+outputs = { list = "files" }
+"#;
+    let manifest = std::fs::read_to_string(project.path("m.toml")).unwrap();
+    project.write("m.toml", &(manifest + stages));
+    let told = project.run("m.toml", &["--target", "listed", "--only", "bank=dual"]);
+    let folder = project.path(told.folder()).join("variants");
+    let names = |augment: &str| {
+        std::fs::read_to_string(folder.join(format!("bank=dual,augment={augment}/listed/names"))).unwrap()
+    };
+    assert_eq!(names("none"), "inputs/f/features.json\n");
+    assert_eq!(names("cutpaste"), "inputs/f/augmented/features.json\ninputs/f/images/features.json\n");
+}
+
+#[test]
+fn force_makes_single_items_anew() {
+    let project = Project::small();
+    project.run("m.toml", &["--target", "images"]);
+    let told = project.run("m.toml", &["--target", "images", "--force", "images"]);
+    assert_eq!(told.kinds("executed"), ["preprocess"]);
+    assert!(!told.events.iter().any(|event| event["event"] == "nondeterministic"));
+}

@@ -119,3 +119,35 @@ fn a_split_of_one_class_has_no_metric() {
     let text = error_of(&project, &["run", "m.toml"], 1);
     assert!(text.contains("no metric is defined on one class"), "{text}");
 }
+
+#[test]
+fn a_tool_that_is_not_there_fails_its_task_alone() {
+    let project = Project::empty();
+    project.write(
+        "m.toml",
+        r#"
+        [stages.bad]
+        kind = "command"
+        run = ["true"]
+        tools = ["no-such-tool-anywhere --version"]
+        outputs = { x = "files" }
+        [stages.good]
+        kind = "command"
+        run = ["touch", "outputs/z/f"]
+        outputs = { z = "files" }
+        "#,
+    );
+    let output = project.call(&["run", "m.toml", "--json", "--keep-going"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = crate::project::told(&output);
+    assert_eq!((told.last["failed"].as_u64(), told.executed()), (Some(1), 1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-tool-anywhere"));
+}
+
+#[test]
+fn a_split_that_is_not_there_is_named() {
+    let project = Project::small();
+    project.edit("bootstrap = 20", "bootstrap = 20\nsplit = \"tset\"");
+    let text = error_of(&project, &["run", "m.toml", "--only", "bank=single,augment=none"], 1);
+    assert!(text.contains("the images have no split `tset`"), "{text}");
+}

@@ -26,8 +26,13 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
     if explanations.is_empty() {
         terminal::tell(&format!("no variant needs `{}`", arguments.stage));
     }
+    let mut shown = Vec::new();
     for explanation in explanations {
-        terminal::print(&format!("{explanation}\n"));
+        let line = explanation.to_string();
+        if !shown.contains(&line) {
+            terminal::print(&format!("{line}\n"));
+            shown.push(line);
+        }
     }
     Ok(Exit::Done)
 }

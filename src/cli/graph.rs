@@ -40,11 +40,12 @@ pub(super) fn run(arguments: &GraphArguments, environment: &Environment) -> Resu
 }
 
 fn label(plan: &Plan, id: TaskId) -> String {
-    let task = &plan.tasks[id.0];
-    let shared = task.variants.len();
-    let count =
-        if shared == 1 { plan.variants[task.variants[0]].id.clone() } else { format!("{shared} variants") };
-    format!("{}\\n{}", task.name, count)
+    let values = plan.values_of(id);
+    if values.is_empty() {
+        plan.tasks[id.0].name.clone()
+    } else {
+        format!("{}\\n{values}", plan.tasks[id.0].name)
+    }
 }
 
 fn dot(plan: &Plan) -> String {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Plan, Resolver, State, Status, survey};
+use crate::plan::{Plan, Resolver, State, Status, TaskId, survey};
 
 /// Arguments of `plan`.
 #[derive(Args)]
@@ -79,12 +79,13 @@ fn to_text(plan: &Plan, statuses: &[Status]) -> String {
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["task", "kind", "state", "variants", "key", "why"]);
-    for (task, status) in plan.tasks.iter().zip(statuses) {
+        .set_header(["task", "of", "kind", "state", "variants", "key", "why"]);
+    for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         let key = status.resolution.as_ref().map(|resolution| resolution.key.to_string()[..12].to_owned());
         let state = if status.state == State::Unknown { "upstream" } else { status.state.name() };
         table.add_row([
             task.name.clone(),
+            plan.values_of(TaskId(index)),
             task.spec.kind().to_string(),
             state.to_owned(),
             task.variants.len().to_string(),

@@ -55,6 +55,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let bars = (!arguments.json).then(Bars::new);
     let listener = |event: Event| {
         file.write(&event);
+        log(&event);
         if let Some(log) = &stdout {
             log.write(&event);
         }
@@ -75,6 +76,9 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let table = variant_table(&plan, &run, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.store);
     folder.write(&RunSummary::new(&plan, &run, &of_task), &table).map_err(CliError::Report)?;
+    if !run.is_interrupted && run.count(Outcome::Failed) == 0 && arguments.manifest.targets.is_empty() {
+        folder.point_latest().map_err(CliError::Report)?;
+    }
     listener(finished(&run, folder.relative().to_owned()));
     show_failures(&plan, &run, &options);
     if let Some(warning) = project.store.index().take_warning() {
@@ -91,6 +95,36 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     } else {
         Exit::Done
     })
+}
+
+/// A line for each task that starts and ends, where logs are shown (`-v`, or no terminal to draw bars on).
+fn log(event: &Event) {
+    match event {
+        Event::TaskStarted { name, kind, key, .. } => {
+            tracing::info!("{kind} `{name}` starts, key {:.12}", key)
+        }
+        Event::TaskFinished {
+            name,
+            kind,
+            outcome: Outcome::Hit | Outcome::Merged | Outcome::Blocked,
+            ..
+        } => {
+            tracing::debug!("{kind} `{name}` does not run");
+        }
+        Event::TaskFinished { name, kind, outcome, seconds, .. } => {
+            tracing::info!("{kind} `{name}` {outcome:?} in {seconds:.1} s");
+        }
+        Event::TaskWaiting { name, holder, .. } => tracing::info!("`{name}` waits: {holder} is making it"),
+        Event::TaskRemade { name, file, .. } => {
+            tracing::info!("`{name}` is made again: `{file}` is gone or damaged")
+        }
+        Event::Nondeterministic { name, .. } => tracing::warn!("`{name}` gave other bytes than before"),
+        Event::TaskProgress { .. }
+        | Event::RunStarted { .. }
+        | Event::TaskStalled { .. }
+        | Event::RemakeFinished { .. }
+        | Event::RunFinished { .. } => {}
+    }
 }
 
 fn options<'a>(
@@ -165,6 +199,11 @@ fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
     }
 }
 
+/// `1 task`, `2 tasks`.
+fn counted(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// What a person reads at the end of a run.
 fn summary(plan: &Plan, run: &Run, table: &Table, folder: &Folder) -> String {
     let mut lines = Vec::new();
@@ -175,7 +214,7 @@ fn summary(plan: &Plan, run: &Run, table: &Table, folder: &Folder) -> String {
             lines.push(format!("mean ± standard deviation over {} repeats", table.repeats()));
         }
         if table.missing() > 0 {
-            lines.push(format!("{} evaluations gave no metrics", table.missing()));
+            lines.push(format!("{} gave no metrics", counted(table.missing(), "evaluation")));
         }
     }
     let always = [(Outcome::Executed, "executed"), (Outcome::Hit, "cached")];
@@ -192,12 +231,15 @@ fn summary(plan: &Plan, run: &Run, table: &Table, folder: &Folder) -> String {
         counts.push(format!("{} made again", run.remade));
     }
     lines.push(format!(
-        "{} tasks for {} variants: {} in {:.2} s",
-        plan.tasks.len(),
-        plan.variants.len(),
+        "{} for {}: {} in {:.2} s",
+        counted(plan.tasks.len(), "task"),
+        counted(plan.variants.len(), "variant"),
         counts.join(", "),
         run.duration.as_secs_f64()
     ));
     lines.push(format!("files: {}", folder.relative().display()));
+    if run.is_interrupted {
+        lines.push("interrupted: what was finished is kept, run again to go on".to_owned());
+    }
     lines.join("\n") + "\n"
 }

@@ -14,7 +14,9 @@ const MESSAGE_WIDTH: usize = 100;
 /// Sends log lines to stderr.
 pub(super) fn start_logging(verbose: u8, environment: &Environment) {
     let default = match verbose {
-        0 => "warn",
+        // Bars are drawn on a terminal alone; elsewhere lines tell how far a run is.
+        0 if std::io::stderr().is_terminal() => "warn",
+        0 => "patchflow=info",
         1 => "patchflow=info",
         _ => "patchflow=debug",
     };

@@ -105,8 +105,11 @@ impl Reader<'_> {
             Some(span) => Diagnostic::new("include::unreadable", message)
                 .at(span, "included here")
                 .help("write the path relative to this file or to the project's root"),
-            None => Diagnostic::new("manifest::unreadable", message)
-                .help("give the path of a manifest, such as `experiments/dual_aug.toml`"),
+            None => Diagnostic::new("manifest::unreadable", message).help(match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "give yourself read permission: `chmod u+r FILE`",
+                std::io::ErrorKind::InvalidData => "a manifest is a TOML file in UTF-8",
+                _ => "give the path of a manifest, such as `experiments/dual_aug.toml`",
+            }),
         });
     }
 

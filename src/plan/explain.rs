@@ -77,8 +77,8 @@ pub enum Reason {
 pub struct Explanation {
     /// The task's name.
     pub task: String,
-    /// The variants that share it.
-    pub variants: usize,
+    /// The axes' values that tell it from others of its stage.
+    pub values: String,
     /// Why.
     pub reason: Reason,
 }
@@ -110,7 +110,7 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> 
         .into_iter()
         .map(|id| Explanation {
             task: plan.tasks[id.0].name.clone(),
-            variants: plan.tasks[id.0].variants.len(),
+            values: plan.values_of(id),
             reason: reason(plan, id, statuses, &earlier, store),
         })
         .collect()
@@ -139,16 +139,7 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], earlier: &[Earlier], sto
             let candidates = earlier
                 .iter()
                 .filter(|earlier| earlier.record.preimage.kind == now.kind && earlier.key != resolution.key);
-            // The nearest: of the same stage name first, then with the fewest differences, then the newest.
-            let nearest = candidates.min_by_key(|earlier| {
-                let record = &earlier.record;
-                (
-                    record.provenance.stage != task.stage,
-                    rough_distance(&record.preimage, now),
-                    std::cmp::Reverse(record.provenance.finished.clone()),
-                    earlier.key,
-                )
-            });
+            let nearest = nearest(candidates.collect(), resolution, &task.stage, store);
             let Some(nearest) = nearest else { return Reason::NeverRan };
             let made = &nearest.record.provenance;
             Reason::Differs {
@@ -157,6 +148,38 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], earlier: &[Earlier], sto
             }
         }
     }
+}
+
+/// Records whose files are compared one by one.
+const COMPARED: usize = 16;
+
+/// The nearest record: of the same stage name first, then with the fewest leaves that differ, then with the
+/// fewest files that differ, then the newest.
+fn nearest<'a>(
+    mut candidates: Vec<&'a Earlier>,
+    resolution: &Resolution,
+    stage: &str,
+    store: &Store,
+) -> Option<&'a Earlier> {
+    let now = &resolution.preimage;
+    let rough = |earlier: &Earlier| {
+        let record = &earlier.record;
+        (record.provenance.stage != stage, rough_distance(&record.preimage, now))
+    };
+    let least = candidates.iter().map(|earlier| rough(earlier)).min()?;
+    candidates.retain(|earlier| rough(earlier) == least);
+    candidates.sort_by(|a, b| b.record.provenance.finished.cmp(&a.record.provenance.finished));
+    candidates.truncate(COMPARED);
+    // The first of equals is the newest.
+    candidates.into_iter().min_by_key(|earlier| {
+        let found = differences(&earlier.record.preimage, resolution, store);
+        let files = |difference: &Difference| match difference {
+            Difference::Files { changes: Some(changes), .. } => changes.len(),
+            Difference::Files { changes: None, .. } => usize::MAX / 2,
+            _ => 0,
+        };
+        found.iter().map(files).fold(0_usize, usize::saturating_add)
+    })
 }
 
 /// How many leaves differ, files not counted one by one.
@@ -239,13 +262,14 @@ impl fmt::Display for Difference {
             }
             Self::Field { path, old, new } => write!(formatter, "{path}: {} -> {}", shown(old), shown(new)),
             Self::Input { role, is_new } => {
-                write!(formatter, "input {role}: {}", if *is_new { "new" } else { "gone" })
+                write!(formatter, "input `{role}`: {}", if *is_new { "new" } else { "gone" })
             }
             Self::Files { role, changes: None } => {
-                write!(formatter, "input {role}: other content (its earlier listing is gone)")
+                write!(formatter, "input `{role}`: other content (its earlier listing is gone)")
             }
             Self::Files { role, changes: Some(changes) } => {
-                write!(formatter, "input {role}: {} files differ", changes.len())?;
+                let files = if changes.len() == 1 { "file differs" } else { "files differ" };
+                write!(formatter, "input `{role}`: {} {files}", changes.len())?;
                 for change in changes.iter().take(NAMED_FILES) {
                     let (word, path) = match change {
                         Change::Added { path } => ("added", path),
@@ -265,7 +289,10 @@ impl fmt::Display for Difference {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: ", self.task)?;
+        match self.values.as_str() {
+            "" => write!(formatter, "{}: ", self.task)?,
+            values => write!(formatter, "{} ({values}): ", self.task)?,
+        }
         match &self.reason {
             Reason::Hit => formatter.write_str("would not run: its result is in the cache"),
             Reason::InFlight(who) => formatter.write_str(who),

@@ -121,6 +121,22 @@ impl Plan {
         tasks
     }
 
+    /// The values that tell a task from others: of each axis on which its variants agree, and not all do.
+    pub fn values_of(&self, task: TaskId) -> String {
+        let axes = self.variants.first().map_or(0, |variant| variant.values.len());
+        let of_task = &self.tasks[task.0].variants;
+        let mut told = Vec::new();
+        for axis in 0..axes {
+            let value = |variant: usize| &self.variants[variant].values[axis];
+            let Some((name, first)) = of_task.first().map(|&variant| value(variant)) else { continue };
+            let agree = of_task.iter().all(|&variant| value(variant).1 == *first);
+            if agree && self.variants.iter().any(|variant| variant.values[axis].1 != *first) {
+                told.push(format!("{name}={first}"));
+            }
+        }
+        told.join(",")
+    }
+
     /// The graph of tasks, edges from a task to those that read it.
     pub fn graph(&self) -> DiGraph<TaskId, ()> {
         let mut graph = DiGraph::new();

@@ -103,7 +103,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes the tables and the summary, and points `latest` at this run.
+    /// Writes the tables and the summary.
     pub fn write(&self, summary: &impl Serialize, table: &Table) -> Result<(), ReportError> {
         let mut json = serde_json::to_vec_pretty(summary).unwrap_or_default();
         json.push(b'\n');
@@ -117,11 +117,12 @@ impl Folder {
             let path = self.path.join(name);
             fs::write(&path, bytes).map_err(writing(&path))?;
         }
-        self.point_latest()
+        Ok(())
     }
 
-    /// Replaces `latest` in one step, so that a reader never finds none.
-    fn point_latest(&self) -> Result<(), ReportError> {
+    /// Points `latest` at this run, in one step, so that a reader never finds none. For whole runs that ended
+    /// well: a notebook that reads `latest` finds every variant there.
+    pub fn point_latest(&self) -> Result<(), ReportError> {
         let (Some(name), Some(parent)) = (self.path.file_name(), self.path.parent()) else { return Ok(()) };
         let latest = parent.join("latest");
         let fresh = parent.join(format!(".latest-{}", std::process::id()));

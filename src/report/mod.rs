@@ -7,7 +7,7 @@
 //!   events.ndjson                 one event a line
 //!   logs/<task>-<key>.log         of each task that ran
 //!   variants/<variant>/…          links to the outputs of its targets
-//! runs/<experiment>/latest        the newest run
+//! runs/<experiment>/latest        the newest whole run that ended well
 //! ```
 
 mod events;

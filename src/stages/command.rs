@@ -59,12 +59,10 @@ impl Spec {
     /// Reads the fields.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let run = reader.texts("run");
-        if run.is_empty() {
-            if reader.has("run") {
-                reader.problem("run", "empty_list", "`run` is empty".to_owned(), None);
-            } else {
-                reader.missing("run", "an array: the program and its arguments");
-            }
+        if !reader.has("run") {
+            reader.missing("run", "an array: the program and its arguments");
+        } else if reader.is_empty_list("run") {
+            reader.problem("run", "empty_list", "`run` is empty".to_owned(), None);
         }
         let inputs = reader.port_table("inputs", Artifact::Any);
         Self {
@@ -195,8 +193,9 @@ fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(),
     let lines = last.into_inner().unwrap_or_default();
     Err(StageError::Program {
         program: program.clone(),
-        status: ended.to_string(),
-        help: (!lines.is_empty()).then(|| lines.join("\n")),
+        status: format!("ended with {ended}"),
+        last_lines: lines,
+        help: None,
     })
 }
 
@@ -232,7 +231,8 @@ fn wait(
             context.check()?;
             return Err(StageError::Program {
                 program: spec.run[0].clone(),
-                status: format!("no result after {} s", spec.timeout.unwrap_or_default()),
+                status: format!("was stopped after {} s", spec.timeout.unwrap_or_default()),
+                last_lines: Vec::new(),
                 help: Some("raise `timeout_seconds`".to_owned()),
             });
         }

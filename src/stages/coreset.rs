@@ -172,7 +172,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     }
     let n: usize = sources.iter().map(|source| source.patches.len()).sum();
     if n == 0 {
-        return Err(nothing_selected(spec));
+        return Err(nothing_selected(spec, inputs));
     }
     let count = bank_size(n, spec.ratio, spec.min_size);
     let picks = if count == n { keep_all(n) } else { choose(spec, &sources, n, count, context)? };
@@ -197,15 +197,23 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     Ok(())
 }
 
-fn nothing_selected(spec: &Spec) -> StageError {
+fn nothing_selected(spec: &Spec, inputs: &Inputs) -> StageError {
     let split = spec.selection.split.as_deref().unwrap_or("any");
     let label = LABELS.iter().find(|(_, known)| *known == spec.selection.label).map_or("any", |x| x.0);
+    let images: usize = inputs.members("features").map(|(_, set)| feature_set::blocks(set).count()).sum();
+    let which = format!("split = \"{split}\", label = \"{label}\"");
+    if images == 0 {
+        return StageError::data(
+            format!("no image has {which}"),
+            "check the data set's split, or select another split or label",
+        );
+    }
     StageError::data(
         format!(
-            "no patch is selected by split = \"{split}\", label = \"{label}\", min_overlap = {}",
+            "none of the patches of {images} images with {which} has an overlap of {} or more",
             spec.min_overlap
         ),
-        "check the split's images and their masks, or lower `min_overlap`",
+        "check the images' masks, or lower `min_overlap`",
     )
 }
 
@@ -242,7 +250,7 @@ fn candidates<'a>(
             }
         }
     }
-    let extraction = extraction.ok_or_else(|| nothing_selected(spec))?;
+    let extraction = extraction.ok_or_else(|| nothing_selected(spec, inputs))?;
     Ok((extraction, sources))
 }
 

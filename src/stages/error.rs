@@ -57,13 +57,15 @@ pub enum StageError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A program ended badly.
-    #[error("`{program}` ended with {status}")]
+    #[error("`{program}` {status}{}", said(.last_lines))]
     Program {
         /// The program.
         program: String,
-        /// How it ended.
+        /// How it ended: `ended with exit status: 1`.
         status: String,
         /// Its last lines on stderr.
+        last_lines: Vec<String>,
+        /// What to do about it.
         help: Option<String>,
     },
     /// A download did not succeed.
@@ -108,7 +110,27 @@ impl StageError {
             Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => {
                 help.as_deref()
             }
+            Self::Image { .. } | Self::Artifact(ArtifactError::Image { .. }) => {
+                Some("it is cut off, or no PNG, JPEG or BMP: copy it again, or take it out of the data")
+            }
+            Self::Artifact(ArtifactError::Changed { .. }) => Some("run again when nothing writes to it"),
+            Self::Artifact(ArtifactError::Io { source, .. }) | Self::Io { source, .. }
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Some("the disk is full: free space, or name a `cache` on another disk in patchflow.toml")
+            }
+            Self::Io { source, action: "start", .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("install the program, or make a script of your own an input: nothing else is seen")
+            }
+            Self::Archive { .. } => {
+                Some("take the archive from its publisher, or unpack it yourself and use `path`")
+            }
             _ => None,
         }
     }
+}
+
+/// The last lines of a program, below its end.
+fn said(lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!("; it said last:\n    {}", lines.join("\n    ")) }
 }

@@ -362,7 +362,8 @@ fn scores_csv(rows: &[Row<'_>], threshold: Option<f32>) -> String {
         let entry = &row.labelled.entry;
         let label = if row.is_defect() { "defect" } else { "normal" };
         let prediction = threshold.map_or("", |at| if row.scored.score >= at { "defect" } else { "normal" });
-        let (id, kind, score) = (quoted(entry.id), quoted(entry.kind.unwrap_or("")), row.scored.score);
+        let kind = entry.kind.filter(|&kind| kind != image_set::UNKNOWN_KIND).unwrap_or_default();
+        let (id, kind, score) = (quoted(entry.id), quoted(kind), row.scored.score);
         let _ = writeln!(text, "{id},{},{label},{kind},{score},{prediction}", quoted(entry.split));
     }
     text

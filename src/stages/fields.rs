@@ -174,6 +174,11 @@ impl<'a> Reader<'a> {
         self.table.contains_key(name)
     }
 
+    /// Whether the field is a list without items.
+    pub fn is_empty_list(&self, name: &str) -> bool {
+        matches!(self.table.get(name), Some(Value::List(items)) if items.is_empty())
+    }
+
     fn take(&mut self, name: &'static str) -> Option<&'a Value> {
         if !self.known.contains(&name) {
             self.known.push(name);

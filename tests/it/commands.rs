@@ -74,7 +74,7 @@ fn explain_names_the_field_and_the_file() {
         counted: waits for sorted
         sorted: would run: differs from `sorted` of [time] in
             run: [sh, -c, echo told; sort inputs/text/a.txt > outputs/text/a.txt] -> [sh, -c, echo other; sort inputs/text/a.txt > outputs/text/a.txt]
-            input inputs.text: 1 files differ
+            input `inputs.text`: 1 file differs
               added b.txt
         ");
     });
@@ -86,9 +86,9 @@ fn a_graph_is_drawn_in_both_languages() {
     let mermaid = project.call(&["graph", "m.toml", "--format", "mermaid"]);
     insta::assert_snapshot!(String::from_utf8_lossy(&mermaid.stdout), @r#"
     flowchart LR
-      t0["source<br>default"]
-      t1["sorted<br>default"]
-      t2["counted<br>default"]
+      t0["source"]
+      t1["sorted"]
+      t2["counted"]
       t0 --> t1
       t1 --> t2
     "#);

@@ -57,7 +57,7 @@ fn a_missing_mask_is_named() {
 fn a_missing_source_is_named_with_its_remedy() {
     let project = Project::empty();
     project.write("m.toml", SMALL);
-    let text = error_of(&project, &["run", "m.toml"], 2);
+    let text = error_of(&project, &["run", "m.toml"], 1);
     assert!(text.contains("data") && text.contains("help:"), "{text}");
 }
 
@@ -83,7 +83,7 @@ fn a_failing_program_shows_its_last_words_and_keep_going_runs_the_rest() {
         "#,
     );
     let text = error_of(&project, &["run", "m.toml", "--keep-going"], 1);
-    assert!(text.contains("the reason") && text.contains("exit status: 3"), "{text}");
+    assert!(text.contains("it said last:\n    the reason") && text.contains("exit status: 3"), "{text}");
     let told = crate::project::told(&project.call(&["run", "m.toml", "--json", "--keep-going"]));
     assert_eq!((told.last["failed"].as_u64(), told.last["blocked"].as_u64()), (Some(1), Some(1)));
     assert_eq!(told.last["hits"].as_u64(), Some(1), "the independent stage was kept");

@@ -82,18 +82,6 @@ lable = "normal"
         ╰────
       help: known here: `normal`, `defect`, `any`
 
-    patchflow::stage::missing_field
-
-      × `ratio` is missing
-        ╭─[test.toml:19:9]
-     18 │ select = { label = "good" }
-     19 │ [stages.bank2]
-        ·         ──┬──
-        ·           ╰── missing in here
-     20 │ kind = "coreset"
-        ╰────
-      help: add `ratio = …` (a number)
-
     patchflow::stage::unknown_field
 
       × no field `lable` here

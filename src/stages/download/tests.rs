@@ -289,7 +289,9 @@ fn a_kept_file_has_the_name_of_its_address() {
 fn one_source_is_read_and_others_are_refused() {
     let (spec, problems) = read(&fields([("path", "data".into())]));
     assert!(problems.is_empty() && spec.source_path() == Some("data"));
-    let (_, problems) = read(&fields([("path", "data".into()), ("dataset", "ksdd2".into())]));
+    let (spec, problems) = read(&fields([("path", "data".into()), ("dataset", "ksdd2".into())]));
+    assert!(problems.is_empty() && spec.source_path() == Some("data"), "a copy of one's own");
+    let (_, problems) = read(&fields([("path", "data".into()), ("url", "https://x/y".into())]));
     assert_eq!(problems[0].code, "conflicting_fields");
     let (_, problems) = read(&Fields::new());
     assert!(problems[0].help.as_ref().unwrap().contains("synthetic"));

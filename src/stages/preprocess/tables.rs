@@ -89,6 +89,9 @@ fn source<'a>(
     };
     let path = field(Some(columns.path)).ok_or("`path` is empty")?;
     let split = field(Some(columns.split)).ok_or("`split` is empty")?;
+    if let Some(meant) = ["train", "test", "validation"].into_iter().find(|known| is_misspelt(split, known)) {
+        return Err(format!("`split` is `{split}`: write `{meant}`, or a name that is less like it"));
+    }
     let mask = field(columns.mask).map(find).transpose()?;
     let kind = field(columns.kind);
     for (name, word) in [("split", Some(split)), ("kind", kind)] {
@@ -116,6 +119,11 @@ fn source<'a>(
         image: find(path)?,
         mask,
     })
+}
+
+/// Whether a word is so near to a known one that it must be meant: no stage would read its images.
+fn is_misspelt(word: &str, known: &str) -> bool {
+    word != known && strsim::damerau_levenshtein(&word.to_lowercase(), known) <= 2
 }
 
 /// The name of a file that the table names from its own folder.

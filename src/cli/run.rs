@@ -101,7 +101,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
 fn log(event: &Event) {
     match event {
         Event::TaskStarted { name, kind, key, .. } => {
-            tracing::info!("{kind} `{name}` starts, key {:.12}", key)
+            tracing::info!("{kind} `{name}` starts, key {key:.12}");
         }
         Event::TaskFinished {
             name,
@@ -116,7 +116,7 @@ fn log(event: &Event) {
         }
         Event::TaskWaiting { name, holder, .. } => tracing::info!("`{name}` waits: {holder} is making it"),
         Event::TaskRemade { name, file, .. } => {
-            tracing::info!("`{name}` is made again: `{file}` is gone or damaged")
+            tracing::info!("`{name}` is made again: `{file}` is gone or damaged");
         }
         Event::Nondeterministic { name, .. } => tracing::warn!("`{name}` gave other bytes than before"),
         Event::TaskProgress { .. }

@@ -16,8 +16,7 @@ pub(super) fn start_logging(verbose: u8, environment: &Environment) {
     let default = match verbose {
         // Bars are drawn on a terminal alone; elsewhere lines tell how far a run is.
         0 if std::io::stderr().is_terminal() => "warn",
-        0 => "patchflow=info",
-        1 => "patchflow=info",
+        0 | 1 => "patchflow=info",
         _ => "patchflow=debug",
     };
     let wanted = environment.variables.get("RUST_LOG").map_or(default, String::as_str);

@@ -5,16 +5,18 @@
 //! While another process holds the lease, the task waits here without holding a worker. An execution that
 //! finds its inputs' objects gone or damaged comes back, and the tasks that made them are made again first.
 
+mod ending;
+mod remake;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::execute::{Executed, Execution, Failure, chain};
+use super::execute::{Executed, Execution, Failure};
 use super::queue::Queue;
 use super::{EngineError, Event, Options, Outcome};
 use crate::plan::{Outputs, Plan, Resolution, Resolver, TaskId};
-use crate::stages::StageError;
 use crate::store::{Digest, Lease, Store};
 
 /// Time between two looks at leases that others hold, and at the user's wish to stop.
@@ -261,16 +263,6 @@ impl<'a> Scheduler<'a> {
         self.options.force.contains(&self.plan.tasks[index].stage)
     }
 
-    /// Whether every object of a finished task's outputs is there.
-    fn is_intact(&self, index: usize) -> Result<bool, EngineError> {
-        for output in self.outputs[index].iter().flat_map(Outputs::values) {
-            if !self.store.check(&output.tree).map_err(EngineError::Store)?.is_empty() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// The outputs that a record gives. What the run's folder shows must be there, too.
     fn recorded(&self, index: usize, key: &Digest) -> Result<Option<Outputs>, EngineError> {
         let Some((_, outputs)) = self.resolver.recorded(key)? else { return Ok(None) };
@@ -366,181 +358,5 @@ impl<'a> Scheduler<'a> {
             Executed::Failed { failure, seconds } => self.end_badly(index, failure, seconds),
         }
         Ok(())
-    }
-
-    /// Makes the producers of lost inputs again, and then the task.
-    fn remake(&mut self, index: usize, lost: &[(TaskId, String)]) -> Result<(), EngineError> {
-        self.states[index] = State::Stalled;
-        let name = self.plan.tasks[index].name.clone();
-        (self.options.listener)(Event::TaskStalled { task: index, name });
-        for (TaskId(producer), file) in lost {
-            let waiting = self.remaking.entry(*producer).or_default();
-            let is_new = waiting.is_empty();
-            waiting.insert(index);
-            if !is_new || !matches!(self.states[*producer], State::Ended) {
-                continue;
-            }
-            let task = &self.plan.tasks[*producer];
-            (self.options.listener)(Event::TaskRemade {
-                name: task.name.clone(),
-                stage: task.stage.clone(),
-                kind: task.spec.kind().name(),
-                file: file.clone(),
-            });
-            let resolution = self.resolver.resolve(self.plan, TaskId(*producer), &self.outputs)?;
-            self.resolutions.insert(*producer, resolution);
-            self.states[*producer] = State::Wanted;
-            self.wanted.insert(*producer);
-        }
-        Ok(())
-    }
-
-    /// A task was made again: those that stalled on it go on, if it gave the same bytes.
-    fn remade_well(&mut self, index: usize, outputs: &Outputs, seconds: f64) {
-        self.remade += usize::from(seconds > 0.0);
-        self.states[index] = State::Ended;
-        self.tell_remade(index, true, seconds);
-        let same = self.outputs[index].as_ref().is_some_and(|old| {
-            old.len() == outputs.len()
-                && old.iter().zip(outputs).all(|(a, b)| a.0 == b.0 && a.1.tree.digest() == b.1.tree.digest())
-        });
-        if let Some(end) = &mut self.ends[index] {
-            end.seconds += seconds;
-        }
-        let stalled = self.remaking.remove(&index).unwrap_or_default();
-        if same {
-            for task in stalled {
-                let waits = self.remaking.values().any(|others| others.contains(&task));
-                if !waits && matches!(self.states[task], State::Stalled) {
-                    self.states[task] = State::Wanted;
-                    self.wanted.insert(task);
-                }
-            }
-            return;
-        }
-        let stage = self.plan.tasks[index].stage.clone();
-        let key = self.resolutions[&index].key;
-        self.tell_nondeterministic(index, &key);
-        for task in stalled {
-            self.end_badly(task, Failure::Nondeterministic { stage: stage.clone() }, 0.0);
-        }
-    }
-
-    fn tell_nondeterministic(&self, index: usize, key: &Digest) {
-        let name = self.plan.tasks[index].name.clone();
-        (self.options.listener)(Event::Nondeterministic { name, key: key.to_string() });
-    }
-
-    fn tell_remade(&self, index: usize, succeeded: bool, seconds: f64) {
-        let name = self.plan.tasks[index].name.clone();
-        (self.options.listener)(Event::RemakeFinished { task: index, name, succeeded, seconds });
-    }
-
-    fn end_well(&mut self, index: usize, outcome: Outcome, outputs: Outputs, seconds: f64) {
-        self.outputs[index] = Some(outputs.clone());
-        let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-        for follower in self.followers.remove(&index).unwrap_or_default() {
-            self.follow(follower, outcome, Some(outputs.clone()));
-        }
-        self.end(index, TaskEnd { outcome, outputs: Some(outputs), key, seconds, failure: None });
-        self.queue.finish(index);
-    }
-
-    /// Ends a task as the equal task that it followed.
-    fn follow(&mut self, index: usize, of_leader: Outcome, outputs: Option<Outputs>) {
-        let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-        if let Some(outputs) = outputs {
-            let outcome = if of_leader == Outcome::Hit { Outcome::Hit } else { Outcome::Merged };
-            self.end_well(index, outcome, outputs, 0.0);
-            return;
-        }
-        self.end(
-            index,
-            TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None },
-        );
-        self.block_downstream(index);
-    }
-
-    fn end_badly(&mut self, index: usize, failure: Failure, seconds: f64) {
-        let outcome = if failure.is_cancelled() { Outcome::Blocked } else { Outcome::Failed };
-        let stalled = self.remaking.remove(&index).unwrap_or_default();
-        if let Some(end) = &mut self.ends[index] {
-            // Made again and failed: it was announced as done, and those that need its objects fail.
-            self.states[index] = State::Ended;
-            end.seconds += seconds;
-            let (stage, message) = (self.plan.tasks[index].name.clone(), chain(&failure));
-            self.tell_remade(index, false, seconds);
-            for task in stalled {
-                let failure = if failure.is_cancelled() {
-                    Failure::Stage(StageError::Cancelled)
-                } else {
-                    Failure::Remake { stage: stage.clone(), message: message.clone() }
-                };
-                if matches!(self.states[task], State::Stalled) {
-                    self.end_badly(task, failure, 0.0);
-                }
-            }
-            return;
-        }
-        let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-        self.end(index, TaskEnd { outcome, outputs: None, key, seconds, failure: Some(failure) });
-        for follower in self.followers.remove(&index).unwrap_or_default() {
-            self.follow(follower, outcome, None);
-        }
-        self.block_downstream(index);
-        self.stops |= !self.options.keep_going;
-    }
-
-    fn block_downstream(&mut self, index: usize) {
-        for task in self.queue.downstream(index) {
-            if self.ends[task].is_none() {
-                let end = TaskEnd {
-                    outcome: Outcome::Blocked,
-                    outputs: None,
-                    key: None,
-                    seconds: 0.0,
-                    failure: None,
-                };
-                self.end(task, end);
-            }
-        }
-    }
-
-    fn end(&mut self, index: usize, end: TaskEnd) {
-        self.states[index] = State::Ended;
-        let task = &self.plan.tasks[index];
-        let ran = matches!(end.outcome, Outcome::Executed | Outcome::Failed) && end.key.is_some();
-        let log = end.key.filter(|_| ran).map(|key| super::execute::log_path(self.options, task, &key));
-        (self.options.listener)(Event::TaskFinished {
-            task: index,
-            name: task.name.clone(),
-            stage: task.stage.clone(),
-            kind: task.spec.kind().name(),
-            key: end.key.map(|key| key.to_string()),
-            outcome: end.outcome,
-            seconds: end.seconds,
-            variants: task.variants.iter().map(|&variant| self.plan.variants[variant].id.clone()).collect(),
-            error: end.failure.as_ref().map(|failure| chain(failure)),
-            log,
-        });
-        self.ends[index] = Some(end);
-    }
-
-    /// Ends what never came to run.
-    fn finish(mut self, duration: Duration) -> Run {
-        for index in 0..self.ends.len() {
-            if self.ends[index].is_none() {
-                let key = self.resolutions.get(&index).map(|resolution| resolution.key);
-                let end =
-                    TaskEnd { outcome: Outcome::Blocked, outputs: None, key, seconds: 0.0, failure: None };
-                self.end(index, end);
-            }
-        }
-        Run {
-            tasks: self.ends.into_iter().flatten().collect(),
-            remade: self.remade,
-            is_interrupted: self.options.cancelled.load(Ordering::Relaxed),
-            duration,
-        }
     }
 }

@@ -1,160 +1,13 @@
-//! The fields of a stage as data: what the manifest hands to a kind, and what a kind hands to the key.
-//!
-//! [`Reader`] turns a stage's table into its `Spec`. It collects every problem instead of stopping at the
-//! first, knows nothing of files or spans (the manifest layer puts each problem's path back onto the
-//! text), and reports fields that no one asked for with the nearest name.
+//! Reading a stage's table: see [`Reader`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use serde::{Deserialize, Serialize};
-
+use super::{Fields, Port, Problem, Value};
 use crate::artifacts::Artifact;
 
-/// A plain value of a manifest, and a leaf or node of a key's preimage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Value {
-    /// A string.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// A finite number; never NaN.
-    Float(f64),
-    /// True or false.
-    Bool(bool),
-    /// An ordered list.
-    List(Vec<Value>),
-    /// Named values, sorted by name.
-    Table(Fields),
-}
-
-/// Named values, sorted by name.
-pub type Fields = BTreeMap<String, Value>;
-
-impl Value {
-    /// The word that messages use for the value's type.
-    pub fn type_name(&self) -> &'static str {
-        match self {
-            Self::Text(_) => "a string",
-            Self::Integer(_) => "an integer",
-            Self::Float(_) => "a float",
-            Self::Bool(_) => "a boolean",
-            Self::List(_) => "an array",
-            Self::Table(_) => "a table",
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => formatter.write_str(text),
-            Self::Integer(number) => write!(formatter, "{number}"),
-            Self::Float(number) => write!(formatter, "{number}"),
-            Self::Bool(flag) => write!(formatter, "{flag}"),
-            Self::List(items) => {
-                let shown: Vec<String> = items.iter().map(ToString::to_string).collect();
-                write!(formatter, "[{}]", shown.join(", "))
-            }
-            Self::Table(fields) => {
-                let shown: Vec<String> =
-                    fields.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-                write!(formatter, "{{ {} }}", shown.join(", "))
-            }
-        }
-    }
-}
-
-impl From<&str> for Value {
-    fn from(x: &str) -> Self {
-        Self::Text(x.to_owned())
-    }
-}
-impl From<String> for Value {
-    fn from(x: String) -> Self {
-        Self::Text(x)
-    }
-}
-impl From<bool> for Value {
-    fn from(x: bool) -> Self {
-        Self::Bool(x)
-    }
-}
-impl From<i64> for Value {
-    fn from(x: i64) -> Self {
-        Self::Integer(x)
-    }
-}
-impl From<u32> for Value {
-    fn from(x: u32) -> Self {
-        Self::Integer(i64::from(x))
-    }
-}
-impl From<usize> for Value {
-    fn from(x: usize) -> Self {
-        Self::Integer(x as i64)
-    }
-}
-impl From<f64> for Value {
-    fn from(x: f64) -> Self {
-        Self::Float(x)
-    }
-}
-impl From<Fields> for Value {
-    fn from(x: Fields) -> Self {
-        Self::Table(x)
-    }
-}
-impl From<Vec<String>> for Value {
-    fn from(x: Vec<String>) -> Self {
-        Self::List(x.into_iter().map(Self::Text).collect())
-    }
-}
-/// As text: a seed may be greater than an `i64` holds.
-impl From<u64> for Value {
-    fn from(x: u64) -> Self {
-        Self::Text(x.to_string())
-    }
-}
-
-/// Builds [`Fields`] from names and values: `fields([("height", 316.into())])`.
-pub fn fields<const N: usize>(pairs: [(&str, Value); N]) -> Fields {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// One thing wrong with a stage's fields, at a path such as `["select", "label"]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Problem {
-    /// The field's path from the stage's table; empty for the table itself.
-    pub path: Vec<String>,
-    /// Whether the name of the field is meant, rather than its value.
-    pub at_name: bool,
-    /// Stable code, such as `unknown_field`.
-    pub code: &'static str,
-    /// What is wrong.
-    pub message: String,
-    /// What to type instead.
-    pub help: Option<String>,
-}
-
-/// An input of a stage: a reference to `stage` or `stage.output`, and what it must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// The field that names it.
-    pub field: String,
-    /// Its place in a list, where the port takes several.
-    pub index: Option<usize>,
-    /// What was written: `stage` or `stage.output`.
-    pub reference: String,
-    /// The artifact that must be there.
-    pub expects: Artifact,
-    /// Whether the stage depends on it; a port that a choice does not read is only checked.
-    pub is_read: bool,
-}
-
-/// Reads one stage's table; see the module.
+/// Reads one stage's table; see the module above.
 pub struct Reader<'a> {
     table: &'a Fields,
     prefix: Vec<String>,
@@ -506,6 +359,7 @@ pub fn suggestion(written: &str, names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields;
     use super::*;
 
     fn read<T>(table: &Fields, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<Problem>, Vec<Port>) {

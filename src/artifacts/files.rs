@@ -3,6 +3,7 @@
 //! A stage sees its inputs as [`Files`]: names within the artifact, each with the path to read and the
 //! digest of its content. The executor makes them from the store or, for a source, from the user's folder.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -118,6 +119,15 @@ pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> Result<(),
         .map_err(|source| ArtifactError::Json { path: path.to_owned(), source })?;
     bytes.push(b'\n');
     write(path, &bytes)
+}
+
+/// A field of a CSV file, quoted where it must be (RFC 4180).
+pub fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use comfy_table::{Cell as Drawn, CellAlignment, ContentArrangement, Table as Drawing, presets};
 
 use super::statistics::{Summary, summarise};
+use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::engine::{Outcome, Run};
 use crate::plan::Plan;
@@ -160,7 +161,7 @@ impl Table {
         }
         let mut text = titles.join(",") + "\n";
         for (values, cells, _) in &self.rows {
-            let mut row: Vec<String> = values.iter().map(|value| csv_field(value)).collect();
+            let mut row: Vec<String> = values.iter().map(|value| csv_field(value).into_owned()).collect();
             for cell in cells {
                 row.extend(match cell {
                     Cell::Value(Summary { mean, deviation, n }) => [
@@ -202,14 +203,6 @@ impl Table {
             let _ = write!(text, "{}", line(&row));
         }
         text + "\\bottomrule\n\\end{tabular}\n"
-    }
-}
-
-fn csv_field(text: &str) -> String {
-    if text.contains([',', '"', '\n']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
     }
 }
 

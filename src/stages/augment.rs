@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::fields::{Fields, Reader, fields};
 use super::{Context, Inputs, StageError};
+use crate::artifacts::files::csv_field;
 use crate::artifacts::image_set::{
     Label, Labelled, Selection, label_name, labelled, pixels, pixels_name, read_mask, read_preprocessing,
     read_rgb, write_mask, write_preprocessing, write_rgb,
@@ -301,7 +302,7 @@ fn provenance(origins: &[Origin<'_>]) -> String {
     let rows = origins.iter().enumerate().map(|(place, origin)| {
         let Origin { normal, defect, seed, motion, top, left } = origin;
         let Motion { angle, scale, flip, contrast } = motion;
-        let (id, normal, image) = (id_of(place), quoted(normal), quoted(defect.image));
+        let (id, normal, image) = (id_of(place), csv_field(normal), csv_field(defect.image));
         let component = defect.component;
         format!(
             "{id},{normal},{image},{component},{seed},{angle:.3},{scale:.4},{flip},{contrast:.4},{top},{left}"
@@ -309,15 +310,6 @@ fn provenance(origins: &[Origin<'_>]) -> String {
     });
     let lines: Vec<String> = std::iter::once(header).chain(rows).collect();
     lines.join("\n") + "\n"
-}
-
-/// A field of a CSV row: quoted where it holds what would end it.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::fields::{Fields, Reader, Value, fields};
+use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::{Context, Inputs, StageError};
 use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
@@ -94,7 +94,7 @@ impl Spec {
 }
 
 fn type_name(artifact: Artifact) -> &'static str {
-    TYPES.iter().find(|(_, known)| *known == artifact).map_or("", |&(name, _)| name)
+    name_of(&TYPES, &artifact)
 }
 
 fn read_outputs(reader: &mut Reader<'_>) -> BTreeMap<String, Artifact> {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::fields::{Fields, Reader, fields};
+use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::require_comparable;
 use super::{Context, Inputs, Reads, StageError};
 use crate::artifacts::bank::{Bank, Description};
@@ -130,7 +130,7 @@ impl Spec {
             ("min_overlap", (*min_overlap).into()),
             ("ratio", (*ratio).into()),
             ("min_size", (*min_size).into()),
-            ("strategy", STRATEGIES.iter().find(|(_, known)| known == strategy).map_or("", |x| x.0).into()),
+            ("strategy", name_of(&STRATEGIES, strategy).into()),
             ("projection", (*projection).into()),
         ]);
         if let Some(quantile) = drop_near_normal {
@@ -178,11 +178,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let picks = if count == n { keep_all(n) } else { choose(spec, &sources, n, count, context)? };
     let description = Description {
         extraction,
-        strategy: if count == n {
-            "all".to_owned()
-        } else {
-            STRATEGIES.iter().find(|(_, known)| *known == spec.strategy).map_or("", |x| x.0).to_owned()
-        },
+        strategy: if count == n { "all".to_owned() } else { name_of(&STRATEGIES, &spec.strategy).to_owned() },
         candidates: before,
         filtered: before - n,
         images: sources.iter().map(|source| source.id.to_owned()).collect(),
@@ -199,7 +195,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
 
 fn nothing_selected(spec: &Spec, inputs: &Inputs) -> StageError {
     let split = spec.selection.split.as_deref().unwrap_or("any");
-    let label = LABELS.iter().find(|(_, known)| *known == spec.selection.label).map_or("any", |x| x.0);
+    let label = name_of(&LABELS, &spec.selection.label);
     let images: usize = inputs.members("features").map(|(_, set)| feature_set::blocks(set).count()).sum();
     let which = format!("split = \"{split}\", label = \"{label}\"");
     if images == 0 {

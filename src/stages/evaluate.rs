@@ -7,11 +7,11 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::fields::{Fields, Reader, fields};
+use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::{Scored, Scorer, require_comparable};
 use super::{Context, Inputs, Reads, StageError, picture};
 use crate::artifacts::feature_set::{self, read_block};
-use crate::artifacts::files::{write, write_json};
+use crate::artifacts::files::{csv_field, write, write_json};
 use crate::artifacts::image_set::{self, Label, Labelled, Selection};
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::{AtThreshold, Interval, Intervals, KindMetrics, Metrics};
@@ -87,7 +87,7 @@ impl Spec {
         let Self { split, blur, sigma, fpr_limit, bootstrap, full_maps, pictures } = self;
         let mut all = fields([
             ("split", split.as_str().into()),
-            ("blur", BLURS.iter().find(|(_, known)| known == blur).map_or("", |x| x.0).into()),
+            ("blur", name_of(&BLURS, blur).into()),
             ("fpr_limit", (*fpr_limit).into()),
             ("bootstrap", (*bootstrap).into()),
             ("full_maps", (*full_maps).into()),
@@ -363,19 +363,10 @@ fn scores_csv(rows: &[Row<'_>], threshold: Option<f32>) -> String {
         let label = if row.is_defect() { "defect" } else { "normal" };
         let prediction = threshold.map_or("", |at| if row.scored.score >= at { "defect" } else { "normal" });
         let kind = entry.kind.filter(|&kind| kind != image_set::UNKNOWN_KIND).unwrap_or_default();
-        let (id, kind, score) = (quoted(entry.id), quoted(kind), row.scored.score);
-        let _ = writeln!(text, "{id},{},{label},{kind},{score},{prediction}", quoted(entry.split));
+        let (id, kind, score) = (csv_field(entry.id), csv_field(kind), row.scored.score);
+        let _ = writeln!(text, "{id},{},{label},{kind},{score},{prediction}", csv_field(entry.split));
     }
     text
-}
-
-/// Quotes a CSV field where it must be (RFC 4180).
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
 }
 
 /// Writes maps as one array where all have one size, else as one file an image.

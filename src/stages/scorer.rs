@@ -2,7 +2,7 @@
 //! threshold and by `evaluate`, so that both mean the same by a score.
 
 use super::StageError;
-use super::fields::{Fields, Reader, fields};
+use super::fields::{Fields, Reader, fields, name_of};
 use crate::artifacts::feature_set::{Block, Extraction};
 use crate::artifacts::model::{Model, Scoring};
 use crate::kernels::KernelError;
@@ -82,8 +82,7 @@ pub fn scoring_fields(scoring: &Scoring) -> Fields {
             all.extend(fields([("dual", "difference".into()), ("alpha", f64::from(*alpha).into())]));
         }
         Some(other) => {
-            let name = DUALS.iter().find(|(_, known)| known == other).map_or("", |&(name, _)| name);
-            all.extend(fields([("dual", name.into())]));
+            all.extend(fields([("dual", name_of(&DUALS, other).into())]));
         }
     }
     all

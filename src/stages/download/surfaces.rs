@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::artifacts::image_set::{write_mask, write_rgb};
 use crate::kernels::random::Stream;
 use crate::kernels::surface::{Defect, Texture, surface};
-use crate::stages::fields::{Fields, Reader, fields};
+use crate::stages::fields::{Fields, Reader, fields, name_of};
 use crate::stages::{Context, StageError};
 
 /// Images between two looks at whether the user wants to stop.
@@ -64,8 +64,8 @@ impl Synthetic {
         let Self { kind, texture, train_normal, train_defect, test_normal, test_defect, height, width, seed } =
             self;
         fields([
-            ("kind", name_of(&KINDS, *kind).into()),
-            ("texture", name_of(&TEXTURES, *texture).into()),
+            ("kind", name_of(&KINDS, kind).into()),
+            ("texture", name_of(&TEXTURES, texture).into()),
             ("train_normal", (*train_normal).into()),
             ("train_defect", (*train_defect).into()),
             ("test_normal", (*test_normal).into()),
@@ -88,10 +88,6 @@ impl Synthetic {
         // Ids need not be unique across the folders; the first digit is KSDD2's.
         train.chain(split("test", 20_000, self.test_normal, self.test_defect)).collect()
     }
-}
-
-fn name_of<T: PartialEq + Copy>(names: &[(&'static str, T)], wanted: T) -> &'static str {
-    names.iter().find(|&&(_, known)| known == wanted).map_or("", |&(name, _)| name)
 }
 
 /// Writes the surfaces; each has a stream of its own, so that the order of work does not matter.

@@ -156,3 +156,8 @@ pub struct Port {
     /// Whether the stage depends on it; a port that a choice does not read is only checked.
     pub is_read: bool,
 }
+
+/// The name under which a choice stands in a list of them.
+pub fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
+    choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+}

@@ -2,7 +2,7 @@
 
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::Preprocessing;
-use crate::stages::fields::{Fields, Reader, fields};
+use crate::stages::fields::{Fields, Reader, fields, name_of};
 
 /// Sides that an image may be given, in px.
 const SIDES: std::ops::RangeInclusive<i64> = 1..=8192;
@@ -89,19 +89,15 @@ const MASK_RESIZES: [(&str, MaskResize); 2] =
 impl Layout {
     /// Its name in a manifest.
     pub fn name(self) -> &'static str {
-        name_of(&LAYOUTS, self)
+        name_of(&LAYOUTS, &self)
     }
 }
 
 impl Resize {
     /// Its name in a manifest.
     pub fn name(self) -> &'static str {
-        name_of(&RESIZES, self)
+        name_of(&RESIZES, &self)
     }
-}
-
-fn name_of<T: PartialEq + Copy>(names: &[(&'static str, T)], wanted: T) -> &'static str {
-    names.iter().find(|&&(_, known)| known == wanted).map_or("", |&(name, _)| name)
 }
 
 /// What a `preprocess` stage does.
@@ -176,7 +172,7 @@ impl Spec {
         let Self { layout: _, csv: _, fold: _, size, via, resize, mask_resize, mask_threshold, crops: _ } =
             self;
         let mut all = fields([
-            ("mask_resize", name_of(&MASK_RESIZES, *mask_resize).into()),
+            ("mask_resize", name_of(&MASK_RESIZES, mask_resize).into()),
             ("mask_threshold", i64::from(*mask_threshold).into()),
         ]);
         for (name, sides) in [("size", size), ("via", via)] {

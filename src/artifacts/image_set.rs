@@ -30,6 +30,20 @@ pub const LABELS: &str = "labels";
 /// The description of the pixels.
 pub const SET: &str = "pixels/set.json";
 
+/// How an image comes to the size of its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// Each side by its own factor.
+    Stretch,
+    /// By the smaller factor, padded.
+    Fit,
+    /// By the larger factor, the centre cut out.
+    Crop,
+    /// Not at all.
+    Native,
+}
+
 /// How a source image became the pixels of a set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
@@ -37,8 +51,8 @@ pub struct Preprocessing {
     pub height_px: Option<usize>,
     /// Width of the pixels, or none where images keep their own.
     pub width_px: Option<usize>,
-    /// `stretch`, `fit`, `crop` or `native`.
-    pub resize: String,
+    /// How they came to their size.
+    pub resize: Resize,
     /// Size before the last resize, where there were two.
     pub via_px: Option<(usize, usize)>,
 }

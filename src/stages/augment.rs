@@ -318,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::artifacts::image_set::Preprocessing;
+    use crate::artifacts::image_set::Resize;
     use crate::stages::context::testing::Bench;
     use crate::stages::fields::{Problem, Value};
 
@@ -325,8 +326,7 @@ mod tests {
     /// be read.
     fn set(normal: u32, defect: u32) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let how =
-            Preprocessing { height_px: None, width_px: None, resize: "native".to_owned(), via_px: None };
+        let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
         write_preprocessing(folder.path(), &how).unwrap();
         for place in 0..=(normal + defect) {
             let (split, label) = match place {
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(table.lines().count(), 41);
         assert!(table.lines().nth(1).unwrap().starts_with("cutpaste/00000,train/"), "{table}");
         assert!(!table.contains("test/"));
-        assert_eq!(read_preprocessing(&files).unwrap().resize, "native");
+        assert_eq!(read_preprocessing(&files).unwrap().resize, Resize::Native);
     }
 
     #[test]

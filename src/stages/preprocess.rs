@@ -31,7 +31,7 @@ use super::{Context, Inputs, Item, StageError};
 use crate::artifacts::image_set::{Label, UNKNOWN_KIND, label_name, pixels_name, write_preprocessing};
 
 pub use pixels::resize_pixels;
-pub use spec::{Crops, Layout, MaskResize, Resize, Spec};
+pub use spec::{Crops, Layout, MaskResize, Spec};
 
 /// Bumped when outputs change for equal inputs.
 ///

@@ -93,9 +93,9 @@ fn resized(
     mask: GrayImage,
 ) -> (RgbImage, GrayImage, Vec<(RgbImage, GrayImage)>) {
     let mut current = (image, mask);
-    let mut steps = steps(spec.resize.name(), spec.via, spec.size).into_iter();
-    let step = |(image, mask): &(RgbImage, GrayImage), (kind, to)| {
-        (resize_once(image, kind, to), resize_mask_once(mask, spec, kind, to))
+    let mut steps = steps(spec.resize, spec.via, spec.size).into_iter();
+    let step = |(image, mask): &(RgbImage, GrayImage), (step, to)| {
+        (resize_once(image, step, to), resize_mask_once(mask, spec, step, to))
     };
     if let Some(first) = steps.next() {
         current = step(&current, first);

@@ -6,7 +6,7 @@ use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::spec::{MaskResize, Spec};
 use crate::artifacts::File;
-use crate::artifacts::image_set::Preprocessing;
+use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::kernels::resize::{area_maximum, mask_reference, resize};
 use crate::stages::StageError;
 
@@ -48,6 +48,15 @@ fn marked(is_defect: bool) -> u8 {
     if is_defect { 255 } else { 0 }
 }
 
+/// One step of an image's way to its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Scales it.
+    Resize(Resize),
+    /// Cuts the centre out without scaling.
+    Cut,
+}
+
 /// Where an image comes to lie in its target: its own new size, and the place of its corner.
 struct Placement {
     height: usize,
@@ -58,21 +67,20 @@ struct Placement {
 }
 
 impl Placement {
-    fn new(kind: &str, (h, w): (usize, usize), (to_h, to_w): (usize, usize)) -> Self {
+    fn new(step: Step, (h, w): (usize, usize), (to_h, to_w): (usize, usize)) -> Self {
+        let middle = |to: usize, side: usize| (to as isize - side as isize).div_euclid(2);
         // The smaller factor to fit, the larger to cover; compared as whole numbers.
-        let is_by_height = match kind {
-            "fit" => to_h * w <= to_w * h,
-            "crop" => to_h * w >= to_w * h,
-            CUT => {
-                let middle = |to: usize, side: usize| (to as isize - side as isize).div_euclid(2);
-                return Self { height: h, width: w, top: middle(to_h, h), left: middle(to_w, w) };
+        let is_by_height = match step {
+            Step::Resize(Resize::Fit) => to_h * w <= to_w * h,
+            Step::Resize(Resize::Crop) => to_h * w >= to_w * h,
+            Step::Resize(Resize::Stretch | Resize::Native) => {
+                return Self { height: to_h, width: to_w, top: 0, left: 0 };
             }
-            _ => return Self { height: to_h, width: to_w, top: 0, left: 0 },
+            Step::Cut => return Self { height: h, width: w, top: middle(to_h, h), left: middle(to_w, w) },
         };
         let scaled = |side: usize, to: usize, from: usize| ((2 * side * to + from) / (2 * from)).max(1);
         let (height, width) =
             if is_by_height { (to_h, scaled(w, to_h, h)) } else { (scaled(h, to_w, w), to_w) };
-        let middle = |to: usize, side: usize| (to as isize - side as isize).div_euclid(2);
         Self { height, width, top: middle(to_h, height), left: middle(to_w, width) }
     }
 
@@ -99,39 +107,36 @@ fn shifted(place: usize, shift: isize, side: usize) -> Option<usize> {
     place.checked_add_signed(shift).filter(|&moved| moved < side)
 }
 
-/// Cuts the centre out without scaling: what `crop` does after a size on the way.
-const CUT: &str = "cut";
-
 /// The steps through which an image goes: how, and to which size. With `crop`, a size on the way is the one
 /// that the image is brought to, and the last step only cuts (PatchCore on MVTec AD: 256, then 224).
 pub(super) fn steps(
-    resize: &str,
+    resize: Resize,
     via: Option<(usize, usize)>,
     size: Option<(usize, usize)>,
-) -> Vec<(&str, (usize, usize))> {
-    let last = if resize == "crop" && via.is_some() { CUT } else { resize };
-    via.map(|via| (resize, via)).into_iter().chain(size.map(|size| (last, size))).collect()
+) -> Vec<(Step, (usize, usize))> {
+    let last = if resize == Resize::Crop && via.is_some() { Step::Cut } else { Step::Resize(resize) };
+    via.map(|via| (Step::Resize(resize), via)).into_iter().chain(size.map(|size| (last, size))).collect()
 }
 
 /// Brings an image to the size of a set, as `preprocess` did with the set's own: for new images too.
 ///
 /// Bilinear with antialiasing; `fit` pads with ImageNet's mean, `crop` cuts the centre.
 pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
-    let steps = steps(&how.resize, how.via_px, how.height_px.zip(how.width_px));
-    steps.into_iter().fold(image.clone(), |image, (kind, to)| resize_once(&image, kind, to))
+    let steps = steps(how.resize, how.via_px, how.height_px.zip(how.width_px));
+    steps.into_iter().fold(image.clone(), |image, (step, to)| resize_once(&image, step, to))
 }
 
-pub(super) fn resize_once(image: &RgbImage, kind: &str, to: (usize, usize)) -> RgbImage {
+pub(super) fn resize_once(image: &RgbImage, step: Step, to: (usize, usize)) -> RgbImage {
     let (h, w) = (image.height() as usize, image.width() as usize);
-    let placement = Placement::new(kind, (h, w), to);
+    let placement = Placement::new(step, (h, w), to);
     let scaled = resize(image.as_raw(), h, w, 3, placement.height, placement.width);
     let laid = placement.lay(&scaled, to, PADDING);
     RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels a pixel")
 }
 
-pub(super) fn resize_mask_once(mask: &GrayImage, spec: &Spec, kind: &str, to: (usize, usize)) -> GrayImage {
+pub(super) fn resize_mask_once(mask: &GrayImage, spec: &Spec, step: Step, to: (usize, usize)) -> GrayImage {
     let (h, w) = (mask.height() as usize, mask.width() as usize);
-    let placement = Placement::new(kind, (h, w), to);
+    let placement = Placement::new(step, (h, w), to);
     let scale = match spec.mask_resize {
         MaskResize::Area => area_maximum,
         MaskResize::Reference => mask_reference,
@@ -147,36 +152,31 @@ mod tests {
     use super::*;
     use image::{Luma, Rgb};
 
-    fn how(resize: &str, height: usize, width: usize) -> Preprocessing {
-        Preprocessing {
-            height_px: Some(height),
-            width_px: Some(width),
-            resize: resize.to_owned(),
-            via_px: None,
-        }
+    fn how(resize: Resize, height: usize, width: usize) -> Preprocessing {
+        Preprocessing { height_px: Some(height), width_px: Some(width), resize, via_px: None }
     }
 
     #[test]
     fn fit_pads_and_crop_cuts_evenly() {
         let image = RgbImage::from_pixel(20, 10, Rgb([200, 10, 10]));
-        let fit = resize_pixels(&image, &how("fit", 10, 10));
+        let fit = resize_pixels(&image, &how(Resize::Fit, 10, 10));
         let is_padding = |row: u32| fit.get_pixel(5, row).0 == PADDING;
         assert_eq!((0..10).filter(|&row| is_padding(row)).collect::<Vec<_>>(), [0, 1, 7, 8, 9]);
-        let crop = resize_pixels(&image, &how("crop", 10, 10));
+        let crop = resize_pixels(&image, &how(Resize::Crop, 10, 10));
         assert!(crop.pixels().all(|pixel| pixel.0 == [200, 10, 10]));
         let mut halves = image.clone();
         (0..10).for_each(|row| (0..5).for_each(|column| halves.put_pixel(column, row, Rgb([0, 0, 0]))));
-        let cut = resize_pixels(&halves, &how("crop", 10, 10));
+        let cut = resize_pixels(&halves, &how(Resize::Crop, 10, 10));
         assert_eq!(cut.get_pixel(0, 0).0, [200, 10, 10], "columns 5 to 14 remain");
     }
 
     #[test]
     fn every_size_comes_out_as_asked() {
-        for kind in ["stretch", "fit", "crop"] {
+        for kind in [Resize::Stretch, Resize::Fit, Resize::Crop] {
             for side in 1..=20 {
                 let image = RgbImage::from_pixel(7, 11, Rgb([90, 90, 90]));
                 let found = resize_pixels(&image, &how(kind, side, 21 - side));
-                assert_eq!((found.height() as usize, found.width() as usize), (side, 21 - side), "{kind}");
+                assert_eq!((found.height() as usize, found.width() as usize), (side, 21 - side), "{kind:?}");
             }
         }
     }
@@ -184,15 +184,16 @@ mod tests {
     #[test]
     fn two_steps_go_through_the_first() {
         let image = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * 6) as u8, (y * 6) as u8, 0]));
-        let both = Preprocessing { via_px: Some((20, 20)), ..how("stretch", 10, 10) };
-        let first = resize_pixels(&image, &how("stretch", 20, 20));
-        assert_eq!(resize_pixels(&image, &both), resize_pixels(&first, &how("stretch", 10, 10)));
+        let both = Preprocessing { via_px: Some((20, 20)), ..how(Resize::Stretch, 10, 10) };
+        let first = resize_pixels(&image, &how(Resize::Stretch, 20, 20));
+        assert_eq!(resize_pixels(&image, &both), resize_pixels(&first, &how(Resize::Stretch, 10, 10)));
     }
 
     #[test]
     fn a_crop_through_a_larger_size_cuts_without_scaling() {
         let image = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * 16) as u8, (y * 16) as u8, 0]));
-        let cut = resize_pixels(&image, &Preprocessing { via_px: Some((16, 16)), ..how("crop", 14, 14) });
+        let cut =
+            resize_pixels(&image, &Preprocessing { via_px: Some((16, 16)), ..how(Resize::Crop, 14, 14) });
         assert_eq!(
             (cut.get_pixel(0, 0), cut.get_pixel(13, 13)),
             (image.get_pixel(1, 1), image.get_pixel(14, 14))

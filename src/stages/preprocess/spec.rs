@@ -1,7 +1,7 @@
 //! The fields of a `preprocess` stage.
 
 use crate::artifacts::Artifact;
-use crate::artifacts::image_set::Preprocessing;
+use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
 
 /// Sides that an image may be given, in px.
@@ -20,17 +20,6 @@ pub enum Layout {
     Mvtec,
     /// A table of paths.
     Csv,
-}
-
-/// How an image comes to its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// Each side by its own factor.
-    Stretch,
-    /// Both sides by the smaller factor, the rest padded.
-    Fit,
-    /// Both sides by the larger factor, the centre cut out.
-    Crop,
 }
 
 /// How a mask comes to its size.
@@ -69,8 +58,8 @@ impl Crops {
 
     pub(super) fn preprocessing(&self) -> Preprocessing {
         let side = (self.size > 0).then_some(self.size);
-        let resize = if self.size > 0 { "stretch" } else { "native" };
-        Preprocessing { height_px: side, width_px: side, resize: resize.to_owned(), via_px: None }
+        let resize = if self.size > 0 { Resize::Stretch } else { Resize::Native };
+        Preprocessing { height_px: side, width_px: side, resize, via_px: None }
     }
 }
 
@@ -90,13 +79,6 @@ impl Layout {
     /// Its name in a manifest.
     pub fn name(self) -> &'static str {
         name_of(&LAYOUTS, &self)
-    }
-}
-
-impl Resize {
-    /// Its name in a manifest.
-    pub fn name(self) -> &'static str {
-        name_of(&RESIZES, &self)
     }
 }
 
@@ -182,7 +164,7 @@ impl Spec {
             }
         }
         if size.is_some() {
-            all.insert("resize".to_owned(), resize.name().into());
+            all.insert("resize".to_owned(), name_of(&RESIZES, resize).into());
         }
         all
     }
@@ -198,7 +180,7 @@ impl Spec {
         Preprocessing {
             height_px: self.size.map(|size| size.0),
             width_px: self.size.map(|size| size.1),
-            resize: if self.size.is_some() { self.resize.name() } else { "native" }.to_owned(),
+            resize: if self.size.is_some() { self.resize } else { Resize::Native },
             via_px: self.via,
         }
     }

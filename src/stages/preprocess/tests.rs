@@ -4,6 +4,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use super::*;
 use crate::artifacts::Files;
+use crate::artifacts::image_set::Resize;
 use crate::artifacts::image_set::{labelled, parse_label, pixels, read_mask, read_preprocessing, read_rgb};
 use crate::artifacts::image_set::{write_mask, write_rgb};
 use crate::stages::context::testing::Bench;
@@ -120,7 +121,7 @@ fn ksdd2_is_found_below_a_top_folder_and_labelled_by_its_masks() {
         let set = pixels(&files);
         assert_eq!(set.keys().copied().collect::<Vec<_>>(), ["test/20000", "train/10000", "train/10001"]);
         assert_eq!(read_rgb(set["train/10000"]).unwrap().dimensions(), (30, 20));
-        assert_eq!(read_preprocessing(&files).unwrap().resize, "native");
+        assert_eq!(read_preprocessing(&files).unwrap().resize, Resize::Native);
     }
 }
 
@@ -137,7 +138,7 @@ fn images_and_masks_come_to_the_size_asked_for_and_keep_their_defects() {
     let mask = read_mask(labelled(&files)["test/20000"].mask).unwrap();
     assert_eq!(mask.iter().map(|&value| usize::from(value == 255)).sum::<usize>(), 1);
     let how = read_preprocessing(&files).unwrap();
-    assert_eq!((how.height_px, how.width_px, how.resize.as_str()), (Some(5), Some(4), "stretch"));
+    assert_eq!((how.height_px, how.width_px, how.resize), (Some(5), Some(4), Resize::Stretch));
 }
 
 #[test]

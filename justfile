@@ -10,3 +10,7 @@ fmt:
 
 bench:
     cargo bench
+
+# libtorch for `--features torch`, into an ignored folder.
+libtorch:
+    bash scripts/libtorch.sh

@@ -2,6 +2,7 @@
 
 mod cache;
 mod completions;
+mod doctor;
 mod exit;
 mod explain;
 mod graph;
@@ -42,6 +43,8 @@ enum Command {
     Graph(graph::GraphArguments),
     /// Look after the cache.
     Cache(cache::CacheArguments),
+    /// Say what this build computes with here: backends, devices, SIMD level, threads, cache.
+    Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionArguments),
 }
@@ -82,6 +85,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
+        Command::Doctor(doctor) => doctor::run(&doctor, environment),
         Command::Completions(completions) => {
             completions::run(&completions);
             Ok(Exit::Done)

@@ -83,12 +83,15 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
 
 /// The stat cache in the user's cache folder; in memory where there is none.
 fn stat_index(environment: &Environment) -> StatIndex {
+    stat_cache(environment).map_or_else(StatIndex::in_memory, StatIndex::new)
+}
+
+/// The stat cache's file, where the user has a cache folder.
+pub(super) fn stat_cache(environment: &Environment) -> Option<PathBuf> {
     let folder =
         |name: &str| environment.variables.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
-    cache.map_or_else(StatIndex::in_memory, |cache| {
-        StatIndex::new(cache.join("patchflow").join("stat.sqlite"))
-    })
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("patchflow").join("stat.sqlite"))
 }
 
 /// Loads a manifest and plans it.

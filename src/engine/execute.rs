@@ -11,11 +11,14 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::items::TaskItems;
-use super::{Event, Options};
+use super::{Event, Options, hardware};
 use crate::artifacts::{File, Files};
-use crate::kernels::backbone::simd_level;
-use crate::plan::{Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task, TaskId};
-use crate::stages::{Context, Inputs, Kind, Progress, StageError};
+use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
+use crate::plan::{
+    BackboneProvenance, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task,
+    TaskId,
+};
+use crate::stages::{Context, Inputs, Kind, Progress, Spec, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
 
 /// Why a task did not end well.
@@ -251,6 +254,10 @@ impl Execution<'_> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             simd: simd_level().to_owned(),
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
+            backbone: match &self.task.spec {
+                Spec::Extract(spec) => Some(backbone_provenance(spec.target)),
+                _ => None,
+            },
         };
         let mut record = Record::new(self.resolution.preimage.clone(), digests, provenance);
         let key = &self.resolution.key;
@@ -289,6 +296,26 @@ impl Execution<'_> {
             outputs.insert(name, Output { tree, source: None });
         }
         Ok(Some(outputs))
+    }
+}
+
+fn backbone_provenance(target: Target) -> BackboneProvenance {
+    let Target { backend, device, arithmetic } = target;
+    let device_name = match device {
+        Device::Cpu => hardware::processor(),
+        // CUDA may number the cards in another order than the driver: only cards that are alike are named.
+        Device::Cuda(_) => {
+            let mut names = hardware::graphics_cards();
+            names.dedup();
+            if names.len() == 1 { names.remove(0) } else { String::new() }
+        }
+    };
+    BackboneProvenance {
+        backend: backend.name().to_owned(),
+        device: device.to_string(),
+        device_name,
+        precision: arithmetic.name().to_owned(),
+        libtorch: libtorch_version().filter(|_| backend == Backend::Torch).map(str::to_owned),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod event;
 mod execute;
+pub mod hardware;
 mod items;
 mod queue;
 mod schedule;

@@ -40,6 +40,25 @@ pub struct Provenance {
     pub simd: String,
     /// The program's version.
     pub patchflow: String,
+    /// What a network ran on, where the task runs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<BackboneProvenance>,
+}
+
+/// What a network ran on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackboneProvenance {
+    /// `rust` or `torch`.
+    pub backend: String,
+    /// `cpu`, or `cuda:1` with its number.
+    pub device: String,
+    /// What the device calls itself; empty where the system does not say.
+    pub device_name: String,
+    /// The numbers: `f32` or `bf16`.
+    pub precision: String,
+    /// libtorch's version, where it ran there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libtorch: Option<String>,
 }
 
 impl Record {

@@ -15,7 +15,9 @@ use crate::artifacts::feature_set::{self, Block, Extraction, Precision, block_na
 use crate::artifacts::files::write_json;
 use crate::artifacts::weights::parse_weights;
 use crate::artifacts::{Artifact, File, image_set};
-use crate::kernels::backbone::{Backbone, ImageMap, Layer, Network, Weights, normalise};
+use crate::kernels::backbone::{
+    Arithmetic, Backbone, Backend, Device, ImageMap, Layer, Network, RuntimeError, Target, Weights, normalise,
+};
 use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood, PatchGrid, embed};
 
 /// 1: first (2026-11-24).
@@ -24,8 +26,8 @@ pub const VERSION: u32 = 1;
 /// Images run together where the manifest does not say (chosen: 8 images of 640×232 hold about 100 MB).
 const BATCH: usize = 8;
 
-/// The runtime whose arithmetic the features follow.
-const BACKEND: &str = "rten";
+/// The library whose arithmetic the features of the backend `rust` follow.
+const RUST_ARITHMETIC: &str = "rten";
 
 /// Where the weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Spec {
     pub embedding: EmbeddingOptions,
     /// How the vectors are stored.
     pub storage: Precision,
+    /// What the network is run on.
+    pub target: Target,
     /// Images run together; results do not depend on it.
     pub batch: usize,
 }
@@ -62,6 +66,10 @@ const ALIGNMENTS: [(&str, Alignment); 2] =
 const EMBEDDINGS: [(&str, Embedding); 2] =
     [("concat", Embedding::Concat), ("patchcore-1024", Embedding::PatchCore1024)];
 const STORAGES: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
+/// `auto` is what this build has: the key names what it stands for.
+const BACKENDS: [(&str, Option<Backend>); 3] =
+    [("rust", Some(Backend::Rust)), ("torch", Some(Backend::Torch)), ("auto", None)];
+const ARITHMETICS: [(&str, Arithmetic); 2] = [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)];
 const NETWORKS: [(&str, Network); 5] = [
     ("resnet18", Network::ResNet18),
     ("resnet50", Network::ResNet50),
@@ -101,19 +109,22 @@ impl Spec {
             layers,
             embedding,
             storage: reader.choice("storage", &STORAGES, Some("f16")),
+            target: read_target(reader),
             batch: reader.integer("batch", 1..=4096, Some(BATCH as i64)) as usize,
         }
     }
 
     /// The fields that enter the key.
     pub fn fields(&self) -> Fields {
-        // Out: `batch` (results do not depend on it), the weights' place (they enter as an input).
-        let Self { network, weights, layers, embedding, storage, batch: _ } = self;
+        // Out: `batch` (results do not depend on it), the weights' place (they enter as an input), the
+        // number of a CUDA device (only its class counts).
+        let Self { network, weights, layers, embedding, storage, target, batch: _ } = self;
+        let Target { backend, device, arithmetic } = target;
         let EmbeddingOptions { neighbourhood, alignment, embedding } = embedding;
         let layers: Vec<String> = layers.iter().map(|layer| name_of(&LAYERS, layer).to_owned()).collect();
         let mut all = fields([
-            ("backend", BACKEND.into()),
-            ("device", "cpu".into()),
+            ("backend", if *backend == Backend::Rust { RUST_ARITHMETIC } else { backend.name() }.into()),
+            ("device", device.class().into()),
             ("backbone", name_of(&NETWORKS, network).into()),
             ("layers", layers.into()),
             ("neighbourhood", name_of(&NEIGHBOURHOODS, neighbourhood).into()),
@@ -121,6 +132,10 @@ impl Spec {
             ("embedding", name_of(&EMBEDDINGS, embedding).into()),
             ("storage", name_of(&STORAGES, storage).into()),
         ]);
+        // `rust` has one precision, and its keys have no word for it.
+        if *backend == Backend::Torch {
+            all.insert("precision".to_owned(), arithmetic.name().into());
+        }
         if let WeightSource::Seeded(seed) = weights {
             all.insert("weights_seed".to_owned(), (*seed).into());
         }
@@ -171,6 +186,29 @@ fn read_layers(reader: &mut Reader<'_>) -> Vec<Layer> {
         reader.problem("layers", "empty_list", "`layers` is empty".to_owned(), None);
     }
     layers
+}
+
+fn read_target(reader: &mut Reader<'_>) -> Target {
+    let backend = reader.choice("backend", &BACKENDS, Some("rust")).unwrap_or_else(Backend::fastest);
+    let arithmetic = reader.choice("precision", &ARITHMETICS, Some("f32"));
+    let device = match reader.text("device").as_deref() {
+        None => Device::Cpu,
+        Some("auto") if backend == Backend::Rust => Device::Cpu,
+        Some("auto") => Device::fastest(),
+        Some(name) => Device::parse(name).unwrap_or_else(|| {
+            reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "auto"]);
+            Device::Cpu
+        }),
+    };
+    let target = Target { backend, device, arithmetic };
+    if target.is_known() {
+        return target;
+    }
+    let field = if device == Device::Cpu { "precision" } else { "device" };
+    let help = "set backend = \"torch\", in a build with the feature `torch`".to_owned();
+    let message = "the backend `rust` computes on the CPU in f32 alone".to_owned();
+    reader.problem(field, "unfit_backend", message, Some(help));
+    Target::DEFAULT
 }
 
 fn read_weight_source(reader: &mut Reader<'_>) -> WeightSource {
@@ -276,8 +314,15 @@ fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Res
         Some(file) => format!("the weights `{}` do not fit", file.path.display()),
         None => "the seeded weights do not fit".to_owned(),
     };
-    Backbone::new(spec.network, &weights, &spec.layers, threads)
-        .map_err(|error| StageError::kernel(what(), error))
+    Backbone::on(spec.target, spec.network, &weights, &spec.layers, threads).map_err(|error| {
+        match (error.help(), error) {
+            (Some(help), error) => StageError::data(error.to_string(), help),
+            (None, error @ RuntimeError::Torch { .. }) => {
+                StageError::kernel("the network cannot be prepared", error)
+            }
+            (None, error) => StageError::kernel(what(), error),
+        }
+    })
 }
 
 type Missing<'a> = (&'a str, &'a File, Fields);

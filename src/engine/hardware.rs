@@ -1,0 +1,40 @@
+//! What the machine calls its parts; for records and `patchflow doctor`, never for keys.
+
+use std::path::Path;
+
+/// The processor's name, empty where the system does not say.
+pub fn processor() -> String {
+    value_of(Path::new("/proc/cpuinfo"), "model name").unwrap_or_default()
+}
+
+/// The names of the graphics cards that NVIDIA's driver lists, in the order of their bus addresses.
+pub fn graphics_cards() -> Vec<String> {
+    let Ok(cards) = std::fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
+    let mut folders: Vec<_> = cards.filter_map(|card| Some(card.ok()?.path())).collect();
+    folders.sort();
+    folders.iter().filter_map(|folder| value_of(&folder.join("information"), "Model")).collect()
+}
+
+/// The value of the first line `name : value`.
+fn value_of(file: &Path, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        (found.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_of_the_first_line_of_that_name_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("information");
+        std::fs::write(&file, "Model: \t\t NVIDIA H100\nIRQ: 12\nModel: other\n").unwrap();
+        assert_eq!(value_of(&file, "Model").as_deref(), Some("NVIDIA H100"));
+        assert_eq!(value_of(&file, "UUID"), None);
+        assert_eq!(value_of(&folder.path().join("none"), "Model"), None);
+    }
+}

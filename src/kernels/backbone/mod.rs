@@ -20,7 +20,7 @@ pub use feature_map::{FeatureMap, ImageMap};
 pub use graph::{INPUT, append, encode};
 pub use network::{Block, Convolution, INPUT_CHANNELS, Layer, Network, TensorShape};
 pub use pixels::{CHANNEL_DEVIATIONS, CHANNEL_MEANS, normalise};
-pub use pure::{BackboneError, simd_level};
+pub use pure::{Backbone as PureBackbone, BackboneError, simd_level};
 pub use runtime::{Backbone, RuntimeError};
 pub use target::{Arithmetic, Backend, Device, Target, cuda_devices, libtorch_version};
 pub use weights::{FoldedConvolution, Tensor, TensorFault, Weights, WeightsError};

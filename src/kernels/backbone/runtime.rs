@@ -125,8 +125,8 @@ impl Backbone {
     /// the order of [`Backbone::layers`], of height `⌈h / stride⌉` and width `⌈w / stride⌉`. No image gives
     /// maps without data.
     ///
-    /// An image's maps are the same bits for any number of threads and any division into batches on the
-    /// default target; the other targets keep that where `torch.rs` says so.
+    /// On a processor an image's maps are the same bits for any number of threads and any division into
+    /// batches; on a GPU the last bits may depend on the batch.
     ///
     /// # Panics
     /// If `pixels` has not `3 · n · h · w` values.

@@ -3,11 +3,10 @@
 //! Item-wise: an image's block depends on its pixels, the weights and the fields below, and is found again
 //! wherever the same pixels come back. Reads only the set's `pixels/`, so that new masks do not rerun it.
 
-use std::collections::BTreeMap;
+mod pipeline;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
-
-use rayon::prelude::*;
 
 use super::fields::{Fields, Reader, Value, fields};
 use super::{Context, Inputs, Item, StageError};
@@ -16,15 +15,12 @@ use crate::artifacts::files::write_json;
 use crate::artifacts::weights::parse_weights;
 use crate::artifacts::{Artifact, File, image_set};
 use crate::kernels::backbone::{
-    Arithmetic, Backbone, Backend, Device, ImageMap, Layer, Network, RuntimeError, Target, Weights, normalise,
+    Arithmetic, Backbone, Backend, Device, Layer, Network, RuntimeError, Target, Weights,
 };
-use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood, PatchGrid, embed};
+use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood};
 
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
-
-/// Images run together where the manifest does not say (chosen: 8 images of 640×232 hold about 100 MB).
-const BATCH: usize = 8;
 
 /// The library whose arithmetic the features of the backend `rust` follow.
 const RUST_ARITHMETIC: &str = "rten";
@@ -55,8 +51,8 @@ pub struct Spec {
     pub storage: Precision,
     /// What the network is run on.
     pub target: Target,
-    /// Images run together; results do not depend on it.
-    pub batch: usize,
+    /// Images run together, else as many as fit; results do not depend on it.
+    pub batch: Option<usize>,
 }
 
 const NEIGHBOURHOODS: [(&str, Neighbourhood); 3] =
@@ -110,7 +106,7 @@ impl Spec {
             embedding,
             storage: reader.choice("storage", &STORAGES, Some("f16")),
             target: read_target(reader),
-            batch: reader.integer("batch", 1..=4096, Some(BATCH as i64)) as usize,
+            batch: reader.optional_integer("batch", 1..=4096).map(|batch| batch as usize),
         }
     }
 
@@ -245,17 +241,13 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
         return Ok(());
     }
     let backbone = load_backbone(spec, file, context)?;
-    for batch in batches(&missing, spec.batch)? {
-        context.check()?;
-        let grids = forward(&backbone, spec, &batch)?;
-        for ((id, _, fields), grid) in batch.iter().zip(grids) {
-            let path = output.join(block_name(id));
-            let block = Block { height: grid.height, width: grid.width, d: grid.dimension, data: grid.data };
-            write_block(&path, &block, spec.storage)?;
-            progress.place(id, &context.items.keep(fields, &[path], "")?);
-        }
-    }
-    Ok(())
+    pipeline::run(spec, &backbone, &missing, context, |(id, _, fields), grid| {
+        let path = output.join(block_name(id));
+        let block = Block { height: grid.height, width: grid.width, d: grid.dimension, data: grid.data };
+        write_block(&path, &block, spec.storage)?;
+        progress.place(id, &context.items.keep(fields, &[path], "")?);
+        Ok(())
+    })
 }
 
 /// Places finished blocks and tells how far the stage has come.
@@ -325,41 +317,5 @@ fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Res
     })
 }
 
+/// An image that must be extracted: its id, its pixels, and the fields of its item.
 type Missing<'a> = (&'a str, &'a File, Fields);
-
-/// Cuts the images into batches of one size each; the order within a size is kept.
-fn batches<'a>(missing: &'a [Missing<'a>], batch: usize) -> Result<Vec<Vec<&'a Missing<'a>>>, StageError> {
-    let mut by_size: BTreeMap<(u32, u32), Vec<&Missing<'_>>> = BTreeMap::new();
-    for image in missing {
-        let path = &image.1.path;
-        let size = image::ImageReader::open(path)
-            .and_then(image::ImageReader::with_guessed_format)
-            .map_err(|source| StageError::io("read", path, source))?
-            .into_dimensions()
-            .map_err(|source| StageError::Image { path: path.clone(), source })?;
-        by_size.entry(size).or_default().push(image);
-    }
-    Ok(by_size.values().flat_map(|images| images.chunks(batch).map(<[_]>::to_vec)).collect())
-}
-
-fn forward(backbone: &Backbone, spec: &Spec, batch: &[&Missing<'_>]) -> Result<Vec<PatchGrid>, StageError> {
-    let decoded =
-        batch.par_iter().map(|(_, file, _)| image_set::read_rgb(file)).collect::<Result<Vec<_>, _>>()?;
-    let (w, h) = (decoded[0].width() as usize, decoded[0].height() as usize);
-    let mut pixels = vec![0.0; batch.len() * 3 * h * w];
-    pixels
-        .par_chunks_mut(3 * h * w)
-        .zip(&decoded)
-        .for_each(|(out, image)| normalise(image.as_raw(), h, w, out));
-    let maps = backbone
-        .forward(&pixels, batch.len(), h, w)
-        .map_err(|error| StageError::kernel(format!("the backbone failed on `{}`", batch[0].0), error))?;
-    (0..batch.len())
-        .into_par_iter()
-        .map(|index| {
-            let of_image: Vec<ImageMap<'_>> = maps.iter().map(|map| map.image(index)).collect();
-            embed(&of_image, spec.embedding)
-                .map_err(|error| StageError::kernel(format!("cannot embed `{}`", batch[index].0), error))
-        })
-        .collect()
-}

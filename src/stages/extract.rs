@@ -319,3 +319,58 @@ fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Res
 
 /// An image that must be extracted: its id, its pixels, and the fields of its item.
 type Missing<'a> = (&'a str, &'a File, Fields);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::fields::Problem;
+
+    fn read(more: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+        let mut table = fields([("images", "set".into()), ("backbone", "resnet18".into())]);
+        table.insert("weights".to_owned(), "seeded".into());
+        table.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(&table, &mut problems, &mut ports);
+        let spec = Spec::read(&mut reader);
+        reader.finish();
+        (spec, problems)
+    }
+
+    fn target_fields(more: &[(&str, Value)]) -> [Option<Value>; 3] {
+        let (spec, problems) = read(more);
+        assert!(problems.is_empty(), "{problems:?}");
+        ["backend", "device", "precision"].map(|name| spec.fields().get(name).cloned())
+    }
+
+    #[test]
+    fn the_default_has_one_key_in_every_build() {
+        let default = [Some(RUST_ARITHMETIC.into()), Some("cpu".into()), None];
+        assert_eq!(target_fields(&[]), default);
+        let written = [("backend", "rust".into()), ("device", "auto".into()), ("precision", "f32".into())];
+        assert_eq!(target_fields(&written), default);
+    }
+
+    #[test]
+    fn backend_precision_and_class_of_device_count_and_the_number_does_not() {
+        let on = |device: &str| {
+            let torch =
+                [("backend", "torch".into()), ("device", device.into()), ("precision", "bf16".into())];
+            target_fields(&torch)
+        };
+        assert_eq!(on("cpu"), [Some("torch".into()), Some("cpu".into()), Some("bf16".into())]);
+        assert_eq!(on("cuda")[1], Some("cuda".into()));
+        assert_eq!(on("cuda"), on("cuda:3"));
+    }
+
+    #[test]
+    fn what_no_backend_has_is_refused() {
+        let codes = |more: &[(&str, Value)]| -> Vec<(String, &str)> {
+            let problems = read(more).1;
+            problems.iter().map(|problem| (problem.path.join("."), problem.code)).collect()
+        };
+        assert_eq!(codes(&[("device", "cuda".into())]), [("device".to_owned(), "unfit_backend")]);
+        assert_eq!(codes(&[("precision", "bf16".into())]), [("precision".to_owned(), "unfit_backend")]);
+        let torch = ("backend", "torch".into());
+        assert_eq!(codes(&[torch, ("device", "gpu".into())]).len(), 1);
+    }
+}

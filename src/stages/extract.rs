@@ -19,11 +19,11 @@ use crate::kernels::backbone::{
 };
 use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood};
 
-/// 1: first (2026-11-24).
-pub const VERSION: u32 = 1;
+/// 1: first (2026-11-24). 2: own convolutions instead of `rten` (2026-11-24).
+pub const VERSION: u32 = 2;
 
 /// The library whose arithmetic the features of the backend `rust` follow.
-const RUST_ARITHMETIC: &str = "rten";
+const RUST_ARITHMETIC: &str = "rust";
 
 /// Where the weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

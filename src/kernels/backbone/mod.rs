@@ -4,11 +4,14 @@
 //! writes a folded network as ONNX with the writer of `onnx.rs`; `pure.rs` runs it without a native library,
 //! `torch.rs` on libtorch (feature `torch`), and `runtime.rs` is the one face of the two. Extraction calls [`Backbone::forward`], export calls [`encode`]. Nothing here reads a file.
 
+mod bordered;
+mod convolution;
 mod feature_map;
 mod graph;
 mod network;
 pub mod onnx;
 mod pixels;
+mod pooling;
 mod pure;
 mod runtime;
 mod target;

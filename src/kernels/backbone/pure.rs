@@ -1,19 +1,19 @@
-//! Runs a network without a native library, on `rten`.
+//! Runs a network without a native library.
 //!
-//! Each image goes through the network by itself wherever there are at least as many images as threads, one
-//! image a thread: its maps stay in the caches, and no thread waits for another within a layer. A smaller
-//! batch is run image by image with all threads inside each layer.
+//! Images are run one a thread, as long as there are enough for all threads: an image's maps stay in the
+//! caches of one core, and no thread waits for another within a layer. What is left of a batch is run image
+//! by image with all threads inside each layer.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
-use rten::{Model, NodeId, RunOptions, ThreadPool};
-use rten_tensor::NdTensorView;
+use rayon::prelude::*;
 
+use super::bordered::{BorderedMap, Buffers, Shape};
+use super::convolution::{Finish, PackedConvolution};
 use super::feature_map::FeatureMap;
-use super::graph;
-use super::network::{INPUT_CHANNELS, Layer, Network};
+use super::network::{Block, Convolution, INPUT_CHANNELS, Layer, Network};
+use super::pooling::max_pool;
 use super::weights::{Weights, WeightsError};
 
 /// Why a backbone cannot be made or run.
@@ -48,51 +48,44 @@ pub enum BackboneError {
         /// Its place in the batch.
         image: usize,
     },
-    /// The runtime refused the graph.
-    #[error("the graph of `{network}` cannot be loaded")]
-    Load {
+    /// The threads cannot be started.
+    #[error("the threads of `{network}` cannot be started")]
+    Threads {
         /// The network.
         network: Network,
-        /// The runtime's reason.
+        /// The system's reason.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The runtime failed.
-    #[error("`{network}` cannot be run on an image of {height}×{width}")]
-    Run {
-        /// The network.
-        network: Network,
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-        /// The runtime's reason.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: rayon::ThreadPoolBuildError,
     },
 }
 
 /// A network with its weights, ready to run on the CPU with a fixed number of threads.
 ///
-/// Holds the folded weights once and one idle thread pool a thread, besides one for all of them.
+/// Holds the folded weights once, its threads, and for each of them the maps of one image as they were last
+/// needed (about four times the largest).
 pub struct Backbone {
     network: Network,
     layers: Vec<Layer>,
-    model: Model,
-    input: NodeId,
-    outputs: Vec<NodeId>,
-    together: Arc<ThreadPool>,
-    alone: Vec<Arc<ThreadPool>>,
+    stem: PackedConvolution,
+    blocks: Vec<PackedBlock>,
+    threads: rayon::ThreadPool,
+    idle: Mutex<Vec<Buffers>>,
 }
 
-/// What one image gives: each layer's `[channels, height, width]` and its values.
-type ImageOutputs = Vec<([usize; 3], Vec<f32>)>;
+/// A residual block with its weights in the order of use.
+struct PackedBlock {
+    branch: Vec<PackedConvolution>,
+    shortcut: Option<PackedConvolution>,
+    /// The place of its output among the layers that were asked for.
+    output: Option<usize>,
+}
 
 impl Backbone {
     /// Folds the weights and prepares the network up to the deepest of `layers`.
     ///
     /// # Errors
-    /// If the weights do not fit the network, or `layers` is empty or names a layer twice.
+    /// If the weights do not fit the network, `layers` is empty or names a layer twice, or the threads cannot
+    /// be started.
     pub fn new(
         network: Network,
         weights: &Weights,
@@ -100,15 +93,29 @@ impl Backbone {
         threads: NonZeroUsize,
     ) -> Result<Self, BackboneError> {
         check_layers(network, layers)?;
-        let refused = |source| BackboneError::Load { network, source };
-        let model = Model::load(graph::encode(network, weights, layers)?)
-            .map_err(|error| refused(Box::new(error)))?;
-        let node = |name: &str| model.node_id(name).map_err(|error| refused(Box::new(error)));
-        let input = node(graph::INPUT)?;
-        let outputs = layers.iter().map(|layer| node(layer.name())).collect::<Result<_, _>>()?;
-        let together = Arc::new(ThreadPool::with_num_threads(threads.get()));
-        let alone = (0..threads.get()).map(|_| Arc::new(ThreadPool::with_num_threads(1))).collect();
-        Ok(Self { network, layers: layers.to_vec(), model, input, outputs, together, alone })
+        weights.check(network)?;
+        let pack = |convolution: Convolution| {
+            let folded = weights.fold(&convolution);
+            PackedConvolution::new(convolution, &folded)
+        };
+        let pack_block = |Block { layer, ends_layer, branch, shortcut, .. }| PackedBlock {
+            branch: branch.into_iter().map(pack).collect(),
+            shortcut: shortcut.map(pack),
+            output: layers.iter().position(|&wanted| ends_layer && wanted == layer),
+        };
+        let deepest = layers.iter().max().copied();
+        let blocks = network.blocks().into_iter().filter(|block| Some(block.layer) <= deepest);
+        Ok(Self {
+            network,
+            layers: layers.to_vec(),
+            stem: pack(network.stem()),
+            blocks: blocks.map(pack_block).collect(),
+            threads: rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get())
+                .build()
+                .map_err(|source| BackboneError::Threads { network, source })?,
+            idle: Mutex::default(),
+        })
     }
 
     /// The network.
@@ -124,8 +131,8 @@ impl Backbone {
     /// Runs the network on `pixels`, `[n, 3, h, w]` row-major and normalised, and returns one map a layer, in
     /// the order of [`Backbone::layers`], of height `⌈h / stride⌉` and width `⌈w / stride⌉`.
     ///
-    /// The maps are the same bits for any number of threads and for any division into batches; they differ in
-    /// the last bits between SIMD levels (see [`simd_level`]). No image gives maps without data.
+    /// The maps are the same bits for any number of threads, for any division into batches and on every
+    /// machine (see `convolution.rs`). No image gives maps without data.
     ///
     /// # Panics
     /// If `pixels` has not `3 · n · h · w` values.
@@ -142,105 +149,111 @@ impl Backbone {
         let size = INPUT_CHANNELS * h * w;
         assert_eq!(pixels.len(), n * size, "a batch of {n} images of 3×{h}×{w} has {} values", n * size);
         check_pixels(pixels, h, w)?;
-        let image = |index: usize| &pixels[index * size..(index + 1) * size];
-        let run = |index, pool| self.run_image(image(index), h, w, pool);
-        let images = if n < self.alone.len() {
-            (0..n).map(|index| run(index, &self.together)).collect()
-        } else {
-            self.run_shares(n, run)
-        };
-        Ok(self.join(h, w, images?))
-    }
-
-    /// Runs `n` images, an equal share of them on each thread, and returns their outputs in order.
-    fn run_shares<'a>(
-        &'a self,
-        n: usize,
-        run: impl Fn(usize, &'a Arc<ThreadPool>) -> Result<ImageOutputs, BackboneError> + Sync,
-    ) -> Result<Vec<ImageOutputs>, BackboneError> {
-        let run_share = |share: Range<usize>, pool| -> Result<Vec<ImageOutputs>, BackboneError> {
-            share.map(|index| run(index, pool)).collect()
-        };
-        let count = self.alone.len();
-        let shares: Result<Vec<Vec<ImageOutputs>>, BackboneError> = std::thread::scope(|scope| {
-            let run_share = &run_share;
-            let workers: Vec<_> = (self.alone.iter().enumerate())
-                .map(|(worker, pool)| {
-                    let share = worker * n / count..(worker + 1) * n / count;
-                    scope.spawn(move || run_share(share, pool))
-                })
-                .collect();
-            (workers.into_iter())
-                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
-        Ok(shares?.into_iter().flatten().collect())
-    }
-
-    fn run_image(
-        &self,
-        pixels: &[f32],
-        height: usize,
-        width: usize,
-        pool: &Arc<ThreadPool>,
-    ) -> Result<ImageOutputs, BackboneError> {
-        let network = self.network;
-        let failed = |source| BackboneError::Run { network, height, width, source };
-        let image = NdTensorView::from_data([1, INPUT_CHANNELS, height, width], pixels);
-        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(pool)));
-        self.model
-            .run(vec![(self.input, image.into())], &self.outputs, Some(options))
-            .map_err(|error| failed(Box::new(error)))?
-            .into_iter()
-            .map(|map| {
-                let (shape, values) =
-                    map.into_shape_vec::<f32, 4>().map_err(|error| failed(Box::new(error)))?;
-                Ok(([shape[1], shape[2], shape[3]], values))
-            })
-            .collect()
-    }
-
-    /// Joins the outputs of the images to one map a layer.
-    fn join(&self, h: usize, w: usize, images: Vec<ImageOutputs>) -> Vec<FeatureMap> {
-        let mut maps: Vec<FeatureMap> = (self.layers.iter())
-            .map(|&layer| FeatureMap {
-                channels: self.network.channels(layer),
-                height: layer.side(h),
-                width: layer.side(w),
-                data: Vec::new(),
-            })
+        let mut maps = self.empty_maps(n, h, w);
+        let mut images: Vec<Image<'_>> = pixels
+            .chunks_exact(size)
+            .map(|pixels| Image { pixels, height: h, width: w, outputs: Vec::new() })
             .collect();
-        let count = images.len();
-        for outputs in images {
-            for (map, (shape, values)) in maps.iter_mut().zip(outputs) {
-                assert_eq!(shape, [map.channels, map.height, map.width], "the runtime's map");
-                if map.data.is_empty() {
-                    map.data.reserve_exact(count * values.len());
-                }
-                map.data.extend_from_slice(&values);
+        for map in &mut maps {
+            let size = map.channels * map.height * map.width;
+            for (image, output) in images.iter_mut().zip(map.data.chunks_exact_mut(size)) {
+                image.outputs.push(output);
             }
         }
-        maps
+        self.threads.install(|| self.run(&mut images));
+        Ok(maps)
+    }
+
+    fn empty_maps(&self, n: usize, h: usize, w: usize) -> Vec<FeatureMap> {
+        let map = |&layer: &Layer| {
+            let (channels, height, width) = (self.network.channels(layer), layer.side(h), layer.side(w));
+            FeatureMap { channels, height, width, data: vec![0.0; n * channels * height * width] }
+        };
+        self.layers.iter().map(map).collect()
+    }
+
+    fn run(&self, images: &mut [Image<'_>]) {
+        let threads = self.threads.current_num_threads();
+        let (alone, together) = images.split_at_mut(images.len() / threads * threads);
+        alone.par_iter_mut().with_max_len(1).for_each(|image| self.run_image(image, 1));
+        together.iter_mut().for_each(|image| self.run_image(image, threads));
+    }
+
+    /// Runs one image, in `parts` of each map's rows at once.
+    fn run_image(&self, image: &mut Image<'_>, parts: usize) {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = idle().pop().unwrap_or_default();
+        let mut value = self.run_stem(image, &mut buffers, parts);
+        for block in &self.blocks {
+            value = block.run(value, &mut buffers, parts);
+            if let Some(place) = block.output {
+                value.write_planes(image.outputs[place]);
+            }
+        }
+        buffers.give(value);
+        idle().push(buffers);
+    }
+
+    fn run_stem(&self, image: &Image<'_>, buffers: &mut Buffers, parts: usize) -> BorderedMap {
+        let &Image { pixels, height, width, .. } = image;
+        let shape = Shape { height, width, channels: INPUT_CHANNELS };
+        let input = BorderedMap::from_planes(pixels, shape, self.stem.padding(), buffers);
+        let mut stem = self.stem.output(&input, buffers);
+        self.stem.run(&input, &mut stem, Finish::Rectify, parts);
+        let pooled = max_pool(&stem, buffers, parts);
+        buffers.give(input);
+        buffers.give(stem);
+        pooled
     }
 }
 
-/// Returns the widest vector instructions that the runtime uses on this machine: `avx512`, `avx2`, `neon` or
-/// `baseline`. Two machines of one level (and one architecture) make the same maps.
-pub fn simd_level() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let wide = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq");
-        if wide {
-            return "avx512";
+/// One image of a batch: `[3, height, width]`, and where each layer's `[channels, height, width]` goes.
+struct Image<'a> {
+    pixels: &'a [f32],
+    height: usize,
+    width: usize,
+    outputs: Vec<&'a mut [f32]>,
+}
+
+impl PackedBlock {
+    /// Returns `relu(branch(input) + shortcut(input))`; the sum is made in the shortcut's map.
+    fn run(&self, input: BorderedMap, buffers: &mut Buffers, parts: usize) -> BorderedMap {
+        let (last, inner) = self.branch.split_last().expect("a block has convolutions");
+        let mut value: Option<BorderedMap> = None;
+        for convolution in inner {
+            let source = value.as_ref().unwrap_or(&input);
+            let mut out = convolution.output(source, buffers);
+            convolution.run(source, &mut out, Finish::Rectify, parts);
+            value.replace(out).into_iter().for_each(|done| buffers.give(done));
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "avx2";
-        }
+        let value = value.expect("a block has at least two convolutions");
+        let mut sum = match &self.shortcut {
+            None => input,
+            Some(shortcut) => {
+                let mut out = shortcut.output(&input, buffers);
+                shortcut.run(&input, &mut out, Finish::Store, parts);
+                buffers.give(input);
+                out
+            }
+        };
+        last.run(&value, &mut sum, Finish::AddAndRectify, parts);
+        buffers.give(value);
+        sum
     }
-    if cfg!(target_arch = "aarch64") { "neon" } else { "baseline" }
+}
+
+/// Returns the widest vector instructions that are used on this machine: `avx512`, `avx2`, `neon` or
+/// `baseline`. Maps do not depend on it, their time does.
+pub fn simd_level() -> &'static str {
+    match pulp::Arch::new() {
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V4(_) => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V3(_) => "avx2",
+        #[cfg(target_arch = "aarch64")]
+        pulp::Arch::Neon(_) => "neon",
+        _ => "baseline",
+    }
 }
 
 fn check_layers(network: Network, layers: &[Layer]) -> Result<(), BackboneError> {

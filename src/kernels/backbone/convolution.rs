@@ -227,3 +227,112 @@ fn finish<S: Simd>(simd: S, finish: Finish, sums: &[S::f32s], out: &mut [f32]) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::random::Stream;
+
+    /// A convolution of these sizes with random weights, and an input of random numbers.
+    struct Case {
+        convolution: Convolution,
+        folded: FoldedConvolution,
+        planes: Vec<f32>,
+        shape: Shape,
+    }
+
+    fn case(kernel: usize, stride: usize, [height, width]: [usize; 2]) -> Case {
+        let (in_channels, out_channels) = (5, 64);
+        let mut stream = Stream::new(7, "convolution");
+        let mut numbers = |count: usize| (0..count).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+        let (name, norm) = (String::new(), String::new());
+        let padding = kernel / 2;
+        let convolution = Convolution { name, norm, out_channels, in_channels, kernel, stride, padding };
+        let folded = FoldedConvolution {
+            weight: numbers(out_channels * in_channels * kernel * kernel),
+            bias: numbers(out_channels),
+        };
+        let shape = Shape { height, width, channels: in_channels };
+        Case { convolution, folded, planes: numbers(in_channels * height * width), shape }
+    }
+
+    /// The definition, in the kernel's order of summation, on top of what `before` holds.
+    fn naive(case: &Case, finish: Finish, before: &[f32]) -> Vec<f32> {
+        let Convolution { kernel, stride, padding, in_channels, out_channels, .. } = case.convolution;
+        let Shape { height, width, .. } = case.shape;
+        let side = |side: usize| (side + 2 * padding - kernel) / stride + 1;
+        let (rows, columns) = (side(height), side(width));
+        let mut out = Vec::new();
+        for channel in 0..out_channels {
+            for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                let mut sum = case.folded.bias[channel];
+                for (dy, dx) in (0..kernel).flat_map(|dy| (0..kernel).map(move |dx| (dy, dx))) {
+                    let (y, x) = (row * stride + dy, column * stride + dx);
+                    let is_inside =
+                        y >= padding && x >= padding && y < height + padding && x < width + padding;
+                    for from in 0..in_channels {
+                        let pixel = || case.planes[(from * height + y - padding) * width + x - padding];
+                        let input = if is_inside { pixel() } else { 0.0 };
+                        let weight = ((channel * in_channels + from) * kernel + dy) * kernel + dx;
+                        sum = input.mul_add(case.folded.weight[weight], sum);
+                    }
+                }
+                out.push(match finish {
+                    Finish::Store => sum,
+                    Finish::Rectify => sum.max(0.0),
+                    Finish::AddAndRectify => (before[out.len()] + sum).max(0.0),
+                });
+            }
+        }
+        out
+    }
+
+    /// How the rows are computed: by the widest vectors in so many parts, or one number at a time.
+    #[derive(Clone, Copy, Debug)]
+    enum How {
+        Parts(usize),
+        Scalar,
+    }
+
+    fn computed(case: &Case, finish: Finish, before: &[f32], how: How) -> Vec<f32> {
+        let packed = PackedConvolution::new(case.convolution.clone(), &case.folded);
+        let mut buffers = Buffers::default();
+        let input = BorderedMap::from_planes(&case.planes, case.shape, packed.padding(), &mut buffers);
+        let shape = packed.output(&input, &mut buffers).shape();
+        let mut out = BorderedMap::from_planes(before, shape, 1, &mut buffers);
+        match how {
+            How::Parts(parts) => packed.run(&input, &mut out, finish, parts),
+            How::Scalar => {
+                let (border, pitch, width, row_len) = (out.border(), out.pitch(), shape.width, out.row_len());
+                out.for_rows(1, |first_row, rows| {
+                    let (convolution, input) = (&packed, &input);
+                    let part =
+                        Part { convolution, input, finish, first_row, rows, border, pitch, width, row_len };
+                    part.with_simd(pulp::Scalar::new());
+                });
+            }
+        }
+        let mut planes = vec![0.0; shape.height * shape.width * shape.channels];
+        out.write_planes(&mut planes);
+        planes
+    }
+
+    #[test]
+    fn every_vector_width_and_division_gives_the_bits_of_the_definition() {
+        for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)] {
+            for size in [[1, 1], [2, 3], [7, 5], [16, 15]] {
+                let case = case(kernel, stride, size);
+                let mut stream = Stream::new(8, "before");
+                let count = naive(&case, Finish::Store, &[]).len();
+                let before: Vec<f32> = (0..count).map(|_| stream.normal() as f32).collect();
+                for finish in [Finish::Store, Finish::Rectify, Finish::AddAndRectify] {
+                    let expected = naive(&case, finish, &before);
+                    for how in [How::Parts(1), How::Parts(2), How::Parts(4), How::Scalar] {
+                        let found = computed(&case, finish, &before, how);
+                        assert!(found == expected, "{kernel} {stride} {size:?} {finish:?} {how:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! `network.rs` describes the networks once; `weights.rs` checks, folds and invents weights; `graph.rs`
 //! writes a folded network as ONNX with the writer of `onnx.rs`; `pure.rs` runs it without a native library,
-//! `torch.rs` on libtorch (feature `torch`), and `runtime.rs` is the one face of the two. Extraction calls [`Backbone::forward`], export calls [`encode`]. Nothing here reads a file.
+//! `torch.rs` on libtorch (feature `torch`), and `runtime.rs` is the one face of the two. Extraction calls
+//! [`Backbone::forward`], export calls [`encode`]. Nothing here reads a file.
 
 mod bordered;
 mod convolution;

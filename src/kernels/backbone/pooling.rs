@@ -51,3 +51,35 @@ impl WithSimd for PooledRow<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::random::Stream;
+
+    #[test]
+    fn each_output_is_the_maximum_of_its_nine() {
+        for (height, width) in (1..=7).flat_map(|height| (1..=7).map(move |width| (height, width))) {
+            let shape = Shape { height, width, channels: 64 };
+            let mut stream = Stream::new(9, "pooling");
+            let planes: Vec<f32> = (0..64 * height * width).map(|_| stream.uniform() as f32).collect();
+            let mut buffers = Buffers::default();
+            let input = BorderedMap::from_planes(&planes, shape, 1, &mut buffers);
+            let out = max_pool(&input, &mut buffers, 2);
+            let (rows, columns) = (height.div_ceil(2), width.div_ceil(2));
+            let mut found = vec![0.0; 64 * rows * columns];
+            out.write_planes(&mut found);
+            for (place, &value) in found.iter().enumerate() {
+                let (channel, row, column) =
+                    (place / (rows * columns), place / columns % rows, place % columns);
+                let near =
+                    |center: usize, side: usize| (2 * center).saturating_sub(1)..(2 * center + 2).min(side);
+                let maximum = near(row, height)
+                    .flat_map(|y| near(column, width).map(move |x| (y, x)))
+                    .map(|(y, x)| planes[(channel * height + y) * width + x])
+                    .fold(0.0, f32::max);
+                assert!(value.to_bits() == maximum.to_bits(), "{height}×{width} at {place}");
+            }
+        }
+    }
+}

@@ -176,7 +176,9 @@ impl Backbone {
         let threads = self.threads.current_num_threads();
         let (alone, together) = images.split_at_mut(images.len() / threads * threads);
         alone.par_iter_mut().with_max_len(1).for_each(|image| self.run_image(image, 1));
-        together.iter_mut().for_each(|image| self.run_image(image, threads));
+        for image in together {
+            self.run_image(image, threads);
+        }
     }
 
     /// Runs one image, in `parts` of each map's rows at once.

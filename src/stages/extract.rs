@@ -306,6 +306,13 @@ fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Res
         Some(file) => format!("the weights `{}` do not fit", file.path.display()),
         None => "the seeded weights do not fit".to_owned(),
     };
+    if let Err(error) = weights.check(spec.network) {
+        for fault in &error.faults {
+            context.progress.log(&fault.to_string());
+        }
+        let help = "set `backbone` to the network that these weights are of; the log names every tensor";
+        return Err(StageError::data(format!("{}: {error}", what()), help));
+    }
     Backbone::on(spec.target, spec.network, &weights, &spec.layers, threads).map_err(|error| {
         match (error.help(), error) {
             (Some(help), error) => StageError::data(error.to_string(), help),

@@ -266,8 +266,15 @@ fn expected_variances(network: Network) -> BTreeMap<String, f64> {
     variances
 }
 
+/// Faults that a message names; [`WeightsError::faults`] has them all.
+const NAMED_FAULTS: usize = 10;
+
 fn list(faults: &[TensorFault]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let mut named: Vec<String> = faults.iter().take(NAMED_FAULTS).map(ToString::to_string).collect();
+    if faults.len() > NAMED_FAULTS {
+        named.push(format!("and {} more", faults.len() - NAMED_FAULTS));
+    }
+    named.join("; ")
 }
 
 #[cfg(test)]

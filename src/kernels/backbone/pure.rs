@@ -258,7 +258,8 @@ pub fn simd_level() -> &'static str {
     }
 }
 
-fn check_layers(network: Network, layers: &[Layer]) -> Result<(), BackboneError> {
+/// Refuses no layer and a layer named twice; for every backend.
+pub(super) fn check_layers(network: Network, layers: &[Layer]) -> Result<(), BackboneError> {
     if layers.is_empty() {
         return Err(BackboneError::NoLayer { network });
     }
@@ -270,7 +271,8 @@ fn check_layers(network: Network, layers: &[Layer]) -> Result<(), BackboneError>
     Ok(())
 }
 
-fn check_pixels(pixels: &[f32], height: usize, width: usize) -> Result<(), BackboneError> {
+/// Refuses images without pixels and numbers that are not finite; for every backend.
+pub(super) fn check_pixels(pixels: &[f32], height: usize, width: usize) -> Result<(), BackboneError> {
     if height == 0 || width == 0 {
         return Err(BackboneError::EmptyImage { height, width });
     }

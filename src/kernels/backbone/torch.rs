@@ -22,7 +22,7 @@ use tch::{Cuda, Kind, TchError, Tensor};
 
 use super::feature_map::FeatureMap;
 use super::network::{Block, Convolution, INPUT_CHANNELS, Layer, Network};
-use super::pure::BackboneError;
+use super::pure::{BackboneError, check_layers, check_pixels};
 use super::runtime::{Runtime, RuntimeError};
 use super::target::{Arithmetic, Device};
 use super::weights::Weights;
@@ -311,24 +311,6 @@ fn channels_last(tensor: &Tensor) -> Result<Tensor, TchError> {
 
 fn failed(network: Network, source: TchError) -> RuntimeError {
     RuntimeError::Torch { network, source: Box::new(source) }
-}
-
-fn check_layers(network: Network, layers: &[Layer]) -> Result<(), BackboneError> {
-    if layers.is_empty() {
-        return Err(BackboneError::NoLayer { network });
-    }
-    let repeated = (1..layers.len()).find(|&index| layers[..index].contains(&layers[index]));
-    repeated.map_or(Ok(()), |index| Err(BackboneError::RepeatedLayer { layer: layers[index] }))
-}
-
-fn check_pixels(pixels: &[f32], height: usize, width: usize) -> Result<(), BackboneError> {
-    if height == 0 || width == 0 {
-        return Err(BackboneError::EmptyImage { height, width });
-    }
-    match pixels.iter().position(|value| !value.is_finite()) {
-        Some(place) => Err(BackboneError::NotFinite { image: place / (INPUT_CHANNELS * height * width) }),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

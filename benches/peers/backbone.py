@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -117,7 +118,11 @@ def row(program, python, network, size, rounds, with_torch, folder):
     if missing:
         print(f"cannot run here, left out: {', '.join(missing)}", file=sys.stderr)
     working = {name: worker for name, worker in workers.items() if worker.works}
-    for _ in range(rounds):
+    fewest, most, seconds = rounds
+    started = time.monotonic()
+    for done in range(most):
+        if done >= fewest and time.monotonic() - started > seconds:
+            break
         for worker in working.values():
             worker.run()
     for worker in workers.values():
@@ -136,7 +141,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for network in NETWORKS:
             for size in SIZES:
-                rounds = 5 if arguments.quick else 15
+                # At least so many, at most so many, in about so many seconds.
+                rounds = (3, 5, 25) if arguments.quick else (15, 15, 0)
                 speeds = row(program, python, network, size, rounds, arguments.torch, folder)
                 base = speeds.pop("eager", None)
                 shown = [f"eager {base:6.2f}"] if base else []

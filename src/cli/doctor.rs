@@ -1,13 +1,14 @@
 //! `patchflow doctor`: what this build and this machine would compute with. Writes nothing.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::forecast::free_bytes;
 use super::session::{self, CliError};
-use super::{Environment, Exit, terminal};
+use super::{Environment, Exit, quantity, terminal};
 use crate::engine::hardware;
 use crate::kernels::backbone::{Backend, cuda_devices, libtorch_version, simd_level};
 use crate::manifest::{self, Config};
@@ -107,8 +108,8 @@ impl Report {
         rows.push(("project", self.project.display().to_string()));
         let state = match (self.cache.exists, self.cache.free_bytes) {
             (_, None) => String::new(),
-            (true, Some(free)) => format!("  ({} GB free)", free / 1_000_000_000),
-            (false, Some(free)) => format!("  (not made yet, {} GB free)", free / 1_000_000_000),
+            (true, Some(free)) => format!("  ({} free)", quantity::bytes(free)),
+            (false, Some(free)) => format!("  (not made yet, {} free)", quantity::bytes(free)),
         };
         rows.push(("cache", format!("{}{state}", self.cache.path.display())));
         rows.push((
@@ -135,11 +136,4 @@ fn devices() -> Vec<DeviceReport> {
         model: models.get(number).cloned().unwrap_or_default(),
     }));
     devices
-}
-
-/// Bytes that the user may still write where `folder` is or will be made.
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let there = folder.ancestors().find(|folder| folder.is_dir())?;
-    let space = rustix::fs::statvfs(there).ok()?;
-    Some(space.f_bavail * space.f_frsize)
 }

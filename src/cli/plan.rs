@@ -6,15 +6,22 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::forecast::{self, Budget, Forecast, parse_budget};
 use super::session::{self, CliError};
-use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Plan, Resolver, State, Status, TaskId, survey};
+use super::{Environment, Exit, ManifestArguments, quantity, terminal};
+use crate::plan::{Basis, Estimate, Plan, Resolver, State, Status, TaskId, survey};
 
 /// Arguments of `plan`.
 #[derive(Args)]
 pub(super) struct PlanArguments {
     #[command(flatten)]
     manifest: ManifestArguments,
+    /// Tasks at once, for the estimate (default: the number of cores).
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// End with code 4 where the run would take more: `2h`, `50GB`; may be repeated.
+    #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
+    budget: Vec<Budget>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -26,11 +33,13 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
     let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let forecast = Forecast::new(&plan, &statuses, &project, session::jobs(arguments.jobs, &project));
     if arguments.json {
-        terminal::print(&format!("{}\n", to_json(&plan, &statuses)));
+        terminal::print(&format!("{}\n", to_json(&plan, &statuses, &forecast)));
     } else {
-        terminal::print(&to_text(&plan, &statuses));
+        terminal::print(&to_text(&plan, &statuses, &forecast));
     }
+    forecast.check(&arguments.budget)?;
     Ok(Exit::Done)
 }
 
@@ -42,8 +51,8 @@ fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
     totals
 }
 
-fn to_json(plan: &Plan, statuses: &[Status]) -> Value {
-    let tasks = plan.tasks.iter().zip(statuses).map(|(task, status)| {
+fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
+    let tasks = plan.tasks.iter().zip(statuses).zip(&forecast.tasks).map(|((task, status), estimate)| {
         let variants: Vec<&str> =
             task.variants.iter().map(|&variant| plan.variants[variant].id.as_str()).collect();
         json!({
@@ -54,7 +63,7 @@ fn to_json(plan: &Plan, statuses: &[Status]) -> Value {
             "state": status.state.name(),
             "reason": status.reason,
             "variants": variants,
-            "estimate": { "seconds": status.record.as_ref().map(|record| record.provenance.seconds) },
+            "estimate": forecast::task_json(estimate.as_ref()),
         })
     });
     let variants = plan.variants.iter().map(|variant| {
@@ -70,16 +79,17 @@ fn to_json(plan: &Plan, statuses: &[Status]) -> Value {
             "tasks": plan.tasks.len(),
             "unshared": plan.unshared,
             "states": totals(statuses),
+            "estimate": forecast.to_json(),
         },
     })
 }
 
-fn to_text(plan: &Plan, statuses: &[Status]) -> String {
+fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["task", "of", "kind", "state", "variants", "key", "why"]);
+        .set_header(["task", "of", "kind", "state", "variants", "key", "takes", "why"]);
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         let key = status.resolution.as_ref().map(|resolution| resolution.key.to_string()[..12].to_owned());
         let state = if status.state == State::Unknown { "upstream" } else { status.state.name() };
@@ -90,13 +100,14 @@ fn to_text(plan: &Plan, statuses: &[Status]) -> String {
             state.to_owned(),
             task.variants.len().to_string(),
             key.unwrap_or_default(),
+            forecast.tasks[index].as_ref().map_or_else(String::new, takes),
             status.reason.clone(),
         ]);
     }
     let totals = totals(statuses);
     format!(
         "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached, {} to run, {} depend on what \
-         those give, {} in another process\n",
+         those give, {} in another process\n{}",
         plan.variants.len(),
         plan.tasks.len(),
         plan.unshared,
@@ -104,5 +115,12 @@ fn to_text(plan: &Plan, statuses: &[Status]) -> String {
         totals["miss"],
         totals["unknown"],
         totals["in_flight"],
+        forecast.to_text(),
     )
+}
+
+/// `12 s`; `~12 s` where the inputs are not there yet.
+fn takes(estimate: &Estimate) -> String {
+    let about = if matches!(estimate.basis, Basis::Guess { .. }) { "~" } else { "" };
+    format!("{about}{}", quantity::seconds(estimate.seconds))
 }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::forecast::{Budget, Forecast, parse_budget};
 use super::session::{self, CliError, Project};
-use super::{Environment, Exit, ManifestArguments, terminal};
+use super::{Environment, Exit, ManifestArguments, quantity, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Options, Outcome, Run};
-use crate::plan::Plan;
+use crate::plan::{Plan, Resolver, survey};
 use crate::report::{Bars, EventLog, Folder, RunSummary, Table, variant_table};
 use crate::store::Store;
 
@@ -27,12 +28,18 @@ pub(super) struct RunArguments {
     /// Threads that all tasks share (default: the number of cores).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Memory that tasks at once may take together, such as `16GB` (default: four fifths of what is free).
+    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_bytes)]
+    memory: Option<u64>,
     /// Go on with independent tasks after a failure.
     #[arg(long)]
     keep_going: bool,
     /// Run this stage although its result is cached; may be repeated.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
+    /// Run nothing, and end with code 4, where the run would take more: `2h`, `50GB`; may be repeated.
+    #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
+    budget: Vec<Budget>,
     /// Use no network: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
@@ -48,6 +55,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
+    check_budget(arguments, &project, &plan)?;
     handle_interrupts();
     let folder = Folder::create(&project.root, &plan.experiment).map_err(CliError::Report)?;
     let file = EventLog::new(std::io::BufWriter::new(folder.events().map_err(CliError::Report)?));
@@ -97,6 +105,21 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     })
 }
 
+/// Refuses a run that goes beyond a budget, and says what no record can tell.
+fn check_budget(arguments: &RunArguments, project: &Project, plan: &Plan) -> Result<(), CliError> {
+    if arguments.budget.is_empty() {
+        return Ok(());
+    }
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let forecast = Forecast::new(plan, &statuses, project, session::jobs(arguments.jobs, project));
+    forecast.check(&arguments.budget)?;
+    if let Some(doubt) = forecast.doubt() {
+        terminal::tell(&format!("warning: {doubt}"));
+    }
+    Ok(())
+}
+
 /// A line for each task that starts and ends, where logs are shown (`-v`, or no terminal to draw bars on).
 fn log(event: &Event) {
     match event {
@@ -134,11 +157,11 @@ fn options<'a>(
     folder: &Folder,
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let number = |typed: Option<u16>, configured: Option<usize>| typed.map(usize::from).or(configured);
+    let threads = arguments.threads.map(usize::from).or(project.config.threads);
     Options {
-        jobs: number(arguments.jobs, project.config.jobs).unwrap_or(cores),
-        threads: number(arguments.threads, project.config.threads).unwrap_or(cores),
+        jobs: session::jobs(arguments.jobs, project),
+        threads: threads.unwrap_or_else(session::cores),
+        memory: arguments.memory.or_else(|| Some(engine::hardware::available_memory()? / 5 * 4)),
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),
         is_offline: arguments.offline,

@@ -27,6 +27,14 @@ pub(super) enum CliError {
     /// The run's folder cannot be written.
     #[error(transparent)]
     Report(ReportError),
+    /// The run would take more than the user allows.
+    #[error("the run would take {needed}, the budget is {allowed}; nothing was run")]
+    Budget {
+        /// What it would take.
+        needed: String,
+        /// What is allowed.
+        allowed: String,
+    },
     /// A stage was named that is not in the manifest.
     #[error("no stage `{name}` in the manifest")]
     UnknownStage {
@@ -45,6 +53,7 @@ impl CliError {
             | Self::Plan(_)
             | Self::UnknownStage { .. }
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
+            Self::Budget { .. } => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
     }
@@ -57,6 +66,7 @@ impl CliError {
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
             Self::UnknownStage { help, .. } => Some(help.clone()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
+            Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
             Self::Manifest(_) => None,
         }
     }
@@ -126,4 +136,14 @@ pub(super) fn check_stage(experiment: &Experiment, name: &str) -> Result<(), Cli
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
     let help = crate::stages::fields::suggestion(name, &known);
     Err(CliError::UnknownStage { name: name.to_owned(), help })
+}
+
+/// Tasks that run at once where neither the command line nor `patchflow.toml` says: the number of cores.
+pub(super) fn jobs(typed: Option<u16>, project: &Project) -> usize {
+    typed.map(usize::from).or(project.config.jobs).unwrap_or_else(cores)
+}
+
+/// The number of cores.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -11,12 +11,13 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::items::TaskItems;
+use super::usage::{Meter, Usage};
 use super::{Event, Options, hardware};
 use crate::artifacts::{File, Files};
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
     BackboneProvenance, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task,
-    TaskId,
+    TaskId, input_bytes,
 };
 use crate::stages::{Context, Inputs, Kind, Progress, Spec, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
@@ -106,6 +107,7 @@ pub(super) struct Execution<'a> {
     pub(super) store: &'a Store,
     pub(super) options: &'a Options<'a>,
     pub(super) pool: &'a rayon::ThreadPool,
+    pub(super) meter: &'a Meter,
     pub(super) id: TaskId,
     pub(super) task: &'a Task,
     pub(super) resolution: &'a Resolution,
@@ -137,6 +139,7 @@ impl Execution<'_> {
         if !lost.is_empty() {
             return Ok(Executed::InputsLost(lost));
         }
+        let measured = self.meter.start();
         let log = Log::create(&log_path(self.options, self.task, &self.resolution.key))?;
         let reporter = Reporter { log: &log, options: self.options, task: self.id.0 };
         let scratch = self.store.scratch(&self.task.stage).map_err(Failure::Store)?;
@@ -148,9 +151,11 @@ impl Execution<'_> {
         }
         result.map_err(Failure::Stage)?;
         self.check_sources()?;
+        let fresh_share = items.fresh_share();
         let outputs = self.publish(&scratch, items).map_err(Failure::Store)?;
         let seconds = started.elapsed().as_secs_f64();
-        let (outputs, differs) = self.record(outputs, seconds).map_err(Failure::Store)?;
+        let provenance = self.provenance(&outputs, seconds, measured.usage(), fresh_share);
+        let (outputs, differs) = self.record(outputs, provenance).map_err(Failure::Store)?;
         // A folder that cannot be removed is only space; the next run of this key uses it again.
         let _ = self.store.remove_work(&self.resolution.key);
         log.line(&format!("done in {seconds:.3} s"));
@@ -242,14 +247,21 @@ impl Execution<'_> {
         Ok(outputs)
     }
 
-    /// Writes the record, or adopts the one that another process wrote first; tells whether an earlier one
-    /// had other outputs.
-    fn record(&self, trees: BTreeMap<String, Tree>, seconds: f64) -> Result<(Outputs, bool), StoreError> {
-        let digests: BTreeMap<String, Digest> =
-            trees.iter().map(|(name, tree)| (name.clone(), tree.digest())).collect();
-        let provenance = Provenance {
+    fn provenance(
+        &self,
+        outputs: &BTreeMap<String, Tree>,
+        seconds: f64,
+        usage: Usage,
+        fresh_share: f64,
+    ) -> Provenance {
+        Provenance {
             stage: self.task.stage.clone(),
             seconds,
+            cpu_seconds: usage.cpu_seconds,
+            peak_bytes: usage.peak_bytes,
+            input_bytes: input_bytes(self.resolution),
+            output_bytes: outputs.values().map(Tree::total_size).sum(),
+            fresh_share,
             finished: jiff::Timestamp::now().to_string(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             simd: simd_level().to_owned(),
@@ -258,7 +270,18 @@ impl Execution<'_> {
                 Spec::Extract(spec) => Some(backbone_provenance(spec.target)),
                 _ => None,
             },
-        };
+        }
+    }
+
+    /// Writes the record, or adopts the one that another process wrote first; tells whether an earlier one
+    /// had other outputs.
+    fn record(
+        &self,
+        trees: BTreeMap<String, Tree>,
+        provenance: Provenance,
+    ) -> Result<(Outputs, bool), StoreError> {
+        let digests: BTreeMap<String, Digest> =
+            trees.iter().map(|(name, tree)| (name.clone(), tree.digest())).collect();
         let mut record = Record::new(self.resolution.preimage.clone(), digests, provenance);
         let key = &self.resolution.key;
         let ours = || {

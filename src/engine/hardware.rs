@@ -15,6 +15,12 @@ pub fn graphics_cards() -> Vec<String> {
     folders.iter().filter_map(|folder| value_of(&folder.join("information"), "Model")).collect()
 }
 
+/// Bytes of memory that are free to be used, where the system says.
+pub fn available_memory() -> Option<u64> {
+    let kib = value_of(Path::new("/proc/meminfo"), "MemAvailable")?;
+    kib.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// The value of the first line `name : value`.
 fn value_of(file: &Path, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;

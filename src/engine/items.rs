@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +35,21 @@ pub(super) struct TaskItems<'a> {
     /// Whether kept items are found again; not where the user wants them made anew.
     recalls: bool,
     placed: Mutex<BTreeMap<String, TreeEntry>>,
+    made: AtomicUsize,
+    recalled: AtomicUsize,
 }
 
 impl<'a> TaskItems<'a> {
     pub(super) fn new(store: &'a Store, kind: &'static str, version: u32, recalls: bool) -> Self {
-        Self { store, kind, version, recalls, placed: Mutex::default() }
+        Self {
+            store,
+            kind,
+            version,
+            recalls,
+            placed: Mutex::default(),
+            made: AtomicUsize::new(0),
+            recalled: AtomicUsize::new(0),
+        }
     }
 
     /// What was placed, by output name: the entries to join with the files of the scratch folder.
@@ -49,6 +60,12 @@ impl<'a> TaskItems<'a> {
             outputs.entry(output.to_owned()).or_default().push(TreeEntry { path: path.to_owned(), ..entry });
         }
         outputs
+    }
+
+    /// The share of the items that were made, 1 where the stage has none.
+    pub(super) fn fresh_share(&self) -> f64 {
+        let (made, recalled) = (self.made.load(Ordering::Relaxed), self.recalled.load(Ordering::Relaxed));
+        if recalled == 0 { 1.0 } else { made as f64 / (made + recalled) as f64 }
     }
 
     fn item(&self, files: &[(Digest, u64)], note: String) -> Item {
@@ -81,8 +98,11 @@ impl Items for TaskItems<'_> {
         let bytes = self.store.record(&key).ok()??;
         let record: ItemRecord = serde_json::from_slice(&bytes).ok()?;
         // An item that cannot be read for any reason is made again.
-        (record.item == SCHEMA && self.intact(&record.files).unwrap_or(false))
-            .then(|| self.item(&record.files, record.note))
+        if record.item != SCHEMA || !self.intact(&record.files).unwrap_or(false) {
+            return None;
+        }
+        self.recalled.fetch_add(1, Ordering::Relaxed);
+        Some(self.item(&record.files, record.note))
     }
 
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
@@ -99,6 +119,7 @@ impl Items for TaskItems<'_> {
         {
             self.store.replace_record(&key, &bytes).map_err(failed)?;
         }
+        self.made.fetch_add(1, Ordering::Relaxed);
         Ok(self.item(&record.files, record.note))
     }
 

@@ -4,6 +4,7 @@
 //! schedule   which task next: the scheduler's thread owns every state, workers own their task
 //! execute    one task: inputs checked, stage run in a scratch folder, outputs published, record written
 //! items      the memory of single items for preprocess and extract
+//! usage      what a task takes of the machine
 //! event      what is told, to whoever listens
 //! ```
 //! A run with nobody listening leaves the same records. Nothing here writes to the terminal.
@@ -14,6 +15,7 @@ pub mod hardware;
 mod items;
 mod queue;
 mod schedule;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ pub struct Options<'a> {
     pub jobs: usize,
     /// Threads of the pool that all tasks share.
     pub threads: usize,
+    /// Bytes of memory that tasks at once may take together; none where nobody knows.
+    pub memory: Option<u64>,
     /// Whether independent tasks go on after a failure.
     pub keep_going: bool,
     /// Stages that run although there is a record.

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use super::graph::{Plan, TaskId};
+use super::history::{Earlier, History, distance, walk_fields};
 use super::key::Preimage;
-use super::record::Record;
 use super::resolve::Resolution;
 use super::survey::{State, Status};
-use crate::stages::fields::{Fields, Value};
+use crate::stages::fields::Value;
 use crate::store::{Change, Digest, Store, Tree, difference};
 
 /// One leaf that differs between a task and an earlier one.
@@ -99,29 +99,18 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> 
         }
         place += 1;
     }
-    let earlier: Vec<Earlier> = store
-        .records()
-        .filter_map(|stored| {
-            let record = Record::from_bytes(&stored.bytes)?;
-            Some(Earlier { key: stored.key, record })
-        })
-        .collect();
+    let history = History::load(store);
     wanted
         .into_iter()
         .map(|id| Explanation {
             task: plan.tasks[id.0].name.clone(),
             values: plan.values_of(id),
-            reason: reason(plan, id, statuses, &earlier, store),
+            reason: reason(plan, id, statuses, &history, store),
         })
         .collect()
 }
 
-struct Earlier {
-    key: Digest,
-    record: Record,
-}
-
-fn reason(plan: &Plan, id: TaskId, statuses: &[Status], earlier: &[Earlier], store: &Store) -> Reason {
+fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Store) -> Reason {
     let status = &statuses[id.0];
     match (status.state, &status.resolution) {
         (State::Hit, _) => Reason::Hit,
@@ -136,9 +125,8 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], earlier: &[Earlier], sto
         (State::Miss, Some(resolution)) => {
             let now = &resolution.preimage;
             let task = &plan.tasks[id.0];
-            let candidates = earlier
-                .iter()
-                .filter(|earlier| earlier.record.preimage.kind == now.kind && earlier.key != resolution.key);
+            let of_kind = history.of_kind(&now.kind).iter();
+            let candidates = of_kind.filter(|earlier| earlier.key != resolution.key);
             let nearest = nearest(candidates.collect(), resolution, &task.stage, store);
             let Some(nearest) = nearest else { return Reason::NeverRan };
             let made = &nearest.record.provenance;
@@ -164,7 +152,7 @@ fn nearest<'a>(
     let now = &resolution.preimage;
     let rough = |earlier: &Earlier| {
         let record = &earlier.record;
-        (record.provenance.stage != stage, rough_distance(&record.preimage, now))
+        (record.provenance.stage != stage, distance(&record.preimage, now))
     };
     let least = candidates.iter().map(|earlier| rough(earlier)).min()?;
     candidates.retain(|earlier| rough(earlier) == least);
@@ -182,21 +170,6 @@ fn nearest<'a>(
     })
 }
 
-/// How many leaves differ, files not counted one by one.
-fn rough_distance(old: &Preimage, new: &Preimage) -> usize {
-    let digest = |preimage: &Preimage, role: &str| {
-        preimage.inputs.iter().find(|input| input.role == role).map(|input| input.digest)
-    };
-    let inputs = new.inputs.iter().filter(|input| digest(old, &input.role) != Some(input.digest)).count();
-    let mut fields = Vec::new();
-    compare_fields("", &old.spec, &new.spec, &mut fields);
-    inputs
-        + fields.len()
-        + usize::from(old.seed != new.seed)
-        + usize::from(old.version != new.version)
-        + old.inputs.len().abs_diff(new.inputs.len())
-}
-
 fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree =
@@ -205,7 +178,9 @@ fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Di
     if old.version != new.version {
         found.push(Difference::Version { old: old.version, new: new.version });
     }
-    compare_fields("", &old.spec, &new.spec, &mut found);
+    walk_fields("", &old.spec, &new.spec, &mut |path, old, new| {
+        found.push(Difference::Field { path, old: old.cloned(), new: new.cloned() });
+    });
     if old.seed != new.seed {
         found.push(Difference::Seed { old: old.seed, new: new.seed });
     }
@@ -230,22 +205,6 @@ fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Di
 fn changes(old: &Digest, new: Option<&Tree>, store: &Store) -> Option<Vec<Change>> {
     let old = store.tree(old).ok().flatten()?;
     Some(difference(&old, new?))
-}
-
-fn compare_fields(prefix: &str, old: &Fields, new: &Fields, found: &mut Vec<Difference>) {
-    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        match (old.get(name), new.get(name)) {
-            (Some(Value::Table(old)), Some(Value::Table(new))) => compare_fields(&path, old, new, found),
-            (old, new) if old != new => {
-                found.push(Difference::Field { path, old: old.cloned(), new: new.cloned() });
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Files named one by one before the rest is counted.

@@ -4,16 +4,20 @@
 //! or the project (hashing a source may fill the stat cache in the user's cache folder), so that
 //! `patchflow plan` is always safe. The engine uses the same [`Resolver`] while it runs.
 
+mod estimate;
 mod explain;
 mod graph;
+mod history;
 mod key;
 mod record;
 mod resolve;
 mod survey;
 mod view;
 
+pub use estimate::{Basis, Estimate, Models, by_chain, estimate, input_bytes, makespan, typical_seconds};
 pub use explain::{Difference, Explanation, Reason, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
+pub use history::{Earlier, History};
 pub use key::{ITEM_DOMAIN, InputDigest, Preimage, TASK_DOMAIN, item_key};
 pub use record::{BackboneProvenance, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};

@@ -32,6 +32,22 @@ pub struct Provenance {
     pub stage: String,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// Processor seconds of the process and its children meanwhile; none where other tasks ran at the same
+    /// time, as they cannot be told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Most memory of the process meanwhile: that of tasks that ran at the same time included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
+    /// Bytes of its inputs.
+    #[serde(default)]
+    pub input_bytes: u64,
+    /// Bytes of its outputs.
+    #[serde(default)]
+    pub output_bytes: u64,
+    /// Share of its items that it made; the others were found again. 1 for what is made as a whole.
+    #[serde(default = "whole")]
+    pub fresh_share: f64,
     /// When it ended (RFC 3339).
     pub finished: String,
     /// The machine.
@@ -59,6 +75,10 @@ pub struct BackboneProvenance {
     /// libtorch's version, where it ran there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libtorch: Option<String>,
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 impl Record {

@@ -35,8 +35,9 @@ const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 const SHOWN_LINES: usize = 12;
 /// Bytes after which a line of a program's output is cut.
 const LONGEST_LINE: usize = 64 * 1024;
-/// Time between two looks at a running program.
-const POLL: Duration = Duration::from_millis(10);
+/// Time between two looks at a running program, at first and at most: short programs are many.
+const FIRST_POLL: Duration = Duration::from_micros(500);
+const LONGEST_POLL: Duration = Duration::from_millis(10);
 
 /// The fields of a `command` stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +54,12 @@ pub struct Spec {
     pub env: Vec<String>,
     /// Seconds after which it is stopped.
     pub timeout: Option<u64>,
+    /// How often it is started again when it fails.
+    pub retries: u32,
+    /// Threads that it keeps busy.
+    pub threads: usize,
+    /// Bytes of memory that it takes.
+    pub memory_bytes: u64,
 }
 
 impl Spec {
@@ -72,13 +79,26 @@ impl Spec {
             tools: reader.texts("tools").iter().map(|line| split_words(line)).collect(),
             env: reader.texts("env"),
             timeout: reader.optional_integer("timeout_seconds", 1..=31_536_000).map(|seconds| seconds as u64),
+            retries: reader.integer("retries", 0..=100, Some(0)) as u32,
+            threads: reader.integer("threads", 1..=4096, Some(1)) as usize,
+            memory_bytes: reader.integer("memory_bytes", 0..=i64::MAX, Some(0)) as u64,
         }
     }
 
     /// The fields that enter the key; the output of `tools` is added by the plan, which runs them.
     pub fn fields(&self) -> Fields {
-        // Out: the inputs' names enter as roles; values of `env` and the timeout do not change results.
-        let Self { run, inputs: _, outputs, tools: _, env, timeout: _ } = self;
+        // Out: the inputs' names enter as roles; values of `env` and the limits do not change results.
+        let Self {
+            run,
+            inputs: _,
+            outputs,
+            tools: _,
+            env,
+            timeout: _,
+            retries: _,
+            threads: _,
+            memory_bytes: _,
+        } = self;
         let outputs = outputs.iter().map(|(name, artifact)| (name.clone(), type_name(*artifact).into()));
         fields([
             ("run", run.clone().into()),
@@ -119,9 +139,43 @@ fn split_words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Runs the program and checks what it left.
+/// Runs the program and checks what it left; in a fresh folder again where it fails, as often as `retries`.
 pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sandbox = output.join(".sandbox");
+    for attempt in 1..=spec.retries {
+        match run_once(spec, inputs, output, &sandbox, context) {
+            Err(error @ StageError::Program { .. }) => {
+                context.progress.log(&format!("attempt {attempt} of {}: {error}", spec.retries + 1));
+                remove_sandbox(&sandbox)?;
+            }
+            ended => return ended,
+        }
+        pause(attempt, context)?;
+    }
+    run_once(spec, inputs, output, &sandbox, context)
+}
+
+/// Waits before the next attempt: a second, and twice as long each time, a minute at most.
+fn pause(attempt: u32, context: &Context<'_>) -> Result<(), StageError> {
+    let until = Instant::now() + Duration::from_secs(1 << (attempt - 1).min(6)).min(Duration::from_mins(1));
+    while Instant::now() < until {
+        context.check()?;
+        std::thread::sleep(LONGEST_POLL);
+    }
+    Ok(())
+}
+
+fn remove_sandbox(sandbox: &Path) -> Result<(), StageError> {
+    std::fs::remove_dir_all(sandbox).map_err(|source| StageError::io("remove", sandbox, source))
+}
+
+fn run_once(
+    spec: &Spec,
+    inputs: &Inputs,
+    output: &Path,
+    sandbox: &Path,
+    context: &Context<'_>,
+) -> Result<(), StageError> {
     for (role, files) in &inputs.0 {
         // A feature group of several sets comes as `inputs.<name>/<set>`, each a folder.
         if let Some(name) = role.strip_prefix("inputs.") {
@@ -132,14 +186,14 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
         let folder = sandbox.join("outputs").join(name);
         std::fs::create_dir_all(&folder).map_err(|source| StageError::io("make", &folder, source))?;
     }
-    run_program(spec, &sandbox, context)?;
+    run_program(spec, sandbox, context)?;
     for (name, artifact) in &spec.outputs {
         let from = sandbox.join("outputs").join(name);
         check_output(name, *artifact, &from)?;
         let to = output.join(name);
         std::fs::rename(&from, &to).map_err(|source| StageError::io("move", &from, source))?;
     }
-    std::fs::remove_dir_all(&sandbox).map_err(|source| StageError::io("remove", &sandbox, source))
+    remove_sandbox(sandbox)
 }
 
 /// Copies an input into the sandbox, read-only.
@@ -221,6 +275,7 @@ fn wait(
 ) -> Result<std::process::ExitStatus, StageError> {
     let started = Instant::now();
     let failed = |source| StageError::io("wait for", &spec.run[0], source);
+    let mut poll = FIRST_POLL;
     loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             return Ok(status);
@@ -236,7 +291,8 @@ fn wait(
                 help: Some("raise `timeout_seconds`".to_owned()),
             });
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(poll);
+        poll = (poll * 2).min(LONGEST_POLL);
     }
 }
 

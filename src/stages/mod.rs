@@ -157,6 +157,28 @@ impl Spec {
         }
     }
 
+    /// Bytes of memory that it will take for inputs of so many bytes, about: for a scheduler that has no
+    /// record to judge by. Blocks of features are read one by one; what grows with them is named here.
+    pub fn memory(&self, input_bytes: u64) -> u64 {
+        const MEGABYTE: u64 = 1_000_000;
+        match self {
+            Self::Download(_) => 64 * MEGABYTE,
+            Self::Preprocess(_) | Self::Augment(_) => 256 * MEGABYTE,
+            // Weights twice while they are folded, and a few batches.
+            Self::Extract(_) => 1024 * MEGABYTE,
+            // 128 numbers of four bytes for a row of 256 halves or more.
+            Self::Coreset(_) => input_bytes + 128 * MEGABYTE,
+            // The banks, and five bytes for each pixel of the test set.
+            Self::Fit(_) | Self::Evaluate(_) => input_bytes / 2 + 256 * MEGABYTE,
+            Self::Command(spec) => spec.memory_bytes,
+        }
+    }
+
+    /// Threads that it keeps busy beside the pool that all kinds share.
+    pub fn threads(&self) -> usize {
+        if let Self::Command(spec) = self { spec.threads } else { 1 }
+    }
+
     /// Whether the experiment's seed reaches the stage.
     pub fn is_random(&self) -> bool {
         match self {

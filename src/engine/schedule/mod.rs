@@ -5,6 +5,7 @@
 //! While another process holds the lease, the task waits here without holding a worker. An execution that
 //! finds its inputs' objects gone or damaged comes back, and the tasks that made them are made again first.
 
+mod admission;
 mod ending;
 mod remake;
 
@@ -13,10 +14,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use self::admission::{Admission, Limits, Wanted};
 use super::execute::{Executed, Execution, Failure};
 use super::queue::Queue;
+use super::usage::Meter;
 use super::{EngineError, Event, Options, Outcome};
-use crate::plan::{Outputs, Plan, Resolution, Resolver, TaskId};
+use crate::plan::{History, Models, Outputs, Plan, Resolution, Resolver, TaskId};
 use crate::store::{Digest, Lease, Store};
 
 /// Time between two looks at leases that others hold, and at the user's wish to stop.
@@ -71,11 +74,12 @@ pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, Eng
         variants: plan.variants.len(),
     });
     let (ended, ends) = channel();
+    let meter = Meter::default();
     std::thread::scope(|scope| {
         let mut scheduler = Scheduler::new(plan, store, options);
         let start = |work: Work| {
-            let (ended, pool) = (ended.clone(), &pool);
-            scope.spawn(move || work.run(plan, store, options, pool, &ended));
+            let (ended, pool, meter) = (ended.clone(), &pool, &meter);
+            scope.spawn(move || work.run(plan, store, options, pool, meter, &ended));
         };
         scheduler.schedule(&start, &ends)?;
         Ok(scheduler.finish(started.elapsed()))
@@ -105,12 +109,13 @@ impl Work {
         store: &Store,
         options: &Options<'_>,
         pool: &rayon::ThreadPool,
+        meter: &Meter,
         ended: &Sender<End>,
     ) {
         let Self { id, resolution, replaces, is_forced, lease } = self;
         let task = &plan.tasks[id.0];
         let execution =
-            Execution { store, options, pool, id, task, resolution: &resolution, replaces, is_forced };
+            Execution { store, options, pool, meter, id, task, resolution: &resolution, replaces, is_forced };
         let executed = execution.run();
         // Given back before the end is told, so that an equal task of another process need not wait.
         drop(lease);
@@ -148,14 +153,16 @@ struct Scheduler<'a> {
     /// The first task of this run with a key.
     leaders: HashMap<Digest, usize>,
     followers: BTreeMap<usize, Vec<usize>>,
-    /// Tasks that want a lease and a worker, in order.
-    wanted: BTreeSet<usize>,
+    /// Tasks that want a lease and a worker.
+    wanted: Wanted,
     /// Tasks that were told to wait for another process.
     told: BTreeSet<usize>,
     /// Tasks being made again, each with those that stalled on it.
     remaking: BTreeMap<usize, BTreeSet<usize>>,
     remade: usize,
-    running: usize,
+    admission: Admission,
+    /// What the cache's records tell of tasks like these, once it was needed.
+    models: Option<Models>,
     stops: bool,
 }
 
@@ -176,11 +183,16 @@ impl<'a> Scheduler<'a> {
             resolutions: BTreeMap::new(),
             leaders: HashMap::new(),
             followers: BTreeMap::new(),
-            wanted: BTreeSet::new(),
+            wanted: Wanted::default(),
             told: BTreeSet::new(),
             remaking: BTreeMap::new(),
             remade: 0,
-            running: 0,
+            admission: Admission::new(Limits {
+                jobs: options.jobs,
+                threads: options.threads,
+                memory: options.memory,
+            }),
+            models: None,
             stops: false,
         }
     }
@@ -196,7 +208,7 @@ impl<'a> Scheduler<'a> {
             if self.queue.has_ready() && !self.stops {
                 continue;
             }
-            if self.running == 0 && (self.wanted.is_empty() || self.stops) {
+            if self.admission.running() == 0 && (self.wanted.is_empty() || self.stops) {
                 return Ok(());
             }
             match ends.recv_timeout(POLL) {
@@ -238,8 +250,7 @@ impl<'a> Scheduler<'a> {
                 }
                 Some(end) if end.outcome == Outcome::Hit && self.is_forced(index) => {
                     self.leaders.insert(key, index);
-                    self.states[index] = State::Wanted;
-                    self.wanted.insert(index);
+                    self.want(index);
                 }
                 Some(end) => {
                     let (outcome, outputs) = (end.outcome, end.outputs.clone());
@@ -254,8 +265,7 @@ impl<'a> Scheduler<'a> {
             self.end_well(index, Outcome::Hit, outputs, 0.0);
             return Ok(());
         }
-        self.states[index] = State::Wanted;
-        self.wanted.insert(index);
+        self.want(index);
         Ok(())
     }
 
@@ -276,18 +286,28 @@ impl<'a> Scheduler<'a> {
         Ok(Some(outputs))
     }
 
-    /// Gives wanted tasks to workers, as far as leases and `--jobs` allow.
+    /// Lets a task wait for a lease and a worker.
+    fn want(&mut self, index: usize) {
+        self.states[index] = State::Wanted;
+        let models = self.models.get_or_insert_with(|| Models::new(History::load(self.store)));
+        let demand = admission::demand(&self.plan.tasks[index], &self.resolutions[&index], models);
+        self.wanted.insert(index, demand, self.plan, models);
+    }
+
+    /// Gives wanted tasks to workers, as far as leases and the limits allow.
     fn dispatch(&mut self, start: &impl Fn(Work)) -> Result<(), EngineError> {
-        for index in self.wanted.clone() {
-            if self.running >= self.options.jobs || self.stops {
+        let mut after = None;
+        while let Some((place, index, demand)) = self.wanted.next(after) {
+            if self.stops || !self.admission.admits(demand) {
                 return Ok(());
             }
+            after = Some(place);
             let key = self.resolutions[&index].key;
             let Some(lease) = self.store.lock(&key).map_err(EngineError::Store)? else {
                 self.tell_waiting(index, &key);
                 continue;
             };
-            self.wanted.remove(&index);
+            self.wanted.remove(place);
             let is_remade = self.remaking.contains_key(&index);
             let is_forced = self.is_forced(index);
             if is_remade && self.ends[index].is_some() && self.is_intact(index)? {
@@ -304,6 +324,7 @@ impl<'a> Scheduler<'a> {
                 self.end_well(index, Outcome::Hit, outputs, 0.0);
                 continue;
             }
+            self.admission.start(index, demand);
             self.start(index, lease, is_remade || is_forced, start);
         }
         Ok(())
@@ -320,7 +341,6 @@ impl<'a> Scheduler<'a> {
             key: resolution.key.to_string(),
         });
         self.states[index] = State::Running;
-        self.running += 1;
         // A record that is there but was no answer (its shown objects are gone) is replaced as well.
         let replaces = replaces || self.store.record(&resolution.key).ok().flatten().is_some();
         let is_forced = self.is_forced(index) && self.ends[index].is_none();
@@ -340,7 +360,7 @@ impl<'a> Scheduler<'a> {
 
     fn ended(&mut self, end: End) -> Result<(), EngineError> {
         let End { id: TaskId(index), resolution, executed } = end;
-        self.running -= 1;
+        self.admission.end(index);
         match executed {
             Executed::Done { outputs, seconds, .. }
                 if self.remaking.contains_key(&index) && self.ends[index].is_some() =>

@@ -38,8 +38,7 @@ impl Scheduler<'_> {
             });
             let resolution = self.resolver.resolve(self.plan, TaskId(*producer), &self.outputs)?;
             self.resolutions.insert(*producer, resolution);
-            self.states[*producer] = State::Wanted;
-            self.wanted.insert(*producer);
+            self.want(*producer);
         }
         Ok(())
     }
@@ -61,8 +60,7 @@ impl Scheduler<'_> {
             for task in stalled {
                 let waits = self.remaking.values().any(|others| others.contains(&task));
                 if !waits && matches!(self.states[task], State::Stalled) {
-                    self.states[task] = State::Wanted;
-                    self.wanted.insert(task);
+                    self.want(task);
                 }
             }
             return;

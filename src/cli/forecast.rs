@@ -1,0 +1,154 @@
+//! What a run would take, and whether a budget allows it; shared by `plan` and `run`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::quantity;
+use super::session::{CliError, Project};
+use crate::plan::{Estimate, History, Models, Plan, State, Status, estimate, makespan};
+
+/// A limit that the user sets: of time or of bytes written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Budget {
+    /// Seconds of the whole run.
+    Seconds(f64),
+    /// Bytes written to the cache.
+    Bytes(u64),
+}
+
+/// Reads `2h` or `50GB`.
+pub(super) fn parse_budget(text: &str) -> Result<Budget, String> {
+    let time = quantity::parse_seconds(text).map(Budget::Seconds);
+    time.or_else(|_| quantity::parse_bytes(text).map(Budget::Bytes))
+        .map_err(|_| format!("`{text}` is neither a duration such as 2h nor a size such as 50GB"))
+}
+
+/// What the tasks that are no hits would take.
+pub(super) struct Forecast {
+    /// Each task's, none for hits and where no record helps.
+    pub(super) tasks: Vec<Option<Estimate>>,
+    jobs: usize,
+    seconds: f64,
+    peak_bytes: Option<u64>,
+    written_bytes: u64,
+    free_bytes: Option<u64>,
+    /// Tasks that may run and cannot be judged.
+    unknown: usize,
+    /// Tasks that may run.
+    open: usize,
+    /// Estimates that rest on inputs which are not there yet.
+    guesses: usize,
+}
+
+impl Forecast {
+    /// Judges a plan by the records of the cache; reads them only where something would run.
+    pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
+        let open = statuses.iter().filter(|status| status.state != State::Hit).count();
+        let history = if open == 0 { History::default() } else { History::load(&project.store) };
+        let tasks = estimate(plan, statuses, &mut Models::new(history));
+        let known = || tasks.iter().flatten();
+        let seconds: Vec<f64> =
+            tasks.iter().map(|task| task.as_ref().map_or(0.0, |estimate| estimate.seconds)).collect();
+        Self {
+            jobs,
+            seconds: makespan(plan, &seconds, jobs),
+            peak_bytes: known().filter_map(|estimate| estimate.peak_bytes).max(),
+            written_bytes: known().map(|estimate| estimate.output_bytes).sum(),
+            free_bytes: free_bytes(project.store.root()),
+            unknown: open - known().count(),
+            open,
+            guesses: known().filter(|estimate| estimate.basis.name() == "guess").count(),
+            tasks,
+        }
+    }
+
+    /// What a person reads under the plan; empty where nothing would run.
+    pub(super) fn to_text(&self) -> String {
+        if self.open == 0 {
+            return String::new();
+        }
+        if self.unknown == self.open {
+            return "no record tells how long that takes: no task of these kinds has run with this cache\n"
+                .to_owned();
+        }
+        let mut parts = vec![format!("about {} with {} at once", quantity::seconds(self.seconds), self.jobs)];
+        parts.extend(
+            self.peak_bytes.map(|peak| format!("{} of memory for the largest task", quantity::bytes(peak))),
+        );
+        let free =
+            self.free_bytes.map_or_else(String::new, |free| format!(" ({} free)", quantity::bytes(free)));
+        parts.push(format!("{} to write{free}", quantity::bytes(self.written_bytes)));
+        let mut sentences = vec![parts.join(", ")];
+        if self.guesses > 0 {
+            let guesses =
+                format!("{} of {} are guesses: their inputs are not there yet", self.guesses, self.open);
+            sentences.push(guesses);
+        }
+        if self.unknown > 0 {
+            sentences.push(format!("{} of {} have no record to judge by", self.unknown, self.open));
+        }
+        if self.free_bytes.is_some_and(|free| free < self.written_bytes) {
+            sentences.push("warning: more would be written than the disk has free".to_owned());
+        }
+        sentences.join("; ") + "\n"
+    }
+
+    /// The totals for JSON.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "jobs": self.jobs,
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+            "written_bytes": self.written_bytes,
+            "free_bytes": self.free_bytes,
+            "guesses": self.guesses,
+            "without_record": self.unknown,
+        })
+    }
+
+    /// Refuses what goes beyond a budget.
+    pub(super) fn check(&self, budgets: &[Budget]) -> Result<(), CliError> {
+        for &budget in budgets {
+            let (needed, allowed) = match budget {
+                Budget::Seconds(limit) if self.seconds > limit => {
+                    (quantity::seconds(self.seconds), quantity::seconds(limit))
+                }
+                Budget::Bytes(limit) if self.written_bytes > limit => {
+                    (quantity::bytes(self.written_bytes), quantity::bytes(limit))
+                }
+                _ => continue,
+            };
+            return Err(CliError::Budget { needed, allowed });
+        }
+        Ok(())
+    }
+
+    /// What a budget cannot promise, where that is so.
+    pub(super) fn doubt(&self) -> Option<String> {
+        (self.unknown > 0).then(|| {
+            format!(
+                "the budget does not count {} of {} tasks: no record to judge by",
+                self.unknown, self.open
+            )
+        })
+    }
+}
+
+/// One task's estimate for JSON.
+pub(super) fn task_json(estimate: Option<&Estimate>) -> Value {
+    let Some(Estimate { seconds, peak_bytes, output_bytes, basis }) = estimate else { return Value::Null };
+    json!({
+        "seconds": seconds,
+        "peak_bytes": peak_bytes,
+        "output_bytes": output_bytes,
+        "basis": basis.name(),
+    })
+}
+
+/// Bytes that the user may still write where `folder` is or will be made.
+pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+    let there = folder.ancestors().find(|folder| folder.is_dir())?;
+    let space = rustix::fs::statvfs(there).ok()?;
+    Some(space.f_bavail * space.f_frsize)
+}

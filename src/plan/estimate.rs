@@ -1,0 +1,270 @@
+//! What a task will take: seconds, memory and bytes, from the records of earlier tasks of its kind.
+//!
+//! The nearest record of the kind is taken (the fewest fields that differ, then the newest) and scaled
+//! linearly with the bytes of the inputs. Where the inputs are not there yet, the scale of the tasks that
+//! make them is passed on. Both are guesses, and [`Basis`] says so; a kind without a record has no estimate.
+//! Nothing here can change a result.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+
+use super::Record;
+use super::graph::{Plan, Task, TaskId};
+use super::history::{History, field_distance};
+use super::resolve::Resolution;
+use super::survey::{State, Status};
+
+/// What a task will take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Most memory of the whole process meanwhile, where it was measured.
+    pub peak_bytes: Option<u64>,
+    /// Bytes of its outputs.
+    pub output_bytes: u64,
+    /// What it rests on.
+    pub basis: Basis,
+}
+
+/// What an estimate rests on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Basis {
+    /// This very task ran before: its objects are gone.
+    Itself,
+    /// A task of the kind with inputs of known size.
+    Scaled {
+        /// Its stage.
+        stage: String,
+        /// Bytes of these inputs over bytes of its own.
+        factor: f64,
+    },
+    /// A task of the kind; the inputs are not there yet, so that the factor is that of what makes them.
+    Guess {
+        /// Its stage.
+        stage: String,
+        /// The factor.
+        factor: f64,
+    },
+}
+
+impl Basis {
+    /// Its name in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Itself => "itself",
+            Self::Scaled { .. } => "scaled",
+            Self::Guess { .. } => "guess",
+        }
+    }
+}
+
+/// Bytes of all inputs; what two roles share counts twice, as it is read twice.
+pub fn input_bytes(resolution: &Resolution) -> u64 {
+    resolution.inputs.iter().map(|input| input.tree.total_size()).sum()
+}
+
+/// Estimates every task that would run, in the plan's order; none for hits and where no record helps.
+pub fn estimate(plan: &Plan, statuses: &[Status], models: &mut Models) -> Vec<Option<Estimate>> {
+    let mut factors = vec![1.0_f64; plan.tasks.len()];
+    let mut estimates = Vec::with_capacity(plan.tasks.len());
+    for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
+        estimates.push(match (status.state, &status.record) {
+            (State::Hit, _) => None,
+            (_, Some(record)) => Some(scaled(record, 1.0, Basis::Itself)),
+            (_, None) => {
+                let upstream = plan.upstream(TaskId(index));
+                let inherited = upstream.into_iter().map(|id| factors[id.0]).fold(f64::NAN, f64::max);
+                let inherited = if inherited.is_nan() { 1.0 } else { inherited };
+                factors[index] = inherited;
+                models.nearest(task).map(|record| {
+                    let inputs = status.resolution.as_ref().map(input_bytes);
+                    let estimate = of_record(record, inputs, inherited);
+                    factors[index] = estimate.1;
+                    estimate.0
+                })
+            }
+        });
+    }
+    estimates
+}
+
+/// Estimates the seconds of every task before anything is known of its inputs: for the order of a run. A
+/// second where no record helps, so that the length of a chain then decides.
+pub fn typical_seconds(plan: &Plan, models: &mut Models) -> Vec<f64> {
+    let seconds = |record: &Record| scaled(record, 1.0, Basis::Itself).seconds;
+    plan.tasks.iter().map(|task| models.nearest(task).map_or(1.0, seconds)).collect()
+}
+
+/// The estimate from a record, and the factor that it was scaled by.
+fn of_record(record: &Record, inputs: Option<u64>, inherited: f64) -> (Estimate, f64) {
+    let stage = record.provenance.stage.clone();
+    let (factor, basis) = match (inputs, record.provenance.input_bytes) {
+        (None, _) => (inherited, Basis::Guess { stage, factor: inherited }),
+        (Some(_), 0) => (1.0, Basis::Scaled { stage, factor: 1.0 }),
+        (Some(now), then) => {
+            let factor = now as f64 / then as f64;
+            (factor, Basis::Scaled { stage, factor })
+        }
+    };
+    (scaled(record, factor, basis), factor)
+}
+
+/// The records that tasks are estimated from, found once for equal fields.
+#[derive(Debug, Default)]
+pub struct Models {
+    history: History,
+    /// The place of the record among those of its kind.
+    found: HashMap<String, Option<usize>>,
+}
+
+impl Models {
+    /// Estimates from these records.
+    pub fn new(history: History) -> Self {
+        Self { history, found: HashMap::new() }
+    }
+
+    /// The memory of a task whose inputs have so many bytes, where a record tells.
+    pub fn peak_bytes(&mut self, task: &Task, input_bytes: u64) -> Option<u64> {
+        let (estimate, _) = of_record(self.nearest(task)?, Some(input_bytes), 1.0);
+        estimate.peak_bytes
+    }
+
+    /// The nearest record of the task's kind that says how long all of its work takes.
+    fn nearest(&mut self, task: &Task) -> Option<&Record> {
+        let (kind, fields) = (task.spec.kind().name(), task.spec.fields());
+        let name = format!("{kind} {fields:?}");
+        let earlier = self.history.of_kind(kind);
+        let place = *self.found.entry(name).or_insert_with(|| {
+            let usable =
+                (0..earlier.len()).filter(|&place| earlier[place].record.provenance.fresh_share > 0.0);
+            let near = |place: usize| Reverse(field_distance(&earlier[place].record.preimage.spec, &fields));
+            let finished = |place: usize| &earlier[place].record.provenance.finished;
+            usable.max_by(|&a, &b| near(a).cmp(&near(b)).then_with(|| finished(a).cmp(finished(b))))
+        });
+        place.map(|place| &earlier[place].record)
+    }
+}
+
+fn scaled(record: &Record, factor: f64, basis: Basis) -> Estimate {
+    let made = &record.provenance;
+    Estimate {
+        seconds: made.seconds / made.fresh_share.max(f64::MIN_POSITIVE) * factor,
+        // Memory is bounded by the batch or grows with the input: the larger is the safer guess.
+        peak_bytes: made.peak_bytes.map(|bytes| (bytes as f64 * factor.max(1.0)) as u64),
+        output_bytes: (made.output_bytes as f64 * factor) as u64,
+        basis,
+    }
+}
+
+/// For each task the seconds from its start to the end of the longest chain that waits for it.
+///
+/// What has the most behind it should start first (critical path, Kelley and Walker 1959).
+fn chains(plan: &Plan, seconds: &[f64]) -> Vec<f64> {
+    let mut longest = seconds.to_vec();
+    for index in (0..plan.tasks.len()).rev() {
+        for upstream in plan.upstream(TaskId(index)) {
+            longest[upstream.0] = longest[upstream.0].max(seconds[upstream.0] + longest[index]);
+        }
+    }
+    longest
+}
+
+/// Seconds until the last task ends where `jobs` run at once, the longest chain first (list scheduling,
+/// Graham 1969: at most twice the best).
+pub fn makespan(plan: &Plan, seconds: &[f64], jobs: usize) -> f64 {
+    let count = plan.tasks.len();
+    let order = by_chain(plan, seconds);
+    let mut rank = vec![0; count];
+    order.iter().enumerate().for_each(|(place, &index)| rank[index] = place);
+    let upstream: Vec<Vec<TaskId>> = (0..count).map(|index| plan.upstream(TaskId(index))).collect();
+    let mut missing: Vec<usize> = upstream.iter().map(Vec::len).collect();
+    let mut readers = vec![Vec::new(); count];
+    for (index, of_task) in upstream.iter().enumerate() {
+        of_task.iter().for_each(|upstream| readers[upstream.0].push(index));
+    }
+    let mut ready: BTreeSet<usize> =
+        (0..count).filter(|&index| missing[index] == 0).map(|index| rank[index]).collect();
+    let (mut running, mut clock): (Vec<(f64, usize)>, f64) = (Vec::new(), 0.0);
+    loop {
+        while running.len() < jobs.max(1)
+            && let Some(place) = ready.pop_first()
+        {
+            running.push((clock + seconds[order[place]], order[place]));
+        }
+        let next = (0..running.len()).min_by(|&a, &b| running[a].0.total_cmp(&running[b].0));
+        let Some(next) = next else { return clock };
+        let (end, done) = running.swap_remove(next);
+        clock = end;
+        for &reader in &readers[done] {
+            missing[reader] -= 1;
+            if missing[reader] == 0 {
+                ready.insert(rank[reader]);
+            }
+        }
+    }
+}
+
+/// The tasks by the chain that waits for them, the longest first, among equals the first of the plan.
+pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<usize> {
+    let chains = chains(plan, seconds);
+    let mut order: Vec<usize> = (0..plan.tasks.len()).collect();
+    order.sort_by(|&a, &b| chains[b].total_cmp(&chains[a]).then(a.cmp(&b)));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Input, OutputRef};
+    use crate::stages::{Reads, Spec, download};
+
+    /// Tasks that read those of the given numbers.
+    fn plan(upstream: &[&[usize]]) -> Plan {
+        let input = |&task: &usize| Input {
+            role: "files".to_owned(),
+            from: OutputRef { task: TaskId(task), output: "files".to_owned() },
+            labels: None,
+            reads: Reads::Everything.into(),
+        };
+        let task = |of_task: &&[usize]| Task {
+            name: "task".to_owned(),
+            stage: "task".to_owned(),
+            spec: Spec::Download(download::Spec::Path("here".to_owned())),
+            seed: None,
+            inputs: of_task.iter().map(input).collect(),
+            variants: vec![0],
+            is_shown: false,
+        };
+        Plan {
+            experiment: "test".to_owned(),
+            question: None,
+            axes: Vec::new(),
+            repeats: Vec::new(),
+            tasks: upstream.iter().map(task).collect(),
+            variants: Vec::new(),
+            unshared: upstream.len(),
+        }
+    }
+
+    #[test]
+    fn the_longest_chain_starts_first() {
+        // 0 -> 2 -> 3 takes 1 + 1 + 5, 1 takes 4, 4 takes 1.
+        let plan = plan(&[&[], &[], &[0], &[2], &[]]);
+        let seconds = [1.0, 4.0, 1.0, 5.0, 1.0];
+        assert_eq!(chains(&plan, &seconds), [7.0, 4.0, 6.0, 5.0, 1.0]);
+        assert_eq!(by_chain(&plan, &seconds), [0, 2, 3, 1, 4]);
+    }
+
+    #[test]
+    fn a_makespan_lies_between_the_longest_chain_and_the_sum() {
+        let plan = plan(&[&[], &[], &[0], &[2], &[]]);
+        let seconds = [1.0, 4.0, 1.0, 5.0, 1.0];
+        let of_jobs = [1, 2, 8].map(|jobs| makespan(&plan, &seconds, jobs));
+        assert!(
+            of_jobs.iter().zip([12.0, 7.0, 7.0]).all(|(found, told)| (found - told).abs() < 1e-12),
+            "{of_jobs:?}"
+        );
+        assert!(makespan(&self::plan(&[]), &[], 2).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the cache remembers of earlier tasks, by kind: the basis of `explain` and of estimates.
+
+use std::collections::BTreeMap;
+
+use super::Record;
+use super::key::Preimage;
+use crate::stages::fields::{Fields, Value};
+use crate::store::{Digest, Store};
+
+/// A task that ended well once.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    /// Its key.
+    pub key: Digest,
+    /// What was kept of it.
+    pub record: Record,
+}
+
+/// Every task that the cache has a record of.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    kinds: BTreeMap<String, Vec<Earlier>>,
+}
+
+impl History {
+    /// Reads the records of a store. Cost: one small file a record.
+    pub fn load(store: &Store) -> Self {
+        let mut history = Self::default();
+        for stored in store.records() {
+            if let Some(record) = Record::from_bytes(&stored.bytes) {
+                history.add(Earlier { key: stored.key, record });
+            }
+        }
+        history
+    }
+
+    /// Adds a task.
+    pub fn add(&mut self, earlier: Earlier) {
+        self.kinds.entry(earlier.record.preimage.kind.clone()).or_default().push(earlier);
+    }
+
+    /// The tasks of a kind, in order of key.
+    pub fn of_kind(&self, kind: &str) -> &[Earlier] {
+        self.kinds.get(kind).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// How many leaves differ between two preimages; files are not counted one by one.
+pub(super) fn distance(old: &Preimage, new: &Preimage) -> usize {
+    let digest = |preimage: &Preimage, role: &str| {
+        preimage.inputs.iter().find(|input| input.role == role).map(|input| input.digest)
+    };
+    let inputs = new.inputs.iter().filter(|input| digest(old, &input.role) != Some(input.digest)).count();
+    inputs
+        + field_distance(&old.spec, &new.spec)
+        + usize::from(old.seed != new.seed)
+        + usize::from(old.version != new.version)
+        + old.inputs.len().abs_diff(new.inputs.len())
+}
+
+/// How many fields differ.
+pub(super) fn field_distance(old: &Fields, new: &Fields) -> usize {
+    let mut count = 0;
+    walk_fields("", old, new, &mut |_, _, _| count += 1);
+    count
+}
+
+/// Calls `found` with path, old and new value of each field that differs, in order of path.
+pub(super) fn walk_fields(
+    prefix: &str,
+    old: &Fields,
+    new: &Fields,
+    found: &mut impl FnMut(String, Option<&Value>, Option<&Value>),
+) {
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match (old.get(name), new.get(name)) {
+            (Some(Value::Table(old)), Some(Value::Table(new))) => walk_fields(&path, old, new, found),
+            (old, new) if old != new => found(path, old, new),
+            _ => {}
+        }
+    }
+}

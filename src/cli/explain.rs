@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Resolver, explain, survey};
+use crate::plan::{Plan, Resolver, between, explain, survey};
 
 /// Arguments of `explain`.
 #[derive(Args)]
@@ -13,6 +13,10 @@ pub(super) struct ExplainArguments {
     manifest: ManifestArguments,
     /// The stage.
     stage: String,
+    /// Say instead why two variants do not share its task: `bank=dual bank=single`. Axes that are left out
+    /// are equal.
+    #[arg(long, num_args = 2, value_names = ["VARIANT", "VARIANT"])]
+    between: Vec<String>,
 }
 
 /// Says why a stage would run.
@@ -22,6 +26,15 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
     session::check_stage(&experiment, &arguments.stage)?;
     let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
     let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    if let [one, other] = arguments.between.as_slice() {
+        let variants = find_pair(&plan, one, other)?;
+        let [one, other] = variants.map(|variant| &plan.variants[variant].id);
+        terminal::print(&format!("{one} and {other}:\n"));
+        for pair in between(&plan, &statuses, &project.store, &arguments.stage, variants) {
+            terminal::print(&format!("{pair}\n"));
+        }
+        return Ok(Exit::Done);
+    }
     let explanations = explain(&plan, &statuses, &project.store, &arguments.stage);
     if explanations.is_empty() {
         terminal::tell(&format!("no variant needs `{}`", arguments.stage));
@@ -35,4 +48,32 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
         }
     }
     Ok(Exit::Done)
+}
+
+/// Finds two variants: the first that has the values of `one`, and of those with the values of `other` the
+/// one that is like it in most of the other axes.
+fn find_pair(plan: &Plan, one: &str, other: &str) -> Result<[usize; 2], CliError> {
+    let matching = |text: &str| -> Result<Vec<usize>, CliError> {
+        let wanted: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let has = |variant: usize, part: &&str| {
+            let values = &plan.variants[variant].values;
+            values.iter().any(|(axis, value)| format!("{axis}={value}") == **part)
+        };
+        let found: Vec<usize> = (0..plan.variants.len())
+            .filter(|&variant| wanted.iter().all(|part| has(variant, part)))
+            .collect();
+        if found.is_empty() {
+            let ids: Vec<&str> = plan.variants.iter().map(|variant| variant.id.as_str()).collect();
+            let help = crate::stages::fields::suggestion(text, &ids);
+            return Err(CliError::UnknownVariant { name: text.to_owned(), help });
+        }
+        Ok(found)
+    };
+    let first = matching(one)?[0];
+    let likeness = |variant: usize| {
+        let values = plan.variants[variant].values.iter().zip(&plan.variants[first].values);
+        values.filter(|(one, other)| one == other).count()
+    };
+    let second = matching(other)?.into_iter().rev().max_by_key(|&variant| likeness(variant));
+    Ok([first, second.unwrap_or(first)])
 }

@@ -35,6 +35,14 @@ pub(super) enum CliError {
         /// What is allowed.
         allowed: String,
     },
+    /// No variant has the values that were typed.
+    #[error("no variant `{name}` in the grid")]
+    UnknownVariant {
+        /// What was typed.
+        name: String,
+        /// What to type instead.
+        help: String,
+    },
     /// A stage was named that is not in the manifest.
     #[error("no stage `{name}` in the manifest")]
     UnknownStage {
@@ -52,6 +60,7 @@ impl CliError {
             Self::Manifest(_)
             | Self::Plan(_)
             | Self::UnknownStage { .. }
+            | Self::UnknownVariant { .. }
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Budget { .. } => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
@@ -64,7 +73,7 @@ impl CliError {
             Self::Plan(error) => error.help(),
             Self::Engine(error) => error.help(),
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
-            Self::UnknownStage { help, .. } => Some(help.clone()),
+            Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
             Self::Manifest(_) => None,

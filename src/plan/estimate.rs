@@ -181,7 +181,9 @@ pub fn makespan(plan: &Plan, seconds: &[f64], jobs: usize) -> f64 {
     let mut missing: Vec<usize> = upstream.iter().map(Vec::len).collect();
     let mut readers = vec![Vec::new(); count];
     for (index, of_task) in upstream.iter().enumerate() {
-        of_task.iter().for_each(|upstream| readers[upstream.0].push(index));
+        for upstream in of_task {
+            readers[upstream.0].push(index);
+        }
     }
     let mut ready: BTreeSet<usize> =
         (0..count).filter(|&index| missing[index] == 0).map(|index| rank[index]).collect();

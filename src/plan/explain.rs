@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::graph::{Plan, TaskId};
+use super::graph::{Plan, Task, TaskId};
 use super::history::{Earlier, History, distance, walk_fields};
 use super::key::Preimage;
 use super::resolve::Resolution;
@@ -59,6 +59,10 @@ pub enum Reason {
     Hit,
     /// Another process is making it.
     InFlight(String),
+    /// Its record is there, but not the objects that the run's folder shows.
+    Gone,
+    /// Another task of the plan has the same key and runs for both.
+    Merged(String),
     /// No record of this kind was ever made.
     NeverRan,
     /// The nearest earlier record differs in these.
@@ -122,7 +126,11 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store
                 .map(|upstream| plan.tasks[upstream.0].name.clone())
                 .collect(),
         ),
+        (State::Miss, Some(_)) if status.record.is_some() => Reason::Gone,
         (State::Miss, Some(resolution)) => {
+            if let Some(leader) = leader(id, statuses, resolution) {
+                return Reason::Merged(plan.tasks[leader.0].name.clone());
+            }
             let now = &resolution.preimage;
             let task = &plan.tasks[id.0];
             let of_kind = history.of_kind(&now.kind).iter();
@@ -136,6 +144,13 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store
             }
         }
     }
+}
+
+/// An earlier task of the plan with the same key.
+fn leader(id: TaskId, statuses: &[Status], resolution: &Resolution) -> Option<TaskId> {
+    let has_key =
+        |status: &Status| status.resolution.as_ref().is_some_and(|other| other.key == resolution.key);
+    statuses[..id.0].iter().position(has_key).map(TaskId)
 }
 
 /// Records whose files are compared one by one.
@@ -170,7 +185,8 @@ fn nearest<'a>(
     })
 }
 
-fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
+/// The leaves that differ between an earlier preimage and a task that can be started.
+pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree =
         |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
@@ -198,6 +214,18 @@ fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Di
         if !new.inputs.iter().any(|input| input.role == earlier.role) {
             found.push(Difference::Input { role: earlier.role.clone(), is_new: false });
         }
+    }
+    found
+}
+
+/// The fields and seeds that differ between two tasks, whatever they read.
+pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
+    let mut found = Vec::new();
+    walk_fields("", &old.spec.fields(), &new.spec.fields(), &mut |path, old, new| {
+        found.push(Difference::Field { path, old: old.cloned(), new: new.cloned() });
+    });
+    if old.seed != new.seed {
+        found.push(Difference::Seed { old: old.seed, new: new.seed });
     }
     found
 }
@@ -255,6 +283,12 @@ impl fmt::Display for Explanation {
         match &self.reason {
             Reason::Hit => formatter.write_str("would not run: its result is in the cache"),
             Reason::InFlight(who) => formatter.write_str(who),
+            Reason::Gone => {
+                formatter.write_str("would run: its result, which the run's folder shows, is gone")
+            }
+            Reason::Merged(leader) => {
+                write!(formatter, "does not run: equal to `{leader}`, which runs for both")
+            }
             Reason::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
             Reason::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
             Reason::Differs { earlier, differences } => {

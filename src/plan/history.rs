@@ -51,11 +51,12 @@ pub(super) fn distance(old: &Preimage, new: &Preimage) -> usize {
         preimage.inputs.iter().find(|input| input.role == role).map(|input| input.digest)
     };
     let inputs = new.inputs.iter().filter(|input| digest(old, &input.role) != Some(input.digest)).count();
+    let gone = old.inputs.iter().filter(|input| digest(new, &input.role).is_none()).count();
     inputs
+        + gone
         + field_distance(&old.spec, &new.spec)
         + usize::from(old.seed != new.seed)
         + usize::from(old.version != new.version)
-        + old.inputs.len().abs_diff(new.inputs.len())
 }
 
 /// How many fields differ.

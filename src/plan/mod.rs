@@ -4,6 +4,7 @@
 //! or the project (hashing a source may fill the stat cache in the user's cache folder), so that
 //! `patchflow plan` is always safe. The engine uses the same [`Resolver`] while it runs.
 
+mod between;
 mod estimate;
 mod explain;
 mod graph;
@@ -14,6 +15,7 @@ mod resolve;
 mod survey;
 mod view;
 
+pub use between::{Pair, between};
 pub use estimate::{Basis, Estimate, Models, by_chain, estimate, input_bytes, makespan, typical_seconds};
 pub use explain::{Difference, Explanation, Reason, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};

@@ -126,6 +126,56 @@ fn a_tool_version_joins_the_key() {
 }
 
 #[test]
+fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
+    let project = chain();
+    let text = |arguments: &[&str]| String::from_utf8_lossy(&project.call(arguments).stdout).into_owned();
+    assert!(text(&["plan", "m.toml"]).contains("no record tells how long that takes"));
+    project.edit("echo told;", "sleep 0.2; head -c 300000 /dev/zero > outputs/text/big;");
+    project.run("m.toml", &[]);
+    project.edit("sleep 0.2", "sleep 0.21");
+    let plan: serde_json::Value = serde_json::from_str(&text(&["plan", "m.toml", "--json"])).unwrap();
+    let estimate = |task: usize| plan["tasks"][task]["estimate"].clone();
+    assert!(estimate(0).is_null(), "a local source takes nothing");
+    assert_eq!((&estimate(1)["basis"], &estimate(2)["basis"]), (&"scaled".into(), &"guess".into()));
+    assert!(estimate(1)["seconds"].as_f64().unwrap() > 0.2 && estimate(1)["peak_bytes"].is_u64());
+    assert!(estimate(1)["output_bytes"].as_u64().unwrap() > 300_000);
+    assert!(plan["totals"]["estimate"]["free_bytes"].as_u64().unwrap() > 0);
+
+    let refused = project.call(&["run", "m.toml", "--budget", "100kB"]);
+    assert_eq!(refused.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("the run would take 300 kB, the budget is 100 kB; nothing was run"), "{said}");
+    let late = project.call(&["plan", "m.toml", "--budget", "1h", "--budget", "0.1s"]);
+    assert_eq!(late.status.code(), Some(4));
+    assert_eq!(project.call(&["plan", "m.toml", "--budget", "soon"]).status.code(), Some(2));
+    assert_eq!(project.run("m.toml", &["--budget", "1h"]).executed(), 1);
+}
+
+#[test]
+fn a_failing_command_is_tried_again_in_a_fresh_folder() {
+    let project = chain();
+    let script = "test ! -e left && touch left && echo x >> $MARK && test $(wc -l < $MARK) = 3 && ";
+    project.edit("echo told; ", script);
+    project.edit(
+        "inputs = { text = \"source\" }",
+        "inputs = { text = \"source\" }\nretries = 1\nenv = [\"MARK\"]",
+    );
+    let mark = project.path("mark");
+    let run = || {
+        assert_cmd::Command::cargo_bin("patchflow")
+            .unwrap()
+            .args(["run", "m.toml"])
+            .current_dir(project.path(""))
+            .env("MARK", &mark)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(run().status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&mark).unwrap().lines().count(), 2, "once, and once again");
+    assert!(run().status.success(), "the third time it works");
+}
+
+#[test]
 fn completions_are_printed() {
     let output = Project::empty().call(&["completions", "bash"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("_patchflow"));

@@ -3,9 +3,11 @@
 
 mod backends;
 mod commands;
+mod explain;
 mod failures;
 mod golden_backbone;
 mod layers;
 mod pipeline;
+mod processes;
 mod project;
 mod shipped;

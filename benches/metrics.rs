@@ -1,9 +1,11 @@
 //! Times of the metric kernels: pixel metrics of 10 million pixels, image metrics of a test set, and their
-//! bootstrap.
+//! bootstrap; maps at full size.
 
 use divan::{Bencher, black_box};
+use patchflow::kernels::map::{gaussian_blur, upsample};
 use patchflow::kernels::metrics::{
-    DEFAULT_BINS, PixelScores, auroc, average_precision, f1_max, image_intervals, pixel_intervals,
+    DEFAULT_BINS, PixelScores, PixelStatistics, auroc, average_precision, f1_max, image_intervals,
+    pixel_intervals,
 };
 use patchflow::kernels::random::Stream;
 
@@ -61,15 +63,32 @@ fn finish_10_million_pixels(bencher: Bencher) {
 
 #[divan::bench(sample_count = 5)]
 fn bin_10_million_pixels(bencher: Bencher) {
-    let scores = pixel_scores(&images(MAPS, HEIGHT, WIDTH), HEIGHT, WIDTH);
-    bencher.bench_local(|| scores.statistics(0.3, DEFAULT_BINS));
+    let images = images(MAPS, HEIGHT, WIDTH);
+    let bins = pixel_scores(&images, HEIGHT, WIDTH).bins(DEFAULT_BINS).expect("both classes are there");
+    bencher.bench_local(|| {
+        images.iter().map(|(map, mask)| bins.count(map, mask, HEIGHT, WIDTH)).filter(Result::is_ok).count()
+    });
 }
 
 #[divan::bench(sample_count = 3)]
 fn pixel_intervals_of_1000_resamples_of_1004_images(bencher: Bencher) {
-    let scores = pixel_scores(&images(IMAGES, 96, 32), 96, 32);
-    let statistics = scores.statistics(0.3, DEFAULT_BINS).expect("both classes are there");
+    let images = images(IMAGES, 96, 32);
+    let bins = pixel_scores(&images, 96, 32).bins(DEFAULT_BINS).expect("both classes are there");
+    let counted = images.iter().map(|(map, mask)| bins.count(map, mask, 96, 32).expect("it is finite"));
+    let statistics = PixelStatistics::new(&bins, counted.collect(), 0.3);
     bencher.bench_local(|| pixel_intervals(&statistics, 1000, &mut Stream::new(1, "benchmark bootstrap")));
+}
+
+#[divan::bench(sample_count = 20)]
+fn upsample_a_map_of_632_by_224(bencher: Bencher) {
+    let map: Vec<f32> = (0..79 * 28).map(|place| (place * 7919 % 1000) as f32).collect();
+    bencher.bench_local(|| upsample(black_box(&map), 79, 28, HEIGHT, WIDTH));
+}
+
+#[divan::bench(sample_count = 20)]
+fn blur_a_map_of_632_by_224(bencher: Bencher) {
+    let map: Vec<f32> = (0..HEIGHT * WIDTH).map(|place| (place * 7919 % 1000) as f32).collect();
+    bencher.bench_local(|| gaussian_blur(black_box(&map), HEIGHT, WIDTH, 4.0));
 }
 
 #[divan::bench(sample_count = 3)]

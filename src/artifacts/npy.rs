@@ -1,6 +1,8 @@
-//! NumPy files: arrays through `ndarray-npy`, and the one-row structured array of a variant's metrics,
-//! which that crate does not write.
+//! NumPy files: arrays through `ndarray-npy`; and what that crate does not write, the one-row structured array of
+//! a variant's metrics and arrays that come piece by piece.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use ndarray_npy::WriteNpyExt;
@@ -27,15 +29,60 @@ pub fn write_f32(path: &Path, shape: &[usize], data: Vec<f32>) -> Result<(), Art
 /// Format: NumPy Enhancement Proposal 1, version 1.0. Field names hold no quote.
 pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactError> {
     let names: Vec<String> = fields.iter().map(|(name, _)| format!("('{name}', '<f8')")).collect();
-    let mut header = format!("{{'descr': [{}], 'fortran_order': False, 'shape': (1,), }}", names.join(", "));
+    let mut bytes = header(&format!("[{}]", names.join(", ")), "(1,)");
+    bytes.extend(fields.iter().flat_map(|(_, value)| value.to_le_bytes()));
+    super::files::write(path, &bytes)
+}
+
+/// The bytes before the data, padded to a multiple of 64.
+fn header(descr: &str, shape: &str) -> Vec<u8> {
+    let mut header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
     let unpadded = 10 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
     header.push('\n');
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
     bytes.extend(header.as_bytes());
-    bytes.extend(fields.iter().flat_map(|(_, value)| value.to_le_bytes()));
-    super::files::write(path, &bytes)
+    bytes
+}
+
+/// An f32 array that is written as its values come.
+pub struct Appender {
+    path: PathBuf,
+    file: BufWriter<File>,
+    missing: usize,
+}
+
+impl Appender {
+    /// Starts an array of that shape.
+    pub fn new(path: &Path, shape: &[usize]) -> Result<Self, ArtifactError> {
+        let sides: Vec<String> = shape.iter().map(|side| format!("{side},")).collect();
+        super::files::write(path, &header("'<f4'", &format!("({})", sides.join(" "))))?;
+        let file = File::options().append(true).open(path);
+        let file =
+            BufWriter::new(file.map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?);
+        Ok(Self { path: path.to_owned(), file, missing: shape.iter().product() })
+    }
+
+    /// Writes the next values.
+    ///
+    /// # Panics
+    /// If there are more of them than the shape says.
+    pub fn append(&mut self, values: &[f32]) -> Result<(), ArtifactError> {
+        assert!(values.len() <= self.missing, "{} values for {}", values.len(), self.missing);
+        self.missing -= values.len();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.file.write_all(&bytes).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
+    }
+
+    /// Closes the file.
+    ///
+    /// # Panics
+    /// If values are missing.
+    pub fn finish(mut self) -> Result<(), ArtifactError> {
+        assert_eq!(self.missing, 0, "values are missing");
+        self.file.flush().map_err(|source| ArtifactError::Io { path: self.path, source })
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +97,20 @@ mod tests {
         let bytes = std::fs::read(path).unwrap();
         assert_eq!((bytes.len() - 16) % 64, 0);
         assert_eq!(&bytes[bytes.len() - 16..bytes.len() - 8], 0.5_f64.to_le_bytes());
+    }
+
+    #[test]
+    fn an_array_in_pieces_is_the_array_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, pieces) = (folder.path().join("whole.npy"), folder.path().join("pieces.npy"));
+        let values: Vec<f32> = (0..24).map(|value| value as f32 / 7.0).collect();
+        write_f32(&whole, &[4, 2, 3], values.clone()).unwrap();
+        let mut appender = Appender::new(&pieces, &[4, 2, 3]).unwrap();
+        values.chunks(6).for_each(|some| appender.append(some).unwrap());
+        appender.finish().unwrap();
+        let data = |path| std::fs::read(path).unwrap()[128..].to_vec();
+        assert_eq!(data(whole), data(pieces.clone()));
+        let text = String::from_utf8_lossy(&std::fs::read(pieces).unwrap()[..128]).into_owned();
+        assert!(text.contains("'shape': (4, 2, 3,), }"), "{text}");
     }
 }

@@ -27,8 +27,14 @@ pub struct Interval {
 pub struct Intervals {
     /// Resamples drawn.
     pub resamples: usize,
-    /// How pixel metrics are resampled, and how far that is from exact.
+    /// How pixel metrics are resampled.
     pub pixel_method: String,
+    /// How far the ends of `pixel_auroc` may be from those of exact resamples at most.
+    pub pixel_auroc_error: f64,
+    /// The same of `pixel_ap`.
+    pub pixel_ap_error: f64,
+    /// The same of `aupro`.
+    pub aupro_error: f64,
     /// Of `image_auroc`.
     pub image_auroc: Interval,
     /// Of `image_ap`.

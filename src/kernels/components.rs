@@ -22,8 +22,9 @@ pub struct Component {
 ///
 /// - `mask: [height, width]`, row-major; a nonzero value is set.
 /// - Order: by the first pixel of each component in raster order. An empty mask has none.
-/// - Cost: O(height · width) and O(k log k) for each component of k pixels; one byte a pixel of memory,
-///   none where nothing is set.
+/// - Cost: O(height · width) and O(k log k) for each component of k pixels. Memory: one byte a pixel, none where
+///   nothing is set; 4 bytes a set pixel for the result; and 8 for each pixel of the largest component, since a
+///   pixel waits on the stack once at most.
 ///
 /// # Panics
 /// If the mask's length is not `height * width`, or more pixels are given than a `u32` can number.

@@ -82,7 +82,8 @@ pub fn quantile(values: &[f32], q: f64) -> Result<f32, KernelError> {
     quantile_of_sorted(&sorted, q)
 }
 
-/// Returns the `q` quantile of values that ascend; as [`quantile`].
+/// Returns the `q` quantile of values that ascend; as [`quantile`]. Between a finite and an infinite value lies
+/// that infinity; between the two infinities NaN.
 ///
 /// # Errors
 /// If there are no values.
@@ -98,8 +99,10 @@ pub fn quantile_of_sorted(sorted: &[f32], q: f64) -> Result<f32, KernelError> {
     let below = place.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
     let (low, high) = (f64::from(sorted[below]), f64::from(sorted[above]));
-    // Equal neighbours are not interpolated, so that two infinities do not make NaN.
-    Ok(if low.total_cmp(&high).is_eq() { low } else { low + (high - low) * (place - below as f64) } as f32)
+    let share = place - below as f64;
+    // Neither equal neighbours nor a place on a value are interpolated: infinities would make NaN of them.
+    let is_exact = share <= 0.0 || low.total_cmp(&high).is_eq();
+    Ok(if is_exact { low } else { low + (high - low) * share } as f32)
 }
 
 #[cfg(test)]
@@ -116,6 +119,8 @@ mod tests {
         }
         assert_eq!(quantile(&[], 0.5), Err(KernelError::NoValues));
         assert_eq!(quantile(&[f32::INFINITY; 2], 0.5), Ok(f32::INFINITY));
+        assert_eq!(quantile(&[1.0, 2.0, f32::INFINITY], 0.5), Ok(2.0));
+        assert_eq!(quantile(&[1.0, 2.0, f32::INFINITY], 0.75), Ok(f32::INFINITY));
     }
 
     #[test]

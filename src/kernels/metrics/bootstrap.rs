@@ -4,6 +4,11 @@
 //! interval reaches from the 2.5 % to the 97.5 % quantile of the results (linear between neighbours). Whole
 //! images are drawn, pixels never: the pixels of an image are not independent.
 //!
+//! Image metrics are exact in every resample. Pixel metrics come from per-image bins, each resample's value with a
+//! bound of its error (`statistics`). An interval's ends are quantiles of the values: sorting moves no value by
+//! more than the largest of the bounds, and the mean of two neighbours neither, so that the largest bound holds
+//! for both ends as well. It is given with the intervals.
+//!
 //! Each resample has a stream of its own, opened from one number of the caller's stream, so that results are
 //! the same for any number of threads. A resample of one class only is drawn again, at most
 //! [`MAX_DRAWS`] times.
@@ -12,7 +17,7 @@ use rayon::prelude::*;
 
 use super::MetricError;
 use super::ranking::Ranking;
-use super::statistics::PixelStatistics;
+use super::statistics::{PixelErrors, PixelEstimate, PixelStatistics};
 use crate::kernels::random::Stream;
 
 /// The probability left out on each side of an interval: together 95 % remain.
@@ -51,6 +56,8 @@ pub struct PixelIntervals {
     pub average_precision: Interval,
     /// Of `PixelMetrics::aupro`.
     pub aupro: Interval,
+    /// How far an end may be from that of exact resamples: the largest bound of all resamples.
+    pub errors: PixelErrors,
 }
 
 /// Computes intervals of the image metrics, each resample's metrics exact. Cost: O(resamples · n), in
@@ -70,12 +77,13 @@ pub fn image_intervals(
         let sweep = ranking.sweep(&ranking.weighted_tallies(weights))?;
         Ok([sweep.auroc(), sweep.average_precision(), sweep.f1_max().f1])
     };
-    let [auroc, average_precision, f1_max] = intervals(scores.len(), resamples, stream, measure)?;
+    let [auroc, average_precision, f1_max] =
+        measure_resamples(scores.len(), resamples, stream, measure)?.map(interval);
     Ok(ImageIntervals { auroc, average_precision, f1_max })
 }
 
-/// Computes intervals of the pixel metrics from each image's bins; the error of the bins is that of
-/// [`PixelStatistics::estimate`]. Cost: O(resamples · images · bins), in parallel.
+/// Computes intervals of the pixel metrics from each image's bins, with the bound of what the bins cost. Cost:
+/// O(resamples · images · bins), in parallel.
 ///
 /// # Panics
 /// If no resamples are asked for.
@@ -85,27 +93,39 @@ pub fn pixel_intervals(
     stream: &mut Stream,
 ) -> Result<PixelIntervals, MetricError> {
     let measure = |weights: &[u32]| {
-        let estimate = statistics.weighted_estimate(weights)?;
-        Ok([estimate.auroc, estimate.average_precision, estimate.aupro])
+        let PixelEstimate { auroc, average_precision, aupro, errors } =
+            statistics.weighted_estimate(weights)?;
+        Ok([auroc, average_precision, aupro, errors.auroc, errors.average_precision, errors.aupro])
     };
-    let [auroc, average_precision, aupro] = intervals(statistics.images(), resamples, stream, measure)?;
-    Ok(PixelIntervals { auroc, average_precision, aupro })
+    let [auroc, average_precision, aupro, errors @ ..] =
+        measure_resamples(statistics.images(), resamples, stream, measure)?;
+    let largest = |errors: &[f64]| errors.iter().copied().fold(0.0, f64::max);
+    Ok(PixelIntervals {
+        auroc: interval(auroc),
+        average_precision: interval(average_precision),
+        aupro: interval(aupro),
+        errors: PixelErrors {
+            auroc: largest(&errors[0]),
+            average_precision: largest(&errors[1]),
+            aupro: largest(&errors[2]),
+        },
+    })
 }
 
-/// Measures every resample, given as how often each image was drawn, and takes each column's interval.
-fn intervals<const METRICS: usize>(
+/// Measures every resample, given as how often each image was drawn: one list for each column.
+fn measure_resamples<const COLUMNS: usize>(
     images: usize,
     resamples: usize,
     stream: &mut Stream,
-    measure: impl Fn(&[u32]) -> Result<[f64; METRICS], MetricError> + Sync,
-) -> Result<[Interval; METRICS], MetricError> {
+    measure: impl Fn(&[u32]) -> Result<[f64; COLUMNS], MetricError> + Sync,
+) -> Result<[Vec<f64>; COLUMNS], MetricError> {
     assert!(resamples > 0, "an interval of no resamples was asked for");
     let seeds: Vec<u64> = (0..resamples).map(|_| stream.next_u64()).collect();
-    let measured: Vec<[f64; METRICS]> = seeds
+    let measured: Vec<[f64; COLUMNS]> = seeds
         .into_par_iter()
         .map(|seed| measure_resample(images, seed, &measure))
         .collect::<Result<_, _>>()?;
-    Ok(std::array::from_fn(|metric| interval(measured.iter().map(|row| row[metric]).collect())))
+    Ok(std::array::from_fn(|column| measured.iter().map(|row| row[column]).collect()))
 }
 
 /// Draws a resample until it holds both classes, and measures it.
@@ -141,6 +161,7 @@ fn interval(mut values: Vec<f64>) -> Interval {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DEFAULT_BINS;
     use super::super::golden;
     use super::super::ranking::{auroc, f1_max};
     use super::*;
@@ -182,17 +203,47 @@ mod tests {
 
     #[test]
     fn pixel_intervals_hold_the_exact_metrics_and_ignore_threads() {
-        let scores = golden::pixel_scores(0..golden::IMAGES, |score| score).unwrap();
-        let compute = || {
-            let statistics = scores.statistics(0.3, 256).unwrap();
-            pixel_intervals(&statistics, 200, &mut Stream::new(5, "bootstrap")).unwrap()
-        };
+        let all: Vec<usize> = (0..golden::IMAGES).collect();
+        let statistics = golden::pixel_statistics(&all, |score| score, 256);
+        let compute = || pixel_intervals(&statistics, 200, &mut Stream::new(5, "bootstrap")).unwrap();
         let found = with_threads(1, compute);
-        assert_eq!(with_threads(3, compute), found);
-        let exact = scores.clone().finish(0.3).unwrap();
+        assert_eq!(with_threads(2, compute), found);
+        assert_eq!(with_threads(4, compute), found);
+        let exact = golden::pixel_scores(all, |score| score).unwrap().finish(0.3).unwrap();
         let holds = |interval: Interval, value: f64| interval.low < value && value < interval.high;
         assert!(holds(found.auroc, exact.auroc) && holds(found.aupro, exact.aupro));
         assert!(holds(found.average_precision, exact.average_precision));
+    }
+
+    /// The pixel intervals of resamples whose pixels are all looked at.
+    fn exact_pixel_intervals(resamples: usize, seed: u64) -> [Interval; 3] {
+        let mut seeds = Stream::new(seed, "bootstrap");
+        let mut columns = [(); 3].map(|()| Vec::new());
+        for _ in 0..resamples {
+            let mut stream = Stream::new(seeds.next_u64(), "bootstrap resample");
+            let drawn: Vec<usize> = (0..golden::IMAGES).map(|_| stream.below(golden::IMAGES)).collect();
+            let exact = golden::pixel_scores(drawn, |score| score).unwrap().finish(0.3).unwrap();
+            let row = [exact.auroc, exact.average_precision, exact.aupro];
+            columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+        columns.map(interval)
+    }
+
+    #[test]
+    fn pixel_intervals_are_as_close_to_an_exact_bootstrap_as_they_state() {
+        let all: Vec<usize> = (0..golden::IMAGES).collect();
+        let exact = exact_pixel_intervals(60, 5);
+        for (bins, limit) in [(DEFAULT_BINS, 1e-12), (256, 1e-3), (32, 2e-2), (4, 0.5)] {
+            let statistics = golden::pixel_statistics(&all, |score| score, bins);
+            let found = pixel_intervals(&statistics, 60, &mut Stream::new(5, "bootstrap")).unwrap();
+            let PixelErrors { auroc, average_precision, aupro } = found.errors;
+            let intervals = [found.auroc, found.average_precision, found.aupro];
+            for ((found, exact), bound) in intervals.iter().zip(exact).zip([auroc, average_precision, aupro])
+            {
+                let off = (found.low - exact.low).abs().max((found.high - exact.high).abs());
+                assert!(off <= bound + 1e-12 && off < limit, "{bins} bins: {off}, stated {bound}");
+            }
+        }
     }
 
     #[test]
@@ -204,7 +255,7 @@ mod tests {
         let refused = image_intervals(&[1.0, 2.0], &[true, true], 100, &mut Stream::new(5, "bootstrap"));
         assert_eq!(refused.err(), Some(one_class.clone()));
         let never = |_: &[u32]| Err::<[f64; 1], _>(one_class.clone());
-        let refused = intervals(3, 2, &mut Stream::new(5, "bootstrap"), never);
+        let refused = measure_resamples(3, 2, &mut Stream::new(5, "bootstrap"), never);
         assert_eq!(refused.err(), Some(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS }));
     }
 

@@ -4,7 +4,7 @@
 //! Data are made here by the same integer formulas as there. AUPRO is the MVTec AD authors' definition,
 //! which the script computes in two ways.
 
-use super::{MetricError, PixelScores, auroc, average_precision, f1_max};
+use super::{MetricError, PixelScores, PixelStatistics, auroc, average_precision, f1_max};
 
 pub(super) const IMAGES: usize = 24;
 pub(super) const HEIGHT: usize = 40;
@@ -67,6 +67,21 @@ pub(super) fn pixel_scores(
         scores.add(&map, &mask, HEIGHT, WIDTH)?;
     }
     Ok(scores)
+}
+
+/// Counts the images given in bins of their own scores.
+pub(super) fn pixel_statistics(
+    images: &[usize],
+    change: impl Fn(f32) -> f32,
+    bins: usize,
+) -> PixelStatistics {
+    let bins = pixel_scores(images.iter().copied(), &change).unwrap().bins(bins).unwrap();
+    let count = |&image: &usize| {
+        let mask = mask(image);
+        let map: Vec<f32> = map(image, &mask).into_iter().map(&change).collect();
+        bins.count(&map, &mask, HEIGHT, WIDTH).unwrap()
+    };
+    PixelStatistics::new(&bins, images.iter().map(count).collect(), 0.3)
 }
 
 /// Ninety images, every fourth defective.

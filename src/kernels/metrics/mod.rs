@@ -6,29 +6,35 @@
 //! | `ranking` | image level: AUROC, average precision, the best F1, counts at a given threshold |
 //! | `curves` | image level: the ROC and the precision-recall curve as few points as draw them |
 //! | `regions` | the area under the per-region overlap curve (AUPRO) |
-//! | `pixels` | pixel level over a whole test set, exact |
-//! | `statistics` | what one image adds to the pixel metrics, in bins of the score |
+//! | `pixels` | pixel level over a whole test set, exact, in bounded memory |
+//! | `normals`, `defects` | the counts that `pixels` keeps, with the bounds of their memory |
+//! | `bins` | what one image adds to the pixel metrics, in bins of the score |
+//! | `statistics` | the pixel metrics from bins, and the bound of their error |
 //! | `bootstrap` | intervals of both, by drawing images again |
 //!
 //! A higher score means more likely defective; a prediction is `score >= threshold`. Ties are exact
 //! everywhere: equal scores are one threshold. `-0.0` equals `0.0`. Where only one class is present, or a
 //! score is not finite, there is no metric but an error.
 
+mod bins;
 mod bootstrap;
 mod curves;
+mod defects;
 #[cfg(test)]
 mod golden;
+mod normals;
 mod pixels;
 mod ranking;
 mod regions;
 mod statistics;
 mod sweep;
 
+pub use bins::{ImageBins, ScoreBins};
 pub use bootstrap::{ImageIntervals, Interval, PixelIntervals, image_intervals, pixel_intervals};
 pub use curves::{PrecisionRecallPoint, RocPoint, precision_recall_curve, roc_curve};
 pub use pixels::{PixelMetrics, PixelScores};
 pub use ranking::{ThresholdMetrics, at_threshold, auroc, average_precision, f1_max};
-pub use statistics::{DEFAULT_BINS, PixelEstimate, PixelStatistics};
+pub use statistics::{DEFAULT_BINS, PixelErrors, PixelEstimate, PixelStatistics};
 pub use sweep::F1Max;
 
 /// Why there is no metric.

@@ -1,22 +1,26 @@
-//! What each image adds to the pixel metrics, in bins of the score: small enough to be summed again for
-//! every resample of the bootstrap.
+//! Pixel metrics of any resample of the images, from bins of the score, with a bound of what the bins cost.
 //!
-//! Half of the bin edges are quantiles of the defective pixels, half of the normal ones (of every k-th
-//! pixel, so that about a million of each class are sorted). A bin of either class then holds at most about
-//! 2/B of it, which bounds the error of AUROC and AUPRO by 1/B (AUPRO's by that over the limit): the curve
-//! passes exactly through every edge and is drawn straight between. Quantiles of all pixels together would
-//! leave but a few bins to the defective percent, and with them average precision. A score that lies on
-//! both sides of a border gets a bin of its own, and so does every score of a class that has no more than
-//! B/2 of them: then ties, and sets with few defective pixels, are exact.
+//! Going down the score by whole bins meets every curve at the bins' borders exactly; only its course between two
+//! borders is unknown. With `(P, N)` the defective and normal pixels of the resample, `(a, b)` those above a bin
+//! and `(p, n)` those in it:
 //!
-//! Average precision is a sum over defective pixels, evenly mixed with the normal ones of their bin. In
-//! practice curves are smooth within a bin and the errors far smaller than the bound: see [`DEFAULT_BINS`]
-//! and the test `bins_come_close_to_the_exact_metrics`.
-
-use rayon::prelude::*;
+//! - **AUROC** counts half of the bin's `p n` pairs as right. Between none and all of them are, hence it is off by
+//!   at most `p n / 2`, and in all by `Σ p n / (2 P N)`. For the whole set `n ≤ 2N/B` in every bin that is no tie
+//!   (`bins`; B the bins asked for), so that this is at most `1/B`.
+//! - **AUPRO** draws a straight line from corner to corner of a box that the true curve, which never falls,
+//!   does not leave either. The area differs by at most half of the box; where the limit cuts the box, by at
+//!   most the whole of the part before the limit. The sum is divided by the limit.
+//! - **Average precision** sums over the defective pixels the precision at their score. In the bin that is at
+//!   least `f(j) = (a + j)/(a + j + b + n)` for the j-th of them (all normal ones stand before it; ties only
+//!   add to j) and at most `(a + p)/(a + p + b)`. f is concave, so its sum is at least `p (f(1) + f(p))/2`.
+//!   The estimate mixes both classes evenly; the larger distance to these two ends is the bound, and the sum of
+//!   them is divided by P.
+//!
+//! Bins of one score are exact in all three. Overlaps are summed in f64 in the order of images: the same for any
+//! number of threads.
 
 use super::MetricError;
-use super::pixels::{PixelScores, key_and_weight};
+use super::bins::{ImageBins, ScoreBins};
 use super::regions::OverlapCurve;
 use super::sweep::Sweep;
 
@@ -24,9 +28,16 @@ use super::sweep::Sweep;
 /// defective, were 7e-7 (AUROC), 2e-5 (average precision, 0.313) and 6e-8 (AUPRO).
 pub const DEFAULT_BINS: usize = 1024;
 
-/// Pixels of a class that its quantiles are taken from, at least (chosen: sorted in a blink, and 2,000 for
-/// each of the default bins).
-const SAMPLE: usize = 1 << 20;
+/// The largest of the differences between metrics from bins and exact ones that could be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PixelErrors {
+    /// Of `auroc`.
+    pub auroc: f64,
+    /// Of `average_precision`.
+    pub average_precision: f64,
+    /// Of `aupro`.
+    pub aupro: f64,
+}
 
 /// Pixel metrics computed from bins.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +48,8 @@ pub struct PixelEstimate {
     pub average_precision: f64,
     /// As `PixelMetrics::aupro`, the curve straight within a bin.
     pub aupro: f64,
+    /// How far from the exact metrics these may be at most.
+    pub errors: PixelErrors,
 }
 
 /// Histograms of each image's pixels.
@@ -45,22 +58,7 @@ pub struct PixelStatistics {
     fpr_limit: f64,
     /// Whether a bin holds one score only: `[bins]`.
     is_tie: Vec<bool>,
-    images: usize,
-    /// Normal pixels: `[images, bins]`.
-    negatives: Vec<u32>,
-    /// Images with defects, ascending.
-    defects: Vec<DefectStatistics>,
-}
-
-/// The defective pixels of one image.
-#[derive(Debug, Clone)]
-struct DefectStatistics {
-    image: usize,
-    regions: u64,
-    /// Defective pixels: `[bins]`.
-    positives: Vec<u32>,
-    /// Sum over regions of the share of the region: `[bins]`.
-    overlaps: Vec<f64>,
+    images: Vec<ImageBins>,
 }
 
 /// Sums over the images of a resample.
@@ -71,67 +69,73 @@ struct Totals {
     regions: u64,
 }
 
+/// What one bin holds and what lies above it: (positives, negatives).
+#[derive(Clone, Copy)]
+struct Bin {
+    above: [u64; 2],
+    here: [u64; 2],
+    is_tie: bool,
+}
+
 impl PixelStatistics {
-    /// Bins all pixels, in parallel over images. Cost: O(pixels · log bins), and `4 · bins` bytes an image
-    /// beside `12 · bins` for one with defects.
-    pub(super) fn new(scores: &PixelScores, fpr_limit: f64, bins: usize) -> Result<Self, MetricError> {
-        assert!(bins >= 2, "{bins} bins are too few");
+    /// Gathers the images, counted in these bins, in the order that the bootstrap numbers them in.
+    ///
+    /// # Panics
+    /// If the limit is not in (0, 1], or an image was counted in other bins.
+    pub fn new(bins: &ScoreBins, images: Vec<ImageBins>, fpr_limit: f64) -> Self {
         let _ = OverlapCurve::new(fpr_limit);
-        Sweep::new(scores.positives.len() as u64, scores.negatives.len() as u64)?;
-        let edges = edges(scores, bins);
-        let mut negatives = vec![0; scores.images.len() * (edges.len() + 1)];
-        negatives.par_chunks_mut(edges.len() + 1).enumerate().for_each(|(image, counts)| {
-            let start = image.checked_sub(1).map_or(0, |before| scores.images[before].negatives);
-            for &key in &scores.negatives[start..scores.images[image].negatives] {
-                counts[bin(&edges, key)] += 1;
-            }
-        });
-        let with_defects = (0..scores.images.len()).filter(|&image| scores.images[image].regions > 0);
-        let defects = with_defects.map(|image| DefectStatistics::new(scores, &edges, image)).collect();
-        let is_inner_tie = |pair: &[u32]| pair[1] - pair[0] == 1;
-        let is_tie = std::iter::once(false)
-            .chain(edges.windows(2).map(is_inner_tie))
-            .chain(std::iter::once(false))
-            .collect();
-        Ok(Self { fpr_limit, is_tie, images: scores.images.len(), negatives, defects })
+        assert!(images.iter().all(|image| image.negatives.len() == bins.len()), "an image of other bins");
+        Self { fpr_limit, is_tie: bins.ties(), images }
     }
 
     /// Number of images.
     pub fn images(&self) -> usize {
-        self.images
+        self.images.len()
     }
 
-    /// Computes the metrics of the whole set from its bins: their difference from the exact ones is the
-    /// error of the bins.
+    /// Computes the metrics of the whole set from its bins.
     pub fn estimate(&self) -> Result<PixelEstimate, MetricError> {
-        self.weighted_estimate(&vec![1; self.images])
+        self.weighted_estimate(&vec![1; self.images.len()])
     }
 
     /// Computes the metrics of a set that holds each image as often as `weights: [images]` says. Cost:
     /// O(images · bins).
     pub(super) fn weighted_estimate(&self, weights: &[u32]) -> Result<PixelEstimate, MetricError> {
         let totals = self.totals(weights);
-        let positives: u64 = totals.positives.iter().sum();
-        let mut sweep = Sweep::new(positives, totals.negatives.iter().sum())?;
+        let all = [totals.positives.iter().sum(), totals.negatives.iter().sum::<u64>()];
+        let mut sweep = Sweep::new(all[0], all[1])?;
         let mut curve = OverlapCurve::new(self.fpr_limit);
-        let (mut before, mut overlap, mut precision_sum) = ([0, 0], 0.0, 0.0);
-        for bin in (0..self.is_tie.len()).rev() {
-            let here = [totals.positives[bin], totals.negatives[bin]];
-            precision_sum += if self.is_tie[bin] {
-                tied_precision_sum(before, here)
-            } else {
-                mixed_precision_sum(before, here)
-            };
+        let (mut above, mut overlap, mut precision_sum, mut errors) = ([0, 0], 0.0, 0.0, [0.0; 3]);
+        for place in (0..self.is_tie.len()).rev() {
+            let here = [totals.positives[place], totals.negatives[place]];
+            let bin = Bin { above, here, is_tie: self.is_tie[place] };
+            let precision = bin.precision_sum();
+            precision_sum += precision;
+            let rate = sweep.false_positive_rate();
             sweep.step(0.0, here[0], here[1]);
-            overlap += totals.overlaps[bin];
+            overlap += totals.overlaps[place];
             curve.line_to(sweep.false_positive_rate(), overlap / totals.regions as f64);
-            before = [before[0] + here[0], before[1] + here[1]];
+            above = [above[0] + here[0], above[1] + here[1]];
+            if !bin.is_tie {
+                let rise = totals.overlaps[place] / totals.regions as f64;
+                errors[0] += here[0] as f64 / all[0] as f64 * (here[1] as f64 / all[1] as f64) / 2.0;
+                errors[1] += bin.precision_error(precision) / all[0] as f64;
+                errors[2] += self.box_error([rate, sweep.false_positive_rate()], rise);
+            }
         }
         Ok(PixelEstimate {
             auroc: sweep.auroc(),
-            average_precision: precision_sum / positives as f64,
+            average_precision: precision_sum / all[0] as f64,
             aupro: curve.normalised_area(),
+            errors: PixelErrors { auroc: errors[0], average_precision: errors[1], aupro: errors[2] },
         })
+    }
+
+    /// How far the area within one bin's box may be from that under its diagonal, divided by the limit.
+    fn box_error(&self, [from, to]: [f64; 2], rise: f64) -> f64 {
+        let limit = self.fpr_limit;
+        let share = if to <= limit { 0.5 } else { 1.0 };
+        share * (to.min(limit) - from).max(0.0) * rise / limit
     }
 
     /// Sums histograms in the order of images, which fixes the rounding.
@@ -143,105 +147,62 @@ impl PixelStatistics {
             overlaps: vec![0.0; bins],
             regions: 0,
         };
-        for (counts, &weight) in self.negatives.chunks_exact(bins).zip(weights) {
-            add_weighted(&mut totals.negatives, counts, weight);
-        }
-        for defect in &self.defects {
-            let weight = weights[defect.image];
-            add_weighted(&mut totals.positives, &defect.positives, weight);
-            for (total, overlap) in totals.overlaps.iter_mut().zip(&defect.overlaps) {
+        for (image, &weight) in self.images.iter().zip(weights).filter(|&(_, &weight)| weight > 0) {
+            add_weighted(&mut totals.negatives, &image.negatives, weight);
+            let Some(defects) = &image.defects else { continue };
+            add_weighted(&mut totals.positives, &defects.positives, weight);
+            for (total, overlap) in totals.overlaps.iter_mut().zip(&defects.overlaps) {
                 *total += f64::from(weight) * overlap;
             }
-            totals.regions += u64::from(weight) * defect.regions;
+            totals.regions += u64::from(weight) * defects.regions;
         }
         totals
     }
 }
 
-impl DefectStatistics {
-    fn new(scores: &PixelScores, edges: &[u32], image: usize) -> Self {
-        let end = scores.images[image];
-        let start = image.checked_sub(1).map_or(0, |before| scores.images[before].positives);
-        let bins = edges.len() + 1;
-        let (mut positives, mut overlaps) = (vec![0; bins], vec![0.0; bins]);
-        for &positive in &scores.positives[start..end.positives] {
-            let (key, weight) = key_and_weight(positive);
-            let bin = bin(edges, key);
-            positives[bin] += 1;
-            overlaps[bin] += weight;
-        }
-        Self { image, regions: end.regions, positives, overlaps }
-    }
-}
-
 /// Adds `weight` times the counts.
 fn add_weighted(totals: &mut [u64], counts: &[u32], weight: u32) {
-    if weight == 0 {
-        return;
-    }
     for (total, &count) in totals.iter_mut().zip(counts) {
         *total += u64::from(weight) * u64::from(count);
     }
 }
 
-/// The bin of a key: bin b holds the keys from edge b - 1 to below edge b.
-fn bin(edges: &[u32], key: u32) -> usize {
-    edges.partition_point(|&edge| edge <= key)
-}
-
-/// Chooses ascending edges between about `bins` bins, up to twice as many where scores repeat.
-fn edges(scores: &PixelScores, bins: usize) -> Vec<u32> {
-    let sampled = |length: usize| (0..length).step_by((length / SAMPLE).max(1));
-    let negatives = sampled(scores.negatives.len()).map(|place| scores.negatives[place]).collect();
-    let positives = sampled(scores.positives.len()).map(|place| (scores.positives[place] >> 32) as u32);
-    let mut edges = class_edges(positives.collect(), bins / 2);
-    edges.extend(class_edges(negatives, bins - bins / 2));
-    edges.sort_unstable();
-    edges.dedup();
-    edges
-}
-
-/// The inner borders of `parts` equal parts, each halfway between its neighbours; where these are equal,
-/// borders on either side of them. As few different keys as parts get a bin each.
-fn class_edges(mut keys: Vec<u32>, parts: usize) -> Vec<u32> {
-    keys.par_sort_unstable();
-    let around = |key: u32| [key, key.saturating_add(1)];
-    let mut distinct = keys.clone();
-    distinct.dedup();
-    if distinct.len() <= parts {
-        return distinct.into_iter().flat_map(around).collect();
-    }
-    let border = |part: usize| {
-        let place = part * keys.len() / parts;
-        match (keys[place - 1], keys[place]) {
-            (below, above) if below == above => around(above),
-            (below, above) => [above - (above - below) / 2; 2],
+impl Bin {
+    /// Sum over the bin's positives of the precision at their score.
+    ///
+    /// In a tie all have the precision after the bin. Else both classes are evenly mixed: the j-th of p
+    /// positives is expected to follow `n j / (p + 1)` of n negatives; taken at the first, the middle and the
+    /// last (Simpson's rule).
+    fn precision_sum(self) -> f64 {
+        let [positives, negatives] = self.here.map(|count| count as f64);
+        if self.here[0] == 0 {
+            return 0.0;
         }
-    };
-    (1..parts).flat_map(border).collect()
-}
-
-/// Sum of precision over positives that share one score, after `before` of (positives, negatives).
-fn tied_precision_sum(before: [u64; 2], here: [u64; 2]) -> f64 {
-    let positives = before[0] + here[0];
-    if here[0] == 0 {
-        return 0.0;
+        if self.is_tie {
+            return positives * self.precision(positives, negatives);
+        }
+        let mixed = |place: f64| self.precision(place, negatives * place / (positives + 1.0));
+        let middle = mixed(f64::midpoint(1.0, positives));
+        positives * (mixed(1.0) + 4.0 * middle + mixed(positives)) / 6.0
     }
-    here[0] as f64 * positives as f64 / (positives + before[1] + here[1]) as f64
-}
 
-/// Sum of precision over positives evenly mixed with negatives: the j-th of p positives is expected to
-/// follow `n j / (p + 1)` of n negatives. Taken at the first, the middle and the last (Simpson's rule).
-fn mixed_precision_sum(before: [u64; 2], here: [u64; 2]) -> f64 {
-    let [positives, negatives] = here.map(|count| count as f64);
-    if here[0] == 0 {
-        return 0.0;
+    /// How far the true sum may be from this one: see the module's opening.
+    fn precision_error(self, estimate: f64) -> f64 {
+        let [positives, negatives] = self.here.map(|count| count as f64);
+        if self.here[0] == 0 {
+            return 0.0;
+        }
+        let lowest = |place: f64| self.precision(place, negatives);
+        let least = positives * f64::midpoint(lowest(1.0), lowest(positives));
+        let most = positives * self.precision(positives, 0.0);
+        (most - estimate).max(estimate - least)
     }
-    let precision = |place: f64| {
-        let true_positives = before[0] as f64 + place;
-        true_positives / (true_positives + before[1] as f64 + negatives * place / (positives + 1.0))
-    };
-    positives * (precision(1.0) + 4.0 * precision(f64::midpoint(1.0, positives)) + precision(positives)) / 6.0
+
+    /// Precision after so many of the bin's positives and negatives.
+    fn precision(self, positives: f64, negatives: f64) -> f64 {
+        let true_positives = self.above[0] as f64 + positives;
+        true_positives / (true_positives + self.above[1] as f64 + negatives)
+    }
 }
 
 #[cfg(test)]
@@ -249,38 +210,52 @@ mod tests {
     use super::super::golden;
     use super::*;
 
-    /// Differences of AUROC, average precision and AUPRO from the exact ones.
-    fn errors(scores: PixelScores, bins: usize) -> [f64; 3] {
-        let estimate = scores.statistics(0.3, bins).unwrap().estimate().unwrap();
-        let exact = scores.finish(0.3).unwrap();
-        [
+    /// Differences from the exact metrics, and the bounds stated for them.
+    fn errors(images: &[usize], change: fn(f32) -> f32, bins: usize) -> ([f64; 3], [f64; 3]) {
+        let estimate = golden::pixel_statistics(images, change, bins).estimate().unwrap();
+        let exact = golden::pixel_scores(images.iter().copied(), change).unwrap().finish(0.3).unwrap();
+        let found = [
             (estimate.auroc - exact.auroc).abs(),
             (estimate.average_precision - exact.average_precision).abs(),
             (estimate.aupro - exact.aupro).abs(),
-        ]
+        ];
+        (found, [estimate.errors.auroc, estimate.errors.average_precision, estimate.errors.aupro])
     }
 
     #[test]
-    fn bins_come_close_to_the_exact_metrics() {
-        let scores = golden::pixel_scores(0..golden::IMAGES, |score| score).unwrap();
-        for (bins, limit) in [(512, 2e-4), (256, 2e-4), (64, 1e-2)] {
-            let found = errors(scores.clone(), bins);
+    fn bins_come_closer_to_the_exact_metrics_than_they_state() {
+        let all: Vec<usize> = (0..golden::IMAGES).collect();
+        let plain = |score| score;
+        for (bins, limit) in [(512, 2e-4), (256, 2e-4), (64, 1e-2), (8, 0.2), (2, 1.0)] {
+            let (found, stated) = errors(&all, plain, bins);
             assert!(found.iter().all(|&error| error < limit), "{bins} bins: {found:?}");
+            let is_within = found.iter().zip(&stated).all(|(error, bound)| *error <= bound + 1e-12);
+            assert!(is_within, "{bins} bins: {found:?} {stated:?}");
+            assert!(stated[0] <= 1.0 / bins as f64 + 1e-3, "{bins} bins: {stated:?}");
+        }
+        // Few pixels and many ties.
+        for first in 0..golden::IMAGES - 3 {
+            for change in [plain, golden::tie, |score: f32| (score * 1000.0).round()] {
+                let (found, stated) = errors(&[first, first + 1, first + 2, 2], change, 6);
+                let is_within = found.iter().zip(&stated).all(|(error, bound)| *error <= bound + 1e-12);
+                assert!(is_within, "image {first}: {found:?} {stated:?}");
+            }
         }
     }
 
     #[test]
     fn tied_scores_and_few_defective_pixels_are_exact() {
-        for change in [golden::tie, |score| score] {
-            let found = errors(golden::pixel_scores(0..golden::IMAGES, change).unwrap(), DEFAULT_BINS);
-            assert!(found.iter().all(|&error| error < 1e-12), "{found:?}");
-        }
+        let all: Vec<usize> = (0..golden::IMAGES).collect();
+        let (found, stated) = errors(&all, golden::tie, DEFAULT_BINS);
+        assert!(found.iter().chain(&stated).all(|&error| error < 1e-12), "{found:?} {stated:?}");
+        let (found, _) = errors(&all, |score| score, DEFAULT_BINS);
+        assert!(found.iter().all(|&error| error < 1e-12), "{found:?}");
     }
 
     #[test]
     fn weights_stand_for_images_met_more_than_once() {
-        let whole = golden::pixel_scores(0..golden::IMAGES, |score| score).unwrap();
-        let statistics = whole.statistics(0.3, DEFAULT_BINS).unwrap();
+        let all: Vec<usize> = (0..golden::IMAGES).collect();
+        let statistics = golden::pixel_statistics(&all, |score| score, DEFAULT_BINS);
         let weights: Vec<u32> = (0..golden::IMAGES as u32).map(|image| image * 7 % 4).collect();
         let drawn = (0..golden::IMAGES).flat_map(|image| vec![image; weights[image] as usize]);
         let exact = golden::pixel_scores(drawn, |score| score).unwrap().finish(0.3).unwrap();
@@ -292,11 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn one_class_has_no_statistics() {
-        let mut normal = PixelScores::new();
-        assert_eq!(normal.statistics(0.3, 8).err(), Some(MetricError::Empty));
+    fn one_class_has_no_bins() {
+        let mut normal = super::super::PixelScores::new();
+        assert_eq!(normal.bins(8).err(), Some(MetricError::Empty));
         normal.add(&[1.0, 2.0], &[0, 0], 1, 2).unwrap();
         let one_class = MetricError::OneClassOnly { positives: 0, negatives: 2 };
-        assert_eq!(normal.statistics(0.3, 8).err(), Some(one_class));
+        assert_eq!(normal.bins(8).err(), Some(one_class));
     }
 }

@@ -1,0 +1,228 @@
+//! Pixel metrics of raw files, read image by image: the side of ours in `benches/peers/metrics.py`.
+//!
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH [--bootstrap RESAMPLES] [--threads N]` reads `FOLDER/maps.f32`
+//!   (`[count, height, width]`, little endian) and `FOLDER/masks.u8`, and prints one JSON line: wall and CPU
+//!   seconds with and without reading, peak memory, the metrics.
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --make smooth|tied` writes such files: blurred noise at an eighth of
+//!   the size, brought to it as `evaluate` does, and one image in nine with one to three blobs; `tied` rounds
+//!   the scores to 64ths.
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --maps SIGMA` resizes by 8 and blurs the files' maps, writes
+//!   `up.f32` and `blur.f32` and prints the seconds of each.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use patchflow::kernels::map::{default_sigma, gaussian_blur, upsample};
+use patchflow::kernels::metrics::{DEFAULT_BINS, PixelScores, PixelStatistics, pixel_intervals};
+use patchflow::kernels::random::Stream;
+
+/// Pixels of an image for each of a patch, along a side.
+const PATCH: usize = 8;
+
+fn main() {
+    // Cargo adds `--bench` when it runs a bench itself.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [folder, count, height, width, options @ ..] = arguments.as_slice() else {
+        println!("run it by benches/peers/metrics.py");
+        return;
+    };
+    let [count, height, width] = [count, height, width].map(|number| number.parse().unwrap());
+    let set = Set { folder: Path::new(folder), count, height, width };
+    let option = |name: &str| {
+        let place = options.iter().position(|&option| option == name)?;
+        options.get(place + 1).copied()
+    };
+    if let Some(threads) = option("--threads") {
+        let threads = threads.parse().unwrap();
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
+    }
+    match (option("--make"), option("--maps")) {
+        (Some(kind), _) => set.make(kind == "tied"),
+        (_, Some(sigma)) => set.time_maps(sigma.parse().unwrap()),
+        _ => set.measure(option("--bootstrap").map_or(0, |resamples| resamples.parse().unwrap())),
+    }
+}
+
+/// Maps and masks of a test set, in two files.
+struct Set<'a> {
+    folder: &'a Path,
+    count: usize,
+    height: usize,
+    width: usize,
+}
+
+/// Reads the images one after another.
+struct Images {
+    maps: BufReader<File>,
+    masks: BufReader<File>,
+    bytes: Vec<u8>,
+    map: Vec<f32>,
+    mask: Vec<u8>,
+    reading: f64,
+}
+
+impl Images {
+    fn next(&mut self) {
+        let started = Instant::now();
+        self.maps.read_exact(&mut self.bytes).unwrap();
+        self.masks.read_exact(&mut self.mask).unwrap();
+        let values = self.bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()));
+        self.map.iter_mut().zip(values).for_each(|(pixel, value)| *pixel = value);
+        self.reading += started.elapsed().as_secs_f64();
+    }
+}
+
+impl Set<'_> {
+    fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    fn images(&self) -> Images {
+        let open = |name: &str| BufReader::new(File::open(self.folder.join(name)).unwrap());
+        Images {
+            maps: open("maps.f32"),
+            masks: open("masks.u8"),
+            bytes: vec![0; 4 * self.pixels()],
+            map: vec![0.0; self.pixels()],
+            mask: vec![0; self.pixels()],
+            reading: 0.0,
+        }
+    }
+
+    fn create(&self, name: &str) -> BufWriter<File> {
+        BufWriter::new(File::create(self.folder.join(name)).unwrap())
+    }
+
+    fn measure(&self, resamples: usize) {
+        let started = Instant::now();
+        let (mut scores, mut images) = (PixelScores::new(), self.images());
+        for _ in 0..self.count {
+            images.next();
+            scores.add(&images.map, &images.mask, self.height, self.width).unwrap();
+        }
+        let bins = (resamples > 0).then(|| scores.bins(DEFAULT_BINS).unwrap());
+        let found = scores.finish(0.3).unwrap();
+        let (metrics_seconds, reading, cpu_seconds) =
+            (started.elapsed().as_secs_f64(), images.reading, status().1);
+        let mut bootstrap = String::new();
+        if let Some(bins) = bins {
+            let mut images = self.images();
+            let counted = (0..self.count).map(|_| {
+                images.next();
+                bins.count(&images.map, &images.mask, self.height, self.width).unwrap()
+            });
+            let statistics = PixelStatistics::new(&bins, counted.collect(), 0.3);
+            let estimate = statistics.estimate().unwrap();
+            let intervals = pixel_intervals(&statistics, resamples, &mut Stream::new(1, "bench")).unwrap();
+            let seconds = started.elapsed().as_secs_f64() - metrics_seconds;
+            bootstrap = format!(
+                r#","bootstrap_seconds":{seconds},"estimate":[{},{},{}],"stated":[{},{},{}],"measured":[{},{},{}],"intervals":[[{},{}],[{},{}],[{},{}]]"#,
+                estimate.auroc,
+                estimate.average_precision,
+                estimate.aupro,
+                estimate.errors.auroc,
+                estimate.errors.average_precision,
+                estimate.errors.aupro,
+                (estimate.auroc - found.auroc).abs(),
+                (estimate.average_precision - found.average_precision).abs(),
+                (estimate.aupro - found.aupro).abs(),
+                intervals.auroc.low,
+                intervals.auroc.high,
+                intervals.average_precision.low,
+                intervals.average_precision.high,
+                intervals.aupro.low,
+                intervals.aupro.high,
+            );
+        }
+        println!(
+            r#"{{"seconds":{metrics_seconds},"reading_seconds":{reading},"cpu_seconds":{cpu_seconds},"peak_gib":{},"auroc":{},"average_precision":{},"f1_max":{},"f1_max_threshold":{},"aupro":{},"defective_pixels":{},"pixels":{}{bootstrap}}}"#,
+            status().0,
+            found.auroc,
+            found.average_precision,
+            found.f1_max,
+            found.f1_max_threshold,
+            found.aupro,
+            found.positives,
+            found.positives + found.negatives,
+        );
+    }
+
+    fn make(&self, is_tied: bool) {
+        let (mut maps, mut masks) = (self.create("maps.f32"), self.create("masks.u8"));
+        let mut stream = Stream::new(1, "benchmark maps");
+        for image in 0..self.count {
+            let mask = if image % 9 == 0 && image / 9 < 110 {
+                self.make_mask(&mut stream)
+            } else {
+                vec![0; self.pixels()]
+            };
+            masks.write_all(&mask).unwrap();
+            for score in self.make_map(&mut stream, &mask) {
+                let score = if is_tied { (score * 64.0).round() / 64.0 } else { score };
+                maps.write_all(&score.to_le_bytes()).unwrap();
+            }
+        }
+    }
+
+    /// One to three ellipses.
+    fn make_mask(&self, stream: &mut Stream) -> Vec<u8> {
+        let mut mask = vec![0; self.pixels()];
+        for _ in 0..=stream.below(3) {
+            let (y, x) = (stream.below(self.height) as f64, stream.below(self.width) as f64);
+            let (tall, wide) = (stream.between(3.0, 40.0), stream.between(3.0, 30.0));
+            for (pixel, value) in mask.iter_mut().enumerate() {
+                let (down, across) = ((pixel / self.width) as f64 - y, (pixel % self.width) as f64 - x);
+                *value |= u8::from((down / tall).powi(2) + (across / wide).powi(2) <= 1.0);
+            }
+        }
+        mask
+    }
+
+    /// Distances about 2, higher by about 1 at defects, at an eighth of the size.
+    fn make_map(&self, stream: &mut Stream, mask: &[u8]) -> Vec<f32> {
+        let (h, w) = (self.height / PATCH, self.width / PATCH);
+        let (level, lift) = (stream.between(1.5, 2.5), stream.between(0.0, 1.6));
+        let patch = |patch: usize| {
+            let pixel = (patch / w * PATCH + PATCH / 2) * self.width + patch % w * PATCH + PATCH / 2;
+            (level + 0.4 * stream.normal().abs() + lift * f64::from(mask[pixel])) as f32
+        };
+        let patches: Vec<f32> = (0..h * w).map(patch).collect();
+        let full = upsample(&patches, h, w, self.height, self.width);
+        gaussian_blur(&full, self.height, self.width, default_sigma(self.height, self.width))
+    }
+
+    fn time_maps(&self, sigma: f64) {
+        let (mut up, mut blur) = (self.create("up.f32"), self.create("blur.f32"));
+        let (h, w) = (self.height / PATCH, self.width / PATCH);
+        let (mut seconds, mut images) = ([0.0; 2], self.images());
+        for _ in 0..self.count {
+            images.next();
+            let patches = &images.map[..h * w];
+            let started = Instant::now();
+            let full = upsample(patches, h, w, self.height, self.width);
+            seconds[0] += started.elapsed().as_secs_f64();
+            let started = Instant::now();
+            let blurred = gaussian_blur(&images.map, self.height, self.width, sigma);
+            seconds[1] += started.elapsed().as_secs_f64();
+            full.iter().for_each(|value| up.write_all(&value.to_le_bytes()).unwrap());
+            blurred.iter().for_each(|value| blur.write_all(&value.to_le_bytes()).unwrap());
+        }
+        println!(r#"{{"up_seconds":{},"blur_seconds":{}}}"#, seconds[0], seconds[1]);
+    }
+}
+
+/// Peak resident memory in GiB and CPU seconds of this process; 0 where the system does not tell.
+fn status() -> (f64, f64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes: f64 = peak.map_or(0.0, |line| line.trim().trim_end_matches(" kB").parse().unwrap());
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    // User and system time, fields 14 and 15 of proc(5), in hundredths of a second.
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap());
+    (kilobytes / (1 << 20) as f64, ticks.sum::<f64>() / 100.0)
+}

@@ -1,0 +1,162 @@
+//! How many defective pixels have each score, and what their regions lose with them: exact, in memory that is
+//! bounded by the number of different scores.
+//!
+//! A pixel of a region of r pixels weighs 1/r, so that each region weighs 1. Weights are whole numbers of
+//! 2⁻⁹⁶, rounded down: a pixel loses less than 2⁻⁹⁶ and a region, having at most 2³² pixels, less than 2⁻⁶⁴,
+//! which is a thousandth of an f64's last bit. Whole numbers add up to the same in any order. 2³² regions fit
+//! into 128 bits.
+//!
+//! Pixels wait as 8 bytes each, at most [`WAITING`] of them, and are then sorted and merged into one entry of
+//! 32 bytes for each distinct score.
+//!
+//! **Memory.** `32 MiB + 64 bytes · distinct scores of defective pixels` (an entry is there twice while a
+//! merge runs): there are no more of these than defective pixels, and 2²³ an octave.
+
+use rayon::prelude::*;
+
+/// Pixels that wait to be merged (chosen: 32 MiB, so that ten million defective pixels merge three times).
+const WAITING: usize = 1 << 22;
+
+/// The weight of a region, in units.
+const REGION: u128 = 1 << 96;
+
+/// The defective pixels of one score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Level {
+    /// The score, as `sweep::order_key`.
+    pub(super) key: u32,
+    /// How many pixels have it.
+    pub(super) pixels: u64,
+    /// Sum of their weights, in units of 2⁻⁹⁶.
+    weight: u128,
+}
+
+/// Defective pixels by score.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DefectLevels {
+    /// Of each pixel: its key above, its region's number of pixels below.
+    waiting: Vec<u64>,
+    /// Ascending by key.
+    levels: Vec<Level>,
+    total: u64,
+    regions: u64,
+}
+
+/// A sum of weights over pixels of one or more regions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Overlap(u128);
+
+impl Overlap {
+    pub(super) fn add(&mut self, level: &Level) {
+        self.0 += level.weight;
+    }
+
+    /// The mean over regions of the share of the region that was added.
+    pub(super) fn mean(self, regions: u64) -> f64 {
+        self.0 as f64 / (u128::from(regions) as f64 * REGION as f64)
+    }
+}
+
+impl Level {
+    /// Joins sorted pixels of one key.
+    fn of(tied: &[u64]) -> Self {
+        let weight = |&pixel: &u64| REGION / u128::from(pixel as u32);
+        let key = (tied[0] >> 32) as u32;
+        Self { key, pixels: tied.len() as u64, weight: tied.iter().map(weight).sum() }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self { key: self.key, pixels: self.pixels + other.pixels, weight: self.weight + other.weight }
+    }
+}
+
+impl DefectLevels {
+    /// Adds one pixel of a region of so many pixels.
+    pub(super) fn add(&mut self, key: u32, region_pixels: u32) {
+        if self.waiting.len() == WAITING {
+            self.settle();
+        }
+        self.waiting.push(u64::from(key) << 32 | u64::from(region_pixels));
+        self.total += 1;
+    }
+
+    /// Counts regions whose pixels were added.
+    pub(super) fn add_regions(&mut self, regions: u64) {
+        self.regions += regions;
+    }
+
+    /// Number of pixels.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Number of regions.
+    pub(super) fn regions(&self) -> u64 {
+        self.regions
+    }
+
+    /// The distinct scores, ascending.
+    pub(super) fn levels(&mut self) -> &[Level] {
+        self.settle();
+        &self.levels
+    }
+
+    /// Merges what waits into the levels. Cost: O(w log w) for w waiting pixels, in parallel, and one pass
+    /// over the levels.
+    fn settle(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.waiting.par_sort_unstable();
+        let is_tied = |a: &u64, b: &u64| a >> 32 == b >> 32;
+        let mut merged = Vec::with_capacity(self.levels.len() + self.waiting.chunk_by(is_tied).count());
+        let mut before = self.levels.iter().copied().peekable();
+        for fresh in self.waiting.chunk_by(is_tied).map(Level::of) {
+            while let Some(lower) = before.next_if(|level| level.key < fresh.key) {
+                merged.push(lower);
+            }
+            let same = before.next_if(|level| level.key == fresh.key);
+            merged.push(same.map_or(fresh, |level| level.with(fresh)));
+        }
+        merged.extend(before);
+        self.levels = merged;
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::random::Stream;
+
+    #[test]
+    fn merging_by_parts_is_merging_at_once() {
+        let mut stream = Stream::new(1, "defects");
+        for count in 0..=20 {
+            let pixels: Vec<(u32, u32)> =
+                (0..count).map(|_| (stream.below(7) as u32, 1 + stream.below(9) as u32)).collect();
+            let (mut parts, mut whole) = (DefectLevels::default(), DefectLevels::default());
+            for &(key, region) in &pixels {
+                parts.add(key, region);
+                parts.settle();
+            }
+            pixels.iter().rev().for_each(|&(key, region)| whole.add(key, region));
+            assert_eq!(parts.levels(), whole.levels());
+            assert!(whole.levels().is_sorted_by(|a, b| a.key < b.key));
+            assert_eq!(whole.levels().iter().map(|level| level.pixels).sum::<u64>(), count);
+        }
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "the mean is promised to the bit")]
+    fn a_region_weighs_1() {
+        for size in [1, 3, 7, 1000, 999_983] {
+            let mut pixels = DefectLevels::default();
+            (0..size).for_each(|pixel| pixels.add(pixel % 5, size));
+            let mut overlap = Overlap::default();
+            pixels.levels().iter().for_each(|level| overlap.add(level));
+            assert_eq!(overlap.mean(1), 1.0, "{size}");
+            assert_eq!(overlap.mean(4), 0.25);
+        }
+    }
+}

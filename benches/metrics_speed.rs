@@ -2,7 +2,8 @@
 //!
 //! - `metrics_speed FOLDER COUNT HEIGHT WIDTH [--bootstrap RESAMPLES] [--threads N]` reads `FOLDER/maps.f32`
 //!   (`[count, height, width]`, little endian) and `FOLDER/masks.u8`, and prints one JSON line: wall and CPU
-//!   seconds with and without reading, peak memory, the metrics.
+//!   seconds (reading included, and told apart), peak memory, the metrics; with `--bootstrap` the intervals, and the
+//!   error of their bins on the whole set, stated and measured.
 //! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --make smooth|tied` writes such files: blurred noise at an eighth of
 //!   the size, brought to it as `evaluate` does, and one image in nine with one to three blobs; `tied` rounds
 //!   the scores to 64ths.
@@ -16,8 +17,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use patchflow::kernels::map::{default_sigma, gaussian_blur, upsample};
-use patchflow::kernels::metrics::{DEFAULT_BINS, PixelScores, PixelStatistics, pixel_intervals};
+use patchflow::kernels::metrics::{
+    DEFAULT_BINS, PixelEstimate, PixelMetrics, PixelScores, PixelStatistics, ScoreBins, pixel_intervals,
+};
 use patchflow::kernels::random::Stream;
+use serde_json::{Value, json};
 
 /// Pixels of an image for each of a patch, along a side.
 const PATCH: usize = 8;
@@ -106,49 +110,42 @@ impl Set<'_> {
         }
         let bins = (resamples > 0).then(|| scores.bins(DEFAULT_BINS).unwrap());
         let found = scores.finish(0.3).unwrap();
-        let (metrics_seconds, reading, cpu_seconds) =
-            (started.elapsed().as_secs_f64(), images.reading, status().1);
-        let mut bootstrap = String::new();
+        let mut told = json!({
+            "seconds": started.elapsed().as_secs_f64(),
+            "reading_seconds": images.reading,
+            "cpu_seconds": status().1,
+            "auroc": found.auroc,
+            "average_precision": found.average_precision,
+            "f1_max": found.f1_max,
+            "f1_max_threshold": found.f1_max_threshold,
+            "aupro": found.aupro,
+            "defective_pixels": found.positives,
+            "pixels": found.positives + found.negatives,
+        });
         if let Some(bins) = bins {
-            let mut images = self.images();
-            let counted = (0..self.count).map(|_| {
-                images.next();
-                bins.count(&images.map, &images.mask, self.height, self.width).unwrap()
-            });
-            let statistics = PixelStatistics::new(&bins, counted.collect(), 0.3);
-            let estimate = statistics.estimate().unwrap();
-            let intervals = pixel_intervals(&statistics, resamples, &mut Stream::new(1, "bench")).unwrap();
-            let seconds = started.elapsed().as_secs_f64() - metrics_seconds;
-            bootstrap = format!(
-                r#","bootstrap_seconds":{seconds},"estimate":[{},{},{}],"stated":[{},{},{}],"measured":[{},{},{}],"intervals":[[{},{}],[{},{}],[{},{}]]"#,
-                estimate.auroc,
-                estimate.average_precision,
-                estimate.aupro,
-                estimate.errors.auroc,
-                estimate.errors.average_precision,
-                estimate.errors.aupro,
-                (estimate.auroc - found.auroc).abs(),
-                (estimate.average_precision - found.average_precision).abs(),
-                (estimate.aupro - found.aupro).abs(),
-                intervals.auroc.low,
-                intervals.auroc.high,
-                intervals.average_precision.low,
-                intervals.average_precision.high,
-                intervals.aupro.low,
-                intervals.aupro.high,
-            );
+            self.bootstrap(&bins, resamples, &found, &mut told);
         }
-        println!(
-            r#"{{"seconds":{metrics_seconds},"reading_seconds":{reading},"cpu_seconds":{cpu_seconds},"peak_gib":{},"auroc":{},"average_precision":{},"f1_max":{},"f1_max_threshold":{},"aupro":{},"defective_pixels":{},"pixels":{}{bootstrap}}}"#,
-            status().0,
-            found.auroc,
-            found.average_precision,
-            found.f1_max,
-            found.f1_max_threshold,
-            found.aupro,
-            found.positives,
-            found.positives + found.negatives,
-        );
+        told["peak_gib"] = json!(status().0);
+        println!("{told}");
+    }
+
+    /// Adds the intervals, and the error of the bins on the whole set: as stated and as it is.
+    fn bootstrap(&self, bins: &ScoreBins, resamples: usize, exact: &PixelMetrics, told: &mut Value) {
+        let (started, mut images) = (Instant::now(), self.images());
+        let counted = (0..self.count).map(|_| {
+            images.next();
+            bins.count(&images.map, &images.mask, self.height, self.width).unwrap()
+        });
+        let statistics = PixelStatistics::new(bins, counted.collect(), 0.3);
+        told["binning_seconds"] = json!(started.elapsed().as_secs_f64());
+        let PixelEstimate { auroc, average_precision, aupro, errors } = statistics.estimate().unwrap();
+        let off = [auroc - exact.auroc, average_precision - exact.average_precision, aupro - exact.aupro];
+        told["measured"] = json!(off.map(f64::abs));
+        told["stated"] = json!([errors.auroc, errors.average_precision, errors.aupro]);
+        let found = pixel_intervals(&statistics, resamples, &mut Stream::new(1, "bench")).unwrap();
+        let intervals = [found.auroc, found.average_precision, found.aupro];
+        told["intervals"] = json!(intervals.map(|interval| [interval.low, interval.high]));
+        told["bootstrap_seconds"] = json!(started.elapsed().as_secs_f64());
     }
 
     fn make(&self, is_tied: bool) {
@@ -208,10 +205,12 @@ impl Set<'_> {
             let started = Instant::now();
             let blurred = gaussian_blur(&images.map, self.height, self.width, sigma);
             seconds[1] += started.elapsed().as_secs_f64();
-            full.iter().for_each(|value| up.write_all(&value.to_le_bytes()).unwrap());
-            blurred.iter().for_each(|value| blur.write_all(&value.to_le_bytes()).unwrap());
+            for (file, values) in [(&mut up, full), (&mut blur, blurred)] {
+                file.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+                    .unwrap();
+            }
         }
-        println!(r#"{{"up_seconds":{},"blur_seconds":{}}}"#, seconds[0], seconds[1]);
+        println!("{}", json!({ "up_seconds": seconds[0], "blur_seconds": seconds[1] }));
     }
 }
 

@@ -140,7 +140,9 @@ mod tests {
                 let levels = || keys.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u64));
                 let bins = ScoreBins::new(class_edges(levels, total as u64, parts));
                 let mut counts = vec![0; bins.len()];
-                keys.iter().for_each(|&key| counts[bins.bin(key)] += 1);
+                for &key in &keys {
+                    counts[bins.bin(key)] += 1;
+                }
                 for (count, is_tie) in counts.into_iter().zip(bins.ties()) {
                     assert!(is_tie || count <= total.div_ceil(parts), "{total} in {parts}: {count}");
                 }

@@ -154,7 +154,9 @@ pub(super) fn visit_pixels(
     check_finite(map)?;
     let regions = components(mask, height, width);
     if regions.is_empty() {
-        map.iter().for_each(|&score| normal(order_key(score)));
+        for &score in map {
+            normal(order_key(score));
+        }
         return Ok(0);
     }
     for (&score, &value) in map.iter().zip(mask) {
@@ -164,7 +166,9 @@ pub(super) fn visit_pixels(
     }
     for region in &regions {
         let size = region.pixels.len() as u32;
-        region.pixels.iter().for_each(|&pixel| defective(order_key(map[pixel as usize]), size));
+        for &pixel in &region.pixels {
+            defective(order_key(map[pixel as usize]), size);
+        }
     }
     Ok(regions.len() as u64)
 }

@@ -75,14 +75,11 @@ impl FullMaps {
     }
 
     pub(super) fn append(&mut self, row: &Row<'_>, map: Vec<f32>) -> Result<(), StageError> {
-        match &mut self.array {
-            Some(array) => array.append(&map)?,
-            None => {
-                let file = self.folder.join(format!("{}.npy", row.labelled.entry.id));
-                npy::write_f32(&file, &row.size, map)?;
-            }
+        if let Some(array) = &mut self.array {
+            return Ok(array.append(&map)?);
         }
-        Ok(())
+        let file = self.folder.join(format!("{}.npy", row.labelled.entry.id));
+        Ok(npy::write_f32(&file, &row.size, map)?)
     }
 
     pub(super) fn finish(self) -> Result<(), StageError> {

@@ -148,7 +148,8 @@ pub fn patch_map_single(distance: &[f32]) -> Vec<f32> {
 
 /// Joins the distances of each patch to the two banks, `[p]` each, by `dual`.
 ///
-/// `Weighted` is 0 where both distances are 0. Ratios of finite distances are finite.
+/// `Weighted` is 0 where both distances are 0. Scores of distances below 1e32 are finite: no sum of two reaches
+/// f32's largest number, 3e38, and no quotient by 1e-6 does.
 ///
 /// # Errors
 /// If `Calibrated` comes without its calibration, or a distance is NaN or infinite.

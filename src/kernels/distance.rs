@@ -44,6 +44,29 @@ pub(crate) fn squared_inline(a: &[f32], b: &[f32]) -> f32 {
     sum_tree(&mut lanes)
 }
 
+/// The same sum in vectors of the caller's width, bits as [`squared_euclidean`]: inside longer loops the compiler
+/// makes single numbers of the 32 sums of [`squared_inline`] (measured 2026-11-24: seven times slower).
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it must take the instruction set of its caller")]
+pub(crate) fn squared_simd<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [simd.splat_f32s(0.0); LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (x, y) in a_chunks.iter().zip(b_chunks) {
+        let (x, y) = (S::as_simd_f32s(x).0, S::as_simd_f32s(y).0);
+        for (sum, (&x, &y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            let difference = simd.sub_f32s(x, y);
+            *sum = simd.add_f32s(*sum, simd.mul_f32s(difference, difference));
+        }
+    }
+    let mut lanes = [0.0_f32; LANES];
+    S::as_mut_simd_f32s(&mut lanes).0.iter_mut().zip(sums).for_each(|(lane, sum)| *lane = sum);
+    for (lane, (x, y)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += (x - y) * (x - y);
+    }
+    sum_tree(&mut lanes)
+}
+
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `squared_inline`")]
 fn sum_tree(lanes: &mut [f32; LANES]) -> f32 {
@@ -104,11 +127,6 @@ impl Margin {
     pub(crate) fn lower(&self, squared_norm: f32) -> f32 {
         (squared_norm - squared_norm * self.relative) - self.absolute
     }
-
-    /// A row's share of an upper bound.
-    pub(crate) fn upper(&self, squared_norm: f32) -> f32 {
-        (squared_norm + squared_norm * self.relative) + self.absolute
-    }
 }
 
 /// Products looked at together before any of them is looked at alone.
@@ -141,7 +159,8 @@ pub(crate) fn squared_norms(rows: &[f32], d: usize) -> Result<Vec<f32>, KernelEr
     Ok(norms)
 }
 
-fn squared_norm(values: &[f32]) -> f64 {
+/// The squared norm of one row, in f64.
+pub(crate) fn squared_norm(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f64; 8];
     for chunk in values.chunks(8) {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
@@ -189,6 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn explicit_vectors_change_no_bit() {
+        struct Pair<'a>(&'a [f32], &'a [f32]);
+        impl pulp::WithSimd for Pair<'_> {
+            type Output = f32;
+            fn with_simd<S: pulp::Simd>(self, simd: S) -> f32 {
+                squared_simd(simd, self.0, self.1)
+            }
+        }
+        let mut stream = Stream::new(6, "distance");
+        for d in [0, 1, 31, 32, 33, 128, 130, 384] {
+            let (a, b) = (rows(&mut stream, d), rows(&mut stream, d));
+            let expected = squared_euclidean(&a, &b).to_bits();
+            assert_eq!(pulp::Arch::new().dispatch(Pair(&a, &b)).to_bits(), expected);
+            assert_eq!(pulp::Arch::Scalar.dispatch(Pair(&a, &b)).to_bits(), expected);
+        }
+    }
+
+    #[test]
     fn the_margin_holds_the_distance() {
         let mut stream = Stream::new(5, "margin");
         for d in [1, 8, 128, 1024] {
@@ -204,7 +241,6 @@ mod tests {
                 let (i, j) = (place / 40, place % 40);
                 let exact = squared_euclidean(&a[i * d..][..d], &a[j * d..][..d]);
                 assert!(margin.lower(norms[i]) + margin.lower(norms[j]) - 2.0 * product <= exact);
-                assert!(margin.upper(norms[i]) + margin.upper(norms[j]) - 2.0 * product >= exact);
             }
         }
     }

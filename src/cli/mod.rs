@@ -8,6 +8,7 @@ mod explain;
 mod graph;
 mod plan;
 mod run;
+mod runs;
 mod session;
 mod terminal;
 
@@ -41,6 +42,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Print the graph of tasks as Graphviz DOT or Mermaid.
     Graph(graph::GraphArguments),
+    /// List the runs of this project, the newest first.
+    Runs(runs::RunsArguments),
     /// Look after the cache.
     Cache(cache::CacheArguments),
     /// Say what this build computes with here: backends, devices, SIMD level, threads, cache.
@@ -84,6 +87,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Plan(plan) => plan::run(&plan, environment),
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
+        Command::Runs(runs) => runs::run(&runs, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),
         Command::Completions(completions) => {

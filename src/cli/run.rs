@@ -9,9 +9,10 @@ use super::session::{self, CliError, Project};
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Options, Outcome, Run};
+use crate::manifest::Experiment;
 use crate::plan::Plan;
-use crate::report::{Bars, EventLog, Folder, RunSummary, Table, variant_table};
-use crate::store::Store;
+use crate::report::{Bars, EventLog, Folder, RunRequest, RunSummary, Table, variant_table};
+use crate::store::{ProcessIdentity, Store};
 
 /// Set by Ctrl-C.
 static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -50,6 +51,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     }
     handle_interrupts();
     let folder = Folder::create(&project.root, &plan.experiment).map_err(CliError::Report)?;
+    let request = request(&arguments.manifest, &experiment, &project, environment);
+    folder.begin(&request).map_err(CliError::Report)?;
     let file = EventLog::new(std::io::BufWriter::new(folder.events().map_err(CliError::Report)?));
     let stdout = arguments.json.then(|| EventLog::new(std::io::stdout()));
     let bars = (!arguments.json).then(Bars::new);
@@ -75,7 +78,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.store);
-    folder.write(&RunSummary::new(&plan, &run, &of_task), &table).map_err(CliError::Report)?;
+    let told = RunSummary::new(request, &plan, &run, &of_task);
+    folder.write(&told, &table).map_err(CliError::Report)?;
     if !run.is_interrupted && run.count(Outcome::Failed) == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
@@ -95,6 +99,26 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     } else {
         Exit::Done
     })
+}
+
+/// How the run was asked for.
+fn request(
+    arguments: &ManifestArguments,
+    experiment: &Experiment,
+    project: &Project,
+    environment: &Environment,
+) -> RunRequest {
+    let path = environment.folder.join(&arguments.manifest);
+    RunRequest {
+        manifest: path.strip_prefix(&project.root).unwrap_or(&path).display().to_string(),
+        sets: arguments.sets.clone(),
+        only: arguments.only.clone(),
+        targets: arguments.targets.clone(),
+        started: jiff::Timestamp::now().to_string(),
+        process: Some(ProcessIdentity::current().clone()),
+        patchflow: env!("CARGO_PKG_VERSION").to_owned(),
+        fields: RunRequest::leaves(&experiment.document),
+    }
 }
 
 /// A line for each task that starts and ends, where logs are shown (`-v`, or no terminal to draw bars on).

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! runs/<experiment>/<run id>/
-//!   summary.json                  the plan's totals, every variant's metrics, where each came from
+//!   run.json                      how the run was asked for, written when it begins
+//!   summary.json                  the same, the plan's totals, every task's end, every variant's metrics
 //!   table.md  table.csv  table.tex
 //!   events.ndjson                 one event a line
 //!   logs/<task>-<key>.log         of each task that ran
@@ -12,12 +13,16 @@
 
 mod events;
 mod folder;
+mod history;
 mod progress;
 mod statistics;
+mod summary;
 mod table;
 
 pub use events::EventLog;
-pub use folder::{Folder, ReportError, RunSummary};
+pub use folder::{Folder, ReportError};
+pub use history::{HistoryError, PastRun, Standing, find_run, past_runs};
 pub use progress::Bars;
 pub use statistics::{Summary, summarise};
+pub use summary::{RunRequest, RunSummary, TaskSummary, VariantSummary};
 pub use table::{Cell, Table, variant_table};

@@ -1,6 +1,7 @@
 //! The command line: what was typed, and how it is shown. One file per subcommand.
 
 mod cache;
+mod compare;
 mod completions;
 mod doctor;
 mod exit;
@@ -44,6 +45,8 @@ enum Command {
     Graph(graph::GraphArguments),
     /// List the runs of this project, the newest first.
     Runs(runs::RunsArguments),
+    /// Say what differs between two runs: metrics, manifest, keys, time.
+    Compare(compare::CompareArguments),
     /// Look after the cache.
     Cache(cache::CacheArguments),
     /// Say what this build computes with here: backends, devices, SIMD level, threads, cache.
@@ -88,6 +91,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
         Command::Runs(runs) => runs::run(&runs, environment),
+        Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),
         Command::Completions(completions) => {

@@ -6,7 +6,7 @@ use super::{Environment, Exit, ManifestArguments};
 use crate::engine::EngineError;
 use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
 use crate::plan::{self, Plan, PlanError};
-use crate::report::ReportError;
+use crate::report::{HistoryError, ReportError};
 use crate::store::{Rehash, StatIndex, Store, StoreError};
 
 /// What can end a command.
@@ -27,6 +27,9 @@ pub(super) enum CliError {
     /// The run's folder cannot be written.
     #[error(transparent)]
     Report(ReportError),
+    /// A past run cannot be found or read.
+    #[error(transparent)]
+    History(HistoryError),
     /// A stage was named that is not in the manifest.
     #[error("no stage `{name}` in the manifest")]
     UnknownStage {
@@ -44,6 +47,7 @@ impl CliError {
             Self::Manifest(_)
             | Self::Plan(_)
             | Self::UnknownStage { .. }
+            | Self::History(_)
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
@@ -55,6 +59,7 @@ impl CliError {
             Self::Plan(error) => error.help(),
             Self::Engine(error) => error.help(),
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
+            Self::History(error) => Some(error.help()),
             Self::UnknownStage { help, .. } => Some(help.clone()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Manifest(_) => None,

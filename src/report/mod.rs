@@ -11,6 +11,7 @@
 //! runs/<experiment>/latest        the newest whole run that ended well
 //! ```
 
+mod compare;
 mod events;
 mod folder;
 mod history;
@@ -19,6 +20,7 @@ mod statistics;
 mod summary;
 mod table;
 
+pub use compare::{Comparison, Shown};
 pub use events::EventLog;
 pub use folder::{Folder, ReportError};
 pub use history::{HistoryError, PastRun, Standing, find_run, past_runs};

@@ -5,6 +5,7 @@ mod backends;
 mod commands;
 mod failures;
 mod golden_backbone;
+mod history;
 mod layers;
 mod pipeline;
 mod project;

@@ -1,0 +1,102 @@
+//! `runs` and `compare`: what past runs leave is found again and compared.
+
+use serde_json::Value;
+
+use crate::commands::chain;
+use crate::project::Project;
+
+fn json(project: &Project, arguments: &[&str]) -> Value {
+    let output = project.call(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(project: &Project, arguments: &[&str]) -> String {
+    let output = project.call(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn runs_are_listed_whatever_lies_in_the_folder() {
+    let project = chain();
+    assert_eq!(json(&project, &["runs", "--json"])["runs"].as_array().unwrap().len(), 0);
+    let first = project.run("m.toml", &[]);
+    project.edit("wc -l", "false; wc -l < none; wc -l");
+    project.edit("outputs/count/n", "outputs/count/n; exit 3");
+    assert_eq!(project.call(&["run", "m.toml", "--set", "experiment.seed=7"]).status.code(), Some(1));
+    // As a run that is killed leaves it: a request, whole events, half an event.
+    let killed = project.path("runs/chain/20200101-000000-1");
+    std::fs::create_dir_all(&killed).unwrap();
+    let summary = project.path(first.folder()).join("run.json");
+    let request = std::fs::read_to_string(summary).unwrap();
+    let mut request: Value = serde_json::from_str(&request).unwrap();
+    assert_eq!(request["fields"]["stages.counted.inputs.text"], "sorted");
+    request["process"]["process_start"] = 1.into();
+    std::fs::write(killed.join("run.json"), request.to_string()).unwrap();
+    let events = "{\"event\":\"task_finished\",\"outcome\":\"executed\"}\n{\"event\":\"task_fin";
+    std::fs::write(killed.join("events.ndjson"), events).unwrap();
+    project.write("runs/chain/20200102-000000-1/summary.json", "{\"tasks\": 3");
+    project.write("runs/chain/notes/readme.txt", "mine");
+    project.write("runs/stray.txt", "mine");
+    let told = json(&project, &["runs", "chain", "--json"]);
+    let runs = told["runs"].as_array().unwrap();
+    let outcomes: Vec<&str> = runs.iter().map(|run| run["outcome"].as_str().unwrap()).collect();
+    // The first two began within a second or two of each other.
+    assert_eq!(outcomes, ["failed", "ok", "damaged", "incomplete"], "{told}");
+    assert_eq!((&runs[1]["executed"], &runs[1]["cached"], &runs[1]["manifest"]), (
+        &2.into(),
+        &1.into(),
+        &"m.toml".into()
+    ));
+    assert_eq!(runs[3]["executed"], 1);
+    let shown = text(&project, &["runs"]);
+    assert!(shown.contains("m.toml") && shown.contains("incomplete"), "{shown}");
+    assert_eq!(project.call(&["compare", "20200101", "latest"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
+    let project = chain();
+    let first = project.run("m.toml", &[]);
+    let folder = project.path(first.folder());
+    std::fs::remove_file(folder.join("summary.json")).unwrap();
+    let outcome = |project: &Project| json(project, &["runs", "--json"])["runs"][0]["outcome"].clone();
+    assert_eq!(outcome(&project), "incomplete");
+    // The process of this test is alive.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let start: u64 = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
+    let mut request: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();
+    request["process"]["pid"] = std::process::id().into();
+    request["process"]["process_start"] = start.into();
+    std::fs::write(folder.join("run.json"), request.to_string()).unwrap();
+    assert_eq!(outcome(&project), "running");
+}
+
+#[test]
+fn two_runs_are_compared_by_metrics_manifest_and_keys() {
+    let project = Project::small();
+    let first = project.run("m.toml", &["--only", "augment=none"]);
+    let again = project.run("m.toml", &["--only", "augment=none"]);
+    let id = |told: &crate::project::Told| told.folder().rsplit('/').next().unwrap().to_owned();
+    let same = text(&project, &["compare", &id(&first), &format!("small/{}", id(&again))]);
+    assert!(same.contains("same metrics, manifest and keys"), "{same}");
+    let other = project
+        .run("m.toml", &["--only", "augment=none,bank=single", "--set", "stages.normal_bank.ratio=0.6"]);
+    let told = json(&project, &["compare", &format!("{}/", first.folder()), "latest", "--json"]);
+    assert_eq!(told["runs"][1], format!("small/{}", id(&other)));
+    let told = &told["differences"];
+    assert_eq!(told["removed"], serde_json::json!(["bank=dual,augment=none"]));
+    assert_eq!(told["manifest"][0]["path"], "stages.normal_bank.ratio");
+    assert_eq!((&told["manifest"][0]["old"], &told["manifest"][0]["new"]), (&"0.2".into(), &"0.6".into()));
+    let tasks: Vec<&str> =
+        told["keys"].as_array().unwrap().iter().map(|key| key["task"].as_str().unwrap()).collect();
+    assert_eq!(tasks, ["model", "normal_bank", "result"]);
+    let metrics = told["metrics"].as_array().unwrap();
+    assert!(!metrics.is_empty() && metrics.iter().all(|metric| metric["old"] != metric["new"]));
+    let best = &json(&project, &["runs", "--json"])["runs"][0]["best"];
+    assert_eq!(best["variant"], "bank=single,augment=none");
+    assert_eq!(project.call(&["compare", "2", "latest"]).status.code(), Some(2), "the beginning of three");
+    assert_eq!(project.call(&["compare", "nothing", "latest"]).status.code(), Some(2));
+}

@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod graph;
+mod log;
 mod plan;
 mod run;
 mod runs;
@@ -43,6 +44,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Print the graph of tasks as Graphviz DOT or Mermaid.
     Graph(graph::GraphArguments),
+    /// Show what a stage said when its cached results were made.
+    Log(log::LogArguments),
     /// List the runs of this project, the newest first.
     Runs(runs::RunsArguments),
     /// Say what differs between two runs: metrics, manifest, keys, time.
@@ -90,6 +93,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Plan(plan) => plan::run(&plan, environment),
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
+        Command::Log(log) => log::run(&log, environment),
         Command::Runs(runs) => runs::run(&runs, environment),
         Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),

@@ -10,8 +10,10 @@ use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Options, Outcome, Run};
 use crate::manifest::Experiment;
-use crate::plan::Plan;
-use crate::report::{Bars, EventLog, Folder, RunRequest, RunSummary, Table, variant_table};
+use crate::plan::{Plan, TaskId};
+use crate::report::{
+    Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table,
+};
 use crate::store::{ProcessIdentity, Store};
 
 /// Set by Ctrl-C.
@@ -37,6 +39,12 @@ pub(super) struct RunArguments {
     /// Use no network: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
+    /// Show what each cached task said when it ran, on stderr.
+    #[arg(long)]
+    replay_logs: bool,
+    /// Write where the time went as a Chrome trace, for chrome://tracing or Perfetto.
+    #[arg(long, value_name = "FILE.json")]
+    profile: Option<PathBuf>,
     /// Print one event a line as JSON instead of the table.
     #[arg(long)]
     json: bool,
@@ -49,6 +57,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
+    let profile = arguments.profile.as_ref().map(|path| Profile::begin(&environment.folder.join(path)));
+    let profile = profile.transpose().map_err(CliError::Report)?;
     handle_interrupts();
     let folder = Folder::create(&project.root, &plan.experiment).map_err(CliError::Report)?;
     let request = request(&arguments.manifest, &experiment, &project, environment);
@@ -58,6 +68,9 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let bars = (!arguments.json).then(Bars::new);
     let listener = |event: Event| {
         file.write(&event);
+        if let Some(profile) = &profile {
+            profile.note(&event);
+        }
         log(&event);
         if let Some(log) = &stdout {
             log.write(&event);
@@ -67,13 +80,20 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         }
     };
     let options = options(arguments, environment, &project, &folder, &listener);
-    let run = match engine::run(&plan, &project.store, &options) {
+    let run = engine::run(&plan, &project.store, &options);
+    if let Some(error) = profile.as_ref().and_then(|profile| profile.write().err()) {
+        terminal::show_chain("warning", &error, None);
+    }
+    let run = match run {
         Ok(run) => run,
         Err(error) => {
             folder.discard();
             return Err(CliError::Engine(error));
         }
     };
+    if arguments.replay_logs {
+        replay(&plan, &run, &project.store);
+    }
     let metrics = read_metrics(&plan, &run, &project.store);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
@@ -99,6 +119,16 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     } else {
         Exit::Done
     })
+}
+
+/// Shows what the cached tasks said when they ran.
+fn replay(plan: &Plan, run: &Run, store: &Store) {
+    for (index, end) in run.tasks.iter().enumerate() {
+        let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
+        if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
+            terminal::tell(told.trim_end());
+        }
+    }
 }
 
 /// How the run was asked for.

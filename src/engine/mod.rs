@@ -12,6 +12,7 @@ mod event;
 mod execute;
 pub mod hardware;
 mod items;
+mod log;
 mod queue;
 mod schedule;
 

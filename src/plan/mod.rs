@@ -15,7 +15,7 @@ mod view;
 pub use explain::{Difference, Explanation, Reason, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use key::{ITEM_DOMAIN, InputDigest, Preimage, TASK_DOMAIN, item_key};
-pub use record::{BackboneProvenance, Provenance, Record};
+pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
 pub use survey::{State, Status, survey};
 

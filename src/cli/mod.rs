@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod graph;
+mod lock;
 mod log;
 mod plan;
 mod run;
@@ -44,6 +45,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Print the graph of tasks as Graphviz DOT or Mermaid.
     Graph(graph::GraphArguments),
+    /// Pin every key, output digest and metric of a table in a lock file beside its manifest.
+    Lock(lock::LockArguments),
     /// Show what a stage said when its cached results were made.
     Log(log::LogArguments),
     /// List the runs of this project, the newest first.
@@ -93,6 +96,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Plan(plan) => plan::run(&plan, environment),
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
+        Command::Lock(lock) => lock::run(&lock, environment),
         Command::Log(log) => log::run(&log, environment),
         Command::Runs(runs) => runs::run(&runs, environment),
         Command::Compare(compare) => compare::run(&compare, environment),

@@ -8,9 +8,9 @@ use clap::Args;
 use super::session::{self, CliError, Project};
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::artifacts::scores::Metrics;
-use crate::engine::{self, Event, Options, Outcome, Run};
+use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
-use crate::plan::{Plan, TaskId};
+use crate::plan::{Extent, Lock, Pin, Plan, Resolver, TaskId, check_pins, lock_path, survey};
 use crate::report::{
     Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table,
 };
@@ -36,6 +36,9 @@ pub(super) struct RunArguments {
     /// Run this stage although its result is cached; may be repeated.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
+    /// Run only what the manifest's lock file pins: refuse other keys, and outputs with other bytes.
+    #[arg(long)]
+    locked: bool,
     /// Use no network: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
@@ -59,6 +62,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     }
     let profile = arguments.profile.as_ref().map(|path| Profile::begin(&environment.folder.join(path)));
     let profile = profile.transpose().map_err(CliError::Report)?;
+    let pins = arguments.locked.then(|| locked(arguments, environment, &project, &plan)).transpose()?;
     handle_interrupts();
     let folder = Folder::create(&project.root, &plan.experiment).map_err(CliError::Report)?;
     let request = request(&arguments.manifest, &experiment, &project, environment);
@@ -79,7 +83,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
             bars.show(&event);
         }
     };
-    let options = options(arguments, environment, &project, &folder, &listener);
+    let options = options(arguments, environment, &project, &folder, pins.as_deref(), &listener);
     let run = engine::run(&plan, &project.store, &options);
     if let Some(error) = profile.as_ref().and_then(|profile| profile.write().err()) {
         terminal::show_chain("warning", &error, None);
@@ -114,11 +118,41 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     linked.map_err(CliError::Report)?;
     Ok(if run.is_interrupted {
         Exit::Interrupted
-    } else if run.count(Outcome::Failed) > 0 {
-        Exit::Failed
     } else {
-        Exit::Done
+        exit(&run)
     })
+}
+
+/// The code of a run that was not stopped: the lock's own codes go before a failure's.
+fn exit(run: &Run) -> Exit {
+    let mut exit = Exit::Done;
+    for failure in run.tasks.iter().filter_map(|task| task.failure.as_ref()) {
+        exit = match failure {
+            Failure::LockedOutput { .. } => return Exit::Differs,
+            Failure::LockedKey { .. } => Exit::Refused,
+            _ if exit == Exit::Refused => exit,
+            _ => Exit::Failed,
+        };
+    }
+    exit
+}
+
+/// What the manifest's lock file says of each task; refused where anything known beforehand differs.
+fn locked(
+    arguments: &RunArguments,
+    environment: &Environment,
+    project: &Project,
+    plan: &Plan,
+) -> Result<Vec<Pin>, CliError> {
+    let lock = Lock::read(&lock_path(&environment.folder.join(&arguments.manifest.manifest)));
+    let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
+    let extent = if is_part { Extent::Part } else { Extent::Whole };
+    let pins = lock.and_then(|lock| lock.pins(plan, extent)).map_err(CliError::Lock)?;
+    let mut resolver =
+        Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    check_pins(plan, &statuses, &pins, &project.store).map_err(CliError::Lock)?;
+    Ok(pins)
 }
 
 /// Shows what the cached tasks said when they ran.
@@ -186,6 +220,7 @@ fn options<'a>(
     environment: &Environment,
     project: &Project,
     folder: &Folder,
+    pins: Option<&'a [Pin]>,
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -200,6 +235,7 @@ fn options<'a>(
         project: project.root.clone(),
         logs: folder.logs(),
         environment: environment.variables.clone(),
+        pins,
         cancelled: &CANCELLED,
         listener,
     }
@@ -221,11 +257,7 @@ fn handle_interrupts() {
 
 /// The metrics of each task that has some.
 fn read_metrics(plan: &Plan, run: &Run, store: &Store) -> Vec<Option<Metrics>> {
-    let read = |task: usize| {
-        let outputs = run.tasks[task].outputs.as_ref()?;
-        let entry = outputs.get("scores")?.tree.get("metrics.json")?;
-        serde_json::from_slice(&store.read(&entry.digest).ok()?).ok()
-    };
+    let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
 }
 

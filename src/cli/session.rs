@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Exit, ManifestArguments};
+use crate::artifacts::scores::Metrics;
 use crate::engine::EngineError;
 use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::{self, LockError, Plan, PlanError};
 use crate::report::{HistoryError, ReportError};
-use crate::store::{Rehash, StatIndex, Store, StoreError};
+use crate::store::{Rehash, StatIndex, Store, StoreError, Tree};
 
 /// What can end a command.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub(super) enum CliError {
     /// The run's folder cannot be written.
     #[error(transparent)]
     Report(ReportError),
+    /// A table is not locked, or not as locked.
+    #[error(transparent)]
+    Lock(LockError),
     /// A past run cannot be found or read.
     #[error(transparent)]
     History(HistoryError),
@@ -49,6 +53,7 @@ impl CliError {
             | Self::UnknownStage { .. }
             | Self::History(_)
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
+            Self::Lock(_) => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
     }
@@ -59,6 +64,7 @@ impl CliError {
             Self::Plan(error) => error.help(),
             Self::Engine(error) => error.help(),
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
+            Self::Lock(error) => Some(error.help()),
             Self::History(error) => Some(error.help()),
             Self::UnknownStage { help, .. } => Some(help.clone()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
@@ -131,4 +137,10 @@ pub(super) fn check_stage(experiment: &Experiment, name: &str) -> Result<(), Cli
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
     let help = crate::stages::fields::suggestion(name, &known);
     Err(CliError::UnknownStage { name: name.to_owned(), help })
+}
+
+/// The metrics in a listing of scores; none where there are none or their object is gone.
+pub(super) fn metrics(store: &Store, scores: &Tree) -> Option<Metrics> {
+    let entry = scores.get("metrics.json")?;
+    serde_json::from_slice(&store.read(&entry.digest).ok()?).ok()
 }

@@ -61,6 +61,22 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// `--locked`: the key is not the one that the lock names.
+    #[error("`{task}` is not as locked: its inputs or fields are others")]
+    LockedKey {
+        /// The task.
+        task: String,
+    },
+    /// `--locked`: the outputs are not those that the lock names.
+    #[error("`{task}` gave other bytes than the lock says: `{output}`{}", file.as_ref().map(|file| format!(", first `{file}`")).unwrap_or_default())]
+    LockedOutput {
+        /// The task.
+        task: String,
+        /// The output.
+        output: String,
+        /// The first file that differs, where the locked listing is in the cache.
+        file: Option<String>,
+    },
     /// A stage gave other bytes than the record says, so that what was built on the record cannot go on.
     #[error("`{stage}` is not deterministic: it gave other bytes than its record says")]
     Nondeterministic {
@@ -80,6 +96,9 @@ impl Failure {
             Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
             Self::Remake { .. } => None,
             Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
+            Self::LockedKey { .. } | Self::LockedOutput { .. } => {
+                Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
+            }
             Self::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
         }
     }

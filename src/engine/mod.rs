@@ -46,6 +46,8 @@ pub struct Options<'a> {
     pub logs: PathBuf,
     /// The environment that commands may be passed.
     pub environment: BTreeMap<String, String>,
+    /// What a lock file says of each task of the plan (`--locked`).
+    pub pins: Option<&'a [crate::plan::Pin]>,
     /// Set when the user wants to stop.
     pub cancelled: &'a AtomicBool,
     /// Told of everything that happens, from any thread.

@@ -197,7 +197,8 @@ fn rough_distance(old: &Preimage, new: &Preimage) -> usize {
         + old.inputs.len().abs_diff(new.inputs.len())
 }
 
-fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
+/// The leaves in which a task differs from an earlier one.
+pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree =
         |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
@@ -293,12 +294,18 @@ impl fmt::Display for Explanation {
             "" => write!(formatter, "{}: ", self.task)?,
             values => write!(formatter, "{} ({values}): ", self.task)?,
         }
-        match &self.reason {
-            Reason::Hit => formatter.write_str("would not run: its result is in the cache"),
-            Reason::InFlight(who) => formatter.write_str(who),
-            Reason::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
-            Reason::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
-            Reason::Differs { earlier, differences } => {
+        write!(formatter, "{}", self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit => formatter.write_str("would not run: its result is in the cache"),
+            Self::InFlight(who) => formatter.write_str(who),
+            Self::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
+            Self::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
+            Self::Differs { earlier, differences } => {
                 write!(formatter, "would run: differs from {earlier} in")?;
                 for difference in differences {
                     write!(formatter, "\n    {difference}")?;

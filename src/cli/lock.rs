@@ -22,7 +22,8 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
     let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
-    let lock = Lock::of(&plan, &statuses, &|record| metrics(record, &project.store)).map_err(CliError::Lock)?;
+    let lock =
+        Lock::of(&plan, &statuses, &|record| metrics(record, &project.store)).map_err(CliError::Lock)?;
     let path = lock_path(&environment.folder.join(&arguments.manifest.manifest));
     lock.write(&path).map_err(CliError::Lock)?;
     keep_from_collection(&lock, &project.store);

@@ -61,8 +61,7 @@ pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Store) -> Opti
     let record = Record::from_bytes(&store.record(key).ok()??)?;
     let made = &record.provenance;
     let finished = made.finished.get(..19).unwrap_or(&made.finished);
-    let mut text =
-        format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);
+    let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);
     match made.log.as_ref().map(|log| log.read(store)) {
         None => text += "(it said nothing)\n",
         Some(None) => text += "(its log is gone from the cache)\n",

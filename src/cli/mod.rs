@@ -14,6 +14,7 @@ mod run;
 mod runs;
 mod session;
 mod terminal;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     Graph(graph::GraphArguments),
     /// Pin every key, output digest and metric of a table in a lock file beside its manifest.
     Lock(lock::LockArguments),
+    /// Make cached tasks again in a clean folder and compare their bytes. Exit code 3 if any differ.
+    Verify(verify::VerifyArguments),
     /// Show what a stage said when its cached results were made.
     Log(log::LogArguments),
     /// List the runs of this project, the newest first.
@@ -97,8 +100,9 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
         Command::Lock(lock) => lock::run(&lock, environment),
+        Command::Verify(verify) => verify::run(&verify, environment),
         Command::Log(log) => log::run(&log, environment),
-        Command::Runs(runs) => runs::run(&runs, environment),
+        Command::Runs(runs) => Ok(runs::run(&runs, environment)),
         Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),

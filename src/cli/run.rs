@@ -11,16 +11,15 @@ use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Resolver, TaskId, check_pins, lock_path, survey};
-use crate::report::{
-    Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table,
-};
+use crate::report::{Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table};
 use crate::store::{ProcessIdentity, Store};
 
 /// Set by Ctrl-C.
-static CANCELLED: AtomicBool = AtomicBool::new(false);
+pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `run`.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct RunArguments {
     #[command(flatten)]
     manifest: ManifestArguments,
@@ -45,7 +44,7 @@ pub(super) struct RunArguments {
     /// Show what each cached task said when it ran, on stderr.
     #[arg(long)]
     replay_logs: bool,
-    /// Write where the time went as a Chrome trace, for chrome://tracing or Perfetto.
+    /// Write where the time went as a Chrome trace, which Perfetto and Chromium's browsers show.
     #[arg(long, value_name = "FILE.json")]
     profile: Option<PathBuf>,
     /// Print one event a line as JSON instead of the table.
@@ -116,11 +115,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         terminal::print(&summary(&plan, &run, &table, &folder));
     }
     linked.map_err(CliError::Report)?;
-    Ok(if run.is_interrupted {
-        Exit::Interrupted
-    } else {
-        exit(&run)
-    })
+    Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
 }
 
 /// The code of a run that was not stopped: the lock's own codes go before a failure's.
@@ -148,8 +143,7 @@ fn locked(
     let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
     let extent = if is_part { Extent::Part } else { Extent::Whole };
     let pins = lock.and_then(|lock| lock.pins(plan, extent)).map_err(CliError::Lock)?;
-    let mut resolver =
-        Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
     let statuses = survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
     check_pins(plan, &statuses, &pins, &project.store).map_err(CliError::Lock)?;
     Ok(pins)
@@ -243,7 +237,7 @@ fn options<'a>(
 
 /// The first Ctrl-C (or a TERM) asks running tasks to stop; the second ends the program at once, which
 /// loses nothing that was finished, either.
-fn handle_interrupts() {
+pub(super) fn handle_interrupts() {
     let handler = || {
         if CANCELLED.swap(true, Ordering::Relaxed) {
             #[expect(clippy::exit, reason = "the user asked twice; every commit to the store is atomic")]

@@ -4,7 +4,6 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
-use super::session::CliError;
 use super::{Environment, Exit, terminal};
 use crate::manifest;
 use crate::report::{PastRun, past_runs};
@@ -20,7 +19,7 @@ pub(super) struct RunsArguments {
 }
 
 /// Lists the project's runs, the newest first.
-pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Result<Exit, CliError> {
+pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Exit {
     let project = manifest::find_project(&environment.folder);
     let runs = past_runs(&project, arguments.experiment.as_deref());
     if arguments.json {
@@ -30,7 +29,7 @@ pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Resul
     } else {
         terminal::print(&format!("{}\n", to_text(&runs)));
     }
-    Ok(Exit::Done)
+    Exit::Done
 }
 
 fn to_text(runs: &[PastRun]) -> Table {

@@ -14,8 +14,8 @@ use super::{Event, Options, hardware};
 use crate::artifacts::{File, Files};
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
-    BackboneProvenance, KeptLog, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task,
-    TaskId,
+    BackboneProvenance, KeptLog, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput,
+    Task, TaskId,
 };
 use crate::stages::{Context, Inputs, Items, Kind, Progress, Spec, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};

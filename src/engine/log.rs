@@ -2,7 +2,8 @@
 //! show what was said when the task ran.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -81,7 +82,7 @@ impl Kept {
     fn text(&self) -> String {
         let mut text = self.head.clone();
         if self.left_out > 0 {
-            text.push_str(&format!("… {} bytes left out …\n", self.left_out));
+            let _ = writeln!(text, "… {} bytes left out …", self.left_out);
         }
         for line in &self.tail {
             text.push_str(line);

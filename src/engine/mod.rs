@@ -3,6 +3,7 @@
 //! ```text
 //! schedule   which task next: the scheduler's thread owns every state, workers own their task
 //! execute    one task: inputs checked, stage run in a scratch folder, outputs published, record written
+//! verify     one task made again in a clean folder and compared with its record; nothing is published
 //! items      the memory of single items for preprocess and extract
 //! event      what is told, to whoever listens
 //! ```
@@ -13,8 +14,10 @@ mod execute;
 pub mod hardware;
 mod items;
 mod log;
+mod loose;
 mod queue;
 mod schedule;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +26,7 @@ use std::sync::atomic::AtomicBool;
 pub use event::{Event, Outcome};
 pub use execute::{Failure, log_path};
 pub use schedule::{Run, TaskEnd, run};
+pub use verify::{Suspect, Verdict, Verified, verify};
 
 use crate::store::Rehash;
 

@@ -137,9 +137,7 @@ impl LockError {
                 "take it from version control again, or lock anew".to_owned()
             }
             Self::Incomplete { .. } => "`patchflow run` makes them; lock again then".to_owned(),
-            Self::Differs { .. } => {
-                "undo the change, or run without `--locked` and lock anew".to_owned()
-            }
+            Self::Differs { .. } => "undo the change, or run without `--locked` and lock anew".to_owned(),
         }
     }
 }
@@ -171,8 +169,8 @@ impl Lock {
         }
         tasks.sort_by(|a, b| a.order().cmp(&b.order()));
         let variants = plan.variants.iter().map(|variant| {
-            let records = variant.targets.iter().filter_map(|id| statuses[id.0].record.as_ref());
-            (variant.id.clone(), records.filter_map(metrics).next().unwrap_or_default())
+            let mut records = variant.targets.iter().filter_map(|id| statuses[id.0].record.as_ref());
+            (variant.id.clone(), records.find_map(metrics).unwrap_or_default())
         });
         Ok(Self {
             version: VERSION,
@@ -189,8 +187,7 @@ impl Lock {
             std::io::ErrorKind::NotFound => LockError::Absent { path: path.to_owned() },
             _ => LockError::File { path: path.to_owned(), source },
         })?;
-        let malformed =
-            |source| LockError::Malformed { path: path.to_owned(), source: Box::new(source) };
+        let malformed = |source| LockError::Malformed { path: path.to_owned(), source: Box::new(source) };
         // The version first: another form would only be called damaged.
         let table: toml::Table = text.parse().map_err(malformed)?;
         match table.get("version").and_then(toml::Value::as_integer) {
@@ -273,12 +270,7 @@ impl Lock {
 }
 
 /// Compares what is known of a plan before it runs with its pins, and names the first difference.
-pub fn check_pins(
-    plan: &Plan,
-    statuses: &[Status],
-    pins: &[Pin],
-    store: &Store,
-) -> Result<(), LockError> {
+pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Store) -> Result<(), LockError> {
     for (index, (status, pin)) in statuses.iter().zip(pins).enumerate() {
         let id = TaskId(index);
         let Some(resolution) = &status.resolution else { continue };
@@ -306,13 +298,14 @@ fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Store) -
     let record = store.record(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
     if let (Some(record), Some(resolution)) = (record, &statuses[id.0].resolution) {
         let found = differences(&record.preimage, resolution, store);
-        let lines: Vec<String> = found.iter().map(|difference: &Difference| format!("\n    {difference}")).collect();
+        let lines: Vec<String> =
+            found.iter().map(|difference: &Difference| format!("\n    {difference}")).collect();
         return format!("differs from the lock in{}", lines.concat());
     }
     let task = &plan.tasks[id.0];
-    let explained = explain(plan, statuses, store, &task.stage).into_iter().find(|explanation| {
-        explanation.task == task.name && explanation.values == plan.values_of(id)
-    });
+    let explained = explain(plan, statuses, store, &task.stage)
+        .into_iter()
+        .find(|explanation| explanation.task == task.name && explanation.values == plan.values_of(id));
     let key = statuses[id.0].resolution.as_ref().map(|resolution| resolution.key.to_string());
     let keys = format!("key {:.12} instead of {:.12}", key.unwrap_or_default(), pin.key.to_string());
     match explained {
@@ -339,7 +332,9 @@ fn locked(plan: &Plan, id: TaskId, key: Digest, outputs: BTreeMap<String, Digest
     let mut values: BTreeMap<String, String> =
         of_task.next().map(|variant| variant.values.iter().cloned().collect()).unwrap_or_default();
     for variant in of_task {
-        values.retain(|axis, value| variant.values.iter().any(|(name, other)| (name, other) == (&*axis, &*value)));
+        values.retain(|axis, value| {
+            variant.values.iter().any(|(name, other)| (name, other) == (&*axis, &*value))
+        });
     }
     let mut locked = LockedTask {
         stage: task.stage.clone(),
@@ -375,9 +370,12 @@ impl LockedTask {
     }
 
     fn title(&self) -> String {
-        let values: Vec<String> =
-            self.values.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-        if values.is_empty() { self.name().clone() } else { format!("{} ({})", self.name(), values.join(",")) }
+        let values: Vec<String> = self.values.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+        if values.is_empty() {
+            self.name().clone()
+        } else {
+            format!("{} ({})", self.name(), values.join(","))
+        }
     }
 
     fn line(&self, quoted: &dyn Fn(&str) -> String) -> String {

@@ -37,10 +37,18 @@ pub struct Folder {
 impl Folder {
     /// Makes `runs/<experiment>/<time>-<process>/` in the project.
     pub fn create(project: &Path, experiment: &str) -> Result<Self, ReportError> {
-        let of_experiment = Path::new("runs").join(experiment);
+        Self::create_in(project, &Path::new("runs").join(experiment))
+    }
+
+    /// Makes `runs/<experiment>/verify/<time>-<process>/`, which is no run.
+    pub fn of_verification(project: &Path, experiment: &str) -> Result<Self, ReportError> {
+        Self::create_in(project, &Path::new("runs").join(experiment).join("verify"))
+    }
+
+    fn create_in(project: &Path, of_experiment: &Path) -> Result<Self, ReportError> {
         let stamp = jiff::ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
         let id = format!("{stamp}-{}", std::process::id());
-        fs::create_dir_all(project.join(&of_experiment)).map_err(writing(&project.join(&of_experiment)))?;
+        fs::create_dir_all(project.join(of_experiment)).map_err(writing(&project.join(of_experiment)))?;
         for attempt in 0.. {
             let name = if attempt == 0 { id.clone() } else { format!("{id}-{attempt}") };
             let relative = of_experiment.join(name);
@@ -104,6 +112,13 @@ impl Folder {
     pub fn begin(&self, request: &RunRequest) -> Result<(), ReportError> {
         let path = self.path.join("run.json");
         fs::write(&path, to_json(request)).map_err(writing(&path))
+    }
+
+    /// Writes the verdicts of a verification.
+    pub fn write_verdicts(&self, verdicts: &impl serde::Serialize) -> Result<PathBuf, ReportError> {
+        let path = self.path.join("verdict.json");
+        fs::write(&path, to_json(verdicts)).map_err(writing(&path))?;
+        Ok(self.relative.join("verdict.json"))
     }
 
     /// Writes the tables and the summary.

@@ -143,7 +143,7 @@ pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
     for experiment in experiments {
         let folder = runs.join(&experiment);
         for id in names_of_folders(&folder) {
-            found.extend(read(&experiment, &id, folder.join(&id)));
+            found.extend(read(&experiment, &id, &folder.join(&id)));
         }
     }
     // Ids begin with the local time of the start, which serves where nothing else says.
@@ -161,7 +161,7 @@ fn names_of_folders(folder: &Path) -> Vec<String> {
 }
 
 /// A run's folder; none for a folder that no run made.
-fn read(experiment: &str, id: &str, folder: PathBuf) -> Option<PastRun> {
+fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
     let run = |request: RunRequest, outcome| PastRun {
         experiment: experiment.to_owned(),
         id: id.to_owned(),
@@ -172,9 +172,9 @@ fn read(experiment: &str, id: &str, folder: PathBuf) -> Option<PastRun> {
         cached: 0,
         seconds: None,
         best: None,
-        folder: folder.clone(),
+        folder: folder.to_owned(),
     };
-    match summary(&folder) {
+    match summary(folder) {
         Ok(summary) => Some(PastRun {
             executed: summary.count("executed"),
             cached: summary.count("hits"),
@@ -183,17 +183,17 @@ fn read(experiment: &str, id: &str, folder: PathBuf) -> Option<PastRun> {
             ..run(summary.run.clone(), standing(&summary))
         }),
         Err(HistoryError::NoSummary { .. }) => {
-            let request = request(&folder);
+            let request = request(folder);
             if request.is_none() && !folder.join("events.ndjson").is_file() {
                 return None;
             }
             let request = request.unwrap_or_default();
             let works = request.process.as_ref().map(ProcessIdentity::liveness) == Some(Liveness::Alive);
             let outcome = if works { Standing::Running } else { Standing::Incomplete };
-            let (executed, cached) = counted(&folder);
+            let (executed, cached) = counted(folder);
             Some(PastRun { executed, cached, ..run(request, outcome) })
         }
-        Err(_) => Some(run(request(&folder).unwrap_or_default(), Standing::Damaged)),
+        Err(_) => Some(run(request(folder).unwrap_or_default(), Standing::Damaged)),
     }
 }
 

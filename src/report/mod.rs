@@ -9,6 +9,7 @@
 //!   logs/<task>-<key>.log         of each task that ran
 //!   variants/<variant>/…          links to the outputs of its targets
 //! runs/<experiment>/latest        the newest whole run that ended well
+//! runs/<experiment>/verify/<id>/  verdict.json and logs of a verification
 //! ```
 
 mod compare;
@@ -20,6 +21,7 @@ mod progress;
 mod statistics;
 mod summary;
 mod table;
+mod verdicts;
 
 pub use compare::{Comparison, Shown};
 pub use events::EventLog;
@@ -30,3 +32,4 @@ pub use progress::Bars;
 pub use statistics::{Summary, summarise};
 pub use summary::{RunRequest, RunSummary, TaskSummary, VariantSummary};
 pub use table::{Cell, Table, variant_table};
+pub use verdicts::{KindVerdicts, TaskVerdict, Verdicts};

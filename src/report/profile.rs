@@ -1,4 +1,4 @@
-//! `--profile`: where a run's time went, as a Chrome trace (chrome://tracing, Perfetto).
+//! `--profile`: where a run's time went, as a Chrome trace (Perfetto, `chrome://tracing`).
 //!
 //! Each execution is a complete event (`ph: X`, µs since the run began) on the lane of the worker that had
 //! it: the lowest lane that was free, so that there are as many as tasks ran at once. Lane 0 holds instants:
@@ -117,7 +117,8 @@ impl Profile {
 impl State {
     fn open(&mut self, task: usize, name: &str, kind: &'static str, began: f64, arguments: Value) {
         let is_free = |lane: &usize| self.open.values().all(|open| open.lane != *lane);
-        let lane = (1..).find(is_free).unwrap_or(1);
+        // One of so many lanes is free, as each execution holds one.
+        let lane = (1..=self.open.len() + 1).find(is_free).unwrap_or(1);
         self.lanes = self.lanes.max(lane);
         self.open.insert(task, Open { lane, began, name: name.to_owned(), kind, arguments });
     }

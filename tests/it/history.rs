@@ -44,11 +44,10 @@ fn runs_are_listed_whatever_lies_in_the_folder() {
     let outcomes: Vec<&str> = runs.iter().map(|run| run["outcome"].as_str().unwrap()).collect();
     // The first two began within a second or two of each other.
     assert_eq!(outcomes, ["failed", "ok", "damaged", "incomplete"], "{told}");
-    assert_eq!((&runs[1]["executed"], &runs[1]["cached"], &runs[1]["manifest"]), (
-        &2.into(),
-        &1.into(),
-        &"m.toml".into()
-    ));
+    assert_eq!(
+        (&runs[1]["executed"], &runs[1]["cached"], &runs[1]["manifest"]),
+        (&2.into(), &1.into(), &"m.toml".into())
+    );
     assert_eq!(runs[3]["executed"], 1);
     let shown = text(&project, &["runs"]);
     assert!(shown.contains("m.toml") && shown.contains("incomplete"), "{shown}");
@@ -99,4 +98,82 @@ fn two_runs_are_compared_by_metrics_manifest_and_keys() {
     assert_eq!(best["variant"], "bank=single,augment=none");
     assert_eq!(project.call(&["compare", "2", "latest"]).status.code(), Some(2), "the beginning of three");
     assert_eq!(project.call(&["compare", "nothing", "latest"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_profile_is_a_trace_without_overlaps() {
+    let project = Project::small();
+    let told = project.run("m.toml", &["--jobs", "2", "--threads", "2", "--profile", "trace.json"]);
+    let trace: Value = serde_json::from_slice(&std::fs::read(project.path("trace.json")).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let number = |event: &Value, name: &str| event[name].as_f64().unwrap();
+    let mut spans: Vec<&Value> = events.iter().filter(|event| event["ph"] == "X").collect();
+    assert_eq!(spans.len() as u64, told.executed());
+    spans.sort_by(|a, b| {
+        (number(a, "tid"), number(a, "ts")).partial_cmp(&(number(b, "tid"), number(b, "ts"))).unwrap()
+    });
+    for pair in spans.windows(2).filter(|pair| pair[0]["tid"] == pair[1]["tid"]) {
+        assert!(number(pair[0], "ts") + number(pair[0], "dur") <= number(pair[1], "ts"), "{pair:?}");
+    }
+    let total = told.last["seconds"].as_f64().unwrap() * 1e6;
+    for span in &spans {
+        assert!((1.0..=2.0).contains(&number(span, "tid")) && number(span, "ts") >= 0.0);
+        let finished = told.events.iter().find(|event| {
+            event["event"] == "task_finished"
+                && event["key"] == span["args"]["key"]
+                && event["outcome"] == "executed"
+        });
+        let finished = finished.unwrap();
+        assert_eq!((&finished["name"], &finished["kind"]), (&span["name"], &span["cat"]));
+        assert!(number(span, "dur") >= finished["seconds"].as_f64().unwrap() * 1e6);
+    }
+    let busy: f64 = spans.iter().map(|span| number(span, "dur")).sum();
+    // A millisecond for what the run does before and after its own clock.
+    assert!(busy > 0.0 && busy <= 2.0 * (total + 1e3), "{busy} of 2 × {total}");
+    let hits = events.iter().filter(|event| event["ph"] == "i" && event["args"]["outcome"] == "hit").count();
+    assert_eq!(hits as u64, told.last["hits"].as_u64().unwrap());
+    assert_eq!(project.call(&["run", "m.toml", "--profile", "none/trace.json"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_run_that_fails_leaves_its_profile() {
+    let project = chain();
+    project.edit("wc -l", "exit 3; wc -l");
+    assert_eq!(project.call(&["run", "m.toml", "--profile", "trace.json"]).status.code(), Some(1));
+    let trace: Value = serde_json::from_slice(&std::fs::read(project.path("trace.json")).unwrap()).unwrap();
+    let outcomes: Vec<&Value> = trace["traceEvents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["ph"] == "X")
+        .map(|event| &event["args"]["outcome"])
+        .collect();
+    assert_eq!(outcomes, ["executed", "failed"]);
+}
+
+#[test]
+fn the_log_of_a_hit_is_shown() {
+    let project = chain();
+    project.edit("echo told;", "echo told; echo warned >&2; echo first; seq 100000;");
+    let missing = project.call(&["log", "m.toml", "sorted"]);
+    assert_eq!(missing.status.code(), Some(1));
+    project.run("m.toml", &[]);
+    std::fs::remove_dir_all(project.path("runs")).unwrap();
+    let shown = text(&project, &["log", "m.toml", "sorted"]);
+    assert!(shown.starts_with("== sorted: "), "{shown}");
+    for line in ["\ntold\n", "\nwarned\n", "\nfirst\n", "\n100000\n", " bytes left out "] {
+        assert!(shown.contains(line), "{line}");
+    }
+    assert!(shown.len() < 300_000);
+    let replayed = project.call(&["run", "m.toml", "--replay-logs"]);
+    let replayed = String::from_utf8_lossy(&replayed.stderr).into_owned();
+    assert!(replayed.contains("== sorted: ") && replayed.contains("\nwarned\n"), "{replayed}");
+    assert!(replayed.contains("== counted: "), "{replayed}");
+    for object in project.objects() {
+        if std::fs::read(&object).unwrap().starts_with(b"$ sh") {
+            std::fs::remove_file(object).unwrap();
+        }
+    }
+    assert!(text(&project, &["log", "m.toml", "sorted"]).contains("gone from the cache"));
+    assert_eq!(project.run("m.toml", &[]).executed(), 0, "a lost log is no miss");
 }

@@ -7,6 +7,7 @@ mod failures;
 mod golden_backbone;
 mod history;
 mod layers;
+mod locking;
 mod pipeline;
 mod project;
 mod shipped;

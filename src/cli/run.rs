@@ -87,16 +87,10 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     if let Some(error) = profile.as_ref().and_then(|profile| profile.write().err()) {
         terminal::show_chain("warning", &error, None);
     }
-    let run = match run {
-        Ok(run) => run,
-        Err(error) => {
-            folder.discard();
-            return Err(CliError::Engine(error));
-        }
-    };
-    if arguments.replay_logs {
-        replay(&plan, &run, &project.store);
-    }
+    let run = run.map_err(|error| {
+        folder.clone().discard();
+        CliError::Engine(error)
+    })?;
     let metrics = read_metrics(&plan, &run, &project.store);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
@@ -107,10 +101,11 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         folder.point_latest().map_err(CliError::Report)?;
     }
     listener(finished(&run, folder.relative().to_owned()));
-    show_failures(&plan, &run, &options);
-    if let Some(warning) = project.store.index().take_warning() {
-        terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
+    if arguments.replay_logs {
+        replay(&plan, &run, &project.store);
     }
+    show_failures(&plan, &run, &options);
+    show_warning(&project.store);
     if !arguments.json {
         terminal::print(&summary(&plan, &run, &table, &folder));
     }
@@ -266,6 +261,12 @@ fn finished(run: &Run, folder: PathBuf) -> Event {
         interrupted: run.is_interrupted,
         seconds: run.duration.as_secs_f64(),
         folder,
+    }
+}
+
+fn show_warning(store: &Store) {
+    if let Some(warning) = store.index().take_warning() {
+        terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
     }
 }
 

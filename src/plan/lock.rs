@@ -14,6 +14,8 @@
 //! tell it from another task of its name, its `variants` are listed, too. `task` stands there where the name is
 //! not that of the stage (`extract` of several sets). No time, path or host is in it.
 
+mod task;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,10 +23,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::explain::{Difference, differences, explain};
-use super::graph::{Plan, PlanVariant, TaskId};
+use super::graph::{Plan, TaskId};
 use super::record::Record;
 use super::survey::{State, Status};
 use crate::store::{Digest, Store};
+
+pub use task::LockedTask;
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
@@ -43,21 +47,6 @@ pub struct Lock {
     /// The metrics of each variant, by name; empty for a variant without an `evaluate` stage.
     #[serde(default)]
     pub variants: BTreeMap<String, BTreeMap<String, f64>>,
-}
-
-/// A task of a lock file.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LockedTask {
-    stage: String,
-    task: Option<String>,
-    #[serde(default)]
-    values: BTreeMap<String, String>,
-    variants: Option<BTreeSet<String>>,
-    /// Its key.
-    pub key: Digest,
-    /// The digest of each output's listing.
-    pub outputs: BTreeMap<String, Digest>,
 }
 
 /// What a lock file says of a task of a plan.
@@ -159,7 +148,7 @@ impl Lock {
         for (index, status) in statuses.iter().enumerate() {
             match (status.state, &status.resolution, outputs_of(status)) {
                 (State::Hit, Some(resolution), Some(outputs)) => {
-                    tasks.push(locked(plan, TaskId(index), resolution.key, outputs));
+                    tasks.push(LockedTask::of(plan, TaskId(index), resolution.key, outputs));
                 }
                 _ => missing.push(format!("{} ({})", title(plan, TaskId(index)), status.reason)),
             }
@@ -324,91 +313,6 @@ fn outputs_of(status: &Status) -> Option<BTreeMap<String, Digest>> {
     let resolution = status.resolution.as_ref().filter(|_| status.state == State::Hit)?;
     let source = resolution.preimage.inputs.iter().find(|input| input.role == "source")?;
     Some(BTreeMap::from([("files".to_owned(), source.digest)]))
-}
-
-fn locked(plan: &Plan, id: TaskId, key: Digest, outputs: BTreeMap<String, Digest>) -> LockedTask {
-    let task = &plan.tasks[id.0];
-    let mut of_task = task.variants.iter().map(|&variant| &plan.variants[variant]);
-    let mut values: BTreeMap<String, String> =
-        of_task.next().map(|variant| variant.values.iter().cloned().collect()).unwrap_or_default();
-    for variant in of_task {
-        values.retain(|axis, value| {
-            variant.values.iter().any(|(name, other)| (name, other) == (&*axis, &*value))
-        });
-    }
-    let mut locked = LockedTask {
-        stage: task.stage.clone(),
-        task: Some(task.name.clone()).filter(|name| *name != task.stage),
-        values,
-        variants: None,
-        key,
-        outputs,
-    };
-    let others = plan.tasks.iter().enumerate().filter(|(other, of)| *other != id.0 && of.name == task.name);
-    let mut variants = others.flat_map(|(_, other)| &other.variants);
-    if variants.any(|&variant| locked.holds(&plan.variants[variant])) {
-        let ids = task.variants.iter().map(|&variant| plan.variants[variant].id.clone());
-        locked.variants = Some(ids.collect());
-    }
-    locked
-}
-
-impl LockedTask {
-    fn name(&self) -> &String {
-        self.task.as_ref().unwrap_or(&self.stage)
-    }
-
-    fn order(&self) -> (&String, &BTreeMap<String, String>, &Option<BTreeSet<String>>) {
-        (self.name(), &self.values, &self.variants)
-    }
-
-    fn holds(&self, variant: &PlanVariant) -> bool {
-        let has = |(axis, value): (&String, &String)| {
-            variant.values.iter().any(|(name, other)| (name, other) == (axis, value))
-        };
-        self.variants.as_ref().is_none_or(|ids| ids.contains(&variant.id)) && self.values.iter().all(has)
-    }
-
-    fn title(&self) -> String {
-        let values: Vec<String> = self.values.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-        if values.is_empty() {
-            self.name().clone()
-        } else {
-            format!("{} ({})", self.name(), values.join(","))
-        }
-    }
-
-    fn line(&self, quoted: &dyn Fn(&str) -> String) -> String {
-        let table = |pairs: Vec<(String, String)>| {
-            let shown: Vec<String> =
-                pairs.iter().map(|(name, value)| format!("{} = {}", key_text(name), quoted(value))).collect();
-            format!("{{ {} }}", shown.join(", "))
-        };
-        let mut parts = vec![format!("stage = {}", quoted(&self.stage))];
-        parts.extend(self.task.as_ref().map(|task| format!("task = {}", quoted(task))));
-        if !self.values.is_empty() {
-            let values = self.values.iter().map(|(axis, value)| (axis.clone(), value.clone()));
-            parts.push(format!("values = {}", table(values.collect())));
-        }
-        if let Some(variants) = &self.variants {
-            let ids: Vec<String> = variants.iter().map(|id| quoted(id)).collect();
-            parts.push(format!("variants = [{}]", ids.join(", ")));
-        }
-        parts.push(format!("key = {}", quoted(&self.key.to_string())));
-        let outputs = self.outputs.iter().map(|(name, digest)| (name.clone(), digest.to_string()));
-        parts.push(format!("outputs = {}", table(outputs.collect())));
-        format!("{{ {} }}", parts.join(", "))
-    }
-}
-
-/// A name as a key of TOML: bare where that is allowed.
-fn key_text(name: &str) -> String {
-    let is_bare = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
-    if !name.is_empty() && name.chars().all(is_bare) {
-        name.to_owned()
-    } else {
-        toml::Value::from(name).to_string()
-    }
 }
 
 fn title(plan: &Plan, id: TaskId) -> String {

@@ -134,6 +134,14 @@ impl HistoryError {
 
 /// The runs of a project, of one experiment or of all, the newest first.
 pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
+    named(project, experiment)
+        .iter()
+        .filter_map(|(experiment, id, folder)| read(experiment, id, folder))
+        .collect()
+}
+
+/// The folders of runs, each with its experiment and id, the newest first; none of them is opened.
+fn named(project: &Path, experiment: Option<&str>) -> Vec<(String, String, PathBuf)> {
     let runs = project.join("runs");
     let experiments = match experiment {
         Some(name) => vec![name.to_owned()],
@@ -142,12 +150,11 @@ pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
     let mut found = Vec::new();
     for experiment in experiments {
         let folder = runs.join(&experiment);
-        for id in names_of_folders(&folder) {
-            found.extend(read(&experiment, &id, &folder.join(&id)));
-        }
+        let ids = names_of_folders(&folder).into_iter();
+        found.extend(ids.map(|id| (experiment.clone(), id.clone(), folder.join(id))));
     }
-    // Ids begin with the local time of the start, which serves where nothing else says.
-    found.sort_by(|a, b| (&b.id, &b.experiment).cmp(&(&a.id, &a.experiment)));
+    // Ids begin with the local time of the start.
+    found.sort_by(|a, b| (&b.1, &b.0).cmp(&(&a.1, &a.0)));
     found
 }
 
@@ -257,25 +264,25 @@ pub fn find_run(project: &Path, current: &Path, name: &str) -> Result<(PathBuf, 
         Some((experiment, id)) => (Some(experiment.strip_prefix("runs/").unwrap_or(experiment)), id),
         None => (None, name),
     };
-    let mut found = past_runs(project, experiment);
+    let mut found = named(project, experiment);
     if id == "latest" {
-        let latest = |run: &PastRun| {
-            let link = fs::read_link(runs.join(&run.experiment).join("latest"));
-            link.is_ok_and(|target| target == Path::new(&run.id))
+        let is_latest = |experiment: &str, id: &str| {
+            let link = fs::read_link(runs.join(experiment).join("latest"));
+            link.is_ok_and(|target| target == Path::new(id))
         };
-        found.retain(latest);
+        found.retain(|(experiment, id, _)| is_latest(experiment, id));
         found.truncate(1);
-    } else if let Some(exact) = found.iter().position(|run| run.id == id) {
+    } else if let Some(exact) = found.iter().position(|run| run.1 == id) {
         found = vec![found.swap_remove(exact)];
     } else {
-        found.retain(|run| !id.is_empty() && run.id.starts_with(id));
+        found.retain(|run| !id.is_empty() && run.1.starts_with(id));
     }
     match found.as_slice() {
         [] => Err(HistoryError::Unknown { name: name.to_owned(), runs }),
-        [run] => Ok((run.folder.clone(), summary(&run.folder)?)),
+        [(_, _, folder)] => Ok((folder.clone(), summary(folder)?)),
         several => {
             let names: Vec<String> =
-                several.iter().map(|run| format!("{}/{}", run.experiment, run.id)).collect();
+                several.iter().map(|(experiment, id, _)| format!("{experiment}/{id}")).collect();
             Err(HistoryError::Ambiguous { name: name.to_owned(), found: names.join(", ") })
         }
     }

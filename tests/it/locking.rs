@@ -62,7 +62,7 @@ fn a_locked_run_refuses_whatever_is_not_locked() {
     project.edit("ratio = 0.3", "ratio = 0.2");
     project.edit("[\"none\", \"cutpaste\"]", "[\"cutpaste\"]");
     let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
-    assert!(refused == Some(4) && said.contains("the variant `bank=single,augment=none` is gone"), "{said}");
+    assert!(refused == Some(4) && said.contains("the variant `bank=dual,augment=none` is gone"), "{said}");
     project.edit("[\"cutpaste\"]", "[\"none\", \"cutpaste\"]");
     project.edit("bank = [\"single\", \"dual\"]", "bank = [\"single\", \"dual\"]\nquantile = [0.9]");
     project.edit(

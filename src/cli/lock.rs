@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Lock, Record, Resolver, lock_path, survey};
+use crate::plan::{Lock, Plan, Record, Resolver, Status, TaskId, lock_path, survey};
 use crate::store::Store;
 
 /// Arguments of `lock`.
@@ -24,6 +24,7 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
     let lock =
         Lock::of(&plan, &statuses, &|record| metrics(record, &project.store)).map_err(CliError::Lock)?;
+    warn_of_others(&plan, &statuses);
     let path = lock_path(&environment.folder.join(&arguments.manifest.manifest));
     lock.write(&path).map_err(CliError::Lock)?;
     keep_from_collection(&lock, &project.store);
@@ -35,6 +36,19 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
         lock.variants.len()
     ));
     Ok(Exit::Done)
+}
+
+/// Names tasks that have given other bytes for the same key: a lock of such a task holds only as long as its
+/// objects do.
+fn warn_of_others(plan: &Plan, statuses: &[Status]) {
+    for (index, status) in statuses.iter().enumerate() {
+        if status.record.as_ref().is_some_and(|record| !record.others.is_empty()) {
+            let title = super::log::title(plan, TaskId(index));
+            terminal::tell(&format!(
+                "warning: {title} has given other bytes for equal inputs; the last are locked"
+            ));
+        }
+    }
 }
 
 fn metrics(record: &Record, store: &Store) -> Option<BTreeMap<String, f64>> {

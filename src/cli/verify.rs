@@ -9,7 +9,7 @@ use super::session::{self, CliError, Project};
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::engine::{self, Event, Options, Suspect, Verified};
 use crate::plan::{Plan, Record, Resolution, Resolver, Status, TaskId, survey};
-use crate::report::{Folder, Verdicts};
+use crate::report::{Bars, Folder, Verdicts};
 use crate::stages::Kind;
 use crate::store::Digest;
 
@@ -145,7 +145,12 @@ fn examine(
             );
         }
     };
-    let listener = |_: Event| ();
+    let bars = (!arguments.json).then(Bars::new);
+    let listener = |event: Event| {
+        if let Some(bars) = &bars {
+            bars.show(&event);
+        }
+    };
     let options = options(arguments, environment, project, folder, &listener);
     let count = sample.unwrap_or(usize::MAX);
     engine::verify(plan, &project.store, &options, suspects, count, &mut told).map_err(CliError::Engine)?;

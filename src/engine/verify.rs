@@ -12,10 +12,10 @@ use std::time::Instant;
 use super::execute::{Execution, Failure, Place, guarded, log_path};
 use super::log::Log;
 use super::loose::LooseItems;
-use super::{EngineError, Options};
+use super::{EngineError, Event, Options};
 use crate::artifacts::File;
 use crate::artifacts::feature_set::{Block, read_block};
-use crate::plan::{Plan, Record, Resolution, TaskId};
+use crate::plan::{Plan, Record, Resolution, Task, TaskId};
 use crate::store::{Change, Digest, Store, StoreError, Tree, TreeEntry, difference, list_tree};
 
 /// What came of one task.
@@ -93,6 +93,7 @@ pub fn verify<'a>(
         let task = &plan.tasks[id.0];
         let execution =
             Execution { store, options, pool: &pool, id, task, resolution, replaces: false, is_forced: true };
+        tell_start(options, task, id, resolution);
         let began = Instant::now();
         let verdict = guarded(|| examine(&execution, record)).unwrap_or_else(Verdict::Failed);
         let was_stopped = matches!(&verdict, Verdict::Failed(failure) if failure.is_cancelled());
@@ -101,10 +102,24 @@ pub fn verify<'a>(
         }
         ran += usize::from(!matches!(verdict, Verdict::Unchecked { .. }));
         let one = Verified { id, verdict, seconds: began.elapsed().as_secs_f64() };
+        let succeeded = matches!(one.verdict, Verdict::Same | Verdict::Close { .. });
+        let (name, seconds) = (task.name.clone(), one.seconds);
+        (options.listener)(Event::RemakeFinished { task: id.0, name, succeeded, seconds });
         told(&one);
         verified.push(one);
     }
     Ok(verified)
+}
+
+/// Says that a task starts, for whoever shows how far it has come.
+fn tell_start(options: &Options<'_>, task: &Task, TaskId(index): TaskId, resolution: &Resolution) {
+    (options.listener)(Event::TaskStarted {
+        task: index,
+        name: task.name.clone(),
+        stage: task.stage.clone(),
+        kind: task.spec.kind().name(),
+        key: resolution.key.to_string(),
+    });
 }
 
 fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failure> {

@@ -117,11 +117,7 @@ impl Comparison {
             removed: before.difference(&after).cloned().collect(),
             added: after.difference(&before).cloned().collect(),
             metrics: all.iter().filter(|change| differing(change)).cloned().collect(),
-            manifest: pairs(&old.run.fields, &new.run.fields)
-                .into_iter()
-                .filter(|(_, values)| values.old != values.new)
-                .map(|(path, values)| FieldChange { path, values })
-                .collect(),
+            manifest: manifest(old, new),
             keys: keys(&both),
             seconds: seconds(old, new),
         };
@@ -161,6 +157,16 @@ fn pairs<T: Clone>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> BTre
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let pair = |name: &String| Pair { old: old.get(name).cloned(), new: new.get(name).cloned() };
     names.into_iter().map(|name| (name.clone(), pair(name))).collect()
+}
+
+/// The leaves that differ; none where a summary of an older version does not hold them.
+fn manifest(old: &RunSummary, new: &RunSummary) -> Vec<FieldChange> {
+    let (old, new) = (&old.run.fields, &new.run.fields);
+    if old.is_empty() || new.is_empty() {
+        return Vec::new();
+    }
+    let differing = pairs(old, new).into_iter().filter(|(_, values)| values.old != values.new);
+    differing.map(|(path, values)| FieldChange { path, values }).collect()
 }
 
 fn metrics(old: &VariantSummary, new: &VariantSummary) -> Vec<MetricChange> {

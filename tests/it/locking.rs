@@ -91,6 +91,9 @@ fn what_only_the_run_can_know_is_refused_there() {
     assert_eq!(failed["error"], "`counted` gave other bytes than the lock says: `count`, first `n`");
     let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
     assert!(refused == Some(4) && said.contains("counted: the cache holds another `count`"), "{said}");
+    let (relocked, said) = code(&project, &["lock", "m.toml"]);
+    assert!(relocked == Some(0) && said.contains("counted has given other bytes"), "{said}");
+    project.write("m.lock", &text);
     // Keys below what is not cached are known as the run comes to them.
     std::fs::remove_dir_all(project.path("cache")).unwrap();
     project.edit("date +%N >", "date >");

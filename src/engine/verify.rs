@@ -130,34 +130,50 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
     let scratch = store.scratch(&execution.task.stage).map_err(Failure::Store)?;
     let made = make(execution, scratch.path())?;
     let tolerance = execution.task.spec.tolerance();
-    let mut largest: f64 = 0.0;
+    let mut largest: Option<f64> = None;
     for (name, recorded) in &record.outputs {
         let Some(old) = store.tree(recorded).map_err(Failure::Store)? else {
             return Ok(Verdict::Unchecked { why: format!("the listing of its `{name}` is gone") });
         };
         let new = made.outputs.get(name).cloned().unwrap_or_default();
-        for change in difference(&old, &new) {
-            let file = format!("{name}/{}", change.path());
-            let how = match &change {
-                Change::Added { .. } => "is new",
-                Change::Removed { .. } => "is missing",
-                Change::Changed { .. } => "has other bytes",
-            };
-            let numbers = match (&change, tolerance) {
-                (Change::Changed { path }, Some(_)) => old
-                    .get(path)
-                    .zip(made.files.get(&file))
-                    .and_then(|(entry, path)| distance(store, entry, path)),
-                _ => None,
-            };
-            match numbers.zip(tolerance) {
-                Some((distance, tolerance)) if distance <= tolerance => largest = largest.max(distance),
-                Some(_) => return Ok(Verdict::Differs { file, how: "differs by more than is allowed" }),
-                None => return Ok(Verdict::Differs { file, how }),
-            }
+        let measure = |path: &str| {
+            let file = made.files.get(&format!("{name}/{path}"))?;
+            distance(store, old.get(path)?, file)
+        };
+        match judge(&old, &new, tolerance, &measure) {
+            Ok(found) => largest = found.into_iter().chain(largest).reduce(f64::max),
+            Err((path, how)) => return Ok(Verdict::Differs { file: format!("{name}/{path}"), how }),
         }
     }
-    Ok(if largest > 0.0 { Verdict::Close { difference: largest } } else { Verdict::Same })
+    Ok(largest.map_or(Verdict::Same, |difference| Verdict::Close { difference }))
+}
+
+/// The largest difference of files whose bytes differ, none where no bytes do; or the first file that differs by
+/// more than the tolerance. `measure` gives the relative difference of a file of both, where it holds numbers.
+fn judge(
+    old: &Tree,
+    new: &Tree,
+    tolerance: Option<f64>,
+    measure: &dyn Fn(&str) -> Option<f64>,
+) -> Result<Option<f64>, (String, &'static str)> {
+    let mut largest: Option<f64> = None;
+    for change in difference(old, new) {
+        let how = match &change {
+            Change::Added { .. } => "is new",
+            Change::Removed { .. } => "is missing",
+            Change::Changed { .. } => "has other bytes",
+        };
+        let is_changed = matches!(change, Change::Changed { .. });
+        let allowed = tolerance.filter(|_| is_changed);
+        match allowed.and_then(|allowed| Some((measure(change.path())?, allowed))) {
+            Some((distance, allowed)) if distance <= allowed => {
+                largest = Some(largest.map_or(distance, |largest| largest.max(distance)));
+            }
+            Some(_) => return Err((change.path().to_owned(), "differs by more than its kind allows")),
+            None => return Err((change.path().to_owned(), how)),
+        }
+    }
+    Ok(largest)
 }
 
 /// Runs the stage in the clean folder `scratch`.
@@ -239,5 +255,39 @@ mod tests {
         assert_eq!(relative(&old, &block(&[f32::NAN, 4.0])), None);
         assert_eq!(relative(&block(&[0.0, 0.0]), &old), None, "nothing is close to zero but zero");
         assert_eq!(relative(&old, &Block { width: 1, height: 2, ..old.clone() }), None);
+    }
+
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let entry = |&(path, content): &(&str, &str)| TreeEntry {
+            path: path.to_owned(),
+            digest: Digest::of_bytes(content.as_bytes()),
+            size: content.len() as u64,
+            executable: false,
+        };
+        Tree::new(files.iter().map(entry).collect()).unwrap()
+    }
+
+    #[test]
+    fn other_bytes_pass_only_as_numbers_within_the_tolerance() {
+        let old = tree(&[("blocks/a", "1"), ("blocks/b", "2"), ("features.json", "x")]);
+        let new = tree(&[("blocks/a", "1.1"), ("blocks/b", "2.1"), ("features.json", "x")]);
+        let measure = |path: &str| match path {
+            "blocks/a" => Some(0.0),
+            "blocks/b" => Some(1e-5),
+            _ => None,
+        };
+        assert_eq!(judge(&old, &old, None, &measure), Ok(None));
+        assert_eq!(judge(&old, &new, Some(1e-4), &measure), Ok(Some(1e-5)));
+        let first = |judged: Result<Option<f64>, (String, &'static str)>| judged.unwrap_err();
+        assert_eq!(first(judge(&old, &new, None, &measure)), ("blocks/a".to_owned(), "has other bytes"));
+        assert_eq!(
+            first(judge(&old, &new, Some(1e-6), &measure)),
+            ("blocks/b".to_owned(), "differs by more than its kind allows")
+        );
+        let other = tree(&[("blocks/a", "1"), ("blocks/b", "2"), ("features.json", "y")]);
+        assert_eq!(first(judge(&old, &other, Some(1.0), &measure)).0, "features.json", "no numbers");
+        let fewer = tree(&[("blocks/a", "1"), ("features.json", "x")]);
+        assert_eq!(first(judge(&old, &fewer, Some(1.0), &measure)), ("blocks/b".to_owned(), "is missing"));
+        assert_eq!(first(judge(&fewer, &old, Some(1.0), &measure)), ("blocks/b".to_owned(), "is new"));
     }
 }

@@ -1,17 +1,22 @@
 //! The command line: what was typed, and how it is shown. One file per subcommand.
 
 mod cache;
+mod compare;
 mod completions;
 mod doctor;
 mod exit;
 mod explain;
 mod forecast;
 mod graph;
+mod lock;
+mod log;
 mod plan;
 mod quantity;
 mod run;
+mod runs;
 mod session;
 mod terminal;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,6 +48,16 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Print the graph of tasks as Graphviz DOT or Mermaid.
     Graph(graph::GraphArguments),
+    /// Pin every key, output digest and metric of a table in a lock file beside its manifest.
+    Lock(lock::LockArguments),
+    /// Make cached tasks again in a clean folder and compare their bytes. Exit code 3 if any differ.
+    Verify(verify::VerifyArguments),
+    /// Show what a stage said when its cached results were made.
+    Log(log::LogArguments),
+    /// List the runs of this project, the newest first.
+    Runs(runs::RunsArguments),
+    /// Say what differs between two runs: metrics, manifest, keys, time.
+    Compare(compare::CompareArguments),
     /// Look after the cache.
     Cache(cache::CacheArguments),
     /// Say what this build computes with here: backends, devices, SIMD level, threads, cache.
@@ -86,6 +101,11 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Plan(plan) => plan::run(&plan, environment),
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
+        Command::Lock(lock) => lock::run(&lock, environment),
+        Command::Verify(verify) => verify::run(&verify, environment),
+        Command::Log(log) => log::run(&log, environment),
+        Command::Runs(runs) => Ok(runs::run(&runs, environment)),
+        Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),
         Command::Completions(completions) => {

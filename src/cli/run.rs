@@ -9,16 +9,18 @@ use super::forecast::{Budget, Forecast, parse_budget};
 use super::session::{self, CliError, Project};
 use super::{Environment, Exit, ManifestArguments, quantity, terminal};
 use crate::artifacts::scores::Metrics;
-use crate::engine::{self, Event, Options, Outcome, Run};
-use crate::plan::{Plan, Resolver, survey};
-use crate::report::{Bars, EventLog, Folder, RunSummary, Table, variant_table};
-use crate::store::Store;
+use crate::engine::{self, Event, Failure, Options, Outcome, Run};
+use crate::manifest::Experiment;
+use crate::plan::{Extent, Lock, Pin, Plan, Resolver, TaskId, check_pins, lock_path, survey};
+use crate::report::{Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table};
+use crate::store::{ProcessIdentity, Store};
 
 /// Set by Ctrl-C.
-static CANCELLED: AtomicBool = AtomicBool::new(false);
+pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `run`.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct RunArguments {
     #[command(flatten)]
     manifest: ManifestArguments,
@@ -40,9 +42,18 @@ pub(super) struct RunArguments {
     /// Run nothing, and end with code 4, where the run would take more: `2h`, `50GB`; may be repeated.
     #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
     budget: Vec<Budget>,
+    /// Run only what the manifest's lock file pins: refuse other keys, and outputs with other bytes.
+    #[arg(long)]
+    locked: bool,
     /// Use no network: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
+    /// Show what each cached task said when it ran, on stderr.
+    #[arg(long)]
+    replay_logs: bool,
+    /// Write where the time went as a Chrome trace, which Perfetto and Chromium's browsers show.
+    #[arg(long, value_name = "FILE.json")]
+    profile: Option<PathBuf>,
     /// Print one event a line as JSON instead of the table.
     #[arg(long)]
     json: bool,
@@ -56,13 +67,21 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         session::check_stage(&experiment, stage)?;
     }
     check_budget(arguments, &project, &plan)?;
+    let profile = arguments.profile.as_ref().map(|path| Profile::begin(&environment.folder.join(path)));
+    let profile = profile.transpose().map_err(CliError::Report)?;
+    let pins = arguments.locked.then(|| locked(arguments, environment, &project, &plan)).transpose()?;
     handle_interrupts();
     let folder = Folder::create(&project.root, &plan.experiment).map_err(CliError::Report)?;
+    let request = request(&arguments.manifest, &experiment, &project, environment);
+    folder.begin(&request).map_err(CliError::Report)?;
     let file = EventLog::new(std::io::BufWriter::new(folder.events().map_err(CliError::Report)?));
     let stdout = arguments.json.then(|| EventLog::new(std::io::stdout()));
     let bars = (!arguments.json).then(Bars::new);
     let listener = |event: Event| {
         file.write(&event);
+        if let Some(profile) = &profile {
+            profile.note(&event);
+        }
         log(&event);
         if let Some(log) = &stdout {
             log.write(&event);
@@ -71,38 +90,96 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
             bars.show(&event);
         }
     };
-    let options = options(arguments, environment, &project, &folder, &listener);
-    let run = match engine::run(&plan, &project.store, &options) {
-        Ok(run) => run,
-        Err(error) => {
-            folder.discard();
-            return Err(CliError::Engine(error));
-        }
-    };
+    let options = options(arguments, environment, &project, &folder, pins.as_deref(), &listener);
+    let run = engine::run(&plan, &project.store, &options);
+    if let Some(error) = profile.as_ref().and_then(|profile| profile.write().err()) {
+        terminal::show_chain("warning", &error, None);
+    }
+    let run = run.map_err(|error| {
+        folder.clone().discard();
+        CliError::Engine(error)
+    })?;
     let metrics = read_metrics(&plan, &run, &project.store);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.store);
-    folder.write(&RunSummary::new(&plan, &run, &of_task), &table).map_err(CliError::Report)?;
+    let told = RunSummary::new(request, &plan, &run, &of_task);
+    folder.write(&told, &table).map_err(CliError::Report)?;
     if !run.is_interrupted && run.count(Outcome::Failed) == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
     listener(finished(&run, folder.relative().to_owned()));
-    show_failures(&plan, &run, &options);
-    if let Some(warning) = project.store.index().take_warning() {
-        terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
+    if arguments.replay_logs {
+        replay(&plan, &run, &project.store);
     }
+    show_failures(&plan, &run, &options);
+    show_warning(&project.store);
     if !arguments.json {
         terminal::print(&summary(&plan, &run, &table, &folder));
     }
     linked.map_err(CliError::Report)?;
-    Ok(if run.is_interrupted {
-        Exit::Interrupted
-    } else if run.count(Outcome::Failed) > 0 {
-        Exit::Failed
-    } else {
-        Exit::Done
-    })
+    Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
+}
+
+/// The code of a run that was not stopped: the lock's own codes go before a failure's.
+fn exit(run: &Run) -> Exit {
+    let mut exit = Exit::Done;
+    for failure in run.tasks.iter().filter_map(|task| task.failure.as_ref()) {
+        exit = match failure {
+            Failure::LockedOutput { .. } => return Exit::Differs,
+            Failure::LockedKey { .. } => Exit::Refused,
+            _ if exit == Exit::Refused => exit,
+            _ => Exit::Failed,
+        };
+    }
+    exit
+}
+
+/// What the manifest's lock file says of each task; refused where anything known beforehand differs.
+fn locked(
+    arguments: &RunArguments,
+    environment: &Environment,
+    project: &Project,
+    plan: &Plan,
+) -> Result<Vec<Pin>, CliError> {
+    let lock = Lock::read(&lock_path(&environment.folder.join(&arguments.manifest.manifest)));
+    let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
+    let extent = if is_part { Extent::Part } else { Extent::Whole };
+    let pins = lock.and_then(|lock| lock.pins(plan, extent)).map_err(CliError::Lock)?;
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    check_pins(plan, &statuses, &pins, &project.store).map_err(CliError::Lock)?;
+    Ok(pins)
+}
+
+/// Shows what the cached tasks said when they ran.
+fn replay(plan: &Plan, run: &Run, store: &Store) {
+    for (index, end) in run.tasks.iter().enumerate() {
+        let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
+        if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
+            terminal::tell(told.trim_end());
+        }
+    }
+}
+
+/// How the run was asked for.
+fn request(
+    arguments: &ManifestArguments,
+    experiment: &Experiment,
+    project: &Project,
+    environment: &Environment,
+) -> RunRequest {
+    let path = environment.folder.join(&arguments.manifest);
+    RunRequest {
+        manifest: path.strip_prefix(&project.root).unwrap_or(&path).display().to_string(),
+        sets: arguments.sets.clone(),
+        only: arguments.only.clone(),
+        targets: arguments.targets.clone(),
+        started: jiff::Timestamp::now().to_string(),
+        process: Some(ProcessIdentity::current().clone()),
+        patchflow: env!("CARGO_PKG_VERSION").to_owned(),
+        fields: RunRequest::leaves(&experiment.document),
+    }
 }
 
 /// Refuses a run that goes beyond a budget, and says what no record can tell.
@@ -155,6 +232,7 @@ fn options<'a>(
     environment: &Environment,
     project: &Project,
     folder: &Folder,
+    pins: Option<&'a [Pin]>,
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
     let threads = arguments.threads.map(usize::from).or(project.config.threads);
@@ -169,6 +247,7 @@ fn options<'a>(
         project: project.root.clone(),
         logs: folder.logs(),
         environment: environment.variables.clone(),
+        pins,
         cancelled: &CANCELLED,
         listener,
     }
@@ -176,7 +255,7 @@ fn options<'a>(
 
 /// The first Ctrl-C (or a TERM) asks running tasks to stop; the second ends the program at once, which
 /// loses nothing that was finished, either.
-fn handle_interrupts() {
+pub(super) fn handle_interrupts() {
     let handler = || {
         if CANCELLED.swap(true, Ordering::Relaxed) {
             #[expect(clippy::exit, reason = "the user asked twice; every commit to the store is atomic")]
@@ -190,11 +269,7 @@ fn handle_interrupts() {
 
 /// The metrics of each task that has some.
 fn read_metrics(plan: &Plan, run: &Run, store: &Store) -> Vec<Option<Metrics>> {
-    let read = |task: usize| {
-        let outputs = run.tasks[task].outputs.as_ref()?;
-        let entry = outputs.get("scores")?.tree.get("metrics.json")?;
-        serde_json::from_slice(&store.read(&entry.digest).ok()?).ok()
-    };
+    let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
 }
 
@@ -209,6 +284,12 @@ fn finished(run: &Run, folder: PathBuf) -> Event {
         interrupted: run.is_interrupted,
         seconds: run.duration.as_secs_f64(),
         folder,
+    }
+}
+
+fn show_warning(store: &Store) {
+    if let Some(warning) = store.index().take_warning() {
+        terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
     }
 }
 

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Exit, ManifestArguments};
+use crate::artifacts::scores::Metrics;
 use crate::engine::EngineError;
 use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
-use crate::plan::{self, Plan, PlanError};
-use crate::report::ReportError;
-use crate::store::{Rehash, StatIndex, Store, StoreError};
+use crate::plan::{self, LockError, Plan, PlanError};
+use crate::report::{HistoryError, ReportError};
+use crate::store::{Rehash, StatIndex, Store, StoreError, Tree};
 
 /// What can end a command.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,12 @@ pub(super) enum CliError {
         /// What to type instead.
         help: String,
     },
+    /// A table is not locked, or not as locked.
+    #[error(transparent)]
+    Lock(LockError),
+    /// A past run cannot be found or read.
+    #[error(transparent)]
+    History(HistoryError),
     /// A stage was named that is not in the manifest.
     #[error("no stage `{name}` in the manifest")]
     UnknownStage {
@@ -61,8 +68,9 @@ impl CliError {
             | Self::Plan(_)
             | Self::UnknownStage { .. }
             | Self::UnknownVariant { .. }
+            | Self::History(_)
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
-            Self::Budget { .. } => Exit::Refused,
+            Self::Budget { .. } | Self::Lock(_) => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
     }
@@ -73,6 +81,8 @@ impl CliError {
             Self::Plan(error) => error.help(),
             Self::Engine(error) => error.help(),
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
+            Self::Lock(error) => Some(error.help()),
+            Self::History(error) => Some(error.help()),
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
@@ -155,4 +165,10 @@ pub(super) fn jobs(typed: Option<u16>, project: &Project) -> usize {
 /// The number of cores.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The metrics in a listing of scores; none where there are none or their object is gone.
+pub(super) fn metrics(store: &Store, scores: &Tree) -> Option<Metrics> {
+    let entry = scores.get("metrics.json")?;
+    serde_json::from_slice(&store.read(&entry.digest).ok()?).ok()
 }

@@ -4,22 +4,21 @@
 //! other. Only this file commits to the store.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Instant;
 
 use super::items::TaskItems;
+use super::log::Log;
 use super::usage::{Meter, Usage};
 use super::{Event, Options, hardware};
 use crate::artifacts::{File, Files};
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
-    BackboneProvenance, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task,
-    TaskId, input_bytes,
+    BackboneProvenance, KeptLog, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput,
+    Task, TaskId, input_bytes,
 };
-use crate::stages::{Context, Inputs, Kind, Progress, Spec, StageError};
+use crate::stages::{Context, Inputs, Items, Kind, Progress, Spec, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
 
 /// Why a task did not end well.
@@ -63,6 +62,22 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// `--locked`: the key is not the one that the lock names.
+    #[error("`{task}` is not as locked: its inputs or fields are others")]
+    LockedKey {
+        /// The task.
+        task: String,
+    },
+    /// `--locked`: the outputs are not those that the lock names.
+    #[error("`{task}` gave other bytes than the lock says: `{output}`{}", file.as_ref().map(|file| format!(", first `{file}`")).unwrap_or_default())]
+    LockedOutput {
+        /// The task.
+        task: String,
+        /// The output.
+        output: String,
+        /// The first file that differs, where the locked listing is in the cache.
+        file: Option<String>,
+    },
     /// A stage gave other bytes than the record says, so that what was built on the record cannot go on.
     #[error("`{stage}` is not deterministic: it gave other bytes than its record says")]
     Nondeterministic {
@@ -82,6 +97,9 @@ impl Failure {
             Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
             Self::Remake { .. } => None,
             Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
+            Self::LockedKey { .. } | Self::LockedOutput { .. } => {
+                Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
+            }
             Self::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
         }
     }
@@ -100,6 +118,26 @@ pub(super) enum Executed {
     InputsLost(Vec<(TaskId, String)>),
     /// It failed.
     Failed { failure: Failure, seconds: f64 },
+}
+
+/// Where a stage runs.
+pub(super) struct Place<'a> {
+    /// The empty folder that it writes into.
+    pub(super) output: &'a Path,
+    /// Its own files that survive a stop.
+    pub(super) work: &'a Path,
+    /// The memory of single items.
+    pub(super) items: &'a dyn Items,
+    /// What it says.
+    pub(super) log: &'a Log,
+}
+
+/// What an execution took, and what it said.
+struct Effort {
+    seconds: f64,
+    usage: Usage,
+    fresh_share: f64,
+    log: Option<KeptLog>,
 }
 
 /// One execution.
@@ -121,17 +159,8 @@ impl Execution<'_> {
     /// Runs the task to its end. No panic of a stage gets past here.
     pub(super) fn run(&self) -> Executed {
         let started = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| self.try_run(started)));
-        let failed = |failure| Executed::Failed { failure, seconds: started.elapsed().as_secs_f64() };
-        match result {
-            Ok(Ok(executed)) => executed,
-            Ok(Err(failure)) => failed(failure),
-            Err(panic) => {
-                let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-                failed(Failure::Panic { message: message.unwrap_or_else(|| "no message".to_owned()) })
-            }
-        }
+        guarded(|| self.try_run(started))
+            .unwrap_or_else(|failure| Executed::Failed { failure, seconds: started.elapsed().as_secs_f64() })
     }
 
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
@@ -141,29 +170,37 @@ impl Execution<'_> {
         }
         let measured = self.meter.start();
         let log = Log::create(&log_path(self.options, self.task, &self.resolution.key))?;
-        let reporter = Reporter { log: &log, options: self.options, task: self.id.0 };
         let scratch = self.store.scratch(&self.task.stage).map_err(Failure::Store)?;
+        let work = self.store.work_folder(&self.resolution.key).map_err(Failure::Store)?;
         let kind = self.task.spec.kind();
         let items = TaskItems::new(self.store, kind.name(), self.task.spec.version(), !self.is_forced);
-        let result = self.run_stage(&scratch, &items, &reporter);
-        if let Err(error) = &result {
-            log.line(&format!("failed: {}", chain(error)));
-        }
-        result.map_err(Failure::Stage)?;
-        self.check_sources()?;
+        self.make(&Place { output: scratch.path(), work: &work, items: &items, log: &log })?;
         let fresh_share = items.fresh_share();
         let outputs = self.publish(&scratch, items).map_err(Failure::Store)?;
+        // The log is no result: where it cannot be kept, the record goes without.
+        let kept = KeptLog::keep(log.kept(), self.store);
         let seconds = started.elapsed().as_secs_f64();
-        let provenance = self.provenance(&outputs, seconds, measured.usage(), fresh_share);
+        let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
+        let provenance = self.provenance(&outputs, effort);
         let (outputs, differs) = self.record(outputs, provenance).map_err(Failure::Store)?;
         // A folder that cannot be removed is only space; the next run of this key uses it again.
         let _ = self.store.remove_work(&self.resolution.key);
-        log.line(&format!("done in {seconds:.3} s"));
+        log.note(&format!("done in {seconds:.3} s"));
         Ok(Executed::Done { outputs, seconds, differs })
     }
 
+    /// Runs the stage in that place; nothing is committed.
+    pub(super) fn make(&self, place: &Place<'_>) -> Result<(), Failure> {
+        let result = self.run_stage(place);
+        if let Err(error) = &result {
+            place.log.note(&format!("failed: {}", chain(error)));
+        }
+        result.map_err(Failure::Stage)?;
+        self.check_sources()
+    }
+
     /// Inputs that lie in the store but are gone or damaged there.
-    fn lost_inputs(&self) -> Result<Vec<(TaskId, String)>, StoreError> {
+    pub(super) fn lost_inputs(&self) -> Result<Vec<(TaskId, String)>, StoreError> {
         let mut lost = Vec::new();
         for input in self.resolution.inputs.iter().filter(|input| input.source.is_none()) {
             if let Some(first) = self.store.check(&input.tree)?.first() {
@@ -173,29 +210,21 @@ impl Execution<'_> {
         Ok(lost)
     }
 
-    fn run_stage(
-        &self,
-        scratch: &Scratch,
-        items: &TaskItems<'_>,
-        reporter: &Reporter<'_>,
-    ) -> Result<(), StageError> {
-        let work = self
-            .store
-            .work_folder(&self.resolution.key)
-            .map_err(|error| StageError::kernel("cannot make the stage's work folder", error))?;
+    fn run_stage(&self, place: &Place<'_>) -> Result<(), StageError> {
+        let reporter = Reporter { log: place.log, options: self.options, task: self.id.0 };
         let context = Context {
             seed: self.task.seed.unwrap_or_default(),
             threads: self.options.threads,
-            progress: reporter,
-            items,
+            progress: &reporter,
+            items: place.items,
             cancelled: self.options.cancelled,
             is_offline: self.options.is_offline,
-            work: &work,
+            work: place.work,
             project: &self.options.project,
             environment: &self.options.environment,
         };
         let inputs = self.inputs();
-        let run = || self.task.spec.run(&inputs, scratch.path(), &context);
+        let run = || self.task.spec.run(&inputs, place.output, &context);
         // What mostly waits must not hold one of the pool's few threads.
         let waits = matches!(self.task.spec.kind(), Kind::Command | Kind::Download);
         if waits { run() } else { self.pool.install(run) }
@@ -247,13 +276,8 @@ impl Execution<'_> {
         Ok(outputs)
     }
 
-    fn provenance(
-        &self,
-        outputs: &BTreeMap<String, Tree>,
-        seconds: f64,
-        usage: Usage,
-        fresh_share: f64,
-    ) -> Provenance {
+    fn provenance(&self, outputs: &BTreeMap<String, Tree>, effort: Effort) -> Provenance {
+        let Effort { seconds, usage, fresh_share, log } = effort;
         Provenance {
             stage: self.task.stage.clone(),
             seconds,
@@ -270,6 +294,7 @@ impl Execution<'_> {
                 Spec::Extract(spec) => Some(backbone_provenance(spec.target)),
                 _ => None,
             },
+            log,
         }
     }
 
@@ -322,6 +347,15 @@ impl Execution<'_> {
     }
 }
 
+/// Runs something of which no panic gets past here.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(Failure::Panic { message: message.unwrap_or_else(|| "no message".to_owned()) })
+    })
+}
+
 fn backbone_provenance(target: Target) -> BackboneProvenance {
     let Target { backend, device, arithmetic } = target;
     let device_name = match device {
@@ -363,29 +397,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// The log of one task.
-struct Log {
-    file: Mutex<std::fs::File>,
-}
-
-impl Log {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let failed = |source| Failure::Log { path: path.to_owned(), source };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self { file: Mutex::new(open.map_err(failed)?) })
-    }
-
-    fn line(&self, line: &str) {
-        if let Ok(mut file) = self.file.lock() {
-            // A log that cannot be written must not fail a task that can.
-            let _ = writeln!(file, "{line}");
-        }
-    }
 }
 
 struct Reporter<'a> {

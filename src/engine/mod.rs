@@ -3,6 +3,7 @@
 //! ```text
 //! schedule   which task next: the scheduler's thread owns every state, workers own their task
 //! execute    one task: inputs checked, stage run in a scratch folder, outputs published, record written
+//! verify     one task made again in a clean folder and compared with its record; nothing is published
 //! items      the memory of single items for preprocess and extract
 //! usage      what a task takes of the machine
 //! event      what is told, to whoever listens
@@ -13,9 +14,12 @@ mod event;
 mod execute;
 pub mod hardware;
 mod items;
+mod log;
+mod loose;
 mod queue;
 mod schedule;
 mod usage;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +28,7 @@ use std::sync::atomic::AtomicBool;
 pub use event::{Event, Outcome};
 pub use execute::{Failure, log_path};
 pub use schedule::{Run, TaskEnd, run};
+pub use verify::{Suspect, Verdict, Verified, verify};
 
 use crate::store::Rehash;
 
@@ -49,6 +54,8 @@ pub struct Options<'a> {
     pub logs: PathBuf,
     /// The environment that commands may be passed.
     pub environment: BTreeMap<String, String>,
+    /// What a lock file says of each task of the plan (`--locked`).
+    pub pins: Option<&'a [crate::plan::Pin]>,
     /// Set when the user wants to stop.
     pub cancelled: &'a AtomicBool,
     /// Told of everything that happens, from any thread.

@@ -16,7 +16,7 @@ use super::specs::{self, Specs};
 use super::stage::{self, RawStage};
 use super::substitute::{SEED, equation};
 use super::wiring::{self, Wiring};
-use crate::stages::fields::{Reader, Value, suggestion};
+use crate::stages::fields::{Fields, Reader, Value, suggestion};
 
 /// Longest name of a variant in bytes (file systems take 255; a run appends endings).
 const ID_LENGTH: usize = 180;
@@ -41,7 +41,9 @@ pub(super) fn check(
     if !found.is_empty() {
         return Err(ManifestError::new(&sources[0].name, &sources, found));
     }
-    Ok(assemble(head, &grid, &stages, wiring, &kept, options, sources))
+    let mut experiment = assemble(head, &grid, &stages, wiring, &kept, options, sources);
+    experiment.document = root.fields(&[]);
+    Ok(experiment)
 }
 
 fn top_level(root: &Table, found: &mut Vec<Diagnostic>) {
@@ -208,6 +210,7 @@ fn assemble(
             .collect(),
         targets: options.targets.clone(),
         sources,
+        document: Fields::new(),
         places: kept.iter().flat_map(rows).collect(),
         resolved: wiring.resolved,
     }

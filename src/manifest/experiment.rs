@@ -3,7 +3,7 @@
 use super::diagnostic::Source;
 use super::names::{AxisName, StageName, VariantId};
 use crate::artifacts::Artifact;
-use crate::stages::fields::Value;
+use crate::stages::fields::{Fields, Value};
 use crate::stages::{Kind, Spec};
 
 /// A named list of values.
@@ -82,6 +82,9 @@ pub struct Experiment {
     pub targets: Vec<String>,
     /// Every text that it was read from: the manifest, its includes, options of the command line.
     pub sources: Vec<Source>,
+    /// The whole manifest after includes and `--set`, before `${axis}` is put in: what a later run is
+    /// compared with.
+    pub document: Fields,
     pub(super) resolved: Vec<Resolved>,
     /// Variants × stages; `None` where `when` keeps the stage out.
     pub(super) places: Vec<Option<u32>>,

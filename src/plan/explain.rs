@@ -280,18 +280,22 @@ impl fmt::Display for Explanation {
             "" => write!(formatter, "{}: ", self.task)?,
             values => write!(formatter, "{} ({values}): ", self.task)?,
         }
-        match &self.reason {
-            Reason::Hit => formatter.write_str("would not run: its result is in the cache"),
-            Reason::InFlight(who) => formatter.write_str(who),
-            Reason::Gone => {
-                formatter.write_str("would run: its result, which the run's folder shows, is gone")
-            }
-            Reason::Merged(leader) => {
+        write!(formatter, "{}", self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit => formatter.write_str("would not run: its result is in the cache"),
+            Self::InFlight(who) => formatter.write_str(who),
+            Self::Gone => formatter.write_str("would run: its result, which the run's folder shows, is gone"),
+            Self::Merged(leader) => {
                 write!(formatter, "does not run: equal to `{leader}`, which runs for both")
             }
-            Reason::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
-            Reason::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
-            Reason::Differs { earlier, differences } => {
+            Self::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
+            Self::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
+            Self::Differs { earlier, differences } => {
                 write!(formatter, "would run: differs from {earlier} in")?;
                 for difference in differences {
                     write!(formatter, "\n    {difference}")?;

@@ -10,6 +10,7 @@ mod explain;
 mod graph;
 mod history;
 mod key;
+mod lock;
 mod record;
 mod resolve;
 mod survey;
@@ -21,7 +22,8 @@ pub use explain::{Difference, Explanation, Reason, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
 pub use key::{ITEM_DOMAIN, InputDigest, Preimage, TASK_DOMAIN, item_key};
-pub use record::{BackboneProvenance, Provenance, Record};
+pub use lock::{Extent, Lock, LockError, LockedTask, Pin, check_pins, differing_output, lock_path};
+pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
 pub use survey::{State, Status, survey};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Preimage;
-use crate::store::Digest;
+use crate::store::{Digest, Store};
 
 /// The version of the record's form; a record of another is a miss.
 const SCHEMA: u32 = 1;
@@ -59,6 +59,47 @@ pub struct Provenance {
     /// What a network ran on, where the task runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<BackboneProvenance>,
+    /// What the task said; none where it said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<KeptLog>,
+}
+
+/// What the cache keeps of a task's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptLog {
+    /// A short one, in the record itself.
+    Text(String),
+    /// A long one: the object that holds it. It belongs to no listing: where it was collected, the log is
+    /// lost and nothing else.
+    Object(Digest),
+}
+
+impl KeptLog {
+    /// Bytes up to which a log stands in the record: most have a few lines, and an object of its own costs a
+    /// sync (chosen).
+    const SHORT_BYTES: usize = 2048;
+
+    /// Keeps a log; none where it is empty, or is long and cannot be written.
+    pub fn keep(text: String, store: &Store) -> Option<Self> {
+        if text.is_empty() {
+            return None;
+        }
+        if text.len() <= Self::SHORT_BYTES {
+            return Some(Self::Text(text));
+        }
+        store.publish_bytes(text.as_bytes()).ok().map(Self::Object)
+    }
+
+    /// The text; none where its object is gone.
+    pub fn read(&self, store: &Store) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            Self::Object(digest) => {
+                store.read(digest).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            }
+        }
+    }
 }
 
 /// What a network ran on.

@@ -1,14 +1,11 @@
 //! The folder that a run leaves; see the module above for its files.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
+use super::summary::{RunRequest, RunSummary};
 use super::table::Table;
-use crate::artifacts::scores::Metrics;
-use crate::engine::{Outcome, Run};
+use crate::engine::Run;
 use crate::plan::{Output, Plan, TaskId};
 use crate::stages::Kind;
 use crate::store::{Store, StoreError};
@@ -40,10 +37,18 @@ pub struct Folder {
 impl Folder {
     /// Makes `runs/<experiment>/<time>-<process>/` in the project.
     pub fn create(project: &Path, experiment: &str) -> Result<Self, ReportError> {
-        let of_experiment = Path::new("runs").join(experiment);
+        Self::create_in(project, &Path::new("runs").join(experiment))
+    }
+
+    /// Makes `runs/<experiment>/verify/<time>-<process>/`, which is no run.
+    pub fn of_verification(project: &Path, experiment: &str) -> Result<Self, ReportError> {
+        Self::create_in(project, &Path::new("runs").join(experiment).join("verify"))
+    }
+
+    fn create_in(project: &Path, of_experiment: &Path) -> Result<Self, ReportError> {
         let stamp = jiff::ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
         let id = format!("{stamp}-{}", std::process::id());
-        fs::create_dir_all(project.join(&of_experiment)).map_err(writing(&project.join(&of_experiment)))?;
+        fs::create_dir_all(project.join(of_experiment)).map_err(writing(&project.join(of_experiment)))?;
         for attempt in 0.. {
             let name = if attempt == 0 { id.clone() } else { format!("{id}-{attempt}") };
             let relative = of_experiment.join(name);
@@ -103,10 +108,22 @@ impl Folder {
         Ok(())
     }
 
+    /// Writes down how the run was asked for, so that a run that is killed can be told, too.
+    pub fn begin(&self, request: &RunRequest) -> Result<(), ReportError> {
+        let path = self.path.join("run.json");
+        fs::write(&path, to_json(request)).map_err(writing(&path))
+    }
+
+    /// Writes the verdicts of a verification.
+    pub fn write_verdicts(&self, verdicts: &impl serde::Serialize) -> Result<PathBuf, ReportError> {
+        let path = self.path.join("verdict.json");
+        fs::write(&path, to_json(verdicts)).map_err(writing(&path))?;
+        Ok(self.relative.join("verdict.json"))
+    }
+
     /// Writes the tables and the summary.
-    pub fn write(&self, summary: &impl Serialize, table: &Table) -> Result<(), ReportError> {
-        let mut json = serde_json::to_vec_pretty(summary).unwrap_or_default();
-        json.push(b'\n');
+    pub fn write(&self, summary: &RunSummary, table: &Table) -> Result<(), ReportError> {
+        let json = to_json(summary);
         let files: [(&str, Vec<u8>); 4] = [
             ("summary.json", json),
             ("table.md", table.to_markdown().into_bytes()),
@@ -132,6 +149,12 @@ impl Folder {
     }
 }
 
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut json = serde_json::to_vec_pretty(value).expect("names are strings, numbers finite");
+    json.push(b'\n');
+    json
+}
+
 fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
     let path = path.to_owned();
     move |source| ReportError::Write { path, source }
@@ -147,61 +170,4 @@ fn link_tree(store: &Store, output: &Output, folder: &Path) -> Result<(), Report
         store.link(&entry.digest, &to).map_err(ReportError::Store)?;
     }
     Ok(())
-}
-
-/// What `summary.json` holds.
-#[derive(Serialize)]
-pub struct RunSummary<'a> {
-    experiment: &'a str,
-    question: Option<&'a str>,
-    patchflow: &'static str,
-    tasks: BTreeMap<&'static str, usize>,
-    seconds: f64,
-    variants: Vec<VariantSummary<'a>>,
-}
-
-#[derive(Serialize)]
-struct VariantSummary<'a> {
-    id: &'a str,
-    axes: BTreeMap<&'a str, &'a str>,
-    metrics: BTreeMap<&'static str, f64>,
-    tasks: BTreeMap<&'a str, String>,
-}
-
-impl<'a> RunSummary<'a> {
-    /// Gathers a run.
-    pub fn new(plan: &'a Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Self {
-        let outcomes = [
-            ("planned", plan.tasks.len()),
-            ("executed", run.count(Outcome::Executed)),
-            ("hits", run.count(Outcome::Hit)),
-            ("merged", run.count(Outcome::Merged)),
-            ("failed", run.count(Outcome::Failed)),
-            ("blocked", run.count(Outcome::Blocked)),
-        ];
-        let mut keys: Vec<BTreeMap<&str, String>> = vec![BTreeMap::new(); plan.variants.len()];
-        for (task, end) in plan.tasks.iter().zip(&run.tasks) {
-            let Some(key) = end.key else { continue };
-            for &variant in &task.variants {
-                keys[variant].insert(&task.name, key.to_string());
-            }
-        }
-        let variants = plan.variants.iter().zip(keys).map(|(variant, keys)| {
-            let found = variant.targets.iter().find_map(|id| metrics(id.0));
-            VariantSummary {
-                id: &variant.id,
-                axes: variant.values.iter().map(|(axis, value)| (axis.as_str(), value.as_str())).collect(),
-                metrics: found.map(|metrics| metrics.named().into_iter().collect()).unwrap_or_default(),
-                tasks: keys,
-            }
-        });
-        Self {
-            experiment: &plan.experiment,
-            question: plan.question.as_deref(),
-            patchflow: env!("CARGO_PKG_VERSION"),
-            tasks: outcomes.into_iter().collect(),
-            seconds: run.duration.as_secs_f64(),
-            variants: variants.collect(),
-        }
-    }
 }

@@ -110,6 +110,24 @@ impl Spec {
         }
     }
 
+    /// How far a block may be from one of equal inputs, `‖new - old‖ / ‖old‖`; none on `rust`, whose bits are the
+    /// same everywhere.
+    ///
+    /// libtorch sums in an order that depends on the processor and, on a GPU, on the batch: f32 then moves a
+    /// map by less than 1e-4 of its norm, bf16 by less than 1e-2 (the bounds that `tests/it/golden_backbone.rs`
+    /// holds the backend to). Stored as f16, neighbours may be rounded apart by one step, at most 2⁻¹⁰ of the
+    /// number.
+    pub fn tolerance(&self) -> Option<f64> {
+        let Target { backend, device: _, arithmetic } = self.target;
+        let summed = match (backend, arithmetic) {
+            (Backend::Rust, _) => return None,
+            (Backend::Torch, Arithmetic::F32) => 1e-4,
+            (Backend::Torch, Arithmetic::Bf16) => 1e-2,
+        };
+        let step = if self.storage == Precision::F16 { 1.0 / 1024.0 } else { 0.0 };
+        Some(summed + step)
+    }
+
     /// The fields that enter the key.
     pub fn fields(&self) -> Fields {
         // Out: `batch` (results do not depend on it), the weights' place (they enter as an input), the

@@ -179,6 +179,15 @@ impl Spec {
         if let Self::Command(spec) = self { spec.threads } else { 1 }
     }
 
+    /// The relative difference `‖new - old‖ / ‖old‖` of a file's numbers up to which equal inputs may give other
+    /// bytes; none where they must be the same.
+    pub fn tolerance(&self) -> Option<f64> {
+        match self {
+            Self::Extract(spec) => spec.tolerance(),
+            _ => None,
+        }
+    }
+
     /// Whether the experiment's seed reaches the stage.
     pub fn is_random(&self) -> bool {
         match self {

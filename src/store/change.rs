@@ -22,6 +22,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The file.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Added { path } | Self::Changed { path } | Self::Removed { path } => path,
+        }
+    }
+}
+
 /// The differences from `old` to `new`, in order of path.
 pub fn difference(old: &Tree, new: &Tree) -> Vec<Change> {
     let (mut old, mut new) = (old.entries().iter().peekable(), new.entries().iter().peekable());

@@ -56,6 +56,7 @@ pub use error::StoreError;
 pub use leases::{Holder, Lease};
 pub use objects::{Damage, DamageKind};
 pub use process::{Liveness, ProcessIdentity};
+pub use publish::list_tree;
 pub use records::{Published, StoredRecord};
 pub use scratch::Scratch;
 pub use source::{Rehash, SourceStats, SourceTree, hash_source};

@@ -190,6 +190,21 @@ pub(super) fn is_executable(metadata: &fs::Metadata) -> bool {
 }
 
 /// The files under a folder, in order of name; a symlink or anything else that is no file is an error.
+/// The listing that [`Store::publish_tree`] would make of `folder`; nothing is published or moved.
+pub fn list_tree(folder: &Path) -> Result<Tree, StoreError> {
+    let files = regular_files(folder)?;
+    let entry = |file: &Found| {
+        let (path, size) = (file.relative.clone(), file.metadata.len());
+        Ok(TreeEntry {
+            path,
+            digest: Digest::of_file(&file.path)?,
+            size,
+            executable: is_executable(&file.metadata),
+        })
+    };
+    Tree::new(files.par_iter().map(entry).collect::<Result<_, StoreError>>()?)
+}
+
 fn regular_files(folder: &Path) -> Result<Vec<Found>, StoreError> {
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name() {

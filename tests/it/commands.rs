@@ -20,7 +20,8 @@ inputs = { text = "sorted" }
 outputs = { count = "files" }
 "#;
 
-fn chain() -> Project {
+/// Two commands over a local file.
+pub(crate) fn chain() -> Project {
     let project = Project::empty();
     project.write("in/a.txt", "b\na\n");
     project.write("m.toml", CHAIN);

@@ -7,6 +7,7 @@
 
 mod admission;
 mod ending;
+mod locked;
 mod remake;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -235,6 +236,10 @@ impl<'a> Scheduler<'a> {
             }
         };
         let key = resolution.key;
+        if let Some(failure) = self.refused_key(index, &key) {
+            self.end_badly(index, failure, 0.0);
+            return Ok(());
+        }
         if let Some(outputs) = source {
             self.resolutions.insert(index, resolution);
             self.end_well(index, Outcome::Hit, outputs, 0.0);
@@ -262,7 +267,7 @@ impl<'a> Scheduler<'a> {
         if !self.is_forced(index)
             && let Some(outputs) = self.recorded(index, &key)?
         {
-            self.end_well(index, Outcome::Hit, outputs, 0.0);
+            self.end_as_hit(index, outputs);
             return Ok(());
         }
         self.want(index);
@@ -321,7 +326,7 @@ impl<'a> Scheduler<'a> {
                 && !is_forced
                 && let Some(outputs) = self.recorded(index, &key)?
             {
-                self.end_well(index, Outcome::Hit, outputs, 0.0);
+                self.end_as_hit(index, outputs);
                 continue;
             }
             self.admission.start(index, demand);
@@ -372,7 +377,10 @@ impl<'a> Scheduler<'a> {
                 if differs {
                     self.tell_nondeterministic(index, &resolution.key);
                 }
-                self.end_well(index, Outcome::Executed, outputs, seconds);
+                match self.refused_outputs(index, &outputs) {
+                    Some(failure) => self.end_badly(index, failure, seconds),
+                    None => self.end_well(index, Outcome::Executed, outputs, seconds),
+                }
             }
             Executed::InputsLost(lost) => self.remake(index, &lost)?,
             Executed::Failed { failure, seconds } => self.end_badly(index, failure, seconds),

@@ -144,7 +144,7 @@ impl Screen {
 
 /// A third of the dimensions, such that codes of all axes fill vectors of 32.
 pub(super) fn axes_for(d: usize) -> usize {
-    ((d / 3).next_multiple_of(32) - 1).min(MOST_AXES)
+    (d / 3).next_multiple_of(32).saturating_sub(1).min(MOST_AXES)
 }
 
 /// At most `count` rows, evenly spread: their indices, and the rows.

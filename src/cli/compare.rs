@@ -1,0 +1,51 @@
+//! `patchflow compare`.
+
+use std::path::Path;
+
+use clap::Args;
+use serde_json::json;
+
+use super::session::CliError;
+use super::{Environment, Exit, terminal};
+use crate::manifest;
+use crate::report::{Comparison, Shown, find_run};
+
+/// Arguments of `compare`.
+#[derive(Args)]
+pub(super) struct CompareArguments {
+    /// A run: its id or the beginning of it, `EXPERIMENT/ID`, `latest`, `EXPERIMENT/latest`, or a folder.
+    #[arg(value_name = "RUN")]
+    old: String,
+    /// Another.
+    #[arg(value_name = "RUN")]
+    new: String,
+    /// Show the metrics that are equal, too.
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Says what differs between two runs.
+pub(super) fn run(arguments: &CompareArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = manifest::find_project(&environment.folder);
+    let find = |name: &str| find_run(&project, &environment.folder, name).map_err(CliError::History);
+    let ((old_folder, old), (new_folder, new)) = (find(&arguments.old)?, find(&arguments.new)?);
+    let shown = if arguments.all { Shown::All } else { Shown::Differing };
+    let comparison = Comparison::of(&old, &new, shown);
+    let name = |folder: &Path| {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let runs = project.join("runs");
+        let runs = runs.canonicalize().unwrap_or(runs);
+        folder.strip_prefix(runs).unwrap_or(&folder).display().to_string()
+    };
+    let (old_name, new_name) = (name(&old_folder), name(&new_folder));
+    if arguments.json {
+        let told = json!({ "runs": [old_name, new_name], "differences": comparison });
+        terminal::print(&format!("{told}\n"));
+    } else {
+        terminal::print(&comparison.to_text(&old_name, &new_name));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,64 @@
+//! `patchflow lock`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use super::session::{self, CliError};
+use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::plan::{Lock, Plan, Record, Resolver, Status, TaskId, lock_path, survey};
+use crate::store::Store;
+
+/// Arguments of `lock`.
+#[derive(Args)]
+pub(super) struct LockArguments {
+    #[command(flatten)]
+    manifest: ManifestArguments,
+}
+
+/// Pins a table whose every task is cached.
+pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let lock =
+        Lock::of(&plan, &statuses, &|record| metrics(record, &project.store)).map_err(CliError::Lock)?;
+    warn_of_others(&plan, &statuses);
+    let path = lock_path(&environment.folder.join(&arguments.manifest.manifest));
+    lock.write(&path).map_err(CliError::Lock)?;
+    keep_from_collection(&lock, &project.store);
+    let shown = path.strip_prefix(&project.root).unwrap_or(&path);
+    terminal::print(&format!(
+        "{}: {} tasks, {} variants\n",
+        shown.display(),
+        lock.tasks.len(),
+        lock.variants.len()
+    ));
+    Ok(Exit::Done)
+}
+
+/// Names tasks that have given other bytes for the same key: a lock of such a task holds only as long as its
+/// objects do.
+fn warn_of_others(plan: &Plan, statuses: &[Status]) {
+    for (index, status) in statuses.iter().enumerate() {
+        if status.record.as_ref().is_some_and(|record| !record.others.is_empty()) {
+            let title = super::log::title(plan, TaskId(index));
+            terminal::tell(&format!(
+                "warning: {title} has given other bytes for equal inputs; the last are locked"
+            ));
+        }
+    }
+}
+
+fn metrics(record: &Record, store: &Store) -> Option<BTreeMap<String, f64>> {
+    let scores = store.tree(record.outputs.get("scores")?).ok()??;
+    let metrics = session::metrics(store, &scores)?;
+    Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Makes the locked tasks roots of garbage collection. The one place where locks meet the store's pins: these
+/// keep the records of `lock.keys()` and what their outputs list.
+fn keep_from_collection(lock: &Lock, store: &Store) {
+    tracing::debug!("{} keys to keep in `{}`", lock.keys().len(), store.pins_folder().display());
+}

@@ -1,0 +1,73 @@
+//! `patchflow log`: what a stage said when its cached results were made.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::session::{self, CliError};
+use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::plan::{Plan, Record, Resolver, State, TaskId, survey};
+use crate::store::{Digest, Store};
+
+/// Arguments of `log`.
+#[derive(Args)]
+pub(super) struct LogArguments {
+    #[command(flatten)]
+    manifest: ManifestArguments,
+    /// The stage.
+    stage: String,
+}
+
+/// Shows the logs of a stage's cached tasks; those of a run that failed lie in its folder.
+pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    session::check_stage(&experiment, &arguments.stage)?;
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let (mut shown, mut found) = (0, 0);
+    for (index, (task, status)) in plan.tasks.iter().zip(&statuses).enumerate() {
+        if task.stage != arguments.stage {
+            continue;
+        }
+        found += 1;
+        let key = status.resolution.as_ref().map(|resolution| resolution.key);
+        if let Some(told) = key.and_then(|key| told(&plan, TaskId(index), &key, &project.store)) {
+            terminal::print(&told);
+            shown += 1;
+        } else if status.state == State::Hit {
+            terminal::tell(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
+        } else {
+            terminal::tell(&format!("{}: not in the cache ({})", title(&plan, TaskId(index)), status.reason));
+        }
+    }
+    if found == 0 {
+        terminal::tell(&format!("no variant needs `{}`", arguments.stage));
+    }
+    Ok(if shown > 0 || found == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// A task with the values that tell it from others of its stage.
+pub(super) fn title(plan: &Plan, id: TaskId) -> String {
+    let name = &plan.tasks[id.0].name;
+    match plan.values_of(id).as_str() {
+        "" => name.clone(),
+        values => format!("{name} ({values})"),
+    }
+}
+
+/// A heading that says when and where a cached task ran, and what it said; none where there is no record.
+pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Store) -> Option<String> {
+    let record = Record::from_bytes(&store.record(key).ok()??)?;
+    let made = &record.provenance;
+    let finished = made.finished.get(..19).unwrap_or(&made.finished);
+    let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);
+    match made.log.as_ref().map(|log| log.read(store)) {
+        None => text += "(it said nothing)\n",
+        Some(None) => text += "(its log is gone from the cache)\n",
+        Some(Some(log)) => {
+            let _ = writeln!(text, "{}", log.trim_end());
+        }
+    }
+    Some(text)
+}

@@ -1,0 +1,183 @@
+//! `patchflow verify`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Args;
+
+use super::run::{CANCELLED, handle_interrupts};
+use super::session::{self, CliError, Project};
+use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::engine::{self, Event, Options, Suspect, Verified};
+use crate::plan::{Plan, Record, Resolution, Resolver, Status, TaskId, survey};
+use crate::report::{Bars, Folder, Verdicts};
+use crate::stages::Kind;
+use crate::store::Digest;
+
+/// Tasks that are made again where nothing else is said (chosen: a look, not a second run).
+const SAMPLE: usize = 5;
+
+/// Arguments of `verify`.
+#[derive(Args)]
+pub(super) struct VerifyArguments {
+    #[command(flatten)]
+    manifest: ManifestArguments,
+    /// How many tasks to make again (default 5), drawn by `--seed`.
+    #[arg(long, value_name = "K", conflicts_with = "all", value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
+    /// Make every cached task again.
+    #[arg(long)]
+    all: bool,
+    /// Only tasks of this stage; may be repeated. Downloads are made again only where they are named.
+    #[arg(long = "stage", value_name = "STAGE")]
+    stages: Vec<String>,
+    /// Another number draws another sample.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads (default: the number of cores).
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Use no network.
+    #[arg(long)]
+    offline: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A cached task that may be made again.
+struct Candidate<'a> {
+    id: TaskId,
+    resolution: &'a Resolution,
+    record: &'a Record,
+}
+
+/// Makes cached tasks again and compares them with their records.
+pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    for stage in &arguments.stages {
+        session::check_stage(&experiment, stage)?;
+    }
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let candidates = candidates(arguments, &plan, &statuses);
+    if candidates.is_empty() {
+        terminal::tell("no cached task to make again: run the manifest first");
+        return Ok(Exit::Failed);
+    }
+    handle_interrupts();
+    let folder = Folder::of_verification(&project.root, &plan.experiment).map_err(CliError::Report)?;
+    let verdicts = examine(arguments, environment, &project, &plan, &folder, &candidates)?;
+    let file = folder.write_verdicts(&verdicts).map_err(CliError::Report)?;
+    terminal::print(&if arguments.json {
+        serde_json::to_string(&verdicts).expect("names are strings, numbers finite") + "\n"
+    } else {
+        format!("{}files: {}\n", verdicts.to_text(), file.display())
+    });
+    Ok(if CANCELLED.load(std::sync::atomic::Ordering::Relaxed) {
+        Exit::Interrupted
+    } else if verdicts.count("differs") > 0 {
+        Exit::Differs
+    } else if verdicts.count("failed") > 0 || verdicts.tasks.len() == verdicts.count("unchecked") {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
+}
+
+/// The cached tasks that were asked for, each key once, in the order of the draw.
+fn candidates<'a>(arguments: &VerifyArguments, plan: &Plan, statuses: &'a [Status]) -> Vec<Candidate<'a>> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for (index, status) in statuses.iter().enumerate() {
+        let (Some(resolution), Some(record)) = (&status.resolution, &status.record) else { continue };
+        let task = &plan.tasks[index];
+        let is_asked = if arguments.stages.is_empty() {
+            task.spec.kind() != Kind::Download
+        } else {
+            arguments.stages.contains(&task.stage)
+        };
+        if is_asked && seen.insert(resolution.key) {
+            found.push(Candidate { id: TaskId(index), resolution, record });
+        }
+    }
+    // By key alone, so that the draw depends on neither names nor the order of the manifest.
+    found.sort_by_key(|candidate| {
+        let mut text = arguments.seed.to_le_bytes().to_vec();
+        text.extend_from_slice(candidate.resolution.key.as_bytes());
+        Digest::of_bytes(&text)
+    });
+    found
+}
+
+fn examine(
+    arguments: &VerifyArguments,
+    environment: &Environment,
+    project: &Project,
+    plan: &Plan,
+    folder: &Folder,
+    candidates: &[Candidate<'_>],
+) -> Result<Verdicts, CliError> {
+    let sample = (!arguments.all).then(|| arguments.sample.map_or(SAMPLE, |sample| sample as usize));
+    let path = environment.folder.join(&arguments.manifest.manifest);
+    let mut verdicts = Verdicts {
+        manifest: path.strip_prefix(&project.root).unwrap_or(&path).display().to_string(),
+        started: jiff::Timestamp::now().to_string(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        patchflow: env!("CARGO_PKG_VERSION"),
+        seed: arguments.seed,
+        sample,
+        kinds: BTreeMap::new(),
+        tasks: Vec::new(),
+    };
+    for candidate in candidates {
+        verdicts.kinds.entry(plan.tasks[candidate.id.0].spec.kind().name()).or_default().cached += 1;
+    }
+    let suspects =
+        candidates.iter().map(|&Candidate { id, resolution, record }| Suspect { id, resolution, record });
+    let mut told = |verified: &Verified| {
+        if let Some(of) = candidates.iter().find(|candidate| candidate.id == verified.id) {
+            verdicts.add(plan, of.record, of.resolution.key.to_string(), verified);
+            tracing::info!(
+                "{} made again in {:.1} s",
+                super::log::title(plan, verified.id),
+                verified.seconds
+            );
+        }
+    };
+    let bars = (!arguments.json).then(Bars::new);
+    let listener = |event: Event| {
+        if let Some(bars) = &bars {
+            bars.show(&event);
+        }
+    };
+    let options = options(arguments, environment, project, folder, &listener);
+    let count = sample.unwrap_or(usize::MAX);
+    engine::verify(plan, &project.store, &options, suspects, count, &mut told).map_err(CliError::Engine)?;
+    Ok(verdicts)
+}
+
+fn options<'a>(
+    arguments: &VerifyArguments,
+    environment: &Environment,
+    project: &Project,
+    folder: &Folder,
+    listener: &'a (dyn Fn(Event) + Sync),
+) -> Options<'a> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Options {
+        jobs: 1,
+        memory: None,
+        threads: arguments.threads.map(usize::from).or(project.config.threads).unwrap_or(cores),
+        keep_going: true,
+        force: Vec::new(),
+        is_offline: arguments.offline,
+        rehash: session::rehash(&arguments.manifest),
+        project: project.root.clone(),
+        logs: folder.logs(),
+        environment: environment.variables.clone(),
+        pins: None,
+        cancelled: &CANCELLED,
+        listener,
+    }
+}

@@ -1,0 +1,58 @@
+//! The items of a task that is made again to be compared: nothing is recalled, and what is kept lies in the
+//! task's own folder instead of the store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::stages::fields::Fields;
+use crate::stages::{Item, ItemFile, Items, StageError};
+use crate::store::{Digest, TreeEntry};
+
+/// See the module.
+pub(super) struct LooseItems {
+    folder: PathBuf,
+    number: AtomicU64,
+    placed: Mutex<BTreeMap<String, (TreeEntry, PathBuf)>>,
+}
+
+impl LooseItems {
+    /// Items that lie in `folder`, which exists and is not the one that the stage writes into.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), number: AtomicU64::new(0), placed: Mutex::default() }
+    }
+
+    /// What was placed, by `<output name>/<path>`, each with the file that holds it.
+    pub(super) fn into_placed(self) -> BTreeMap<String, (TreeEntry, PathBuf)> {
+        self.placed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, path: &Path) -> Result<ItemFile, StageError> {
+        let to = self.folder.join(self.number.fetch_add(1, Ordering::Relaxed).to_string());
+        std::fs::rename(path, &to).map_err(|source| StageError::io("move", path, source))?;
+        let digest = Digest::of_file(&to)
+            .map_err(|error| StageError::kernel("cannot hash a finished item", error))?
+            .to_string();
+        let size_bytes = std::fs::metadata(&to).map_err(|source| StageError::io("read", &to, source))?.len();
+        Ok(ItemFile { path: to, digest, size_bytes })
+    }
+}
+
+impl Items for LooseItems {
+    fn recall(&self, _fields: &Fields) -> Option<Item> {
+        None
+    }
+
+    fn keep(&self, _fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
+        let files = files.iter().map(|path| self.take(path)).collect::<Result<_, _>>()?;
+        Ok(Item { files, note: note.to_owned() })
+    }
+
+    fn place(&self, file: &ItemFile, name: &str) {
+        let Ok(digest) = file.digest.parse() else { return };
+        let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        placed.insert(name.to_owned(), (entry, file.path.clone()));
+    }
+}

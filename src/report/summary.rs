@@ -1,0 +1,182 @@
+//! `run.json` and `summary.json`: how a run was asked for and what came of it, as `runs` and `compare` read
+//! them back. A field that an older version did not write is empty.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::scores::Metrics;
+use crate::engine::{Outcome, Run};
+use crate::plan::{Plan, TaskId};
+use crate::stages::fields::{Fields, Value};
+use crate::store::ProcessIdentity;
+
+/// How a run was asked for: what `run.json` holds, and the member `run` of `summary.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunRequest {
+    /// The manifest, from the project's root where it lies there.
+    pub manifest: String,
+    /// Each `--set`.
+    pub sets: Vec<String>,
+    /// `--only`.
+    pub only: Option<String>,
+    /// Each `--target`.
+    pub targets: Vec<String>,
+    /// When it began (RFC 3339).
+    pub started: String,
+    /// The process, so that a run that goes on is told from one that was killed.
+    pub process: Option<ProcessIdentity>,
+    /// The program's version.
+    pub patchflow: String,
+    /// The manifest's leaves after includes and `--set`, by path, as text: `stages.model.bank` → `${bank}`.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl RunRequest {
+    /// The leaves of a manifest's document.
+    pub fn leaves(document: &Fields) -> BTreeMap<String, String> {
+        let mut leaves = BTreeMap::new();
+        gather("", document, &mut leaves);
+        leaves
+    }
+}
+
+fn gather(prefix: &str, fields: &Fields, leaves: &mut BTreeMap<String, String>) {
+    for (name, value) in fields {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Table(fields) => gather(&path, fields, leaves),
+            value => {
+                leaves.insert(path, value.to_string());
+            }
+        }
+    }
+}
+
+/// What `summary.json` holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunSummary {
+    /// The experiment's name.
+    pub experiment: String,
+    /// What it asks.
+    pub question: Option<String>,
+    /// The program's version.
+    pub patchflow: String,
+    /// How the run was asked for.
+    pub run: RunRequest,
+    /// Whether the user stopped it.
+    pub interrupted: bool,
+    /// How many tasks were planned, and ended in each way.
+    pub tasks: BTreeMap<String, usize>,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// How each task ended, in the plan's order.
+    pub ended: Vec<TaskSummary>,
+    /// The variants, in the manifest's order.
+    pub variants: Vec<VariantSummary>,
+}
+
+/// How one task ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskSummary {
+    /// Its name.
+    pub task: String,
+    /// Its stage.
+    pub stage: String,
+    /// Its kind.
+    pub kind: String,
+    /// The axes' values that tell it from others of its stage.
+    pub values: String,
+    /// Its key, where it came to be known.
+    pub key: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Seconds that it ran.
+    pub seconds: f64,
+}
+
+/// What came of one variant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VariantSummary {
+    /// Its name.
+    pub id: String,
+    /// Its axes' values.
+    pub axes: BTreeMap<String, String>,
+    /// Its metrics by name.
+    pub metrics: BTreeMap<String, f64>,
+    /// The keys of its tasks, by the task's name.
+    pub tasks: BTreeMap<String, String>,
+}
+
+impl RunSummary {
+    /// Gathers a run; `metrics` gives those of a task of the plan.
+    pub fn new(
+        request: RunRequest,
+        plan: &Plan,
+        run: &Run,
+        metrics: &dyn Fn(usize) -> Option<Metrics>,
+    ) -> Self {
+        let outcomes = [
+            ("planned", plan.tasks.len()),
+            ("executed", run.count(Outcome::Executed)),
+            ("hits", run.count(Outcome::Hit)),
+            ("merged", run.count(Outcome::Merged)),
+            ("failed", run.count(Outcome::Failed)),
+            ("blocked", run.count(Outcome::Blocked)),
+        ];
+        Self {
+            experiment: plan.experiment.clone(),
+            question: plan.question.clone(),
+            patchflow: request.patchflow.clone(),
+            run: request,
+            interrupted: run.is_interrupted,
+            tasks: outcomes.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            seconds: run.duration.as_secs_f64(),
+            ended: ended(plan, run),
+            variants: variants(plan, run, metrics),
+        }
+    }
+
+    /// How many tasks ended so: `executed`, `hits`, `merged`, `failed`, `blocked`; or are `planned`.
+    pub fn count(&self, name: &str) -> usize {
+        self.tasks.get(name).copied().unwrap_or(0)
+    }
+}
+
+fn ended(plan: &Plan, run: &Run) -> Vec<TaskSummary> {
+    let ends = plan.tasks.iter().zip(&run.tasks).enumerate();
+    ends.map(|(index, (task, end))| TaskSummary {
+        task: task.name.clone(),
+        stage: task.stage.clone(),
+        kind: task.spec.kind().name().to_owned(),
+        values: plan.values_of(TaskId(index)),
+        key: end.key.map(|key| key.to_string()),
+        outcome: end.outcome,
+        seconds: end.seconds,
+    })
+    .collect()
+}
+
+fn variants(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Vec<VariantSummary> {
+    let mut keys: Vec<BTreeMap<String, String>> = vec![BTreeMap::new(); plan.variants.len()];
+    for (task, end) in plan.tasks.iter().zip(&run.tasks) {
+        let Some(key) = end.key else { continue };
+        for &variant in &task.variants {
+            keys[variant].insert(task.name.clone(), key.to_string());
+        }
+    }
+    let variants = plan.variants.iter().zip(keys).map(|(variant, tasks)| {
+        let found = variant.targets.iter().find_map(|id| metrics(id.0));
+        let named = found.map(|metrics| metrics.named().map(|(name, value)| (name.to_owned(), value)));
+        VariantSummary {
+            id: variant.id.clone(),
+            axes: variant.values.iter().cloned().collect(),
+            metrics: named.map(|named| named.into_iter().collect()).unwrap_or_default(),
+            tasks,
+        }
+    });
+    variants.collect()
+}

@@ -11,10 +11,15 @@ use super::KernelError;
 use super::distance::{squared_norms, squared_to_centre};
 use super::random::Stream;
 
+mod bytes;
 mod lazy;
 mod projection;
+mod screen;
 
+use bytes::Bytes;
+use lazy::Search;
 pub use projection::{Projection, join_blocks};
+use screen::Floats;
 
 /// Rows measured against one centre by one task.
 const ROW_BLOCK: usize = 256;
@@ -72,7 +77,7 @@ pub fn k_center_greedy(
     let norms = norms_for(points, d, count)?;
     assert!(first < norms.len(), "the first pick is row {first} of {}", norms.len());
     let bounds = squared_distances(points, d, &points[first * d..][..d]);
-    lazy::Search::new(points, d, &norms, bounds, Some(first)).run(count, progress)
+    search(points, d, &norms, bounds, Some(first), count, progress)
 }
 
 /// Chooses `count` of `points: [n, d]` as patchcore-inspection's `ApproximateGreedyCoresetSampler`.
@@ -101,11 +106,35 @@ pub fn approximate_greedy(
     assert!(anchors > 0, "an approximate coreset needs anchors");
     let chosen = stream.choose(norms.len(), anchors.min(norms.len()));
     let bounds = squared_mean_distances(points, d, &chosen);
-    lazy::Search::new(points, d, &norms, bounds, None).run(count, progress)
+    search(points, d, &norms, bounds, None, count, progress)
+}
+
+fn search(
+    points: &[f32],
+    d: usize,
+    norms: &[f32],
+    bounds: Vec<f32>,
+    first: Option<usize>,
+    count: usize,
+    progress: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Picks, KernelError> {
+    match Bytes::new(points, d, norms) {
+        Some(screen) => Search::new(points, d, norms, bounds, first, screen).run(count, progress),
+        None => Search::new(points, d, norms, bounds, first, Floats::new(d)).run(count, progress),
+    }
 }
 
 fn norms_for(points: &[f32], d: usize, count: usize) -> Result<Vec<f32>, KernelError> {
-    let norms = squared_norms(points, d)?;
+    assert!(d > 0 && points.len().is_multiple_of(d), "{} numbers are no rows of {d}", points.len());
+    let norms = |(block, rows): (usize, &[f32])| {
+        squared_norms(rows, d).map_err(|error| match error {
+            KernelError::NotFinite { row } => KernelError::NotFinite { row: block * ROW_BLOCK + row },
+            other => other,
+        })
+    };
+    let blocks: Vec<_> = points.par_chunks(ROW_BLOCK * d).enumerate().map(norms).collect();
+    // One by one, so that the first row that is not finite is named.
+    let norms = blocks.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     let n = norms.len();
     assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
     assert!((1..=n).contains(&count), "{count} of {n} rows were asked for");
@@ -168,6 +197,17 @@ mod tests {
         k_center_greedy(points, d, first, count, &|_| true).unwrap()
     }
 
+    /// The same by both screens, whichever of them this processor would use.
+    fn by_both_screens(points: &[f32], d: usize, first: usize, count: usize) -> [Picks; 2] {
+        let norms = norms_for(points, d, count).unwrap();
+        let bounds = squared_distances(points, d, &points[first * d..][..d]);
+        let (bytes, floats) = (Bytes::of(points, d), Floats::new(d));
+        [
+            Search::new(points, d, &norms, bounds.clone(), Some(first), bytes).run(count, &|_| true).unwrap(),
+            Search::new(points, d, &norms, bounds, Some(first), floats).run(count, &|_| true).unwrap(),
+        ]
+    }
+
     fn normals(stream: &mut Stream, count: usize) -> Vec<f32> {
         (0..count).map(|_| stream.normal() as f32).collect()
     }
@@ -221,11 +261,9 @@ mod tests {
             let points = random_case(&mut stream, case % 5, n, d);
             let (first, count) = (stream.below(n), 1 + stream.below(n));
             let expected = textbook(&points, d, vec![f32::INFINITY; n], Some(first), count);
-            assert_eq!(
-                greedy(&points, d, first, count),
-                expected,
-                "case {case}: n {n}, d {d}, count {count}"
-            );
+            for found in by_both_screens(&points, d, first, count) {
+                assert_eq!(found, expected, "case {case}: n {n}, d {d}, count {count}");
+            }
         }
     }
 

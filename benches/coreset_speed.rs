@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Instant;
 
 use half::f16;
@@ -28,7 +29,7 @@ const BLOCK: usize = 560;
 /// Shape of an image of the features that others are grown from: `BLOCK` patches.
 const BASE: [usize; 3] = [40, 14, 384];
 /// Length of the noise on a grown row: half the median distance, 2.17, of a KSDD row of four neighbouring
-/// patches to its nearest of another image (ResNet18, `layer2` and `layer3`, 90 images).
+/// patches to its nearest of another image (`resnet18`, `layer2` and `layer3`, 90 images).
 const GROWN_NOISE: f32 = 1.08;
 /// Ticks a second of `/proc/self/stat`.
 const TICKS: f64 = 100.0;
@@ -55,6 +56,10 @@ fn main() {
     }
 }
 
+fn is_half(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "f16")
+}
+
 /// A file of rows.
 struct Rows {
     file: File,
@@ -66,7 +71,7 @@ struct Rows {
 impl Rows {
     fn open(path: &str, d: usize) -> Self {
         let file = File::open(path).unwrap();
-        let is_half = path.ends_with(".f16");
+        let is_half = is_half(path);
         let n = file.metadata().unwrap().len() as usize / (d * if is_half { 2 } else { 4 });
         Self { file, is_half, n, d }
     }
@@ -244,13 +249,15 @@ fn write_blocks(rows: usize, path: &str, make: impl Fn(usize, usize) -> Vec<f32>
     for some in blocks.chunks(16) {
         let made: Vec<Vec<u8>> =
             some.par_iter().map(|&(block, size)| encode(&make(block, size), path)).collect();
-        made.iter().for_each(|bytes| file.write_all(bytes).unwrap());
+        for bytes in made {
+            file.write_all(&bytes).unwrap();
+        }
     }
     file.flush().unwrap();
 }
 
 fn encode(values: &[f32], path: &str) -> Vec<u8> {
-    if !path.ends_with(".f16") {
+    if !is_half(path) {
         return values.iter().flat_map(|x| x.to_le_bytes()).collect();
     }
     let mut halves = vec![f16::ZERO; values.len()];

@@ -11,15 +11,15 @@
 //! 3. **pick** the farthest while it is not below the floor (so no point outside can be farther),
 //!    measuring those still above the floor against each new pick.
 //!
-//! What it costs, and what did not pay (KSDD's features of ResNet18, projected to 128; 2026-11-24, CPU seconds
-//! of the picks, of 148,960 rows 10 %):
+//! What it costs, and what did not pay (features of KSDD by `resnet18`, projected to 128; 2026-11-24, CPU
+//! seconds of the picks, 10 % of 148,960 rows):
 //! - the screen by a product in f32: 4.5; by bytes, with the pool: 1.8. At KSDD2's size (1,167,600 rows, 1 %)
 //!   a fifth of all pairs is screened, and one pair of 500 of those is measured.
 //! - Triangle inequality between picks (none within twice a point's bound of its own pick need be looked at):
 //!   rules out 2 % of the pairs. The radius is not small beside the distances between picks (3.1 to 4.3).
-//! - Rotation by variance, then the first 31 dimensions and the length of the rest: leaves 13 to 18 % of the
-//!   pairs (63 dimensions: 4 to 6 %), where 2 % are within the radius. Bytes leave about those 2 % for a quarter
-//!   of the work.
+//! - Rotation by variance, then the first 31 dimensions and the length of the rest: leaves 13 to 18 % of
+//!   the pairs (63 dimensions: 4 to 6 %), where 2 % are within the radius. Bytes leave about those 2 % for
+//!   a quarter of the work.
 //! - Half precision: the product crate widens it to f32, so it saves memory alone, which is not what limits.
 //!
 //! Places are compared by (distance, lower index first), so ties are those of the textbook. Nothing

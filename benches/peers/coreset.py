@@ -55,7 +55,7 @@ features = torch.from_numpy(np.fromfile(sys.argv[1], np.float32).reshape(-1, int
 points = features @ (torch.randn(features.shape[1], 128) / 128**0.5)
 norms = points.square().sum(1)
 def distances(rows):
-    return (norms[:, None] + norms[rows] - 2 * points @ points[rows].T).clamp(min=0).sqrt()
+    return (norms[:, None] + norms[rows] - 2 * (points @ points[rows].T)).clamp(min=0).sqrt()
 nearest = distances(torch.randperm(len(points))[:10]).mean(1)
 chosen = []
 for _ in range(int(sys.argv[3])):
@@ -122,7 +122,7 @@ def peers(program, python, folder, quick):
     picks_s = statistics.median(run["picks_s"] for run in inner)
     picks_cpu = statistics.median(run["picks_cpu_s"] for run in inner)
     cpu, wall, memory = median([run[1:] for run in ours_runs])
-    print(f"{ROWS} x {WIDTH} -> {PICKS}, projection and reading included")
+    print(f"{ROWS} x {WIDTH} -> {PICKS}, projection and reading included", flush=True)
     shown("patchflow", cpu, wall, memory)
     shown("  of that the picks", picks_cpu, picks_s, memory)
     shown("approximate greedy (PyTorch)", *median(approximate_runs))

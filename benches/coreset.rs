@@ -1,7 +1,7 @@
 //! Speed of the coreset: `cargo bench --bench coreset`.
 
 use divan::Bencher;
-use patchflow::kernels::coreset::{k_center_greedy, project};
+use patchflow::kernels::coreset::{Projection, k_center_greedy};
 use patchflow::kernels::random::Stream;
 
 fn main() {
@@ -53,5 +53,7 @@ fn greedy_isotropic(bencher: Bencher) {
 fn project_1024_to_128(bencher: Bencher) {
     let mut stream = Stream::new(2, "bench");
     let features: Vec<f32> = (0..50_000 * 1024).map(|_| stream.uniform() as f32).collect();
-    bencher.bench(|| project(&features, 1024, D, &mut Stream::new(3, "project")));
+    let sizes = [5000; 10];
+    let read = |block: usize| Ok::<_, ()>(features[block * 5000 * 1024..][..5000 * 1024].to_vec());
+    bencher.bench(|| Projection::new(1024, D, &mut Stream::new(3, "project")).apply_blocks(&sizes, read));
 }

@@ -9,12 +9,19 @@ use rayon::prelude::*;
 
 use super::KernelError;
 use super::distance::{squared_norms, squared_to_centre};
-use super::product::inner_products;
 use super::random::Stream;
 
+mod bytes;
 mod lazy;
+mod projection;
+mod screen;
 
-/// Rows projected, or measured against one centre, at a time.
+use bytes::Bytes;
+use lazy::Search;
+pub use projection::{Projection, join_blocks};
+use screen::Floats;
+
+/// Rows measured against one centre by one task.
 const ROW_BLOCK: usize = 256;
 
 /// The rows chosen by a greedy sampler, in the order of choosing.
@@ -25,54 +32,6 @@ pub struct Picks {
     /// `radii[i]`: the largest distance of a point to its nearest pick after pick `i` (covering
     /// radius), plain Euclidean, in the space that was searched; it never grows.
     pub radii: Vec<f32>,
-}
-
-/// A seeded Gaussian projection from `d` to `to` dimensions, for rows that come block by block.
-///
-/// `out[i, j] = Σ_c features[i, c] · g[j, c] / √to`, the `g` standard normal, drawn from the stream row by
-/// row (`j`, then `c`). Squared distances are kept in expectation (Johnson and Lindenstrauss 1984).
-pub struct Projection {
-    matrix: Vec<f32>,
-    d: usize,
-    to: usize,
-}
-
-impl Projection {
-    /// Draws the matrix.
-    ///
-    /// # Panics
-    /// If a length is 0.
-    pub fn new(d: usize, to: usize, stream: &mut Stream) -> Self {
-        assert!(d > 0 && to > 0, "a projection from {d} to {to} dimensions");
-        let scale = 1.0 / (to as f64).sqrt();
-        let matrix = (0..to * d).map(|_| (stream.normal() * scale) as f32).collect();
-        Self { matrix, d, to }
-    }
-
-    /// Projects `features: [n, d]` to `[n, to]`. The bytes are the same for every number of threads; across
-    /// machines they may differ in the last bits, because the matrix product follows the instruction set.
-    /// Cost `2·n·d·to`.
-    ///
-    /// # Panics
-    /// If `features` are no rows of `d`.
-    pub fn apply(&self, features: &[f32]) -> Vec<f32> {
-        let Self { matrix, d, to } = self;
-        assert!(features.len().is_multiple_of(*d), "{} numbers are no rows of {d}", features.len());
-        let mut projected = vec![0.0; features.len() / d * to];
-        projected
-            .par_chunks_mut(ROW_BLOCK * to)
-            .zip(features.par_chunks(ROW_BLOCK * d))
-            .for_each(|(out, rows)| inner_products(rows, matrix, *d, out));
-        projected
-    }
-}
-
-/// Projects `features: [n, d]` to `[n, to]` by a fresh [`Projection`].
-///
-/// # Panics
-/// If a length is 0 or `features` are no rows of `d`.
-pub fn project(features: &[f32], d: usize, to: usize, stream: &mut Stream) -> Vec<f32> {
-    Projection::new(d, to, stream).apply(features)
 }
 
 /// Returns the size of a bank: `max(min_size, ⌊n·ratio⌋)`, at most `n`.
@@ -118,7 +77,7 @@ pub fn k_center_greedy(
     let norms = norms_for(points, d, count)?;
     assert!(first < norms.len(), "the first pick is row {first} of {}", norms.len());
     let bounds = squared_distances(points, d, &points[first * d..][..d]);
-    lazy::Search::new(points, d, &norms, bounds, Some(first)).run(count, progress)
+    search(points, d, &norms, bounds, Some(first), count, progress)
 }
 
 /// Chooses `count` of `points: [n, d]` as patchcore-inspection's `ApproximateGreedyCoresetSampler`.
@@ -147,11 +106,35 @@ pub fn approximate_greedy(
     assert!(anchors > 0, "an approximate coreset needs anchors");
     let chosen = stream.choose(norms.len(), anchors.min(norms.len()));
     let bounds = squared_mean_distances(points, d, &chosen);
-    lazy::Search::new(points, d, &norms, bounds, None).run(count, progress)
+    search(points, d, &norms, bounds, None, count, progress)
+}
+
+fn search(
+    points: &[f32],
+    d: usize,
+    norms: &[f32],
+    bounds: Vec<f32>,
+    first: Option<usize>,
+    count: usize,
+    progress: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Picks, KernelError> {
+    match Bytes::new(points, d, norms) {
+        Some(screen) => Search::new(points, d, norms, bounds, first, screen).run(count, progress),
+        None => Search::new(points, d, norms, bounds, first, Floats::new(d)).run(count, progress),
+    }
 }
 
 fn norms_for(points: &[f32], d: usize, count: usize) -> Result<Vec<f32>, KernelError> {
-    let norms = squared_norms(points, d)?;
+    assert!(d > 0 && points.len().is_multiple_of(d), "{} numbers are no rows of {d}", points.len());
+    let norms = |(block, rows): (usize, &[f32])| {
+        squared_norms(rows, d).map_err(|error| match error {
+            KernelError::NotFinite { row } => KernelError::NotFinite { row: block * ROW_BLOCK + row },
+            other => other,
+        })
+    };
+    let blocks: Vec<_> = points.par_chunks(ROW_BLOCK * d).enumerate().map(norms).collect();
+    // One by one, so that the first row that is not finite is named.
+    let norms = blocks.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     let n = norms.len();
     assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
     assert!((1..=n).contains(&count), "{count} of {n} rows were asked for");
@@ -186,11 +169,12 @@ mod tests {
     fn textbook(points: &[f32], d: usize, mut bounds: Vec<f32>, first: Option<usize>, count: usize) -> Picks {
         let row = |index: usize| &points[index * d..][..d];
         let mut picks = Picks { rows: Vec::new(), radii: Vec::new() };
+        let mut is_picked = vec![false; bounds.len()];
         let mut next = first;
         loop {
             let mut best: Option<usize> = None;
             for (index, &bound) in bounds.iter().enumerate() {
-                if !picks.rows.contains(&(index as u32)) && best.is_none_or(|best| bound > bounds[best]) {
+                if !is_picked[index] && best.is_none_or(|best| bound > bounds[best]) {
                     best = Some(index);
                 }
             }
@@ -202,6 +186,7 @@ mod tests {
             }
             let pick = next.take().or(best).unwrap();
             picks.rows.push(pick as u32);
+            is_picked[pick] = true;
             for (index, bound) in bounds.iter_mut().enumerate() {
                 *bound = bound.min(squared_euclidean(row(index), row(pick)));
             }
@@ -210,6 +195,17 @@ mod tests {
 
     fn greedy(points: &[f32], d: usize, first: usize, count: usize) -> Picks {
         k_center_greedy(points, d, first, count, &|_| true).unwrap()
+    }
+
+    /// The same by both screens, whichever of them this processor would use.
+    fn by_both_screens(points: &[f32], d: usize, first: usize, count: usize) -> [Picks; 2] {
+        let norms = norms_for(points, d, count).unwrap();
+        let bounds = squared_distances(points, d, &points[first * d..][..d]);
+        let (bytes, floats) = (Bytes::of(points, d), Floats::new(d));
+        [
+            Search::new(points, d, &norms, bounds.clone(), Some(first), bytes).run(count, &|_| true).unwrap(),
+            Search::new(points, d, &norms, bounds, Some(first), floats).run(count, &|_| true).unwrap(),
+        ]
     }
 
     fn normals(stream: &mut Stream, count: usize) -> Vec<f32> {
@@ -228,6 +224,45 @@ mod tests {
                     let expected = textbook(&points, d, start, Some(first), count);
                     assert_eq!(greedy(&points, d, first, count), expected, "n {n}, d {d}, count {count}");
                 }
+            }
+        }
+    }
+
+    /// Rows of one of five kinds: none of them special, ties on a grid, duplicates, tight groups far from the
+    /// origin (where a matrix product cancels), one row over and over.
+    fn random_case(stream: &mut Stream, kind: usize, n: usize, d: usize) -> Vec<f32> {
+        let mut points = normals(stream, n * d);
+        match kind {
+            0 => {}
+            1 => points.iter_mut().for_each(|x| *x = x.round()),
+            2 => (1..n).for_each(|row| {
+                let other = stream.below(row);
+                if stream.below(3) > 0 {
+                    points.copy_within(other * d..(other + 1) * d, row * d);
+                }
+            }),
+            3 => {
+                let centres = normals(stream, 5 * d);
+                for point in points.chunks_mut(d) {
+                    let centre = &centres[stream.below(5) * d..][..d];
+                    point.iter_mut().zip(centre).for_each(|(x, c)| *x = *x * 0.01 + 30.0 * c + 100.0);
+                }
+            }
+            _ => (1..n).for_each(|row| points.copy_within(..d, row * d)),
+        }
+        points
+    }
+
+    #[test]
+    fn random_cases_equal_the_textbook() {
+        let mut stream = Stream::new(7, "coreset");
+        for case in 0..200 {
+            let (n, d) = (1 + stream.below(500), 1 + stream.below(if case % 2 == 0 { 8 } else { 140 }));
+            let points = random_case(&mut stream, case % 5, n, d);
+            let (first, count) = (stream.below(n), 1 + stream.below(n));
+            let expected = textbook(&points, d, vec![f32::INFINITY; n], Some(first), count);
+            for found in by_both_screens(&points, d, first, count) {
+                assert_eq!(found, expected, "case {case}: n {n}, d {d}, count {count}");
             }
         }
     }
@@ -264,11 +299,13 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let projected = project(&points, 16, 8, &mut Stream::new(5, "project"));
+                let projection = Projection::new(16, 8, &mut Stream::new(5, "project"));
+                let read = |block: usize| Ok::<_, KernelError>(points[block * 16_000..][..16_000].to_vec());
+                let projected = projection.apply_blocks(&[1000; 4], read).unwrap();
                 (greedy(&points, 16, 0, 300), projected)
             })
         };
-        assert_eq!(run(1), run(5));
+        assert!([2, 4, 5].iter().all(|&threads| run(threads) == run(1)));
     }
 
     #[test]
@@ -307,17 +344,6 @@ mod tests {
         assert_eq!(k_center_greedy(&points, 1, 0, 4, &|picks| picks < 2), Err(KernelError::Cancelled));
         let points = [0.0, f32::NAN];
         assert_eq!(k_center_greedy(&points, 1, 0, 2, &|_| true), Err(KernelError::NotFinite { row: 1 }));
-    }
-
-    #[test]
-    fn a_projection_keeps_squared_lengths_on_average() {
-        let mut stream = Stream::new(6, "coreset");
-        let (n, d, to) = (300, 200, 128);
-        let features = normals(&mut stream, n * d);
-        let projected = project(&features, d, to, &mut Stream::new(1, "project"));
-        let length = |rows: &[f32]| rows.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-        assert!((length(&projected) / length(&features) - 1.0).abs() < 0.05);
-        assert_eq!(projected.len(), n * to);
     }
 
     #[test]

@@ -22,13 +22,6 @@ const ROUNDING: f32 = 1.0 / 16_777_216.0;
 #[must_use]
 pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "rows of different length");
-    squared_inline(a, b)
-}
-
-/// The same sum, always inlined, so that a caller compiled for wider vectors gets them here too.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it must take the instruction set of its caller")]
-pub(crate) fn squared_inline(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();
@@ -45,7 +38,7 @@ pub(crate) fn squared_inline(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The same sum in vectors of the caller's width, bits as [`squared_euclidean`]: inside longer loops the compiler
-/// makes single numbers of the 32 sums of [`squared_inline`] (measured 2026-11-24: seven times slower).
+/// makes single numbers of the 32 sums of that (measured 2026-11-24: seven times slower).
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it must take the instruction set of its caller")]
 pub(crate) fn squared_simd<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
@@ -68,7 +61,7 @@ pub(crate) fn squared_simd<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `squared_inline`")]
+#[expect(clippy::inline_always, reason = "part of `squared_simd`")]
 fn sum_tree(lanes: &mut [f32; LANES]) -> f32 {
     for half in [16, 8, 4, 2, 1] {
         for lane in 0..half {
@@ -99,9 +92,9 @@ impl pulp::WithSimd for ToCentre<'_> {
 
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
         for (row, distance) in self.rows.chunks_exact(self.d).zip(self.out) {
-            *distance = squared_inline(row, self.centre);
+            *distance = squared_simd(simd, row, self.centre);
         }
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! The `gemm` crate takes raw pointers, so this file is also the only unsafe one of the kernels. Its
 //! results depend on the instruction set of the machine (order of sums, fused operations): they serve
-//! as a filter with an error margin, or where the last bit is not promised.
+//! as a filter with an error margin, or where the last bit is not promised. Products of bytes, in `bytes`,
+//! are exact; the call of their vector form, which the compiler cannot know to be allowed, is here too.
 #![expect(unsafe_code, reason = "the gemm crate's only entry point takes raw pointers")]
+
+pub(crate) mod bytes;
+
+use bytes::{Left, Strip};
 
 /// Writes `out[i, j] = Σ_c left[i, c] · right[j, c]` on the calling thread alone.
 ///
@@ -49,6 +54,38 @@ pub(crate) fn inner_products(left: &[f32], right: &[f32], d: usize, out: &mut [f
     }
 }
 
+/// Whether [`byte_pairs_within`] is faster here than [`inner_products`].
+pub(crate) fn is_fast_for_bytes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Writes, for each row on the left, which rows of a strip have a value at most its limit: bit `j` of
+/// `masks[i]` for `norm_j - factor_i·(scale_j·p_ij) <= limit_i`, or where one of the two is NaN.
+///
+/// `p_ij = Σ_c left_ic·right_jc` is exact. `words: [n, w]` are the rows on the left, four signed bytes a
+/// word; the strip holds its rows' bytes with 128 added. The bits are the same on every machine. Cost
+/// `2·n·32·4w` operations.
+///
+/// # Panics
+/// If the lengths differ, or rows are longer than [`bytes::LONGEST`].
+pub(crate) fn byte_pairs_within(lefts: &[Left], words: &[u32], strip: &Strip, masks: &mut [u32]) {
+    let width = strip.words.len();
+    assert!(width > 0 && width * bytes::WORD <= bytes::LONGEST, "rows of {width} words");
+    assert_eq!((words.len(), masks.len()), (lefts.len() * width, lefts.len()), "rows of other lengths");
+    #[cfg(target_arch = "x86_64")]
+    if is_fast_for_bytes() {
+        // SAFETY: the processor has the features that the function is compiled for, as was just asked.
+        unsafe { bytes::vnni::vectors(lefts, words, strip, masks) };
+        return;
+    }
+    bytes::plain(lefts, words, strip, masks);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +104,30 @@ mod tests {
                 let plain: f32 = (0..d).map(|c| left[i * d + c] * right[j * d + c]).sum();
                 assert!((product - plain).abs() < 1e-4, "{n} {m} {d}: {product} {plain}");
             }
+        }
+    }
+
+    #[test]
+    fn byte_products_are_those_of_plain_loops() {
+        let mut stream = Stream::new(2, "product");
+        for (n, width) in [(1, 1), (8, 3), (13, 32), (100, 9)] {
+            let words: Vec<u32> = (0..n * width).map(|_| stream.next_u64() as u32).collect();
+            let mut strip = Strip::new(width);
+            strip.words.iter_mut().flatten().for_each(|word| *word = stream.next_u64() as u32);
+            strip.scale.iter_mut().for_each(|scale| *scale = stream.uniform() as f32);
+            strip.norm.iter_mut().for_each(|norm| *norm = 30_000.0 * stream.normal() as f32);
+            strip.norm[5] = f32::NAN;
+            let left = |row: &[u32]| {
+                let sum: i32 =
+                    row.iter().flat_map(|w| w.to_le_bytes()).map(|byte| i32::from(byte.cast_signed())).sum();
+                Left { start: -128 * sum, factor: stream.uniform() as f32, limit: 1000.0 }
+            };
+            let lefts: Vec<Left> = words.chunks(width).map(left).collect();
+            let (mut found, mut plain) = (vec![0; n], vec![0; n]);
+            byte_pairs_within(&lefts, &words, &strip, &mut found);
+            bytes::plain(&lefts, &words, &strip, &mut plain);
+            assert_eq!(found, plain, "{n} {width}");
+            assert!(found.iter().all(|mask| mask >> 5 & 1 == 1));
         }
     }
 

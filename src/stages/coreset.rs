@@ -14,7 +14,7 @@ use crate::artifacts::image_set::{self, Label, Selection};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
 use crate::kernels::coreset::{
-    Picks, Projection, approximate_greedy, bank_size, k_center_greedy, random_rows,
+    Picks, Projection, approximate_greedy, bank_size, join_blocks, k_center_greedy, random_rows,
 };
 use crate::kernels::nearest;
 use crate::kernels::random::Stream;
@@ -175,7 +175,8 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
         return Err(nothing_selected(spec, inputs));
     }
     let count = bank_size(n, spec.ratio, spec.min_size);
-    let picks = if count == n { keep_all(n) } else { choose(spec, &sources, n, count, context)? };
+    let picks =
+        if count == n { keep_all(n) } else { choose(spec, &sources, extraction.dimension, count, context)? };
     let description = Description {
         extraction,
         strategy: if count == n { "all".to_owned() } else { name_of(&STRATEGIES, &spec.strategy).to_owned() },
@@ -306,15 +307,16 @@ fn row(block: &feature_set::Block, patch: u32) -> &[f32] {
 fn choose(
     spec: &Spec,
     sources: &[Source<'_>],
-    n: usize,
+    dimension: usize,
     count: usize,
     context: &Context<'_>,
 ) -> Result<Picks, StageError> {
     let mut stream = Stream::new(context.seed, "coreset");
+    let n = sources.iter().map(|source| source.patches.len()).sum();
     if spec.strategy == Strategy::Random {
         return Ok(Picks { rows: random_rows(n, count, &mut stream), radii: Vec::new() });
     }
-    let (points, d) = project(spec, sources, &mut stream, context)?;
+    let (points, d) = project(spec, sources, dimension, &mut stream, context)?;
     let progress = |picked: usize| {
         context.progress.report(picked as u64, count as u64, "pick");
         context.check().is_ok()
@@ -335,25 +337,20 @@ fn choose(
 fn project(
     spec: &Spec,
     sources: &[Source<'_>],
+    from: usize,
     stream: &mut Stream,
     context: &Context<'_>,
 ) -> Result<(Vec<f32>, usize), StageError> {
-    let mut projection: Option<Projection> = None;
-    let mut points = Vec::new();
-    let mut d = spec.projection;
-    for source in sources {
+    let sizes: Vec<usize> = sources.iter().map(|source| source.patches.len()).collect();
+    let read = |image: usize| {
         context.check()?;
-        let rows = rows_of(source)?;
-        let from = rows.len() / source.patches.len();
-        if spec.projection == 0 || spec.projection >= from {
-            d = from;
-            points.extend(rows);
-        } else {
-            let projection = projection.get_or_insert_with(|| Projection::new(from, spec.projection, stream));
-            points.extend(projection.apply(&rows));
-        }
+        rows_of(&sources[image])
+    };
+    if spec.projection == 0 || spec.projection >= from {
+        return Ok((join_blocks(&sizes, from, read)?, from));
     }
-    Ok((points, d))
+    let projection = Projection::new(from, spec.projection, stream);
+    Ok((projection.apply_blocks(&sizes, read)?, spec.projection))
 }
 
 /// Fetches the picked rows, in the order of the picks.

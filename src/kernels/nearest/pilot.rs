@@ -5,7 +5,7 @@
 
 use super::axes::Axes;
 use super::screen::spread;
-use crate::kernels::distance::{squared_euclidean, squared_inline};
+use crate::kernels::distance::squared_euclidean;
 
 /// Queries and rows of the trial (chosen: under 1 % of a search of 2,000 in 20,000).
 const QUERIES: usize = 32;
@@ -49,7 +49,7 @@ pub(super) fn coarse_width(
             let code = &codes[number * axes.count()..][..axes.count()];
             let mut seen = 0.0;
             for (left, (x, y)) in left.iter_mut().zip(question.chunks(STEP).zip(code.chunks(STEP))) {
-                seen += squared_inline(x, y);
+                seen += squared_euclidean(x, y);
                 if seen > limit {
                     break;
                 }

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""The coreset beside anomalib's KCenterGreedy and an approximate greedy in PyTorch: CPU seconds, wall, memory.
+
+usage: benches/peers/coreset.py [--quick] [--python PATH] [--base FILE.f16 [--grown ROWS]]
+
+200,000 x 1024 generated features (groups on 40 latent directions, noise) -> 2,000 rows, projection included, all on
+the same file, each in a process of its own, in turn. anomalib's cost a pick is constant, so --quick (under five
+minutes) times it with two smaller counts and extends the line through both; such figures are marked "~".
+--base names rows of 384 f16, image by image of 40 x 14 patches (real features): the naive algorithm must choose the
+same 500 of 50,000 of them, and KSDD2's size, 1,167,600 x 1536 -> 11,676 (--grown: other rows, 1 % of them), is grown
+from them. The peers come from PyPI into benches/peers/.venv, or from the interpreter that --python names. The last
+line is one JSON object.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+ROWS, WIDTH, PICKS = 200_000, 1024, 2_000
+QUICK_PICKS = (50, 150)
+# anomalib's package imports its whole tree of dependencies; the two files that are needed import four of them.
+ANOMALIB = r"""
+import importlib.util, pathlib, sys, types
+import numpy as np, torch
+torch.set_num_threads(int(sys.argv[4]))
+root = pathlib.Path(importlib.util.find_spec("anomalib").submodule_search_locations[0])
+components = "anomalib.models.components"
+for name in ["anomalib", "anomalib.models", components, components + ".sampling",
+             components + ".dimensionality_reduction"]:
+    sys.modules[name] = module = types.ModuleType(name)
+    module.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
+reduction = importlib.import_module(components + ".dimensionality_reduction.random_projection")
+sys.modules[components + ".dimensionality_reduction"].SparseRandomProjection = reduction.SparseRandomProjection
+sampling = importlib.import_module(components + ".sampling.k_center_greedy")
+features = torch.from_numpy(np.fromfile(sys.argv[1], np.float32).reshape(-1, int(sys.argv[2])))
+ratio = (int(sys.argv[3]) + 0.5) / len(features)
+print(len(set(sampling.KCenterGreedy(features, ratio).select_coreset_idxs())))
+"""
+# Written anew after its description (Roth et al. 2022 and the authors' README): project to 128 dimensions, start
+# from the mean distance to 10 random rows, then one pass over all rows a pick.
+APPROXIMATE = r"""
+import sys
+import numpy as np, torch
+torch.set_num_threads(int(sys.argv[4]))
+torch.manual_seed(0)
+features = torch.from_numpy(np.fromfile(sys.argv[1], np.float32).reshape(-1, int(sys.argv[2])))
+points = features @ (torch.randn(features.shape[1], 128) / 128**0.5)
+norms = points.square().sum(1)
+def distances(rows):
+    return (norms[:, None] + norms[rows] - 2 * (points @ points[rows].T)).clamp(min=0).sqrt()
+nearest = distances(torch.randperm(len(points))[:10]).mean(1)
+chosen = []
+for _ in range(int(sys.argv[3])):
+    chosen.append(int(nearest.argmax()))
+    nearest = torch.minimum(nearest, distances([chosen[-1]])[:, 0])
+print(len(set(chosen)))
+"""
+
+
+def interpreter(given):
+    if given:
+        return given
+    folder = HERE / ".venv"
+    python = folder / "bin/python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "torch==2.13.0", "numpy", "scikit-learn", "tqdm"], check=True)
+    subprocess.run([*pip, "--no-deps", "anomalib==2.7.*"], check=True)
+    return str(python)
+
+
+def ours():
+    """Builds the side of ours and gives its path."""
+    command = ["cargo", "bench", "--bench", "coreset_speed", "--no-run", "--message-format", "json"]
+    built = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    messages = (json.loads(line) for line in built.splitlines() if line.startswith("{"))
+    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "coreset_speed")
+
+
+def timed(command):
+    """Runs a command; gives its standard output, CPU seconds, wall seconds and peak memory in MiB."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"failed: {' '.join(map(str, command))[:200]}")
+    wall = time.perf_counter() - started
+    return output, used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024
+
+
+def shown(name, cpu, wall, memory, mark=""):
+    print(f"{name:34} {mark}{cpu:8.2f} CPU s  {mark}{wall:8.2f} s  {memory:6.0f} MiB", flush=True)
+
+
+def peers(program, python, folder, quick):
+    """Times everybody on the generated file; gives the figures by name."""
+    file = os.path.join(folder, "clusters.f32")
+    subprocess.run([program, "clusters", str(ROWS), str(WIDTH), file], check=True)
+    arguments = [file, str(WIDTH)]
+    counts = QUICK_PICKS if quick else (PICKS,)
+    ours_runs, approximate_runs, anomalib_runs = [], [], {count: [] for count in counts}
+    for _ in range(1 if quick else 3):
+        for count in counts:
+            command = [python, "-c", ANOMALIB, *arguments, str(count), str(os.cpu_count())]
+            anomalib_runs[count].append(timed(command)[1:])
+            ours_runs.append(timed([program, "pick", *arguments, str(PICKS)]))
+        approximate_runs.append(timed([python, "-c", APPROXIMATE, *arguments, str(PICKS), str(os.cpu_count())])[1:])
+        ours_runs.append(timed([program, "pick", *arguments, str(PICKS)]))
+    median = lambda runs: [statistics.median(values) for values in zip(*runs)]
+    inner = [json.loads(run[0]) for run in ours_runs]
+    picks_s = statistics.median(run["picks_s"] for run in inner)
+    picks_cpu = statistics.median(run["picks_cpu_s"] for run in inner)
+    cpu, wall, memory = median([run[1:] for run in ours_runs])
+    print(f"{ROWS} x {WIDTH} -> {PICKS}, projection and reading included", flush=True)
+    shown("patchflow", cpu, wall, memory)
+    shown("  of that the picks", picks_cpu, picks_s, memory)
+    shown("approximate greedy (PyTorch)", *median(approximate_runs))
+    anomalib = [median(anomalib_runs[count]) for count in counts]
+    for count, (peer_cpu, peer_wall, peer_memory) in zip(counts, anomalib):
+        shown(f"anomalib KCenterGreedy, {count} picks", peer_cpu, peer_wall, peer_memory)
+    whole = anomalib[-1]
+    if quick:
+        (few, many), (low, high) = counts, anomalib
+        extend = lambda a, b: b + (b - a) / (many - few) * (PICKS - many)
+        whole = [extend(low[0], high[0]), extend(low[1], high[1]), high[2]]
+        shown(f"anomalib KCenterGreedy, {PICKS} picks", *whole, mark="~")
+    return {
+        "coreset-200k/anomalib-cpu-ratio": round(whole[0] / cpu, 1),
+        "coreset-200k/approximate-cpu-ratio": round(median(approximate_runs)[0] / cpu, 1),
+        "coreset-200k/picks_s": round(picks_s, 3),
+        "coreset-200k/picks_cpu_s": round(picks_cpu, 3),
+    }
+
+
+def grown(program, folder, base, rows):
+    """The real features: the naive algorithm's own picks, and a size of KSDD2."""
+    print(timed([program, "check", base, "384", "50000", "500"])[0].strip())
+    file = os.path.join(folder, "grown.f16")
+    subprocess.run([program, "grow", base, str(rows), file], check=True)
+    output, cpu, wall, memory = timed([program, "pick", file, "1536", str(rows // 100)])
+    os.remove(file)
+    figures = json.loads(output)
+    print(f"{rows} x 1536 -> {rows // 100}")
+    shown("patchflow", cpu, wall, memory)
+    shown("  of that the picks", figures["picks_cpu_s"], figures["picks_s"], memory)
+    return {f"coreset-grown-{rows}/s": round(wall, 2), f"coreset-grown-{rows}/peak_mib": round(memory)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under five minutes: anomalib extended from fewer picks")
+    parser.add_argument("--python", help="an interpreter that has the peers")
+    parser.add_argument("--base", help="rows of 384 f16 of real features")
+    parser.add_argument("--grown", type=int, default=1_167_600, help="rows grown from them")
+    arguments = parser.parse_args()
+    python, program = interpreter(arguments.python), ours()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = peers(program, python, folder, arguments.quick)
+        if arguments.base:
+            figures |= grown(program, folder, arguments.base, arguments.grown)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

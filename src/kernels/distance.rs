@@ -122,9 +122,6 @@ impl Margin {
     }
 }
 
-/// Products looked at together before any of them is looked at alone.
-pub(crate) const STRIP: usize = 32;
-
 /// Tells whether any `lower - 2·product` is at most `limit`, or NaN.
 pub(crate) fn is_any_within(products: &[f32], lower: &[f32], limit: f32) -> bool {
     let mut is_any = false;

@@ -171,7 +171,7 @@ impl Execution<'_> {
         let measured = self.meter.start();
         let log = Log::create(&log_path(self.options, self.task, &self.resolution.key))?;
         let scratch = self.store.scratch(&self.task.stage).map_err(Failure::Store)?;
-        let work = self.store.work_folder(&self.resolution.key).map_err(Failure::Store)?;
+        let work = self.store.work_folder(&self.resolution.key);
         let kind = self.task.spec.kind();
         let items = TaskItems::new(self.store, kind.name(), self.task.spec.version(), !self.is_forced);
         self.make(&Place { output: scratch.path(), work: &work, items: &items, log: &log })?;

@@ -62,11 +62,11 @@ pub fn between(
                     .collect();
                 let upstream = further.iter().filter_map(|&(one, other)| one.or(other));
                 let upstream = upstream.map(|id| plan.tasks[id.0].name.clone()).collect();
-                further.into_iter().for_each(|pair| {
+                for pair in further {
                     if !pairs.contains(&pair) {
                         pairs.push(pair);
                     }
-                });
+                }
                 apart(plan, statuses, store, [one, other], upstream)
             }
             (one, other) => {

@@ -8,7 +8,7 @@ use super::table::Table;
 use crate::engine::Run;
 use crate::plan::{Output, Plan, TaskId};
 use crate::stages::Kind;
-use crate::store::{Store, StoreError};
+use crate::store::{Digest, Store, StoreError};
 
 /// What can go wrong while a run's folder is written.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,7 @@ impl Folder {
 
     /// Links the outputs of every variant's targets.
     pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Store) -> Result<(), ReportError> {
+        let mut links = Vec::new();
         for variant in &plan.variants {
             let shown: Vec<TaskId> =
                 variant.targets.iter().copied().filter(|id| plan.tasks[id.0].is_shown).collect();
@@ -101,11 +102,11 @@ impl Folder {
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
                 for (name, output) in outputs {
                     let folder = if outputs.len() == 1 { folder.clone() } else { folder.join(name) };
-                    link_tree(store, output, &folder)?;
+                    link_tree(output, &folder, &mut links)?;
                 }
             }
         }
-        Ok(())
+        store.link_all(&links).map_err(ReportError::Store)
     }
 
     /// Writes down how the run was asked for, so that a run that is killed can be told, too.
@@ -160,14 +161,15 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
     move |source| ReportError::Write { path, source }
 }
 
-fn link_tree(store: &Store, output: &Output, folder: &Path) -> Result<(), ReportError> {
+/// Adds a link for each file of an output, and makes the folders that it needs.
+fn link_tree(output: &Output, folder: &Path, links: &mut Vec<(Digest, PathBuf)>) -> Result<(), ReportError> {
     fs::create_dir_all(folder).map_err(writing(folder))?;
     for entry in output.tree.entries() {
         let to = folder.join(&entry.path);
-        if let Some(parent) = to.parent() {
+        if let Some(parent) = to.parent().filter(|parent| *parent != folder) {
             fs::create_dir_all(parent).map_err(writing(parent))?;
         }
-        store.link(&entry.digest, &to).map_err(ReportError::Store)?;
+        links.push((entry.digest, to));
     }
     Ok(())
 }

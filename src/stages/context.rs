@@ -85,7 +85,8 @@ pub struct Context<'a> {
     pub cancelled: &'a AtomicBool,
     /// Whether the network may not be used.
     pub is_offline: bool,
-    /// Folder for files that survive a stop, such as half a download; the stage's own, by key.
+    /// Folder for files that survive a stop, such as half a download; the stage's own, by key. Whoever needs it
+    /// makes it.
     pub work: &'a Path,
     /// The project's root: paths of the manifest are relative to it.
     pub project: &'a Path,

@@ -1,10 +1,10 @@
 //! Handing objects out as files: whole trees for programs, single files for a run's folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -37,20 +37,36 @@ impl Store {
         tree.entries().par_iter().try_for_each(|entry| self.copy_out(entry, destination, &shares))
     }
 
-    /// Makes the file `destination` from one object: shared blocks, else a hard link, else a copy;
-    /// mode 0444. Whatever file stood there is replaced.
+    /// Makes a file of each object, as [`Store::link_all`].
+    #[cfg(test)]
     pub fn link(&self, digest: &Digest, destination: &Path) -> Result<(), StoreError> {
-        let known = self.sound(digest)?;
+        self.link_all(&[(*digest, destination.to_owned())])
+    }
+
+    /// Makes files from objects: shared blocks, else hard links, else copies; mode 0444. Whatever file stood
+    /// in a file's place is replaced. What is sound is linked, whatever is missing or damaged beside it.
+    pub fn link_all(&self, links: &[(Digest, PathBuf)]) -> Result<(), StoreError> {
+        let (known, lost) = self.sound(links.iter().map(|(digest, _)| *digest).collect())?;
+        // One refusal is enough: the others would be refused too.
+        let shares = AtomicBool::new(true);
+        for (digest, destination) in links.iter().filter(|(digest, _)| known.contains_key(digest)) {
+            self.link_one(digest, destination, &shares)?;
+        }
+        self.remember_links(&known);
+        lost.map_or(Ok(()), Err)
+    }
+
+    fn link_one(&self, digest: &Digest, destination: &Path, shares: &AtomicBool) -> Result<(), StoreError> {
         let object = self.object_path(digest);
         match fs::remove_file(destination) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).writing(destination),
             _ => {}
         }
-        if reflink_copy::reflink(&object, destination).is_ok() {
+        if shares.load(Ordering::Relaxed) && reflink_copy::reflink(&object, destination).is_ok() {
             return make_read_only(destination, 0o444);
         }
+        shares.store(false, Ordering::Relaxed);
         if fs::hard_link(&object, destination).is_ok() {
-            self.remember_link(digest, known);
             return Ok(());
         }
         fs::copy(&object, destination).writing(destination)?;
@@ -67,13 +83,16 @@ impl Store {
         make_read_only(&path, if entry.executable { 0o555 } else { 0o444 })
     }
 
-    /// A hard link changes the object's ctime and nothing else: the object stays verified.
-    fn remember_link(&self, digest: &Digest, known: FileStat) {
-        if let Ok(Some(metadata)) = stat(&self.object_path(digest)) {
-            let now = FileStat::of(&metadata);
-            if (FileStat { changed_ns: known.changed_ns, ..now }) == known {
-                self.index.remember(&[(now, *digest)]);
-            }
+    /// A hard link changes an object's ctime and nothing else: the object stays verified.
+    fn remember_links(&self, known: &BTreeMap<Digest, FileStat>) {
+        let now = |(digest, known): (&Digest, &FileStat)| {
+            let now = FileStat::of(&stat(&self.object_path(digest)).ok()??);
+            let is_same = FileStat { changed_ns: known.changed_ns, ..now } == *known;
+            (is_same && now != *known).then_some((now, *digest))
+        };
+        let changed: Vec<(FileStat, Digest)> = known.iter().filter_map(now).collect();
+        if !changed.is_empty() {
+            self.index.remember(&changed);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reading objects: where they are, and whether they still hold what their names say.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -112,16 +113,29 @@ impl Store {
         Ok(content)
     }
 
-    /// The verified stat of one object; a damaged one is moved to the quarantine.
-    pub(super) fn sound(&self, digest: &Digest) -> Result<FileStat, StoreError> {
-        match self.examine(&[(*digest, None)])?.first() {
-            Some(Condition::Sound(stat)) => Ok(*stat),
-            Some(Condition::Damaged(_, inode)) => {
-                self.quarantine(&self.object_path(digest), *inode);
-                Err(StoreError::Damaged { digest: *digest })
+    /// The verified stats of objects, and what the first that is missing or damaged is; damaged ones are
+    /// moved to the quarantine.
+    pub(super) fn sound(
+        &self,
+        wanted: BTreeSet<Digest>,
+    ) -> Result<(BTreeMap<Digest, FileStat>, Option<StoreError>), StoreError> {
+        let wanted: Vec<(Digest, Option<u64>)> = wanted.into_iter().map(|digest| (digest, None)).collect();
+        let (mut sound, mut first) = (BTreeMap::new(), None);
+        for ((digest, _), condition) in wanted.iter().zip(self.examine(&wanted)?) {
+            match condition {
+                Condition::Sound(stat) => {
+                    sound.insert(*digest, stat);
+                }
+                Condition::Damaged(_, inode) => {
+                    self.quarantine(&self.object_path(digest), inode);
+                    first.get_or_insert(StoreError::Damaged { digest: *digest });
+                }
+                Condition::Missing => {
+                    first.get_or_insert(StoreError::Missing { digest: *digest });
+                }
             }
-            Some(Condition::Missing) | None => Err(StoreError::Missing { digest: *digest }),
         }
+        Ok((sound, first))
     }
 
     /// Tells the state of objects, with their sizes where these are known, without touching them.

@@ -99,13 +99,14 @@ impl Store {
     pub(super) fn discard_damaged(&self, key: &Digest) -> Result<bool, StoreError> {
         let _turn = self.repair_turn();
         let place = self.place(Area::Records, key);
-        if self.record(key)?.is_some() {
-            return Ok(false);
-        }
+        // The file is named before it is read: where the name was free, a good record may come between.
         let inode = match fs::symlink_metadata(&place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             metadata => metadata.reading(&place)?.ino(),
         };
+        if self.record(key)?.is_some() {
+            return Ok(false);
+        }
         if self.quarantine(&place, inode) {
             return Ok(true);
         }

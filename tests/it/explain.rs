@@ -11,16 +11,18 @@ fn why(project: &Project, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Makes one change after another to a project that has run; after each, what `explain` says of `stage`.
-fn after(changes: &[(&str, &str, &dyn Fn(&Project))]) -> String {
+/// What a change is, the stage that is asked about, and what makes it.
+type Change<'a> = (&'a str, &'a str, &'a dyn Fn(&Project));
+
+/// Makes one change after another to a project that has run; after each, what `explain` says of the stage.
+fn after(changes: &[Change<'_>]) -> String {
     let project = Project::small();
     let whole = std::fs::read_to_string(project.path("m.toml")).unwrap();
-    let mut text = String::new();
-    text.push_str(&format!("# nothing has run\n{}", why(&project, &["images"])));
+    let mut text = format!("# nothing has run\n{}", why(&project, &["images"]));
     project.run("m.toml", &[]);
     for (what, stage, change) in changes {
         change(&project);
-        text.push_str(&format!("# {what}\n{}", why(&project, &[stage])));
+        text = format!("{text}# {what}\n{}", why(&project, &[stage]));
         project.write("m.toml", &whole);
     }
     text
@@ -33,6 +35,7 @@ fn filtered(check: impl FnOnce()) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "most of them are what is printed")]
 fn every_kind_of_change_is_named() {
     let edit = |old: &'static str, new: &'static str| move |project: &Project| project.edit(old, new);
     let image = "data/train/10000.png";
@@ -174,7 +177,7 @@ fn every_kind_of_change_is_named() {
     features[augmented] (augment=cutpaste): waits for augmented
     defect_bank (bank=dual,augment=none): waits for images, features[images]
     defect_bank (bank=dual,augment=cutpaste): waits for images, features[images], augmented, features[augmented]
-    "#)
+    "#);
     });
 }
 
@@ -198,7 +201,7 @@ fn lost_objects_and_equal_tasks_are_named() {
     result (augment=none): would run: its result, which the run's folder shows, is gone
     result (augment=cutpaste): would run: its result, which the run's folder shows, is gone
     again: does not run: equal to `images`, which runs for both
-    "#)
+    "#);
     });
 }
 

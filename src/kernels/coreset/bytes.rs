@@ -255,7 +255,8 @@ impl Copier {
             let centred = row[lane] - centre[lane];
             let integer = (centred * self.inverse).round_ties_even();
             let rest = centred - self.step * integer;
-            let integer = integer as i32;
+            // Out of range only where a row overflowed; then `lost` is no number, which rules nothing out.
+            let integer = (integer as i32).clamp(-127, 127);
             bytes[lane] = integer as u8;
             self.sums[lane] += integer;
             self.squares[lane] += integer * integer;

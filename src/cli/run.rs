@@ -18,6 +18,7 @@ static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `run`.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct RunArguments {
     #[command(flatten)]
     manifest: ManifestArguments,
@@ -33,12 +34,38 @@ pub(super) struct RunArguments {
     /// Run this stage although its result is cached; may be repeated.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
+    /// Make again what was evicted or damaged, also where no stage reads it.
+    #[arg(long)]
+    restore: bool,
     /// Use no network: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
     /// Print one event a line as JSON instead of the table.
     #[arg(long)]
     json: bool,
+}
+
+impl RunArguments {
+    /// Runs a whole manifest so that all its objects are there.
+    pub(super) fn restoring(manifest: PathBuf) -> Self {
+        let manifest = ManifestArguments {
+            manifest,
+            sets: Vec::new(),
+            only: None,
+            targets: Vec::new(),
+            paranoid: false,
+        };
+        Self {
+            manifest,
+            jobs: None,
+            threads: None,
+            keep_going: false,
+            force: Vec::new(),
+            restore: true,
+            offline: false,
+            json: false,
+        }
+    }
 }
 
 /// Runs a manifest.
@@ -141,6 +168,7 @@ fn options<'a>(
         threads: number(arguments.threads, project.config.threads).unwrap_or(cores),
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),
+        restores: arguments.restore,
         is_offline: arguments.offline,
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),

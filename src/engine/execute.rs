@@ -12,14 +12,14 @@ use std::time::Instant;
 
 use super::items::TaskItems;
 use super::{Event, Options, hardware};
-use crate::artifacts::{File, Files};
+use crate::artifacts::{ArtifactError, File, Files};
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
     BackboneProvenance, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput, Task,
     TaskId,
 };
 use crate::stages::{Context, Inputs, Kind, Progress, Spec, StageError};
-use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
+use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree, full_disk_help};
 
 /// Why a task did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,9 @@ pub enum Failure {
 impl Failure {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
+        if let Some(path) = full_disk(self) {
+            return Some(full_disk_help(&path));
+        }
         match self {
             Self::Stage(error) => error.help().map(str::to_owned),
             Self::Store(error) => error.help(),
@@ -91,6 +94,36 @@ impl Failure {
     }
 }
 
+/// The file that could not be written where the disk is full, wherever in the causes that is said.
+fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
+    let is_full = |source: &std::io::Error| {
+        matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let found = if let Some(StoreError::Write { path, source }) = error.downcast_ref() {
+            Some((path, source))
+        } else if let Some(ArtifactError::Io { path, source, .. }) = error.downcast_ref() {
+            Some((path, source))
+        } else if let Some(StageError::Io { path, source, .. }) = error.downcast_ref() {
+            Some((path, source))
+        } else if let Some(Failure::Log { path, source }) = error.downcast_ref() {
+            Some((path, source))
+        } else {
+            None
+        };
+        if let Some((path, _)) = found.filter(|(_, source)| is_full(source)) {
+            return Some(path.clone());
+        }
+        // A transparent error shows the causes of what it wraps, and not the wrapped error itself.
+        cause = match error.downcast_ref() {
+            Some(StageError::Artifact(inner)) => Some(inner),
+            _ => error.source(),
+        };
+    }
+    None
+}
+
 /// How an execution ended.
 pub(super) enum Executed {
     /// Outputs are published; an earlier record of the key may have had others.
@@ -106,6 +139,7 @@ pub(super) struct Execution<'a> {
     pub(super) store: &'a Store,
     pub(super) options: &'a Options<'a>,
     pub(super) pool: &'a rayon::ThreadPool,
+    pub(super) experiment: &'a str,
     pub(super) id: TaskId,
     pub(super) task: &'a Task,
     pub(super) resolution: &'a Resolution,
@@ -133,6 +167,8 @@ impl Execution<'_> {
     }
 
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
+        // What is published below stays for this run's readers, and so does an earlier record's output.
+        self.store.hold(&self.resolution.key);
         let lost = self.lost_inputs().map_err(Failure::Store)?;
         if !lost.is_empty() {
             return Ok(Executed::InputsLost(lost));
@@ -143,18 +179,42 @@ impl Execution<'_> {
         let kind = self.task.spec.kind();
         let items = TaskItems::new(self.store, kind.name(), self.task.spec.version(), !self.is_forced);
         let result = self.run_stage(&scratch, &items, &reporter);
-        if let Err(error) = &result {
-            log.line(&format!("failed: {}", chain(error)));
+        if let Err(error) = result {
+            log.line(&format!("failed: {}", chain(&error)));
+            return self.failed(error);
         }
-        result.map_err(Failure::Stage)?;
         self.check_sources()?;
-        let outputs = self.publish(&scratch, items).map_err(Failure::Store)?;
         let seconds = started.elapsed().as_secs_f64();
-        let (outputs, differs) = self.record(outputs, seconds).map_err(Failure::Store)?;
+        let (outputs, differs) = self.commit(&scratch, items, seconds).map_err(Failure::Store)?;
         // A folder that cannot be removed is only space; the next run of this key uses it again.
         let _ = self.store.remove_work(&self.resolution.key);
         log.line(&format!("done in {seconds:.3} s"));
         Ok(Executed::Done { outputs, seconds, differs })
+    }
+
+    /// What a stage's error means. An input may have been taken away under its hands, by someone who deletes
+    /// in the cache or collects where locks do not work: then it is made again like one that was gone before.
+    fn failed(&self, error: StageError) -> Result<Executed, Failure> {
+        if !matches!(error, StageError::Cancelled) {
+            let lost = self.lost_inputs().map_err(Failure::Store)?;
+            if !lost.is_empty() {
+                return Ok(Executed::InputsLost(lost));
+            }
+        }
+        Err(Failure::Stage(error))
+    }
+
+    /// Publishes the outputs and the record. No collection comes between: what the outputs share with
+    /// objects that were there already is there when the record names it.
+    fn commit(
+        &self,
+        scratch: &Scratch,
+        items: TaskItems<'_>,
+        seconds: f64,
+    ) -> Result<(Outputs, bool), StoreError> {
+        let _pause = self.store.pause()?;
+        let outputs = self.publish(scratch, items)?;
+        self.record(outputs, seconds)
     }
 
     /// Inputs that lie in the store but are gone or damaged there.
@@ -249,6 +309,7 @@ impl Execution<'_> {
             trees.iter().map(|(name, tree)| (name.clone(), tree.digest())).collect();
         let provenance = Provenance {
             stage: self.task.stage.clone(),
+            experiment: self.experiment.to_owned(),
             seconds,
             finished: jiff::Timestamp::now().to_string(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -272,6 +333,8 @@ impl Execution<'_> {
                 record.others = old.others;
                 if differs {
                     record.others.push(old.outputs);
+                } else {
+                    record.provenance.seconds = seconds.max(old.provenance.seconds);
                 }
             }
             self.store.replace_record(key, &record.to_bytes())?;

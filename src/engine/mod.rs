@@ -4,6 +4,7 @@
 //! schedule   which task next: the scheduler's thread owns every state, workers own their task
 //! execute    one task: inputs checked, stage run in a scratch folder, outputs published, record written
 //! items      the memory of single items for preprocess and extract
+//! holdings   what a record holds, for whoever takes stock of the cache or collects there
 //! event      what is told, to whoever listens
 //! ```
 //! A run with nobody listening leaves the same records. Nothing here writes to the terminal.
@@ -11,6 +12,7 @@
 mod event;
 mod execute;
 pub mod hardware;
+mod holdings;
 mod items;
 mod queue;
 mod schedule;
@@ -21,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use event::{Event, Outcome};
 pub use execute::{Failure, log_path};
+pub use holdings::{ITEMS, describe};
 pub use schedule::{Run, TaskEnd, run};
 
 use crate::store::Rehash;
@@ -35,6 +38,8 @@ pub struct Options<'a> {
     pub keep_going: bool,
     /// Stages that run although there is a record.
     pub force: Vec<String>,
+    /// Whether a record counts only where all its objects are there, also those that no task reads.
+    pub restores: bool,
     /// Whether the network may not be used.
     pub is_offline: bool,
     /// Whether sources are hashed anew.

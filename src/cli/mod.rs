@@ -1,5 +1,6 @@
 //! The command line: what was typed, and how it is shown. One file per subcommand.
 
+mod amounts;
 mod cache;
 mod completions;
 mod doctor;

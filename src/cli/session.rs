@@ -27,6 +27,12 @@ pub(super) enum CliError {
     /// The run's folder cannot be written.
     #[error(transparent)]
     Report(ReportError),
+    /// A pin was named that is not there.
+    #[error("no pin `{name}` in the cache")]
+    UnknownPin {
+        /// What was typed.
+        name: String,
+    },
     /// A stage was named that is not in the manifest.
     #[error("no stage `{name}` in the manifest")]
     UnknownStage {
@@ -44,7 +50,10 @@ impl CliError {
             Self::Manifest(_)
             | Self::Plan(_)
             | Self::UnknownStage { .. }
+            | Self::UnknownPin { .. }
+            | Self::Store(StoreError::BadPin { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
+            Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
     }
@@ -56,6 +65,7 @@ impl CliError {
             Self::Engine(error) => error.help(),
             Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
             Self::UnknownStage { help, .. } => Some(help.clone()),
+            Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Manifest(_) => None,
         }

@@ -12,12 +12,14 @@
 
 mod events;
 mod folder;
+mod history;
 mod progress;
 mod statistics;
 mod table;
 
 pub use events::EventLog;
 pub use folder::{Folder, ReportError, RunSummary};
+pub use history::users_of_keys;
 pub use progress::Bars;
 pub use statistics::{Summary, summarise};
 pub use table::{Cell, Table, variant_table};

@@ -5,6 +5,7 @@ mod backends;
 mod commands;
 mod failures;
 mod golden_backbone;
+mod housekeeping;
 mod layers;
 mod pipeline;
 mod project;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::forecast::free_bytes;
 use super::session::{self, CliError};
-use super::{Environment, Exit, quantity, terminal};
+use super::{Environment, Exit, amounts, terminal};
 use crate::engine::hardware;
 use crate::kernels::backbone::{Backend, cuda_devices, libtorch_version, simd_level};
 use crate::manifest::{self, Config};
@@ -108,8 +108,8 @@ impl Report {
         rows.push(("project", self.project.display().to_string()));
         let state = match (self.cache.exists, self.cache.free_bytes) {
             (_, None) => String::new(),
-            (true, Some(free)) => format!("  ({} free)", quantity::bytes(free)),
-            (false, Some(free)) => format!("  (not made yet, {} free)", quantity::bytes(free)),
+            (true, Some(free)) => format!("  ({} free)", amounts::bytes(free)),
+            (false, Some(free)) => format!("  (not made yet, {} free)", amounts::bytes(free)),
         };
         rows.push(("cache", format!("{}{state}", self.cache.path.display())));
         rows.push((

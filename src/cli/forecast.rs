@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::quantity;
+use super::amounts;
 use super::session::{CliError, Project};
 use crate::plan::{Estimate, History, Models, Plan, State, Status, estimate, makespan};
 
@@ -19,8 +19,8 @@ pub(super) enum Budget {
 
 /// Reads `2h` or `50GB`.
 pub(super) fn parse_budget(text: &str) -> Result<Budget, String> {
-    let time = quantity::parse_seconds(text).map(Budget::Seconds);
-    time.or_else(|_| quantity::parse_bytes(text).map(Budget::Bytes))
+    let time = amounts::parse_duration(text).map(|time| Budget::Seconds(time.as_secs_f64()));
+    time.or_else(|_| amounts::parse_bytes(text).map(Budget::Bytes))
         .map_err(|_| format!("`{text}` is neither a duration such as 2h nor a size such as 50GB"))
 }
 
@@ -72,13 +72,13 @@ impl Forecast {
             return "no record tells how long that takes: no task of these kinds has run with this cache\n"
                 .to_owned();
         }
-        let mut parts = vec![format!("about {} with {} at once", quantity::seconds(self.seconds), self.jobs)];
+        let mut parts = vec![format!("about {} with {} at once", amounts::seconds(self.seconds), self.jobs)];
         parts.extend(
-            self.peak_bytes.map(|peak| format!("{} of memory for the largest task", quantity::bytes(peak))),
+            self.peak_bytes.map(|peak| format!("{} of memory for the largest task", amounts::bytes(peak))),
         );
         let free =
-            self.free_bytes.map_or_else(String::new, |free| format!(" ({} free)", quantity::bytes(free)));
-        parts.push(format!("{} to write{free}", quantity::bytes(self.written_bytes)));
+            self.free_bytes.map_or_else(String::new, |free| format!(" ({} free)", amounts::bytes(free)));
+        parts.push(format!("{} to write{free}", amounts::bytes(self.written_bytes)));
         let mut sentences = vec![parts.join(", ")];
         if self.guesses > 0 {
             let guesses =
@@ -112,10 +112,10 @@ impl Forecast {
         for &budget in budgets {
             let (needed, allowed) = match budget {
                 Budget::Seconds(limit) if self.seconds > limit => {
-                    (quantity::seconds(self.seconds), quantity::seconds(limit))
+                    (amounts::seconds(self.seconds), amounts::seconds(limit))
                 }
                 Budget::Bytes(limit) if self.written_bytes > limit => {
-                    (quantity::bytes(self.written_bytes), quantity::bytes(limit))
+                    (amounts::bytes(self.written_bytes), amounts::bytes(limit))
                 }
                 _ => continue,
             };

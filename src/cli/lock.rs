@@ -7,7 +7,7 @@ use clap::Args;
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::plan::{Lock, Plan, Record, Resolver, Status, TaskId, lock_path, survey};
-use crate::store::Store;
+use crate::store::{Digest, Store};
 
 /// Arguments of `lock`.
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     warn_of_others(&plan, &statuses);
     let path = lock_path(&environment.folder.join(&arguments.manifest.manifest));
     lock.write(&path).map_err(CliError::Lock)?;
-    keep_from_collection(&lock, &project.store);
+    keep_from_collection(&plan.experiment, &lock, &project.store)?;
     let shown = path.strip_prefix(&project.root).unwrap_or(&path);
     terminal::print(&format!(
         "{}: {} tasks, {} variants\n",
@@ -57,8 +57,8 @@ fn metrics(record: &Record, store: &Store) -> Option<BTreeMap<String, f64>> {
     Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// Makes the locked tasks roots of garbage collection. The one place where locks meet the store's pins: these
-/// keep the records of `lock.keys()` and what their outputs list.
-fn keep_from_collection(lock: &Lock, store: &Store) {
-    tracing::debug!("{} keys to keep in `{}`", lock.keys().len(), store.pins_folder().display());
+/// Keeps what is locked from collection, until `cache unpin`.
+fn keep_from_collection(experiment: &str, lock: &Lock, store: &Store) -> Result<(), CliError> {
+    let keys: Vec<Digest> = lock.keys().into_iter().collect();
+    store.pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)
 }

@@ -1,5 +1,6 @@
 //! The command line: what was typed, and how it is shown. One file per subcommand.
 
+mod amounts;
 mod cache;
 mod compare;
 mod completions;
@@ -11,7 +12,6 @@ mod graph;
 mod lock;
 mod log;
 mod plan;
-mod quantity;
 mod run;
 mod runs;
 mod session;

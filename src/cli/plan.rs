@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::forecast::{self, Budget, Forecast, parse_budget};
 use super::session::{self, CliError};
-use super::{Environment, Exit, ManifestArguments, quantity, terminal};
+use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::plan::{Basis, Estimate, Plan, Resolver, State, Status, TaskId, survey};
 
 /// Arguments of `plan`.
@@ -122,5 +122,5 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
 /// `12 s`; `~12 s` where the inputs are not there yet.
 fn takes(estimate: &Estimate) -> String {
     let about = if matches!(estimate.basis, Basis::Guess { .. }) { "~" } else { "" };
-    format!("{about}{}", quantity::seconds(estimate.seconds))
+    format!("{about}{}", amounts::seconds(estimate.seconds))
 }

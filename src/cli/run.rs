@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::forecast::{Budget, Forecast, parse_budget};
 use super::session::{self, CliError, Project};
-use super::{Environment, Exit, ManifestArguments, quantity, terminal};
+use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
@@ -31,7 +31,7 @@ pub(super) struct RunArguments {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Memory that tasks at once may take together, such as `16GB` (default: four fifths of what is free).
-    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = amounts::parse_bytes)]
     memory: Option<u64>,
     /// Go on with independent tasks after a failure.
     #[arg(long)]
@@ -45,6 +45,9 @@ pub(super) struct RunArguments {
     /// Run only what the manifest's lock file pins: refuse other keys, and outputs with other bytes.
     #[arg(long)]
     locked: bool,
+    /// Make again what was evicted or damaged, also where no stage reads it.
+    #[arg(long)]
+    restore: bool,
     /// Use no network: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
@@ -57,6 +60,34 @@ pub(super) struct RunArguments {
     /// Print one event a line as JSON instead of the table.
     #[arg(long)]
     json: bool,
+}
+
+impl RunArguments {
+    /// Runs a whole manifest so that all its objects are there.
+    pub(super) fn restoring(manifest: PathBuf) -> Self {
+        let manifest = ManifestArguments {
+            manifest,
+            sets: Vec::new(),
+            only: None,
+            targets: Vec::new(),
+            paranoid: false,
+        };
+        Self {
+            manifest,
+            jobs: None,
+            threads: None,
+            memory: None,
+            keep_going: false,
+            force: Vec::new(),
+            budget: Vec::new(),
+            locked: false,
+            profile: None,
+            replay_logs: false,
+            restore: true,
+            offline: false,
+            json: false,
+        }
+    }
 }
 
 /// Runs a manifest.
@@ -242,6 +273,7 @@ fn options<'a>(
         memory: arguments.memory.or_else(|| Some(engine::hardware::available_memory()? / 5 * 4)),
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),
+        restores: arguments.restore,
         is_offline: arguments.offline,
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),

@@ -50,6 +50,12 @@ pub(super) enum CliError {
     /// A past run cannot be found or read.
     #[error(transparent)]
     History(HistoryError),
+    /// A pin was named that is not there.
+    #[error("no pin `{name}` in the cache")]
+    UnknownPin {
+        /// What was typed.
+        name: String,
+    },
     /// A stage was named that is not in the manifest.
     #[error("no stage `{name}` in the manifest")]
     UnknownStage {
@@ -68,9 +74,11 @@ impl CliError {
             | Self::Plan(_)
             | Self::UnknownStage { .. }
             | Self::UnknownVariant { .. }
+            | Self::UnknownPin { .. }
             | Self::History(_)
+            | Self::Store(StoreError::BadPin { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
-            Self::Budget { .. } | Self::Lock(_) => Exit::Refused,
+            Self::Budget { .. } | Self::Lock(_) | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
         }
     }
@@ -84,6 +92,7 @@ impl CliError {
             Self::Lock(error) => Some(error.help()),
             Self::History(error) => Some(error.help()),
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
+            Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
             Self::Manifest(_) => None,

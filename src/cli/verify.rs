@@ -171,6 +171,7 @@ fn options<'a>(
         threads: arguments.threads.map(usize::from).or(project.config.threads).unwrap_or(cores),
         keep_going: true,
         force: Vec::new(),
+        restores: false,
         is_offline: arguments.offline,
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),

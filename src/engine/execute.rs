@@ -12,14 +12,14 @@ use super::items::TaskItems;
 use super::log::Log;
 use super::usage::{Meter, Usage};
 use super::{Event, Options, hardware};
-use crate::artifacts::{File, Files};
+use crate::artifacts::{ArtifactError, File, Files};
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
     BackboneProvenance, KeptLog, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput,
     Task, TaskId, input_bytes,
 };
 use crate::stages::{Context, Inputs, Items, Kind, Progress, Spec, StageError};
-use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
+use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree, full_disk_help};
 
 /// Why a task did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,9 @@ pub enum Failure {
 impl Failure {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
+        if let Some(path) = full_disk(self) {
+            return Some(full_disk_help(&path));
+        }
         match self {
             Self::Stage(error) => error.help().map(str::to_owned),
             Self::Store(error) => error.help(),
@@ -108,6 +111,36 @@ impl Failure {
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Stage(StageError::Cancelled))
     }
+}
+
+/// The file that could not be written where the disk is full, wherever in the causes that is said.
+fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
+    let is_full = |source: &std::io::Error| {
+        matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let found = if let Some(StoreError::Write { path, source }) = error.downcast_ref() {
+            Some((path, source))
+        } else if let Some(ArtifactError::Io { path, source, .. }) = error.downcast_ref() {
+            Some((path, source))
+        } else if let Some(StageError::Io { path, source, .. }) = error.downcast_ref() {
+            Some((path, source))
+        } else if let Some(Failure::Log { path, source }) = error.downcast_ref() {
+            Some((path, source))
+        } else {
+            None
+        };
+        if let Some((path, _)) = found.filter(|(_, source)| is_full(source)) {
+            return Some(path.clone());
+        }
+        // A transparent error shows the causes of what it wraps, and not the wrapped error itself.
+        cause = match error.downcast_ref() {
+            Some(StageError::Artifact(inner)) => Some(inner),
+            _ => error.source(),
+        };
+    }
+    None
 }
 
 /// How an execution ended.
@@ -146,6 +179,7 @@ pub(super) struct Execution<'a> {
     pub(super) options: &'a Options<'a>,
     pub(super) pool: &'a rayon::ThreadPool,
     pub(super) meter: &'a Meter,
+    pub(super) experiment: &'a str,
     pub(super) id: TaskId,
     pub(super) task: &'a Task,
     pub(super) resolution: &'a Resolution,
@@ -164,6 +198,8 @@ impl Execution<'_> {
     }
 
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
+        // What is published below stays for this run's readers, and so does an earlier record's output.
+        self.store.hold(&self.resolution.key);
         let lost = self.lost_inputs().map_err(Failure::Store)?;
         if !lost.is_empty() {
             return Ok(Executed::InputsLost(lost));
@@ -174,15 +210,17 @@ impl Execution<'_> {
         let work = self.store.work_folder(&self.resolution.key);
         let kind = self.task.spec.kind();
         let items = TaskItems::new(self.store, kind.name(), self.task.spec.version(), !self.is_forced);
-        self.make(&Place { output: scratch.path(), work: &work, items: &items, log: &log })?;
+        if let Err(failure) =
+            self.make(&Place { output: scratch.path(), work: &work, items: &items, log: &log })
+        {
+            return self.failed(failure);
+        }
         let fresh_share = items.fresh_share();
-        let outputs = self.publish(&scratch, items).map_err(Failure::Store)?;
+        let seconds = started.elapsed().as_secs_f64();
         // The log is no result: where it cannot be kept, the record goes without.
         let kept = KeptLog::keep(log.kept(), self.store);
-        let seconds = started.elapsed().as_secs_f64();
         let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
-        let provenance = self.provenance(&outputs, effort);
-        let (outputs, differs) = self.record(outputs, provenance).map_err(Failure::Store)?;
+        let (outputs, differs) = self.commit(&scratch, items, effort).map_err(Failure::Store)?;
         // A folder that cannot be removed is only space; the next run of this key uses it again.
         let _ = self.store.remove_work(&self.resolution.key);
         log.note(&format!("done in {seconds:.3} s"));
@@ -197,6 +235,32 @@ impl Execution<'_> {
         }
         result.map_err(Failure::Stage)?;
         self.check_sources()
+    }
+
+    /// What a stage's error means. An input may have been taken away under its hands, by someone who deletes
+    /// in the cache or collects where locks do not work: then it is made again like one that was gone before.
+    fn failed(&self, failure: Failure) -> Result<Executed, Failure> {
+        if matches!(failure, Failure::Stage(_)) && !failure.is_cancelled() {
+            let lost = self.lost_inputs().map_err(Failure::Store)?;
+            if !lost.is_empty() {
+                return Ok(Executed::InputsLost(lost));
+            }
+        }
+        Err(failure)
+    }
+
+    /// Publishes the outputs and the record. No collection comes between: what the outputs share with
+    /// objects that were there already is there when the record names it.
+    fn commit(
+        &self,
+        scratch: &Scratch,
+        items: TaskItems<'_>,
+        effort: Effort,
+    ) -> Result<(Outputs, bool), StoreError> {
+        let _pause = self.store.pause()?;
+        let outputs = self.publish(scratch, items)?;
+        let provenance = self.provenance(&outputs, effort);
+        self.record(outputs, provenance)
     }
 
     /// Inputs that lie in the store but are gone or damaged there.
@@ -280,6 +344,7 @@ impl Execution<'_> {
         let Effort { seconds, usage, fresh_share, log } = effort;
         Provenance {
             stage: self.task.stage.clone(),
+            experiment: self.experiment.to_owned(),
             seconds,
             cpu_seconds: usage.cpu_seconds,
             peak_bytes: usage.peak_bytes,
@@ -320,6 +385,10 @@ impl Execution<'_> {
                 record.others = old.others;
                 if differs {
                     record.others.push(old.outputs);
+                } else if old.provenance.seconds > record.provenance.seconds {
+                    // Single items were found again: what all of it takes is known from before.
+                    record.provenance.seconds = old.provenance.seconds;
+                    record.provenance.fresh_share = old.provenance.fresh_share;
                 }
             }
             self.store.replace_record(key, &record.to_bytes())?;

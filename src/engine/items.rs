@@ -20,8 +20,22 @@ use crate::store::{Digest, Published, Store, StoreError, Tree, TreeEntry};
 #[derive(Serialize, Deserialize)]
 struct ItemRecord {
     item: u32,
+    /// The kind of the stage; empty in records of versions that did not note it.
+    #[serde(default)]
+    kind: String,
     files: Vec<(Digest, u64)>,
     note: String,
+}
+
+impl ItemRecord {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|record: &Self| record.item == SCHEMA)
+    }
+}
+
+/// The kind that an item's record names, and the files that it holds; none for other records.
+pub(super) fn files_of(bytes: &[u8]) -> Option<(String, Vec<(Digest, u64)>)> {
+    ItemRecord::from_bytes(bytes).map(|record| (record.kind, record.files))
 }
 
 /// The version of the record's form.
@@ -96,9 +110,11 @@ impl Items for TaskItems<'_> {
         }
         let key = item_key(self.kind, self.version, fields).ok()?;
         let bytes = self.store.record(&key).ok()??;
-        let record: ItemRecord = serde_json::from_slice(&bytes).ok()?;
+        // Held before it is looked at: what is intact now is so when the task's output names it.
+        self.store.hold(&key);
+        let record = ItemRecord::from_bytes(&bytes)?;
         // An item that cannot be read for any reason is made again.
-        if record.item != SCHEMA || !self.intact(&record.files).unwrap_or(false) {
+        if !self.intact(&record.files).unwrap_or(false) {
             return None;
         }
         self.recalled.fetch_add(1, Ordering::Relaxed);
@@ -110,8 +126,11 @@ impl Items for TaskItems<'_> {
             |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
         let key = item_key(self.kind, self.version, fields)
             .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))?;
+        self.store.hold(&key);
+        let _pause = self.store.pause().map_err(failed)?;
         let published = self.store.publish_files(files).map_err(failed)?;
-        let record = ItemRecord { item: SCHEMA, files: published, note: note.to_owned() };
+        let kind = self.kind.to_owned();
+        let record = ItemRecord { item: SCHEMA, kind, files: published, note: note.to_owned() };
         let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");
         // A record of lost or damaged objects, or of other bytes, may stand there: the fresh one replaces it.
         if let Published::Theirs(old) = self.store.publish_record(&key, &bytes).map_err(failed)?

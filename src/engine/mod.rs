@@ -6,6 +6,7 @@
 //! verify     one task made again in a clean folder and compared with its record; nothing is published
 //! items      the memory of single items for preprocess and extract
 //! usage      what a task takes of the machine
+//! holdings   what a record holds, for whoever takes stock of the cache or collects there
 //! event      what is told, to whoever listens
 //! ```
 //! A run with nobody listening leaves the same records. Nothing here writes to the terminal.
@@ -13,6 +14,7 @@
 mod event;
 mod execute;
 pub mod hardware;
+mod holdings;
 mod items;
 mod log;
 mod loose;
@@ -27,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use event::{Event, Outcome};
 pub use execute::{Failure, log_path};
+pub use holdings::{ITEMS, describe};
 pub use schedule::{Run, TaskEnd, run};
 pub use verify::{Suspect, Verdict, Verified, verify};
 
@@ -44,6 +47,8 @@ pub struct Options<'a> {
     pub keep_going: bool,
     /// Stages that run although there is a record.
     pub force: Vec<String>,
+    /// Whether a record counts only where all its objects are there, also those that no task reads.
+    pub restores: bool,
     /// Whether the network may not be used.
     pub is_offline: bool,
     /// Whether sources are hashed anew.

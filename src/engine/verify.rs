@@ -97,6 +97,7 @@ pub fn verify<'a>(
             options,
             pool: &pool,
             meter: &meter,
+            experiment: &plan.experiment,
             id,
             task,
             resolution,

@@ -30,7 +30,11 @@ pub struct Record {
 pub struct Provenance {
     /// The stage's name in the manifest that ran it.
     pub stage: String,
-    /// Wall-clock seconds.
+    /// The experiment's name there; empty in records of versions that did not note it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub experiment: String,
+    /// Wall-clock seconds. Where it was made again with equal outputs, of the longest time: the others found
+    /// single items and tell little of what making everything costs.
     pub seconds: f64,
     /// Processor seconds of the process and its children meanwhile; none where other tasks ran at the same
     /// time, as they cannot be told apart.

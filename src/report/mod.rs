@@ -21,6 +21,7 @@ mod progress;
 mod statistics;
 mod summary;
 mod table;
+mod users;
 mod verdicts;
 
 pub use compare::{Comparison, Shown};
@@ -32,4 +33,5 @@ pub use progress::Bars;
 pub use statistics::{Summary, summarise};
 pub use summary::{RunRequest, RunSummary, TaskSummary, VariantSummary};
 pub use table::{Cell, Table, variant_table};
+pub use users::users_of_keys;
 pub use verdicts::{KindVerdicts, TaskVerdict, Verdicts};

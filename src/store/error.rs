@@ -113,6 +113,18 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A name that no pin can have.
+    #[error("`{name}` cannot name a pin")]
+    BadPin {
+        /// The name.
+        name: String,
+    },
+    /// Another collection is at work.
+    #[error("{holder} is collecting garbage in this cache")]
+    Collecting {
+        /// Who: `process 12 on host`.
+        holder: String,
+    },
     /// A folder was expected.
     #[error("`{}` is not a folder", path.display())]
     NotAFolder {
@@ -142,12 +154,12 @@ impl StoreError {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     Some(format!("`{}` must be writable, or choose another cache folder", path.display()))
                 }
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Some("free some space, for example with `patchflow cache gc --max-size 20GB`".into())
-                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(full_disk_help(path)),
                 _ => None,
             },
             Self::NotUtf8 { .. } => Some("rename the file".into()),
+            Self::BadPin { .. } => Some("use letters, digits, `-`, `_` and `.`".into()),
+            Self::Collecting { .. } => Some("wait until it has ended".into()),
             Self::NotRegular { kind: "symlink", .. } => {
                 Some("copy the file that the link leads to instead of linking it".into())
             }
@@ -158,6 +170,17 @@ impl StoreError {
             _ => None,
         }
     }
+}
+
+/// What to do where a file system is full: how much is free there, and how to free more.
+pub fn full_disk_help(path: &Path) -> String {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let free = rustix::fs::statvfs(existing).map(|it| it.f_bavail * it.f_frsize);
+    let free = free.map_or_else(|_| String::new(), |free| format!("{free} bytes free there: "));
+    format!(
+        "{free}free some space, for example with `patchflow cache gc --max-size 20GB`, or name a `cache` on \
+         another disk in patchflow.toml"
+    )
 }
 
 /// Adds the path to an input or output error.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::error::{AtPath, StoreError};
 use super::process::{Liveness, ProcessIdentity};
-use super::{Area, Store};
+use super::{Area, Store, disk};
 
 /// Who holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // The name goes before the lock: who opened the file before and gets its lock now sees that the
         // name leads elsewhere, and opens again. After a take-over the name is no longer ours to remove.
-        if is_same_file(&self.file, &self.path) {
+        if !disk::is_killed(&self.path) && is_same_file(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -57,7 +57,17 @@ impl Store {
     /// Takes the lease of a key, or gives `None` at once where another process or thread holds it.
     pub fn lock(&self, key: &Digest) -> Result<Option<Lease>, StoreError> {
         self.prepare()?;
-        let path = self.lease_path(key);
+        Self::lease(self.lease_path(key))
+    }
+
+    /// Who works on a key, for a message while waiting. `None` where nobody does, where the holder is
+    /// known to be dead, and for the moment in which a lease is being signed.
+    pub fn holder(&self, key: &Digest) -> Option<Holder> {
+        holder_at(&self.lease_path(key))
+    }
+
+    /// Takes the lease of a file in `v1/leases`.
+    pub(super) fn lease(path: PathBuf) -> Result<Option<Lease>, StoreError> {
         loop {
             let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let file = options.writing(&path)?;
@@ -65,7 +75,7 @@ impl Store {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-                    let held = self.holder(key).is_some_and(|it| it.process.liveness() == Liveness::Alive);
+                    let held = holder_at(&path).is_some_and(|it| it.process.liveness() == Liveness::Alive);
                     return if held { Ok(None) } else { Lease::sign(file, path).map(Some) };
                 }
                 Err(TryLockError::Error(error)) => return Err(error).writing(&path),
@@ -76,17 +86,15 @@ impl Store {
         }
     }
 
-    /// Who works on a key, for a message while waiting. `None` where nobody does, where the holder is
-    /// known to be dead, and for the moment in which a lease is being signed.
-    pub fn holder(&self, key: &Digest) -> Option<Holder> {
-        let text = fs::read(self.lease_path(key)).ok()?;
-        let holder: Holder = serde_json::from_slice(&text).ok()?;
-        (holder.process.liveness() != Liveness::Dead).then_some(holder)
-    }
-
     fn lease_path(&self, key: &Digest) -> PathBuf {
         self.area(Area::Leases).join(key.to_string())
     }
+}
+
+/// Who holds the lease of a file; see [`Store::holder`].
+pub(super) fn holder_at(path: &Path) -> Option<Holder> {
+    let holder: Holder = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (holder.process.liveness() != Liveness::Dead).then_some(holder)
 }
 
 impl Lease {

@@ -9,6 +9,7 @@
 //! <root>/v1/trees/ab/cdef…         listings, named by tree digest; they stay when objects are evicted
 //! <root>/v1/records/ab/cdef…       key -> what it produced, with a checksum
 //! <root>/v1/leases/abcdef…         work in flight: a locked file that says who holds it
+//! <root>/v1/leases/run~…           what a running process uses, one key a line
 //! <root>/v1/pins/                  roots for garbage collection
 //! <root>/v1/tmp/                   being written; leftovers of dead processes are removed
 //! <root>/v1/work/abcdef…/          a resumable stage's own files, by key
@@ -24,6 +25,8 @@
 //! - What is read is checked: objects against the stat under which they were last verified, else against
 //!   their digest; listings and records against their digest and checksum. What is wrong is a miss.
 //! - The first record of a key wins; whoever comes later is given it.
+//! - Collection takes objects, never records or listings; it leaves what is pinned and what a living process
+//!   holds. An object may go at any other time: whoever needs it makes it again.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -34,10 +37,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 mod change;
 mod checkout;
 mod digest;
+mod disk;
 mod error;
+mod gc;
+mod holds;
 mod leases;
 mod listings;
 mod objects;
+mod pins;
 mod process;
 mod publish;
 mod records;
@@ -45,16 +52,24 @@ mod scratch;
 mod source;
 mod stat_index;
 mod tree;
+mod usage;
 mod verify;
 
+#[cfg(test)]
+mod crowd;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod promises;
 
 pub use change::{Change, difference};
 pub use digest::{Digest, HashingWriter};
-pub use error::StoreError;
+pub use error::{StoreError, full_disk_help};
+pub use gc::{Collected, Collection, Kept, Share};
+pub use holds::Pause;
 pub use leases::{Holder, Lease};
 pub use objects::{Damage, DamageKind};
+pub use pins::Pin;
 pub use process::{Liveness, ProcessIdentity};
 pub use publish::list_tree;
 pub use records::{Published, StoredRecord};
@@ -62,6 +77,7 @@ pub use scratch::Scratch;
 pub use source::{Rehash, SourceStats, SourceTree, hash_source};
 pub use stat_index::{FileStat, IndexFailure, IndexWarning, SETTLED, StatIndex};
 pub use tree::{PathFlaw, Tree, TreeEntry};
+pub use usage::{Described, Group, Holding, Space, StoredObject, Usage};
 pub use verify::{VerifyProgress, VerifyReport};
 
 use error::AtPath;
@@ -116,6 +132,7 @@ pub struct Store {
     index: StatIndex,
     prepared: Mutex<bool>,
     trees: Mutex<HashMap<Digest, Arc<Tree>>>,
+    holds: Mutex<Option<holds::Holds>>,
 }
 
 impl Store {
@@ -128,7 +145,8 @@ impl Store {
             }
             _ => {}
         }
-        Ok(Self { root, index, prepared: Mutex::new(false), trees: Mutex::new(HashMap::new()) })
+        let (prepared, trees, holds) = (Mutex::new(false), Mutex::default(), Mutex::default());
+        Ok(Self { root, index, prepared, trees, holds })
     }
 
     /// The folder of the store.
@@ -190,12 +208,18 @@ impl Store {
         (known, foreign)
     }
 
-    /// Makes the folders, once; called by whatever writes.
+    /// Makes the folders and removes what dead processes left, once; called by whatever writes.
     fn prepare(&self) -> Result<(), StoreError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if *prepared {
-            return Ok(());
+        if !*prepared {
+            self.make_folders()?;
+            scratch::remove_stale(&self.area(Area::Tmp));
+            *prepared = true;
         }
+        Ok(())
+    }
+
+    fn make_folders(&self) -> Result<(), StoreError> {
         for area in Area::ALL {
             let folder = self.area(area);
             fs::create_dir_all(&folder).writing(&folder)?;
@@ -205,8 +229,6 @@ impl Store {
             let mut file = File::create(&tag).writing(&tag)?;
             file.write_all(CACHE_TAG.as_bytes()).writing(&tag)?;
         }
-        scratch::remove_stale(&self.area(Area::Tmp));
-        *prepared = true;
         Ok(())
     }
 
@@ -217,12 +239,12 @@ impl Store {
         let folder = self.area(Area::Quarantine);
         let label = digest_of_place(path).map_or("foreign".into(), |digest| digest.to_string());
         let away = folder.join(scratch::fresh_name(&label));
-        if fs::create_dir_all(&folder).is_err() || fs::rename(path, &away).is_err() {
+        if fs::create_dir_all(&folder).is_err() || disk::rename(path, &away).is_err() {
             return false;
         }
         if fs::symlink_metadata(&away).is_ok_and(|metadata| metadata.ino() != inode) {
             // Fails only where a third process has already put the same content there again.
-            let _ = fs::hard_link(&away, path);
+            let _ = disk::hard_link(&away, path);
         }
         true
     }
@@ -246,13 +268,13 @@ fn make_shard(place: &Path) -> Result<(), StoreError> {
 /// Moves a synced file to its place and waits until the name is on disk.
 fn rename_durably(from: &Path, place: &Path) -> Result<(), StoreError> {
     make_shard(place)?;
-    fs::rename(from, place).writing(place)?;
+    disk::rename(from, place).writing(place)?;
     sync_folder_of(place)
 }
 
 fn sync_folder_of(place: &Path) -> Result<(), StoreError> {
     let Some(folder) = place.parent() else { return Ok(()) };
-    File::open(folder).and_then(|folder| folder.sync_all()).writing(folder)
+    disk::sync_folder(folder).writing(folder)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::digest::Digest;
 use super::error::{AtPath, StoreError};
 use super::stat_index::FileStat;
 use super::tree::Tree;
-use super::{Area, Store};
+use super::{Area, Store, digest_of_place};
 
 /// A file of a tree whose object cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,11 @@ impl Store {
     /// Where the object stands, or would stand. Map it read-only; it never changes in place.
     pub fn object_path(&self, digest: &Digest) -> PathBuf {
         self.place(Area::Objects, digest)
+    }
+
+    /// The object that a path in the store is the place of.
+    pub fn object_at(&self, path: &Path) -> Option<Digest> {
+        digest_of_place(path).filter(|digest| self.object_path(digest) == path)
     }
 
     /// The objects of a tree that are not there with the right size. Nothing is hashed or moved.

@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 use rayon::prelude::*;
 
 use super::digest::Digest;
+use super::disk;
 use super::error::{AtPath, StoreError, walk_error};
 use super::objects::Condition;
 use super::scratch::Temporary;
@@ -124,7 +125,7 @@ impl Store {
             return Ok(sealed);
         }
         let copy = Temporary::reserve(&tmp);
-        fs::copy(&file.path, copy.path()).reading(&file.path)?;
+        disk::copy(&file.path, copy.path()).writing(copy.path())?;
         let sealed = seal_in_place(copy.path())?;
         Ok(Sealed { _copy: Some(copy), ..sealed })
     }
@@ -156,8 +157,8 @@ impl Store {
     fn install_one(&self, file: &Sealed) -> Result<Option<(FileStat, Digest)>, StoreError> {
         let place = self.object_path(&file.digest);
         make_shard(&place)?;
-        File::open(&file.path).and_then(|open| open.sync_data()).writing(&file.path)?;
-        fs::rename(&file.path, &place).writing(&place)?;
+        File::open(&file.path).and_then(|open| disk::sync_data(&open, &file.path)).writing(&file.path)?;
+        disk::rename(&file.path, &place).writing(&place)?;
         let stat = FileStat::of(&fs::symlink_metadata(&place).reading(&place)?);
         if stat.inode != file.stat.inode {
             // Another process has just published the same content over ours.
@@ -173,6 +174,7 @@ impl Store {
 
 /// Makes a file read-only, sets its mtime back and hashes it, in this order.
 fn seal_in_place(path: &Path) -> Result<Sealed, StoreError> {
+    disk::step(path).writing(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o444)).writing(path)?;
     let mut file = File::open(path).reading(path)?;
     file.set_modified(SystemTime::now() - BACKDATED).writing(path)?;

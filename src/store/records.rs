@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::digest::Digest;
+use super::disk;
 use super::error::{AtPath, StoreError};
 use super::scratch::Temporary;
 use super::{Area, Store, make_shard, rename_durably, sync_folder_of};
@@ -34,8 +35,8 @@ pub struct StoredRecord {
     pub key: Digest,
     /// What was published for it.
     pub bytes: Vec<u8>,
-    /// When.
-    pub modified: SystemTime,
+    /// When it was published or last used ([`Store::hold`]).
+    pub used: SystemTime,
 }
 
 impl Store {
@@ -82,11 +83,14 @@ impl Store {
 
     /// Every sound record, in order of key, read as the iterator advances.
     pub fn records(&self) -> impl Iterator<Item = StoredRecord> + '_ {
-        self.listed(Area::Records).0.into_iter().filter_map(|(key, path)| {
-            let bytes = content(&key, fs::read(&path).ok()?)?;
-            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
-            Some(StoredRecord { key, bytes, modified })
-        })
+        self.listed(Area::Records).0.into_iter().filter_map(|(key, path)| Self::record_at(key, &path))
+    }
+
+    /// The sound record in a file.
+    pub(super) fn record_at(key: Digest, path: &Path) -> Option<StoredRecord> {
+        let used = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+        let bytes = content(&key, fs::read(path).ok()?)?;
+        Some(StoredRecord { key, bytes, used })
     }
 
     fn write_record(&self, key: &Digest, bytes: &[u8]) -> Result<Temporary, StoreError> {
@@ -110,7 +114,7 @@ impl Store {
         if self.quarantine(&place, inode) {
             return Ok(true);
         }
-        fs::remove_file(&place).writing(&place).map(|()| true)
+        disk::remove_file(&place).writing(&place).map(|()| true)
     }
 
     /// A file lock that is held while the value lives; where locks cannot be had, none.
@@ -124,7 +128,7 @@ impl Store {
 
 /// Gives `temporary` a second name at `place`, and fails where that name is taken.
 fn create_from(temporary: &Path, place: &Path) -> io::Result<()> {
-    match fs::hard_link(temporary, place) {
+    match disk::hard_link(temporary, place) {
         Err(error)
             if error.kind() != io::ErrorKind::AlreadyExists && error.kind() != io::ErrorKind::NotFound =>
         {
@@ -136,6 +140,7 @@ fn create_from(temporary: &Path, place: &Path) -> io::Result<()> {
 
 /// For file systems without hard links.
 fn rename_to_absent(temporary: &Path, place: &Path) -> io::Result<()> {
+    disk::step(place)?;
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -266,7 +271,7 @@ mod tests {
         assert!(found.is_sorted_by_key(|record| record.key) && found.len() == 5);
         for record in found {
             assert_eq!(record.key, Digest::of_bytes(&record.bytes));
-            assert!(record.modified >= before && record.modified <= SystemTime::now());
+            assert!(record.used >= before && record.used <= SystemTime::now());
         }
     }
 

@@ -4,13 +4,14 @@
 //! process of this host, boot and container left is removed as soon as that process is gone. Of others
 //! nothing can be told, so their leftovers are removed after [`FOREIGN_AGE`].
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::disk;
 use super::error::{AtPath, StoreError};
 use super::process::{Liveness, ProcessIdentity};
 
@@ -40,7 +41,9 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // A failure leaves a leftover, which the next process that publishes removes.
-        let _ = remove(&self.path);
+        if !disk::is_killed(&self.path) {
+            let _ = remove(&self.path);
+        }
     }
 }
 
@@ -55,11 +58,11 @@ impl Temporary {
     pub(super) fn write_synced(parent: &Path, content: &[&[u8]]) -> Result<Self, StoreError> {
         let temporary = Self::reserve(parent);
         let path = &temporary.path;
-        let mut file = File::create_new(path).writing(path)?;
+        let mut file = disk::create_new(path).writing(path)?;
         for part in content {
-            file.write_all(part).writing(path)?;
+            disk::write_all(&mut file, path, part).writing(path)?;
         }
-        file.sync_data().writing(path)?;
+        disk::sync_data(&file, path).writing(path)?;
         Ok(temporary)
     }
 
@@ -76,7 +79,9 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         // Usually it was renamed away and there is nothing to remove.
-        let _ = fs::remove_file(&self.path);
+        if !disk::is_killed(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -97,23 +102,26 @@ fn plain(text: &str) -> String {
     text.chars().map(keep).collect()
 }
 
+/// What dead processes left in `folder`.
+pub(super) fn stale(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_stale = |entry: &fs::DirEntry| match owner(&entry.file_name().to_string_lossy()) {
+        Some(Liveness::Alive) => false,
+        Some(Liveness::Dead) => true,
+        Some(Liveness::Unknown) | None => entry.metadata().is_ok_and(|metadata| is_old(&metadata)),
+    };
+    entries.flatten().filter(is_stale).map(|entry| entry.path()).collect()
+}
+
 /// Removes what dead processes left in `folder`; failures are left for the next time.
 pub(super) fn remove_stale(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let stale = match owner(&entry.file_name().to_string_lossy()) {
-            Some(Liveness::Alive) => false,
-            Some(Liveness::Dead) => true,
-            Some(Liveness::Unknown) | None => entry.metadata().is_ok_and(|metadata| is_old(&metadata)),
-        };
-        if stale {
-            let _ = remove(&entry.path());
-        }
+    for path in stale(folder) {
+        let _ = remove(&path);
     }
 }
 
 /// Whether the process that made a name still lives; `None` where the name is of no such form.
-fn owner(name: &str) -> Option<Liveness> {
+pub(super) fn owner(name: &str) -> Option<Liveness> {
     let parts: Vec<&str> = name.split('~').collect();
     let &[_, host, boot_id, namespace, pid, start, _] = parts.as_slice() else { return None };
     let here = ProcessIdentity::current();
@@ -129,13 +137,13 @@ fn owner(name: &str) -> Option<Liveness> {
     Some(identity.liveness())
 }
 
-fn is_old(metadata: &fs::Metadata) -> bool {
+pub(super) fn is_old(metadata: &fs::Metadata) -> bool {
     let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
     age.is_some_and(|age| age > FOREIGN_AGE)
 }
 
 /// Removes a file or a folder, also one whose folders a program made read-only.
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.is_dir() {
         return fs::remove_file(path);
     }
@@ -151,6 +159,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

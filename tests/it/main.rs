@@ -7,6 +7,7 @@ mod explain;
 mod failures;
 mod golden_backbone;
 mod history;
+mod housekeeping;
 mod layers;
 mod locking;
 mod pipeline;

@@ -115,8 +115,19 @@ impl Work {
     ) {
         let Self { id, resolution, replaces, is_forced, lease } = self;
         let task = &plan.tasks[id.0];
-        let execution =
-            Execution { store, options, pool, meter, id, task, resolution: &resolution, replaces, is_forced };
+        let experiment = plan.experiment.as_str();
+        let execution = Execution {
+            store,
+            options,
+            pool,
+            meter,
+            experiment,
+            id,
+            task,
+            resolution: &resolution,
+            replaces,
+            is_forced,
+        };
         let executed = execution.run();
         // Given back before the end is told, so that an equal task of another process need not wait.
         drop(lease);
@@ -278,10 +289,12 @@ impl<'a> Scheduler<'a> {
         self.options.force.contains(&self.plan.tasks[index].stage)
     }
 
-    /// The outputs that a record gives. What the run's folder shows must be there, too.
+    /// The outputs that a record gives. What the run's folder shows must be there, too. Held before it is
+    /// looked at, so that what is seen now stays until the run has read and shown it.
     fn recorded(&self, index: usize, key: &Digest) -> Result<Option<Outputs>, EngineError> {
         let Some((_, outputs)) = self.resolver.recorded(key)? else { return Ok(None) };
-        if self.plan.tasks[index].is_shown {
+        self.store.hold(key);
+        if self.plan.tasks[index].is_shown || self.options.restores {
             for output in outputs.values() {
                 if !self.store.check(&output.tree).map_err(EngineError::Store)?.is_empty() {
                     return Ok(None);

@@ -1,0 +1,44 @@
+//! `patchflow cache`: what takes the space, what can go, and whether all is sound.
+
+mod gc;
+mod info;
+mod pin;
+mod verify;
+
+use clap::{Args, Subcommand};
+
+use super::session::CliError;
+use super::{Environment, Exit};
+
+/// Arguments of `cache`.
+#[derive(Args)]
+pub(super) struct CacheArguments {
+    #[command(subcommand)]
+    command: CacheCommand,
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// Show what takes the space, by kind of stage and by experiment.
+    Info(info::InfoArguments),
+    /// Remove what nothing refers to and, with `--max-size`, what is cheapest to make again. Results stay
+    /// cached: what was evicted is made again only where another stage reads it.
+    Gc(gc::GcArguments),
+    /// Hash every object, listing and record again; put what is damaged aside. Exit code 3 if any was.
+    Verify(verify::VerifyArguments),
+    /// Keep `gc` from the outputs of a manifest's tasks.
+    Pin(pin::PinArguments),
+    /// Take a pin away.
+    Unpin(pin::UnpinArguments),
+}
+
+/// Looks after the cache.
+pub(super) fn run(arguments: &CacheArguments, environment: &Environment) -> Result<Exit, CliError> {
+    match &arguments.command {
+        CacheCommand::Info(info) => info::run(info, environment),
+        CacheCommand::Gc(gc) => gc::run(gc, environment),
+        CacheCommand::Verify(verify) => verify::run(verify, environment),
+        CacheCommand::Pin(pin) => pin::pin(pin, environment),
+        CacheCommand::Unpin(unpin) => pin::unpin(unpin, environment),
+    }
+}

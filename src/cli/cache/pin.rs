@@ -1,0 +1,56 @@
+//! `patchflow cache pin` and `unpin`.
+
+use clap::Args;
+
+use crate::cli::session::{self, CliError};
+use crate::cli::{Environment, Exit, ManifestArguments, terminal};
+use crate::plan::{Resolver, State, survey};
+use crate::store::Digest;
+
+/// Arguments of `cache pin`.
+#[derive(Args)]
+pub(super) struct PinArguments {
+    #[command(flatten)]
+    manifest: ManifestArguments,
+    /// Name of the pin (default: the experiment's).
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// Arguments of `cache unpin`.
+#[derive(Args)]
+pub(super) struct UnpinArguments {
+    /// The pin; `cache info` shows all of them.
+    name: String,
+}
+
+/// Pins what the cache holds of a manifest.
+pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
+    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let has_record = statuses.iter().filter(|status| status.record.is_some());
+    let mut keys: Vec<Digest> =
+        has_record.filter_map(|status| Some(status.resolution.as_ref()?.key)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let name = arguments.name.as_deref().unwrap_or(&plan.experiment);
+    project.store.pin(name, &keys).map_err(CliError::Store)?;
+    // A local source is a hit without a record.
+    let open = statuses.iter().filter(|status| status.record.is_none() && status.state != State::Hit).count();
+    terminal::print(&format!("pinned {} records as `{name}`\n", keys.len()));
+    if open > 0 {
+        terminal::tell(&format!("{open} tasks have not run and are not pinned: run them and pin again"));
+    }
+    Ok(Exit::Done)
+}
+
+/// Takes a pin away.
+pub(super) fn unpin(arguments: &UnpinArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    if project.store.unpin(&arguments.name).map_err(CliError::Store)? {
+        return Ok(Exit::Done);
+    }
+    Err(CliError::UnknownPin { name: arguments.name.clone() })
+}

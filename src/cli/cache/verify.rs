@@ -1,0 +1,92 @@
+//! `patchflow cache verify`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::run::{self as run_command, RunArguments};
+use crate::cli::session::{self, CliError, Project};
+use crate::cli::{Environment, Exit, terminal};
+use crate::engine;
+use crate::store::{Described, Digest, VerifyProgress, VerifyReport};
+
+/// Arguments of `cache verify`.
+#[derive(Args)]
+pub(super) struct VerifyArguments {
+    /// Then run this manifest, so that every object of its tasks is there: what was damaged, lost or evicted
+    /// is made again, also where no stage reads it.
+    #[arg(long, value_name = "MANIFEST")]
+    repair: Option<PathBuf>,
+}
+
+/// Verifies, and repairs where that is wanted.
+pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let project = session::open_project(environment)?;
+    let report = verify(&project)?;
+    show(&project, &report);
+    let Some(manifest) = &arguments.repair else {
+        if report.damaged.is_empty() {
+            return Ok(Exit::Done);
+        }
+        terminal::tell("the next run that needs what was damaged makes it again");
+        return Ok(Exit::Differs);
+    };
+    // A store of its own runs the manifest: this one would go on believing what it has verified.
+    drop(project.store);
+    let exit = run_command::run(&RunArguments::restoring(manifest.clone()), environment)?;
+    let left: Vec<&PathBuf> = report.damaged.iter().filter(|path| !path.exists()).collect();
+    for path in &left {
+        terminal::print(&format!("not made by this manifest, so not repaired: {}\n", path.display()));
+    }
+    Ok(if exit == Exit::Done && !left.is_empty() { Exit::Differs } else { exit })
+}
+
+fn verify(project: &Project) -> Result<VerifyReport, CliError> {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("verifying {bar:30} {pos}/{len} objects  {eta} left") {
+        bar.set_style(style);
+    }
+    let progress = |progress: VerifyProgress| {
+        bar.set_length(progress.objects_total);
+        bar.set_position(progress.objects);
+    };
+    let report = project.store.verify(&progress).map_err(CliError::Store)?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn show(project: &Project, report: &VerifyReport) {
+    let damaged = report.damaged.iter().filter_map(|path| project.store.object_at(path));
+    let wanted: BTreeSet<Digest> = damaged.collect();
+    let holders = project.store.holders(&wanted, &engine::describe);
+    for path in &report.damaged {
+        let of = project.store.object_at(path).map(|digest| owner(&holders, &digest)).unwrap_or_default();
+        terminal::print(&format!("damaged, put into quarantine: {}{of}\n", path.display()));
+    }
+    for path in &report.foreign {
+        terminal::print(&format!("not of the cache, left alone: {}\n", path.display()));
+    }
+    terminal::print(&format!(
+        "{} objects ({} bytes), {} listings, {} records: {} damaged\n",
+        report.objects,
+        report.object_bytes,
+        report.trees,
+        report.records,
+        report.damaged.len()
+    ));
+}
+
+/// `, of extract "features" in dual_aug`: the task that an object belongs to.
+fn owner(holders: &BTreeMap<Digest, Vec<Described>>, digest: &Digest) -> String {
+    let holders = holders.get(digest).map(Vec::as_slice).unwrap_or_default();
+    // Tasks say more than single items.
+    let Some(holder) = holders.iter().max_by_key(|holder| !holder.stage.is_empty()) else {
+        return ", held by no record".to_owned();
+    };
+    let stage = if holder.stage.is_empty() { String::new() } else { format!(" `{}`", holder.stage) };
+    let experiments = holder.experiments.join(", ");
+    let of = if experiments.is_empty() { String::new() } else { format!(" in {experiments}") };
+    format!(", of {}{stage}{of}", holder.kind)
+}

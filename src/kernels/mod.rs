@@ -2,6 +2,7 @@
 
 pub mod backbone;
 pub mod components;
+mod copies;
 pub mod coreset;
 pub mod cutpaste;
 pub mod distance;

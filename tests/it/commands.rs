@@ -145,10 +145,7 @@ fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
     let refused = project.call(&["run", "m.toml", "--budget", "100kB"]);
     assert_eq!(refused.status.code(), Some(4));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(
-        said.contains(", the budget is 100.00 kB; nothing was run"),
-        "{said}"
-    );
+    assert!(said.contains(", the budget is 100.00 kB; nothing was run"), "{said}");
     let late = project.call(&["plan", "m.toml", "--budget", "1h", "--budget", "0.1s"]);
     assert_eq!(late.status.code(), Some(4));
     assert_eq!(project.call(&["plan", "m.toml", "--budget", "soon"]).status.code(), Some(2));

@@ -81,7 +81,8 @@ impl Axes {
     }
 }
 
-fn mean(rows: &[f32], d: usize) -> Vec<f32> {
+/// The mean row.
+pub(super) fn mean(rows: &[f32], d: usize) -> Vec<f32> {
     let mut sums = vec![0.0_f64; d];
     for row in rows.chunks_exact(d) {
         sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));

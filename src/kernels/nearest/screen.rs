@@ -27,6 +27,7 @@ use rayon::prelude::*;
 
 use super::View;
 use super::axes::{Axes, ROUNDS};
+use super::bytes::ByteBank;
 use super::cells::Cells;
 use super::pilot::coarse_width;
 use crate::kernels::distance::{Margin, squared_norm};
@@ -73,6 +74,8 @@ pub(super) struct Screen {
     cells: Cells,
     /// The largest of the rows.
     slack: Slack,
+    /// The fine codes in eight bits, where these pay.
+    bytes: Option<ByteBank>,
 }
 
 impl Screen {
@@ -109,7 +112,22 @@ impl Screen {
             fine: most.fine.max(slack.fine),
         });
         let cells = Cells::of(&codes.coarse, width, &codes.lower);
-        Self { axes, width, codes, cells, slack }
+        let bytes = ByteBank::of_codes(&codes.fine, axes.count() + 1, axes.dimension(), slack.fine);
+        Self { axes, width, codes, cells, slack, bytes }
+    }
+
+    /// Codes with or without copies of eight bits, whatever the processor.
+    #[cfg(test)]
+    pub(super) fn with_bytes(mut self, has_bytes: bool) -> Self {
+        let (length, d) = (self.axes.count() + 1, self.axes.dimension());
+        let bytes = || ByteBank::of(&self.codes.fine, d, vec![0.0; length], self.slack.fine);
+        self.bytes = has_bytes.then(bytes).flatten();
+        self
+    }
+
+    /// The fine codes in eight bits, where these pay.
+    pub(super) fn bytes(&self) -> Option<&ByteBank> {
+        self.bytes.as_ref()
     }
 
     /// The bank, with its codes; `rows` are those that were encoded.

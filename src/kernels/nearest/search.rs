@@ -3,7 +3,8 @@
 //! Every step rules out only rows that are certainly farther than `k` rows already measured, and what is left
 //! is measured by `squared_euclidean`, which alone decides. Bank rows are seen in ascending order.
 
-use super::cells::nearest_anchor;
+use super::bytes::{Asked, ByteBank};
+use super::cells::{Cells, nearest_anchor};
 use super::screen::Slack;
 use super::{NO_ROW, View};
 use crate::kernels::distance::squared_simd;
@@ -26,6 +27,7 @@ pub(super) fn search_block(
 ) {
     let n = queries.lower.len();
     let mut lists: Vec<List> = (0..n).map(|query| List::new(bank, queries, query, k)).collect();
+    seed_all(bank, queries, &mut lists, &is_allowed);
     let mut products = vec![0.0; n * BANK_BLOCK.min(bank.lower.len())];
     for (number, coarse) in bank.coarse.chunks(BANK_BLOCK * bank.width).enumerate() {
         let products = &mut products[..n * (coarse.len() / bank.width)];
@@ -34,14 +36,85 @@ pub(super) fn search_block(
         let scan = Scan { bank, queries, first, products, lists: &mut lists, is_allowed: &is_allowed };
         pulp::Arch::new().dispatch(scan);
     }
+    write(&lists, k, index, distance);
+}
+
+/// As [`search_block`], by copies of eight bits of the fine codes or of the rows themselves.
+pub(super) fn search_block_of_bytes(
+    bytes: &ByteBank,
+    bank: View<'_>,
+    queries: View<'_>,
+    k: usize,
+    is_allowed: impl Fn(usize, usize) -> bool,
+    index: &mut [u32],
+    distance: &mut [f32],
+) {
+    let mut lists: Vec<List> =
+        (0..queries.lower.len()).map(|query| List::new(bank, queries, query, k)).collect();
+    seed_all(bank, queries, &mut lists, &is_allowed);
+    let codes = if bank.fine_width > 0 { queries.fine } else { queries.rows };
+    let asked = Asked { rows: queries.rows, codes };
+    let slack = |query: usize| queries.slack.get(query).map_or(0.0, |slack| slack.fine);
+    bytes.search(bank.rows, bank.d, asked, slack, &mut lists, is_allowed);
+    write(&lists, k, index, distance);
+}
+
+fn write(lists: &[List], k: usize, index: &mut [u32], distance: &mut [f32]) {
     for ((list, index), distance) in lists.iter().zip(index.chunks_mut(k)).zip(distance.chunks_mut(k)) {
         index.copy_from_slice(&list.rows);
         distance.iter_mut().zip(&list.squared).for_each(|(distance, squared)| *distance = squared.sqrt());
     }
 }
 
+/// Gives every query of a bank with cells a first limit.
+fn seed_all(
+    bank: View<'_>,
+    queries: View<'_>,
+    lists: &mut [List],
+    is_allowed: impl Fn(usize, usize) -> bool,
+) {
+    let Some(cells) = bank.cells else { return };
+    let anchors = cells.count();
+    let mut products = vec![0.0; lists.len() * anchors];
+    inner_products(queries.coarse, &bank.coarse[..anchors * bank.width], bank.width, &mut products);
+    pulp::Arch::new().dispatch(Seed {
+        bank,
+        queries,
+        cells,
+        products: &products,
+        lists,
+        is_allowed: &is_allowed,
+    });
+}
+
+struct Seed<'a, F> {
+    bank: View<'a>,
+    queries: View<'a>,
+    cells: &'a Cells,
+    products: &'a [f32],
+    lists: &'a mut [List],
+    is_allowed: &'a F,
+}
+
+impl<F: Fn(usize, usize) -> bool> pulp::WithSimd for Seed<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { bank, queries, cells, products, lists, is_allowed } = self;
+        let lower = &bank.lower[..cells.count()];
+        for (query, (list, products)) in lists.iter_mut().zip(products.chunks(cells.count())).enumerate() {
+            let row = &queries.rows[query * bank.d..][..bank.d];
+            let code = &queries.fine[query * bank.fine_width..][..bank.fine_width];
+            let members = cells.members(nearest_anchor(products, lower));
+            seed(simd, bank, (row, code), members, list, |row| is_allowed(query, row));
+        }
+    }
+}
+
 /// The nearest rows of one query so far.
-struct List {
+pub(super) struct List {
     squared: Vec<f32>,
     rows: Vec<u32>,
     /// A measured squared distance that `k` rows do not exceed.
@@ -81,8 +154,13 @@ impl List {
         }
     }
 
+    /// A measured squared distance that `k` rows do not exceed.
+    pub(super) fn limit(&self) -> f32 {
+        self.limit
+    }
+
     /// Takes a row in if it is nearer than the last, or as near with a lower index.
-    fn insert(&mut self, squared: f32, row: u32) {
+    pub(super) fn insert(&mut self, squared: f32, row: u32) {
         let is_before = |(x, of): (&f32, &u32)| (*x, *of) < (squared, row);
         let place = self.squared.iter().zip(&self.rows).take_while(|&pair| is_before(pair)).count();
         let k = self.rows.len();
@@ -130,10 +208,6 @@ impl<F: Fn(usize, usize) -> bool> pulp::WithSimd for Scan<'_, F> {
         for (query, (list, products)) in lists.iter_mut().zip(products.chunks(count)).enumerate() {
             let row_of_query = &queries.rows[query * bank.d..][..bank.d];
             let code = &queries.fine[query * bank.fine_width..][..bank.fine_width];
-            if let (0, Some(cells)) = (first, bank.cells) {
-                let members = cells.members(nearest_anchor(&products[..cells.count()], lower));
-                seed(simd, bank, (row_of_query, code), members, list, |row| is_allowed(query, row));
-            }
             for (number, (products, lower)) in products.chunks(STRIP).zip(lower.chunks(STRIP)).enumerate() {
                 let mut left = within(products, lower, list.coarse_cut);
                 while left != 0 {

@@ -1,7 +1,7 @@
 //! The search equals brute force to the bit.
 #![expect(clippy::float_cmp, reason = "these results are promised to the bit")]
 
-use super::axes::Axes;
+use super::axes::{Axes, mean};
 use super::*;
 use crate::kernels::distance::squared_euclidean;
 use crate::kernels::random::Stream;
@@ -113,10 +113,17 @@ fn by_codes(queries: &[f32], bank: &[f32], d: usize, k: usize, (width, count): (
 
 fn by_axes(axes: Axes, queries: &[f32], bank: &[f32], k: usize, width: usize) -> Neighbours {
     let d = axes.dimension();
-    let screen = Screen::new(axes, width, bank);
+    let screen = Screen::new(axes, width, bank).with_bytes(false);
+    let bytes = ByteBank::of(bank, d, mean(bank, d), 0.0);
     let norms = squared_norms(queries, d).unwrap();
     let bank = Bank::new(bank.to_vec(), d).unwrap();
-    bank.search_by(Some(&screen), queries, &norms, k.min(bank.len()), |_, _| true)
+    let search = |screen: Option<&Screen>, bytes: Option<&ByteBank>| {
+        bank.search_by(screen, bytes, queries, &norms, k.min(bank.len()), |_, _| true)
+    };
+    let found = search(Some(&screen), None);
+    assert_eq!(search(None, bytes.as_ref()), found, "copies of the rows");
+    assert_eq!(search(Some(&screen.with_bytes(true)), None), found, "copies of the codes");
+    found
 }
 
 /// Rows near `rank` directions, in groups, with some noise: what a network's features are like.

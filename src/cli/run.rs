@@ -243,6 +243,7 @@ fn options<'a>(
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),
         is_offline: arguments.offline,
+        search_device: project.config.search_device(),
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),
         logs: folder.logs(),

@@ -172,6 +172,7 @@ fn options<'a>(
         keep_going: true,
         force: Vec::new(),
         is_offline: arguments.offline,
+        search_device: project.config.search_device(),
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),
         logs: folder.logs(),

@@ -162,7 +162,8 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let of_features = feature_set::read_extraction(features)?;
     require_comparable("the model and `features`", &model.description.extraction, &of_features)?;
     let blocks: BTreeMap<&str, &File> = feature_set::blocks(features).collect();
-    let scorer = Scorer::new(&model).map_err(|error| StageError::kernel("cannot use the model", error))?;
+    let scorer = Scorer::new(&model, context.search_device);
+    let scorer = scorer.map_err(|error| StageError::kernel("cannot use the model", error))?;
     let folder = output.join("scores");
     let all: Vec<&Labelled<'_>> = labelled.values().collect();
     let (rows, mut pixel_scores) = score(spec, &scorer, &all, &blocks, context)?;

@@ -61,8 +61,7 @@ impl KernelError {
             ),
             Self::Device { .. } => Some(
                 "where its memory is short: fewer `jobs`; where products round: unset \
-                 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE and ONEDNN_DEFAULT_FPMATH_MODE; \
-                 or set search_device = \"cpu\" in patchflow.toml",
+                 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE; or set search_device = \"cpu\" in patchflow.toml",
             ),
             _ => None,
         }

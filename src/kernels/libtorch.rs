@@ -1,10 +1,11 @@
 //! What the kernels that search on a device share: finding it, bringing rows there, products that are f32.
 //!
 //! A device only rules out or bounds: `squared_euclidean` on the processor decides. So every product may err by
-//! what [`Margin`] allows and no more, which holds for sums in any order, fused or not, but not for TF32 or any
-//! other rounding of the factors. libtorch's default is none, `tch` has no word to ask for it, and the environment
-//! (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`, `ONEDNN_DEFAULT_FPMATH_MODE`) can change the default; so a device is tried
-//! once a use ([`find`]), and refused where it rounds.
+//! what [`Margin`] allows and no more. That covers sums of f32 in any order, fused or not, as cuBLAS has them by
+//! default; not TF32, which libtorch does not use unless told to, but its environment can tell it
+//! (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`), and `tch` has no word against it. So a device is tried ([`find`]) and
+//! refused where it rounds factors. Nor does it cover f32 emulated by bf16, which newer cuBLAS has on request alone
+//! and the trial would not see.
 //!
 //! [`Margin`]: super::distance::Margin
 
@@ -38,7 +39,7 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
             tch::Device::Cuda(number)
         }
     };
-    if is_f32(place).map_err(|error| failed(device, &error))? {
+    if is_f32(place, Kind::Float).map_err(|error| failed(device, &error))? {
         return Ok(place);
     }
     Err(KernelError::Device {
@@ -47,12 +48,14 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
     })
 }
 
-/// Says whether products keep the last bits of their factors: 512 times `1 + 2^-12` has no more bits than f32
-/// in any order of the sum, and TF32 and bf16 make 512 of it.
-fn is_f32(place: tch::Device) -> Result<bool, TchError> {
+/// Says whether products keep the last bits of their factors: every sum of `1 + 2^-12`, up to 512 of them, has no
+/// more bits than f32, and TF32, of 10 bits after the first, makes 512 of 512.125. The factors are first rounded to
+/// `factors`.
+fn is_f32(place: tch::Device, factors: Kind) -> Result<bool, TchError> {
     let number = 1.0 + 2.0_f64.powi(-12);
     let shape = [TRIED, TRIED];
-    let left = Tensor::f_full(shape, number, (Kind::Float, place))?;
+    let left =
+        Tensor::f_full(shape, number, (Kind::Float, place))?.f_to_kind(factors)?.f_to_kind(Kind::Float)?;
     let right = Tensor::f_ones(shape, (Kind::Float, place))?;
     let expected = Tensor::f_full(shape, number * TRIED as f64, (Kind::Float, place))?;
     Ok(left.f_mm(&right)?.f_equal(&expected)? && right.f_mm(&left)?.f_equal(&expected)?)
@@ -71,7 +74,7 @@ pub(super) fn upload(rows: &[f32], d: usize, place: tch::Device) -> Result<Tenso
     Ok(all)
 }
 
-/// Copies a tensor of f32 to the processor, row-major.
+/// Copies a tensor's numbers to the processor, row-major.
 pub(super) fn download<T: tch::kind::Element + Clone + Default>(tensor: &Tensor) -> Result<Vec<T>, TchError> {
     let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
     let mut values = vec![T::default(); tensor.numel()];
@@ -93,6 +96,14 @@ mod tests {
     #[test]
     fn the_processor_multiplies_in_f32() {
         assert_eq!(find(Device::Cpu), Ok(tch::Device::Cpu));
+    }
+
+    #[test]
+    fn a_product_of_rounded_factors_is_seen() {
+        // Half precision has as many bits as TF32.
+        for factors in [Kind::Half, Kind::BFloat16] {
+            assert!(!is_f32(tch::Device::Cpu, factors).unwrap(), "{factors:?}");
+        }
     }
 
     #[test]

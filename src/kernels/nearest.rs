@@ -151,8 +151,10 @@ impl Bank {
     /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its
     /// square root. Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed
     /// of the matrix product, less where short codes rule most rows out, which a later search of the
-    /// same bank makes; memory half a megabyte a thread, and the codes, at most two thirds of the rows' own. No queries give an
-    /// empty result, as does `k = 0`.
+    /// same bank makes; memory half a megabyte a thread, and the codes, at most two thirds of the rows' own.
+    /// On a device: [`Bank::on`]. No queries give an empty result, as does `k = 0`.
+    ///
+    /// [`squared_euclidean`]: super::distance::squared_euclidean
     ///
     /// # Errors
     /// If a query holds NaN or an infinity, or the device of [`Bank::on`] fails.

@@ -1,6 +1,6 @@
 //! `evaluate`: metrics, scores and maps of a model on one split of one image set.
 //!
-//! Each image is scored once, [`IMAGES_AT_ONCE`] side by side. Of its map at full size only the counts of
+//! Each image is scored once, `IMAGES_AT_ONCE` side by side. Of its map at full size only the counts of
 //! `PixelScores` remain; its patch scores are kept, a pixel for each patch. The bootstrap's bins follow from all
 //! scores together, and full maps from patch scores, so both are a second look: patch scores become maps once
 //! more, image by image, and nothing is searched again. Memory does not grow with the pixels: see

@@ -3,10 +3,11 @@
 //! ```text
 //! coreset_speed clusters ROWS D FILE.f32         generated features: groups on 40 latent directions, noise
 //! coreset_speed grow BASE.f16 ROWS FILE.f16      KSDD2's width and statistics, grown from real features
-//! coreset_speed pick FILE D COUNT [THREADS]      projects to 128, picks, prints one JSON object
+//! coreset_speed pick FILE D COUNT [THREADS [DEVICE]]  projects to 128, picks, prints one JSON object
 //! coreset_speed check FILE D ROWS COUNT          the same picks by the naive algorithm, of the first rows
 //! ```
 //! Files are raw little-endian rows of f32 or f16, as the name says, read block by block as the stage does.
+//! DEVICE is `cpu` or, in builds with the feature `torch`, `cuda` or `cuda:N`; the digest of the picks is the same.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
 
 use std::fs::File;
@@ -17,7 +18,8 @@ use std::time::Instant;
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use patchflow::kernels::coreset::{Picks, Projection, k_center_greedy};
+use patchflow::kernels::backbone::Device;
+use patchflow::kernels::coreset::{Picks, Points, Projection, k_center_greedy};
 use patchflow::kernels::distance::squared_euclidean;
 use patchflow::kernels::random::Stream;
 use rayon::prelude::*;
@@ -42,10 +44,11 @@ fn main() {
     match arguments[..] {
         ["clusters", rows, d, file] => clusters(number(rows), number(d), file),
         ["grow", base, rows, file] => grow(base, number(rows), file),
-        ["pick", file, d, count] => pick(&Rows::open(file, number(d)), number(count)),
-        ["pick", file, d, count, threads] => {
+        ["pick", file, d, count] => pick(&Rows::open(file, number(d)), number(count), Device::Cpu),
+        ["pick", file, d, count, threads, ref device @ ..] if device.len() < 2 => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(number(threads)).build().unwrap();
-            pool.install(|| pick(&Rows::open(file, number(d)), number(count)));
+            let device = Device::parse(device.first().unwrap_or(&"cpu")).unwrap();
+            pool.install(|| pick(&Rows::open(file, number(d)), number(count), device));
         }
         ["check", file, d, rows, count] => {
             let mut features = Rows::open(file, number(d));
@@ -100,16 +103,18 @@ impl Rows {
     }
 }
 
-fn pick(features: &Rows, count: usize) {
+fn pick(features: &Rows, count: usize, device: Device) {
     let mut stream = Stream::new(0, "coreset");
     let start = (Instant::now(), cpu_seconds());
     let points = features.project(&mut stream);
     let middle = (Instant::now(), cpu_seconds());
-    let picks = k_center_greedy(&points, PROJECTION, stream.below(features.n), count, &|_| true).unwrap();
+    let set = Points::on(device, &points, PROJECTION).unwrap();
+    let picks = set.k_center_greedy(stream.below(features.n), count, &|_| true).unwrap();
     let end = (Instant::now(), cpu_seconds());
     let figures = serde_json::json!({
         "rows": features.n,
         "picks": count,
+        "device": device.to_string(),
         "project_s": (middle.0 - start.0).as_secs_f64(),
         "project_cpu_s": middle.1 - start.1,
         "picks_s": (end.0 - middle.0).as_secs_f64(),

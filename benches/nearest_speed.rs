@@ -1,13 +1,15 @@
 //! One search, timed on demand: the side of ours in `benches/peers/nearest.py`.
 //!
-//! `nearest_speed QUERIES BANK D K THREADS FOUND` reads two files of raw f32 rows, prepares the bank with one
+//! `nearest_speed QUERIES BANK D K THREADS FOUND [DEVICE]` reads two files of raw f32 rows, prepares the bank with one
 //! search, writes the rows found as raw u32 into FOUND, and prints `ready`, the seconds of that preparation (first
 //! search included) and those of the search itself. For each line on stdin it searches once and prints the seconds.
+//! DEVICE is `cpu` or, in builds with the feature `torch`, `cuda` or `cuda:N`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
 
 use std::io::BufRead;
 use std::time::Instant;
 
+use patchflow::kernels::backbone::Device;
 use patchflow::kernels::nearest::Bank;
 
 fn main() {
@@ -15,18 +17,19 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [queries, bank, d, k, threads, found] => {
+        [queries, bank, d, k, threads, found, ref device @ ..] if device.len() < 2 => {
             let [d, k, threads] = [d, k, threads].map(|number| number.parse().unwrap());
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
-            time(&read(queries), read(bank), d, k, found);
+            let device = Device::parse(device.first().unwrap_or(&"cpu")).unwrap();
+            time(&read(queries), read(bank), |rows| Bank::on(device, rows, d).unwrap(), k, found);
         }
         _ => println!("run it by benches/peers/nearest.py"),
     }
 }
 
-fn time(queries: &[f32], bank: Vec<f32>, d: usize, k: usize, found: &str) {
+fn time(queries: &[f32], rows: Vec<f32>, prepare: impl Fn(Vec<f32>) -> Bank, k: usize, found: &str) {
     let started = Instant::now();
-    let bank = Bank::new(bank, d).unwrap();
+    let bank = prepare(rows);
     // Twice: the first search may be too small to make codes for.
     bank.nearest(queries, k).unwrap();
     let prepared = started.elapsed().as_secs_f64();

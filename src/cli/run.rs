@@ -275,6 +275,7 @@ fn options<'a>(
         force: arguments.force.clone(),
         restores: arguments.restore,
         is_offline: arguments.offline,
+        search_device: project.config.search_device(),
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),
         logs: folder.logs(),

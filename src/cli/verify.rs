@@ -173,6 +173,7 @@ fn options<'a>(
         force: Vec::new(),
         restores: false,
         is_offline: arguments.offline,
+        search_device: project.config.search_device(),
         rehash: session::rehash(&arguments.manifest),
         project: project.root.clone(),
         logs: folder.logs(),

@@ -283,6 +283,7 @@ impl Execution<'_> {
             items: place.items,
             cancelled: self.options.cancelled,
             is_offline: self.options.is_offline,
+            search_device: self.options.search_device,
             work: place.work,
             project: &self.options.project,
             environment: &self.options.environment,

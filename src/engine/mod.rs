@@ -33,6 +33,7 @@ pub use holdings::{ITEMS, describe};
 pub use schedule::{Run, TaskEnd, run};
 pub use verify::{Suspect, Verdict, Verified, verify};
 
+use crate::kernels::backbone::Device;
 use crate::store::Rehash;
 
 /// How a plan is run. Nothing here enters a key.
@@ -51,6 +52,8 @@ pub struct Options<'a> {
     pub restores: bool,
     /// Whether the network may not be used.
     pub is_offline: bool,
+    /// Where coresets and neighbours are searched.
+    pub search_device: Device,
     /// Whether sources are hashed anew.
     pub rehash: Rehash,
     /// The project's root.

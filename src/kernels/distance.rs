@@ -103,9 +103,17 @@ impl pulp::WithSimd for ToCentre<'_> {
 ///
 /// With `S = ‖a‖² + ‖b‖²`, the estimate `S - 2·a·b` differs from [`squared_euclidean`] by at most
 /// `c·S + t`: the product errs by `d·u·‖a‖‖b‖ <= d·u·S/2`, counted twice; the norms by `u·S`; the
-/// direct sum by `(d/32 + 8)·u·2·S`; the additions by a few `u·2·S` (Higham 2002, section 3.1).
-/// `c = (1.25·d + 64)·u` covers the sum of these with their second-order terms for `d < 2^20`, and
-/// `t = d·2^-126` what underflows.
+/// direct sum by `(d/32 + 8)·u·2·S`; the shares and the three terms, added in any order, by `3·u·2·S` (Higham
+/// 2002, section 3.1). `c = (1.25·d + 64)·u` covers the sum of these, `(1.07·d + 23)·u`, with their second-order
+/// terms for `d < 2^20`.
+///
+/// A product that a processor or a GPU sums in any order, in parts, with fused operations or without, errs by no
+/// more; nor does one that is summed of `-2·a`, since doubling rounds nothing. It must not start from a share
+/// (`addmm`): each of its roundings would be one of the share, too.
+///
+/// `t` covers what underflows, even where numbers below `2^-126` are taken as 0: `d` products and `d` partial sums,
+/// each counted twice, lose `4·d·2^-126` at most; factors taken as 0 lose `2·√d·2^-126·max(‖a‖, ‖b‖)`, which is below
+/// `2·√d·2^-126` or, for rows longer than 1, below `u·S`; the shares and the additions a few `2^-126`.
 pub(crate) struct Margin {
     relative: f32,
     absolute: f32,
@@ -113,12 +121,21 @@ pub(crate) struct Margin {
 
 impl Margin {
     pub(crate) fn new(d: usize) -> Self {
-        Self { relative: (1.25 * d as f32 + 64.0) * ROUNDING, absolute: (d as f32 + 8.0) * f32::MIN_POSITIVE }
+        Self {
+            relative: (1.25 * d as f32 + 64.0) * ROUNDING,
+            absolute: 4.0 * (d as f32 + 8.0) * f32::MIN_POSITIVE,
+        }
     }
 
     /// A row's share of a lower bound: `lower(a) + lower(b) - 2·a·b` is at most the distance.
     pub(crate) fn lower(&self, squared_norm: f32) -> f32 {
         (squared_norm - squared_norm * self.relative) - self.absolute
+    }
+
+    /// A row's share of an upper bound: `upper(a) + upper(b) - 2·a·b` is at least the distance.
+    #[cfg(any(feature = "torch", test))]
+    pub(crate) fn upper(&self, squared_norm: f32) -> f32 {
+        (squared_norm + squared_norm * self.relative) + self.absolute
     }
 }
 
@@ -231,6 +248,7 @@ mod tests {
                 let (i, j) = (place / 40, place % 40);
                 let exact = squared_euclidean(&a[i * d..][..d], &a[j * d..][..d]);
                 assert!(margin.lower(norms[i]) + margin.lower(norms[j]) - 2.0 * product <= exact);
+                assert!(margin.upper(norms[i]) + margin.upper(norms[j]) - 2.0 * product >= exact);
             }
         }
     }

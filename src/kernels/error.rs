@@ -1,6 +1,8 @@
-//! What the data given to a kernel can be wrong in. Wrong shapes are the caller's bug and panic.
+//! What the data given to a kernel, or its device, can be wrong in. Wrong shapes are the caller's bug and panic.
 
-/// Data that a kernel cannot compute with.
+use super::backbone::Device;
+
+/// Data that a kernel cannot compute with, or a device that it cannot compute on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// A bank without rows has no nearest row.
@@ -21,4 +23,47 @@ pub enum KernelError {
     /// The caller's progress function asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// A device in a build that has the processor alone.
+    #[error("this build cannot search on `{device}`")]
+    NotBuilt {
+        /// The device.
+        device: Device,
+    },
+    /// A device that is not there.
+    #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
+    NoDevice {
+        /// The device.
+        device: Device,
+        /// CUDA devices that libtorch can use.
+        count: usize,
+    },
+    /// A device that failed, or does not compute what it should.
+    #[error("the search on `{device}` failed: {reason}")]
+    Device {
+        /// The device.
+        device: Device,
+        /// The first line of libtorch's reason, or ours.
+        reason: String,
+    },
+}
+
+impl KernelError {
+    /// What to do about it, where that is known.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NotBuilt { .. } => Some(
+                "on a GPU machine build with `LIBTORCH_USE_PYTORCH=1 cargo build --release --features torch` \
+                 (docs/backends.md); or set search_device = \"cpu\" in patchflow.toml",
+            ),
+            Self::NoDevice { .. } => Some(
+                "see `patchflow doctor`; on a GPU machine build with LIBTORCH_USE_PYTORCH=1 (docs/backends.md); \
+                 or set search_device = \"cpu\" in patchflow.toml",
+            ),
+            Self::Device { .. } => Some(
+                "where its memory is short: fewer `jobs`; where products round: unset \
+                 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE; or set search_device = \"cpu\" in patchflow.toml",
+            ),
+            _ => None,
+        }
+    }
 }

@@ -8,6 +8,8 @@ pub mod cutpaste;
 pub mod distance;
 pub mod embedding;
 pub mod error;
+#[cfg(feature = "torch")]
+mod libtorch;
 pub mod map;
 pub mod metrics;
 pub mod nearest;

@@ -12,16 +12,24 @@
 //! codes, have cost as much as that; so it never spends more than twice what the better choice would have. It
 //! keeps to the rows for good where a trial on some queries says that codes rule out too little (`pilot`).
 //!
+//! On a GPU (`Bank::on`) libtorch sorts out the rows of least lower bound instead (`device`, `torch`); the
+//! processor measures them, so that the result is the same to the bit.
+//!
 //! [`squared_euclidean`]: super::distance::squared_euclidean
 
+#[cfg(not(feature = "torch"))]
+mod absent;
 mod axes;
 mod bytes;
 mod cells;
+mod device;
 mod pilot;
 mod screen;
 mod search;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "torch")]
+mod torch;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -29,11 +37,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+#[cfg(not(feature = "torch"))]
+use self::absent::Torch;
 use self::bytes::ByteBank;
 use self::cells::Cells;
+use self::device::{DeviceBank, Groups};
 use self::screen::{Screen, Slack, share};
 use self::search::{search_block, search_block_of_bytes};
+#[cfg(feature = "torch")]
+use self::torch::Torch;
 use super::KernelError;
+use super::backbone::Device;
 use super::distance::{Margin, squared_norms};
 
 /// Most queries in one matrix product (measured 2026-11-24 on 2 Zen 4 cores: 128 and 256 alike); fewer where
@@ -66,6 +80,8 @@ pub struct Bank {
     screen: OnceLock<Option<Screen>>,
     /// The rows in eight bits, where these pay.
     bytes: OnceLock<Option<ByteBank>>,
+    /// Of a bank on a device.
+    torch: Option<Torch>,
 }
 
 impl fmt::Debug for Bank {
@@ -96,7 +112,29 @@ impl Bank {
             asked: AtomicUsize::new(0),
             screen: OnceLock::new(),
             bytes: OnceLock::new(),
+            torch: None,
         })
+    }
+
+    /// Prepares `rows: [m, d]` for searches on a device; on [`Device::Cpu`] as [`Bank::new`].
+    ///
+    /// The results are the same bits on every device. Beside the bank's `4·m·d` bytes, a search takes at most a
+    /// gigabyte of the device's memory. Searches of several threads take turns.
+    ///
+    /// # Errors
+    /// As [`Bank::new`]; and if the device is not there, fails, or its products are not f32: the processor never
+    /// steps in.
+    ///
+    /// # Panics
+    /// As [`Bank::new`].
+    pub fn on(device: Device, rows: Vec<f32>, d: usize) -> Result<Self, KernelError> {
+        let bank = Self::new(rows, d)?;
+        if device == Device::Cpu { Ok(bank) } else { bank.through_libtorch(device) }
+    }
+
+    fn through_libtorch(self, device: Device) -> Result<Self, KernelError> {
+        let torch = Torch::new(device, &self.rows, self.d, &self.lower)?;
+        Ok(Self { torch: Some(torch), ..self })
     }
 
     /// Returns the number of rows, `m`.
@@ -132,16 +170,18 @@ impl Bank {
     /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its
     /// square root. Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed
     /// of the matrix product, less where short codes rule most rows out, which a later search of the
-    /// same bank makes; memory half a megabyte a thread, and the codes, at most two thirds of the rows' own. No queries give an
-    /// empty result, as does `k = 0`.
+    /// same bank makes; memory half a megabyte a thread, and the codes, at most two thirds of the rows' own.
+    /// On a device: [`Bank::on`]. No queries give an empty result, as does `k = 0`.
+    ///
+    /// [`squared_euclidean`]: super::distance::squared_euclidean
     ///
     /// # Errors
-    /// If a query holds NaN or an infinity.
+    /// If a query holds NaN or an infinity, or the device of [`Bank::on`] fails.
     ///
     /// # Panics
     /// If the length of `queries` is no multiple of `d`.
     pub fn nearest(&self, queries: &[f32], k: usize) -> Result<Neighbours, KernelError> {
-        self.search(queries, k.min(self.len()), |_, _| true)
+        self.search(queries, k.min(self.len()), None, |_, _| true)
     }
 
     /// Finds the nearest row of each query among those of another group: leave one image out.
@@ -151,7 +191,7 @@ impl Bank {
     /// Otherwise as [`Bank::nearest`] with `k = 1`.
     ///
     /// # Errors
-    /// If a query holds NaN or an infinity.
+    /// If a query holds NaN or an infinity, or the device of [`Bank::on`] fails.
     ///
     /// # Panics
     /// If the groups have other lengths than the rows.
@@ -163,18 +203,25 @@ impl Bank {
     ) -> Result<Neighbours, KernelError> {
         assert_eq!(queries.len(), query_group.len() * self.d, "one group for each query");
         assert_eq!(bank_group.len(), self.len(), "one group for each bank row");
-        self.search(queries, 1, |query, row| query_group[query] != bank_group[row])
+        let groups = Groups { query: query_group, bank: bank_group };
+        self.search(queries, 1, Some(&groups), |query, row| query_group[query] != bank_group[row])
     }
 
+    /// `groups` and `is_allowed` say the same, to the device and to the processor.
     fn search(
         &self,
         queries: &[f32],
         k: usize,
+        groups: Option<&Groups<'_>>,
         is_allowed: impl Fn(usize, usize) -> bool + Sync,
     ) -> Result<Neighbours, KernelError> {
         let norms = squared_norms(queries, self.d)?;
         if norms.is_empty() || k == 0 {
             return Ok(Neighbours { index: Vec::new(), distance: Vec::new() });
+        }
+        if let Some(torch) = &self.torch {
+            let bank = DeviceBank { rows: &self.rows, d: self.d, torch };
+            return bank.search(queries, &shares(&norms, self.d), k, groups);
         }
         let asked = self.asked.fetch_add(norms.len(), Ordering::Relaxed).saturating_add(norms.len());
         let plain_cost = asked.saturating_mul(self.rows.len());

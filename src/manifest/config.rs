@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, ManifestError, Source, Span};
 use super::problems::located;
 use super::raw::parse;
+use crate::kernels::backbone::Device;
 use crate::stages::fields::Reader;
 
 /// The file's name.
@@ -21,6 +22,8 @@ pub struct Config {
     pub jobs: Option<usize>,
     /// Threads of all tasks together; `None` takes what the machine has.
     pub threads: Option<usize>,
+    /// Where coresets and neighbours are searched; `None` (`auto`) leaves it to the build and the machine.
+    pub search_device: Option<Device>,
 }
 
 impl Config {
@@ -40,6 +43,11 @@ impl Config {
         Self::read(&text, project)
     }
 
+    /// Where coresets and neighbours are searched, on this build and machine.
+    pub fn search_device(&self) -> Device {
+        self.search_device.unwrap_or_else(Device::fastest)
+    }
+
     fn read(text: &str, project: &Path) -> Result<Self, ManifestError> {
         let mut found = Vec::new();
         let table = parse(text, 0, &mut found);
@@ -52,6 +60,7 @@ impl Config {
             cache: project.join(reader.text("cache").unwrap_or_else(|| "cache".to_owned())),
             jobs: reader.optional_integer("jobs", 1..=4096).map(size),
             threads: reader.optional_integer("threads", 1..=4096).map(size),
+            search_device: read_device(&mut reader),
         };
         reader.finish();
         if is_whole {
@@ -64,6 +73,18 @@ impl Config {
         let source = Source { name: CONFIG_FILE.to_owned(), text: text.into() };
         Err(ManifestError::new(CONFIG_FILE, &[source], found))
     }
+}
+
+fn read_device(reader: &mut Reader<'_>) -> Option<Device> {
+    let name = reader.text("search_device").unwrap_or_else(|| "cpu".to_owned());
+    if name == "auto" {
+        return None;
+    }
+    let device = Device::parse(&name);
+    if device.is_none() {
+        reader.unknown_choice("search_device", &name, &["cpu", "cuda", "cuda:1", "auto"]);
+    }
+    device
 }
 
 /// The project of a folder: the nearest one upwards (the folder itself first) that holds `patchflow.toml`,
@@ -82,7 +103,17 @@ mod tests {
     fn a_project_without_a_file_has_the_defaults() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::load(folder.path()).unwrap();
-        assert_eq!(config, Config { cache: folder.path().join("cache"), jobs: None, threads: None });
+        let cache = folder.path().join("cache");
+        let search_device = Some(Device::Cpu);
+        assert_eq!(config, Config { cache, jobs: None, threads: None, search_device });
+    }
+
+    #[test]
+    fn the_search_device_is_read() {
+        let read = |line: &str| Config::read(line, Path::new("")).map(|config| config.search_device);
+        assert_eq!(read("search_device = \"cuda:2\"").unwrap(), Some(Device::Cuda(2)));
+        assert_eq!(read("search_device = \"auto\"").unwrap(), None);
+        assert!(read("search_device = \"gpu\"").is_err());
     }
 
     #[test]

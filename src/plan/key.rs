@@ -9,7 +9,7 @@
 //! | URL, mirrors | out: the digest names the bytes | | | | | | | |
 //! | names of stages, sets, axes, variants | out | out | out | out | out | out | out | out, but the inputs' own names |
 //! | paths, times, hosts | out | out | out | out | out | out | out | out |
-//! | threads, jobs, batch | out: results do not depend on them | out | out | out | out | out | out | out |
+//! | threads, jobs, batch, `search_device` | out: results do not depend on them | out | out | out | out | out | out | out |
 //! | backend, device class, precision | – | – | – | in: they change bits | through the blocks | through the banks | through the blocks | – |
 //! | output of `tools` | – | – | – | – | – | – | – | in |
 //! | values of `env` | – | – | – | – | – | – | – | out: names only |

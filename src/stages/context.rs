@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::StageError;
 use super::fields::Fields;
 use crate::artifacts::Files;
+use crate::kernels::backbone::Device;
 
 /// A stage's inputs, by role: the port's name, with `[i]` for each member of a list or group, and
 /// `masks[i]` for the masks that go with the blocks of `features[i]`.
@@ -85,6 +86,8 @@ pub struct Context<'a> {
     pub cancelled: &'a AtomicBool,
     /// Whether the network may not be used.
     pub is_offline: bool,
+    /// Where coresets and neighbours are searched; their bits are the same anywhere.
+    pub search_device: Device,
     /// Folder for files that survive a stop, such as half a download; the stage's own, by key. Whoever needs it
     /// makes it.
     pub work: &'a Path,
@@ -150,6 +153,7 @@ pub(crate) mod testing {
                 items: self,
                 cancelled: &self.cancelled,
                 is_offline: false,
+                search_device: Device::Cpu,
                 work: &work,
                 project: &self.project,
                 environment: &self.environment,

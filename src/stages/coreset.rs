@@ -14,7 +14,7 @@ use crate::artifacts::image_set::{self, Label, Selection};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
 use crate::kernels::coreset::{
-    Picks, Projection, approximate_greedy, bank_size, join_blocks, k_center_greedy, random_rows,
+    Picks, Points, Projection, bank_size, join_blocks, random_rows, require_device,
 };
 use crate::kernels::nearest;
 use crate::kernels::random::Stream;
@@ -280,7 +280,7 @@ fn drop_near_normal(
 ) -> Result<(), StageError> {
     let normal = Bank::read(inputs.require("normal")?)?;
     let failed = |error| StageError::kernel("cannot compare with the normal bank", error);
-    let index = nearest::Bank::new(normal.rows.clone(), normal.d()).map_err(failed)?;
+    let index = nearest::Bank::on(context.search_device, normal.rows.clone(), normal.d()).map_err(failed)?;
     let own = index.nearest_excluding(&normal.rows, &normal.image, &normal.image).map_err(failed)?;
     let finite: Vec<f32> = own.distance.into_iter().filter(|distance| distance.is_finite()).collect();
     let limit = quantile(&finite, q).map_err(failed)?;
@@ -316,21 +316,24 @@ fn choose(
     if spec.strategy == Strategy::Random {
         return Ok(Picks { rows: random_rows(n, count, &mut stream), radii: Vec::new() });
     }
+    let failed = |error| match error {
+        KernelError::Cancelled => StageError::Cancelled,
+        other => StageError::kernel("cannot choose the rows", other),
+    };
+    // Before everything is read and projected.
+    require_device(context.search_device).map_err(failed)?;
     let (points, d) = project(spec, sources, dimension, &mut stream, context)?;
     let progress = |picked: usize| {
         context.progress.report(picked as u64, count as u64, "pick");
         context.check().is_ok()
     };
+    let points = Points::on(context.search_device, &points, d).map_err(failed)?;
     let picks = if spec.strategy == Strategy::Approximate {
-        approximate_greedy(&points, d, count, ANCHORS, &mut stream, &progress)
+        points.approximate_greedy(count, ANCHORS, &mut stream, &progress)
     } else {
-        let first = stream.below(n);
-        k_center_greedy(&points, d, first, count, &progress)
+        points.k_center_greedy(stream.below(n), count, &progress)
     };
-    picks.map_err(|error| match error {
-        KernelError::Cancelled => StageError::Cancelled,
-        other => StageError::kernel("cannot choose the rows", other),
-    })
+    picks.map_err(failed)
 }
 
 /// Projects every candidate: `[n, d]` with the `d` that is returned.

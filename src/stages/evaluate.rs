@@ -1,6 +1,6 @@
 //! `evaluate`: metrics, scores and maps of a model on one split of one image set.
 //!
-//! Each image is scored once, [`IMAGES_AT_ONCE`] side by side. Of its map at full size only the counts of
+//! Each image is scored once, `IMAGES_AT_ONCE` side by side. Of its map at full size only the counts of
 //! `PixelScores` remain; its patch scores are kept, a pixel for each patch. The bootstrap's bins follow from all
 //! scores together, and full maps from patch scores, so both are a second look: patch scores become maps once
 //! more, image by image, and nothing is searched again. Memory does not grow with the pixels: see
@@ -162,7 +162,8 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let of_features = feature_set::read_extraction(features)?;
     require_comparable("the model and `features`", &model.description.extraction, &of_features)?;
     let blocks: BTreeMap<&str, &File> = feature_set::blocks(features).collect();
-    let scorer = Scorer::new(&model).map_err(|error| StageError::kernel("cannot use the model", error))?;
+    let scorer = Scorer::new(&model, context.search_device);
+    let scorer = scorer.map_err(|error| StageError::kernel("cannot use the model", error))?;
     let folder = output.join("scores");
     let all: Vec<&Labelled<'_>> = labelled.values().collect();
     let (rows, mut pixel_scores) = score(spec, &scorer, &all, &blocks, context)?;

@@ -155,7 +155,7 @@ fn look_at_normals(
         ));
     }
     let failed = |error| StageError::kernel("cannot score the training normals", error);
-    let mut scorer = Scorer::new(model).map_err(failed)?;
+    let mut scorer = Scorer::new(model, context.search_device).map_err(failed)?;
     let mut found = Vec::new();
     for (done, &(id, file)) in normals.iter().enumerate() {
         context.check()?;

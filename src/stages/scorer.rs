@@ -6,6 +6,7 @@ use super::fields::{Fields, Reader, fields, name_of};
 use crate::artifacts::feature_set::{Block, Extraction};
 use crate::artifacts::model::{Model, Scoring};
 use crate::kernels::KernelError;
+use crate::kernels::backbone::Device;
 use crate::kernels::nearest::{Bank, Neighbours};
 use crate::kernels::scoring::{
     Aggregation, Calibration, DualOptions, DualScore, Excluded, Matched, Reweight, image_score_dual,
@@ -125,10 +126,10 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Prepares a model.
-    pub fn new(model: &Model) -> Result<Self, KernelError> {
+    /// Prepares a model, its banks on a device.
+    pub fn new(model: &Model, device: Device) -> Result<Self, KernelError> {
         let scoring = &model.description.scoring;
-        let prepare = |bank: &crate::artifacts::bank::Bank| Bank::new(bank.rows.clone(), bank.d());
+        let prepare = |bank: &crate::artifacts::bank::Bank| Bank::on(device, bank.rows.clone(), bank.d());
         Ok(Self {
             normal: prepare(&model.normal)?,
             defect: model.defect.as_ref().map(prepare).transpose()?,

@@ -62,6 +62,20 @@ fn a_missing_source_is_named_with_its_remedy() {
 }
 
 #[test]
+fn a_search_device_that_is_not_there_is_refused_unless_all_is_cached() {
+    let project = Project::small();
+    project.write("patchflow.toml", "search_device = \"cuda:99\"\n");
+    let text = error_of(&project, &["run", "m.toml"], 1);
+    for word in ["cuda:99", "help:", "LIBTORCH_USE_PYTORCH", "search_device = \"cpu\""] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    project.write("patchflow.toml", "");
+    assert!(project.run("m.toml", &[]).executed() > 0);
+    project.write("patchflow.toml", "search_device = \"cuda:99\"\n");
+    assert_eq!(project.run("m.toml", &[]).executed(), 0);
+}
+
+#[test]
 fn a_failing_program_shows_its_last_words_and_keep_going_runs_the_rest() {
     let project = Project::empty();
     project.write(

@@ -2,6 +2,7 @@
 //!
 //! A point's distance to its nearest pick only falls, so what was last known of it bounds what it is.
 //! The search goes in rounds:
+//! 0. **lower** all bounds to the ceilings that a GPU has for them (`ceilings`), where there is one;
 //! 1. **admit** the points with the largest bounds, a few thousand; every other point is below the
 //!    lowest of them, the floor. They come from a pool, which is filled for several rounds at a time;
 //! 2. **refresh** them against the picks that they have not seen. Blocks of points by blocks of picks
@@ -28,6 +29,7 @@
 use rayon::prelude::*;
 
 use super::Picks;
+use super::ceilings::Ceilings;
 use super::screen::Screen;
 use crate::kernels::KernelError;
 use crate::kernels::distance::{squared_simd, squared_to_centre};
@@ -71,11 +73,14 @@ pub(super) struct Search<'a, S> {
     d: usize,
     norms: &'a [f32],
     screen: S,
-    /// Squared distance of each point to the nearest of the picks that it has seen.
+    /// Squared distance of each point to the nearest of the picks that it has seen, or less: at least the
+    /// distance to the nearest of all (`ceilings`).
     bounds: Vec<f32>,
     /// How many picks each point has seen.
     seen: Vec<u32>,
     picks: Vec<u32>,
+    /// Picks that the ceilings know of.
+    told: usize,
     /// Rows of the picks, side by side, where a point finds them sooner.
     pick_rows: Vec<f32>,
     round: Round,
@@ -121,6 +126,7 @@ impl<'a, S: Screen> Search<'a, S> {
             bounds,
             seen,
             picks: Vec::new(),
+            told: 0,
             pick_rows: Vec::new(),
             round,
             admitted: ADMITTED,
@@ -136,6 +142,7 @@ impl<'a, S: Screen> Search<'a, S> {
     pub(super) fn run(
         mut self,
         count: usize,
+        ceilings: &mut dyn Ceilings,
         progress: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Picks, KernelError> {
         let mut radii = Vec::with_capacity(count);
@@ -143,7 +150,7 @@ impl<'a, S: Screen> Search<'a, S> {
             if !self.picks.is_empty() && !progress(self.picks.len()) {
                 return Err(KernelError::Cancelled);
             }
-            let farthest = self.farthest();
+            let farthest = self.farthest(ceilings)?;
             if !self.picks.is_empty() {
                 radii.push(farthest.map_or(0.0, |(_, bound)| bound.sqrt()));
             }
@@ -155,15 +162,17 @@ impl<'a, S: Screen> Search<'a, S> {
     }
 
     /// Returns the point farthest from all picks, unless all are picked.
-    fn farthest(&mut self) -> Option<(u32, f32)> {
+    fn farthest(&mut self, ceilings: &mut dyn Ceilings) -> Result<Option<(u32, f32)>, KernelError> {
         loop {
             let farthest = self.round.alive.iter().max_by_key(|alive| place(alive.bound, alive.point));
             if let Some(alive) = farthest {
-                return Some((alive.point, alive.bound));
+                return Ok(Some((alive.point, alive.bound)));
             }
             if self.picks.len() == self.bounds.len() {
-                return None;
+                return Ok(None);
             }
+            ceilings.lower(&self.picks[self.told..], &mut self.bounds)?;
+            self.told = self.picks.len();
             self.start_round();
         }
     }

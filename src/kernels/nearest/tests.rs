@@ -3,6 +3,7 @@
 
 use super::axes::{Axes, mean};
 use super::*;
+use crate::kernels::backbone::Backend;
 use crate::kernels::distance::squared_euclidean;
 use crate::kernels::random::Stream;
 
@@ -260,4 +261,144 @@ fn threads_change_no_bit_with_codes() {
     let one = run(1);
     assert_eq!(one, run(2));
     assert_eq!(one, run(4));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused() {
+    let device = Device::Cuda(99);
+    match Bank::on(device, vec![1.0], 1).unwrap_err() {
+        KernelError::NotBuilt { .. } => assert!(!Backend::Torch.is_built()),
+        KernelError::NoDevice { device: found, .. } => assert_eq!(found, device),
+        other => panic!("{other}"),
+    }
+    assert_eq!(Bank::on(Device::Cpu, vec![1.0], 1).unwrap().len(), 1);
+}
+
+#[cfg(feature = "torch")]
+mod on_libtorch {
+    use super::*;
+
+    /// A bank whose bounds come from libtorch, on its own processor device or on a GPU.
+    fn bank(device: Device, rows: &[f32], d: usize) -> Bank {
+        Bank::new(rows.to_vec(), d).unwrap().through_libtorch(device).unwrap()
+    }
+
+    fn assert_small_sizes(device: Device) {
+        let mut stream = Stream::new(11, "nearest");
+        for size in 1..=20 {
+            for d in [1, 2, 5, 33] {
+                let queries = digits(&mut stream, size * d);
+                let rows = digits(&mut stream, (21 - size) * d);
+                let bank = bank(device, &rows, d);
+                for k in [1, 2, 5, 30] {
+                    let found = bank.nearest(&queries, k).unwrap();
+                    assert_eq!(found, brute(&queries, &rows, d, k), "size {size}, d {d}, k {k}");
+                }
+            }
+        }
+    }
+
+    /// Noise near and far from the origin, ties on a grid, features with and without noise, duplicates.
+    fn assert_every_kind(device: Device) {
+        let mut stream = Stream::new(12, "nearest");
+        let d = 50;
+        for kind in 0..6 {
+            let (mut queries, mut rows) = match kind {
+                0 => (normals(&mut stream, 40 * d, 0.0), normals(&mut stream, 700 * d, 0.0)),
+                1 => (normals(&mut stream, 40 * d, 80.0), normals(&mut stream, 700 * d, 80.0)),
+                2 => (digits(&mut stream, 40 * d), digits(&mut stream, 700 * d)),
+                3 => (features(&mut stream, 40, d, 3, 0.0), features(&mut stream, 700, d, 3, 0.0)),
+                _ => (features(&mut stream, 40, d, 6, 0.1), features(&mut stream, 700, d, 6, 0.1)),
+            };
+            if kind == 5 {
+                rows.copy_within(0..300 * d, 400 * d); // duplicates
+                queries[..30 * d].copy_from_slice(&rows[200 * d..230 * d]); // distance 0
+                let one = rows[..d].to_vec();
+                rows.chunks_mut(d).skip(100).step_by(3).for_each(|row| row.copy_from_slice(&one)); // many of one
+                queries[35 * d..36 * d].copy_from_slice(&one);
+            }
+            let bank = bank(device, &rows, d);
+            for k in 1..=9 {
+                let found = bank.nearest(&queries, k).unwrap();
+                assert_eq!(found, brute(&queries, &rows, d, k), "kind {kind}, k {k}");
+            }
+        }
+    }
+
+    fn assert_every_scale(device: Device) {
+        let mut stream = Stream::new(13, "nearest");
+        let d = 48;
+        let (queries, rows) = (features(&mut stream, 20, d, 4, 0.1), features(&mut stream, 600, d, 4, 0.1));
+        for scale in [1e-42, 1e-38, 1e-30, 1e-22, 1e-15, 1e-5, 1e5, 1e15, 1e17, 3e18] {
+            let scaled = |rows: &[f32]| -> Vec<f32> { rows.iter().map(|x| x * scale).collect() };
+            let (mut queries, mut rows) = (scaled(&queries), scaled(&rows));
+            let found = bank(device, &rows, d).nearest(&queries, 4).unwrap();
+            assert_eq!(found, brute(&queries, &rows, d, 4), "{scale}");
+            rows[77 * d..78 * d].fill(2e37); // products that overflow
+            queries[5 * d..6 * d].fill(-3e37);
+            let found = bank(device, &rows, d).nearest(&queries, 4).unwrap();
+            assert_eq!(found, brute(&queries, &rows, d, 4), "{scale} with overflow");
+        }
+        let huge = [1e19, 3e38, -3e38, 2e19];
+        let found = bank(device, &huge, 1).nearest(&[1.5e19, 3e38], 4).unwrap();
+        assert_eq!(found, brute(&[1.5e19, 3e38], &huge, 1, 4));
+    }
+
+    fn assert_other_groups(device: Device) {
+        let mut stream = Stream::new(14, "nearest");
+        let d = 6;
+        for (rows, most) in [(normals(&mut stream, 600 * d, 0.0), 50), (digits(&mut stream, 600 * d), 599)] {
+            let group: Vec<u32> = (0..600).map(|row| row / most).collect();
+            let expected = nearest_excluding(&rows, &group, &rows, &group, d).unwrap();
+            let bank = bank(device, &rows, d);
+            assert_eq!(bank.nearest_excluding(&rows, &group, &group).unwrap(), expected);
+        }
+        let alone = bank(device, &[1.0, 2.0], 1).nearest_excluding(&[1.0], &[7], &[7, 7]).unwrap();
+        assert_eq!(alone, Neighbours { index: vec![NO_ROW], distance: vec![f32::INFINITY] });
+    }
+
+    #[test]
+    fn small_sizes_equal_brute_force_with_ties() {
+        assert_small_sizes(Device::Cpu);
+    }
+
+    #[test]
+    fn every_kind_of_rows_equals_brute_force() {
+        assert_every_kind(Device::Cpu);
+    }
+
+    #[test]
+    fn every_scale_equals_brute_force() {
+        assert_every_scale(Device::Cpu);
+    }
+
+    #[test]
+    fn another_group_is_searched_as_if_its_own_were_absent() {
+        assert_other_groups(Device::Cpu);
+    }
+
+    #[test]
+    fn threads_that_ask_at_once_take_turns() {
+        let mut stream = Stream::new(15, "nearest");
+        let d = 40;
+        let (queries, rows) = (normals(&mut stream, 30 * d, 0.0), normals(&mut stream, 500 * d, 0.0));
+        let bank = bank(Device::Cpu, &rows, d);
+        let expected = brute(&queries, &rows, d, 3);
+        (0..12).into_par_iter().for_each(|_| assert_eq!(bank.nearest(&queries, 3).unwrap(), expected));
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA GPU and a build against its PyTorch: LIBTORCH_USE_PYTORCH=1"]
+    fn a_gpu_finds_what_brute_force_finds() {
+        let device = Device::Cuda(0);
+        assert_small_sizes(device);
+        assert_every_kind(device);
+        assert_every_scale(device);
+        assert_other_groups(device);
+        let mut stream = Stream::new(16, "nearest");
+        let d = 1024;
+        let (queries, rows) = (normals(&mut stream, 300 * d, 1.0), normals(&mut stream, 20_000 * d, 1.0));
+        let expected = nearest(&queries, &rows, d, 9).unwrap();
+        assert_eq!(bank(device, &rows, d).nearest(&queries, 9).unwrap(), expected);
+    }
 }

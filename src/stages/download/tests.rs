@@ -52,6 +52,7 @@ impl Desk {
             items: self,
             cancelled: &self.cancelled,
             is_offline: self.is_offline,
+            search_device: crate::kernels::backbone::Device::Cpu,
             work: &self.work,
             project: self.folder.path(),
             environment: &self.environment,

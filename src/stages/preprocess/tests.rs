@@ -389,6 +389,7 @@ fn a_changed_image_recomputes_that_image_and_a_moved_one_nothing() {
         items: &memory,
         cancelled: &stop,
         is_offline: true,
+        search_device: crate::kernels::backbone::Device::Cpu,
         work: output.path(),
         project: output.path(),
         environment: &environment,

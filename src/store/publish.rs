@@ -32,7 +32,7 @@ use rayon::prelude::*;
 use super::digest::Digest;
 use super::disk;
 use super::error::{AtPath, StoreError, walk_error};
-use super::objects::Condition;
+use super::objects::{Condition, stat};
 use super::scratch::Temporary;
 use super::stat_index::FileStat;
 use super::tree::{Tree, TreeEntry};
@@ -159,7 +159,10 @@ impl Store {
         make_shard(&place)?;
         File::open(&file.path).and_then(|open| disk::sync_data(&open, &file.path)).writing(&file.path)?;
         disk::rename(&file.path, &place).writing(&place)?;
-        let stat = FileStat::of(&fs::symlink_metadata(&place).reading(&place)?);
+        // Gone: another process has just put aside what stood here, and puts a good file back; or someone
+        // wrote into ours, and whoever needs it makes it again.
+        let Some(metadata) = stat(&place)? else { return Ok(None) };
+        let stat = FileStat::of(&metadata);
         if stat.inode != file.stat.inode {
             // Another process has just published the same content over ours.
             return Ok(None);

@@ -46,7 +46,7 @@ impl Forecast {
     pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
         let open = statuses.iter().filter(|status| status.state != State::Hit).count();
         let history = if open == 0 { History::default() } else { History::load(&project.store) };
-        let tasks = estimate(plan, statuses, &mut Models::new(history));
+        let tasks = estimate(plan, statuses, &mut Models::new(history), &project.store);
         let known = || tasks.iter().flatten();
         let seconds: Vec<f64> =
             tasks.iter().map(|task| task.as_ref().map_or(0.0, |estimate| estimate.seconds)).collect();
@@ -72,7 +72,9 @@ impl Forecast {
             return "no record tells how long that takes: no task of these kinds has run with this cache\n"
                 .to_owned();
         }
-        let mut parts = vec![format!("about {} with {} at once", amounts::seconds(self.seconds), self.jobs)];
+        let about = if self.unknown > 0 { "at least" } else { "about" };
+        let mut parts =
+            vec![format!("{about} {} with {} at once", amounts::seconds(self.seconds), self.jobs)];
         parts.extend(
             self.peak_bytes.map(|peak| format!("{} of memory for the largest task", amounts::bytes(peak))),
         );

@@ -30,10 +30,11 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     keep_from_collection(&plan.experiment, &lock, &project.store)?;
     let shown = path.strip_prefix(&project.root).unwrap_or(&path);
     terminal::print(&format!(
-        "{}: {} tasks, {} variants\n",
+        "{}: {} tasks, {} variants; their objects are pinned as `lock-{}`\n",
         shown.display(),
         lock.tasks.len(),
-        lock.variants.len()
+        lock.variants.len(),
+        plan.experiment
     ));
     Ok(Exit::Done)
 }

@@ -40,6 +40,9 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
         terminal::print(&to_text(&plan, &statuses, &forecast));
     }
     forecast.check(&arguments.budget)?;
+    if let Some(doubt) = forecast.doubt().filter(|_| !arguments.budget.is_empty()) {
+        terminal::tell(&format!("warning: {doubt}"));
+    }
     Ok(Exit::Done)
 }
 

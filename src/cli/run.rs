@@ -231,8 +231,9 @@ fn check_budget(arguments: &RunArguments, project: &Project, plan: &Plan) -> Res
 /// A line for each task that starts and ends, where logs are shown (`-v`, or no terminal to draw bars on).
 fn log(event: &Event) {
     match event {
-        Event::TaskStarted { name, kind, key, .. } => {
-            tracing::info!("{kind} `{name}` starts, key {key:.12}");
+        Event::TaskStarted { name, values, kind, key, .. } => {
+            let of = if values.is_empty() { String::new() } else { format!(" ({values})") };
+            tracing::info!("{kind} `{name}`{of} starts, key {key:.12}");
         }
         Event::TaskFinished {
             name,

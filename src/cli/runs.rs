@@ -25,7 +25,13 @@ pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Exit 
     if arguments.json {
         terminal::print(&format!("{}\n", json!({ "runs": runs })));
     } else if runs.is_empty() {
-        terminal::tell(&format!("no runs in `{}`", project.join("runs").display()));
+        let runs = project.join("runs");
+        match &arguments.experiment {
+            Some(name) if !runs.join(name).is_dir() => {
+                terminal::tell(&format!("no experiment `{name}` has run: nothing in `{}`", runs.display()));
+            }
+            _ => terminal::tell(&format!("no runs in `{}`", runs.display())),
+        }
     } else {
         terminal::print(&format!("{}\n", to_text(&runs)));
     }

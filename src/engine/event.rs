@@ -39,6 +39,8 @@ pub enum Event {
         task: usize,
         /// Its name.
         name: String,
+        /// The axes' values that tell it from others of its stage.
+        values: String,
         /// Its stage.
         stage: String,
         /// Its kind.

@@ -127,6 +127,7 @@ fn tell_start(options: &Options<'_>, task: &Task, TaskId(index): TaskId, resolut
     (options.listener)(Event::TaskStarted {
         task: index,
         name: task.name.clone(),
+        values: String::new(),
         stage: task.stage.clone(),
         kind: task.spec.kind().name(),
         key: resolution.key.to_string(),

@@ -8,11 +8,16 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
-use super::Record;
 use super::graph::{Plan, Task, TaskId};
 use super::history::{History, field_distance};
 use super::resolve::Resolution;
 use super::survey::{State, Status};
+use super::{Provenance, Record};
+use crate::stages::{Kind, Spec};
+use crate::store::{Change, Store, difference};
+
+/// Share of made items from which a record tells what all of them take: below, the fixed part dominates.
+const MOSTLY_FRESH: f64 = 0.5;
 
 /// What a task will take.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,8 +70,17 @@ pub fn input_bytes(resolution: &Resolution) -> u64 {
 }
 
 /// Estimates every task that would run, in the plan's order; none for hits and where no record helps.
-pub fn estimate(plan: &Plan, statuses: &[Status], models: &mut Models) -> Vec<Option<Estimate>> {
+///
+/// `preprocess` and `extract` make only the items that are new: their seconds are scaled by the share of their
+/// input's files that differ from those of the nearest record, where its listing is there.
+pub fn estimate(
+    plan: &Plan,
+    statuses: &[Status],
+    models: &mut Models,
+    store: &Store,
+) -> Vec<Option<Estimate>> {
     let mut factors = vec![1.0_f64; plan.tasks.len()];
+    let mut shares = vec![1.0_f64; plan.tasks.len()];
     let mut estimates = Vec::with_capacity(plan.tasks.len());
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         estimates.push(match (status.state, &status.record) {
@@ -74,19 +88,43 @@ pub fn estimate(plan: &Plan, statuses: &[Status], models: &mut Models) -> Vec<Op
             (_, Some(record)) => Some(scaled(record, 1.0, Basis::Itself)),
             (_, None) => {
                 let upstream = plan.upstream(TaskId(index));
-                let inherited = upstream.into_iter().map(|id| factors[id.0]).fold(f64::NAN, f64::max);
-                let inherited = if inherited.is_nan() { 1.0 } else { inherited };
+                let most = |of: &[f64]| {
+                    let most = upstream.iter().map(|id| of[id.0]).fold(f64::NAN, f64::max);
+                    if most.is_nan() { 1.0 } else { most }
+                };
+                let (inherited, inherited_share) = (most(&factors), most(&shares));
                 factors[index] = inherited;
                 models.nearest(task).map(|record| {
                     let inputs = status.resolution.as_ref().map(input_bytes);
-                    let estimate = of_record(record, inputs, inherited);
-                    factors[index] = estimate.1;
-                    estimate.0
+                    let (mut estimate, factor) = of_record(record, inputs, inherited);
+                    factors[index] = factor;
+                    if matches!(task.spec.kind(), Kind::Preprocess | Kind::Extract) {
+                        let known =
+                            status.resolution.as_ref().map(|now| fresh_share(record, now, &task.spec, store));
+                        shares[index] = known.unwrap_or(inherited_share);
+                        estimate.seconds *= shares[index];
+                    }
+                    estimate
                 })
             }
         });
     }
     estimates
+}
+
+/// The share of the input's files that the record's task had not seen; 1 where its fields or input are others.
+fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Store) -> f64 {
+    if record.preimage.spec != spec.fields() {
+        return 1.0;
+    }
+    let share = now.inputs.iter().map(|input| {
+        let then = record.preimage.inputs.iter().find(|then| then.role == input.role)?;
+        let then = store.tree(&then.digest).ok()??;
+        let is_new = |change: &Change| !matches!(change, Change::Removed { .. });
+        let new = difference(&then, &input.tree).iter().filter(|change| is_new(change)).count();
+        Some(new as f64 / input.tree.len().max(1) as f64)
+    });
+    share.map(|share| share.unwrap_or(1.0)).fold(0.0, f64::max)
 }
 
 /// Estimates the seconds of every task before anything is known of its inputs: for the order of a run. A
@@ -133,14 +171,21 @@ impl Models {
     /// The nearest record of the task's kind that says how long all of its work takes.
     fn nearest(&mut self, task: &Task) -> Option<&Record> {
         let (kind, fields) = (task.spec.kind().name(), task.spec.fields());
-        let name = format!("{kind} {fields:?}");
+        let name = format!("{kind} {} {fields:?}", task.stage);
         let earlier = self.history.of_kind(kind);
         let place = *self.found.entry(name).or_insert_with(|| {
-            let usable =
-                (0..earlier.len()).filter(|&place| earlier[place].record.provenance.fresh_share > 0.0);
-            let near = |place: usize| Reverse(field_distance(&earlier[place].record.preimage.spec, &fields));
-            let finished = |place: usize| &earlier[place].record.provenance.finished;
-            usable.max_by(|&a, &b| near(a).cmp(&near(b)).then_with(|| finished(a).cmp(finished(b))))
+            let made = |place: usize| &earlier[place].record.provenance;
+            let far = |place: usize| field_distance(&earlier[place].record.preimage.spec, &fields);
+            // One program says nothing of another.
+            let is_alike = |place: usize| {
+                task.spec.kind() != Kind::Command || made(place).stage == task.stage || far(place) == 0
+            };
+            let usable = (0..earlier.len()).filter(|&place| made(place).fresh_share > 0.0 && is_alike(place));
+            let rank = |place: usize| {
+                let Provenance { stage, fresh_share, finished, .. } = made(place);
+                (Reverse(far(place)), *fresh_share >= MOSTLY_FRESH, *stage == task.stage, finished)
+            };
+            usable.max_by(|&a, &b| rank(a).cmp(&rank(b)))
         });
         place.map(|place| &earlier[place].record)
     }
@@ -219,7 +264,7 @@ pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<usize> {
 mod tests {
     use super::*;
     use crate::plan::{Input, OutputRef};
-    use crate::stages::{Reads, Spec, download};
+    use crate::stages::{Reads, download};
 
     /// Tasks that read those of the given numbers.
     fn plan(upstream: &[&[usize]]) -> Plan {

@@ -59,8 +59,8 @@ pub enum Reason {
     Hit,
     /// Another process is making it.
     InFlight(String),
-    /// Its record is there, but not the objects that the run's folder shows.
-    Gone,
+    /// Its record is there, but not the objects that somebody needs.
+    Gone(String),
     /// Another task of the plan has the same key and runs for both.
     Merged(String),
     /// No record of this kind was ever made.
@@ -126,7 +126,7 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store
                 .map(|upstream| plan.tasks[upstream.0].name.clone())
                 .collect(),
         ),
-        (State::Miss, Some(_)) if status.record.is_some() => Reason::Gone,
+        (State::Miss, Some(_)) if status.record.is_some() => Reason::Gone(status.reason.clone()),
         (State::Miss, Some(resolution)) => {
             if let Some(leader) = leader(id, statuses, resolution) {
                 return Reason::Merged(plan.tasks[leader.0].name.clone());
@@ -289,7 +289,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Hit => formatter.write_str("would not run: its result is in the cache"),
             Self::InFlight(who) => formatter.write_str(who),
-            Self::Gone => formatter.write_str("would run: its result, which the run's folder shows, is gone"),
+            Self::Gone(why) => write!(formatter, "would run: {why}"),
             Self::Merged(leader) => {
                 write!(formatter, "does not run: equal to `{leader}`, which runs for both")
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::graph::{Plan, TaskId};
 use super::resolve::{Output, Outputs, Resolution, Resolver};
 use super::{PlanError, Record};
-use crate::store::{Digest, Store};
+use crate::store::{Digest, Store, Tree};
 
 /// What is known of a task beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,47 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result
         };
         statuses.push(status);
     }
+    mark_evicted(plan, store, &outputs, &mut statuses)?;
     Ok(statuses)
+}
+
+/// A hit whose objects are gone runs all the same where a task that runs reads them.
+fn mark_evicted(
+    plan: &Plan,
+    store: &Store,
+    outputs: &[Option<Outputs>],
+    statuses: &mut [Status],
+) -> Result<(), PlanError> {
+    let gone = |tree: &Tree| store.missing(tree).map(|missing| !missing.is_empty()).map_err(PlanError::Store);
+    for reader in (0..statuses.len()).rev() {
+        if !matches!(statuses[reader].state, State::Miss | State::Unknown) {
+            continue;
+        }
+        for TaskId(producer) in plan.upstream(TaskId(reader)) {
+            if statuses[producer].state != State::Hit || statuses[producer].record.is_none() {
+                continue;
+            }
+            let mut is_gone = false;
+            match &statuses[reader].resolution {
+                Some(resolution) => {
+                    for input in resolution.inputs.iter().filter(|input| input.producer.0 == producer) {
+                        is_gone |= gone(&input.tree)?;
+                    }
+                }
+                None => {
+                    for output in outputs[producer].iter().flat_map(Outputs::values) {
+                        is_gone |= gone(&output.tree)?;
+                    }
+                }
+            }
+            if is_gone {
+                statuses[producer].state = State::Miss;
+                statuses[producer].reason =
+                    format!("evicted: made again for `{}`, which reads it", plan.tasks[reader].name);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn look(

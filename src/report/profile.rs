@@ -67,7 +67,7 @@ impl Profile {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::RunStarted { experiment, .. } => state.experiment.clone_from(experiment),
-            Event::TaskStarted { task, name, stage, kind, key } => {
+            Event::TaskStarted { task, name, stage, kind, key, .. } => {
                 state.open(*task, name, kind, now, json!({ "stage": stage, "key": key }));
             }
             Event::TaskStalled { task, .. } => state.close(*task, now, "stalled", None),

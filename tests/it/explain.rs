@@ -198,8 +198,8 @@ fn lost_objects_and_equal_tasks_are_named() {
     let merged = why(&project, &["again"]);
     filtered(|| {
         insta::assert_snapshot!(format!("{gone}{merged}"), @r#"
-    result (augment=none): would run: its result, which the run's folder shows, is gone
-    result (augment=cutpaste): would run: its result, which the run's folder shows, is gone
+    result (augment=none): would run: its objects, which the run's folder shows, are gone
+    result (augment=cutpaste): would run: its objects, which the run's folder shows, are gone
     again: does not run: equal to `images`, which runs for both
     "#);
     });

@@ -36,7 +36,14 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     keys.sort_unstable();
     keys.dedup();
     let name = arguments.name.as_deref().unwrap_or(&plan.experiment);
+    let before = project.store.pins().into_iter().find(|pin| pin.name == name);
     project.store.pin(name, &keys).map_err(CliError::Store)?;
+    if let Some(before) = before.filter(|pin| pin.keys != keys) {
+        terminal::tell(&format!(
+            "`{name}` held {} other records before, which it keeps no more (`--name` pins beside it)",
+            before.keys.iter().filter(|key| !keys.contains(key)).count()
+        ));
+    }
     // A local source is a hit without a record.
     let open = statuses.iter().filter(|status| status.record.is_none() && status.state != State::Hit).count();
     terminal::print(&format!("pinned {} records as `{name}`\n", keys.len()));

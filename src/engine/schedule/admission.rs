@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::plan::{Models, Plan, Resolution, Task, by_chain, input_bytes, typical_seconds};
+use crate::stages::Spec;
 
 /// What may be used at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,12 @@ impl Admission {
 /// What a task will use: as a record of its kind says, else as the kind declares.
 pub(super) fn demand(task: &Task, resolution: &Resolution, models: &mut Models) -> Demand {
     let input = input_bytes(resolution);
-    let memory = models.peak_bytes(task, input).unwrap_or_else(|| task.spec.memory(input));
+    let memory = match (models.peak_bytes(task, input), &task.spec) {
+        // What the user declares is not undone by a record.
+        (Some(peak), Spec::Command(command)) => peak.max(command.memory_bytes),
+        (Some(peak), _) => peak,
+        (None, spec) => spec.memory(input),
+    };
     Demand { threads: task.spec.threads(), memory }
 }
 

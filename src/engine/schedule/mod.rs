@@ -354,6 +354,7 @@ impl<'a> Scheduler<'a> {
         (self.options.listener)(Event::TaskStarted {
             task: index,
             name: task.name.clone(),
+            values: self.plan.values_of(TaskId(index)),
             stage: task.stage.clone(),
             kind: task.spec.kind().name(),
             key: resolution.key.to_string(),

@@ -74,11 +74,18 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     } else {
         format!("{}files: {}\n", verdicts.to_text(), file.display())
     });
+    let checked = verdicts.tasks.len() - verdicts.count("unchecked");
+    let wanted = verdicts.sample.unwrap_or(usize::MAX).min(candidates.len());
     Ok(if CANCELLED.load(std::sync::atomic::Ordering::Relaxed) {
         Exit::Interrupted
     } else if verdicts.count("differs") > 0 {
         Exit::Differs
-    } else if verdicts.count("failed") > 0 || verdicts.tasks.len() == verdicts.count("unchecked") {
+    } else if verdicts.count("failed") > 0 {
+        Exit::Failed
+    } else if checked < wanted {
+        terminal::tell(&format!(
+            "{checked} of {wanted} tasks could be checked: `patchflow run M --restore` makes again what was evicted"
+        ));
         Exit::Failed
     } else {
         Exit::Done

@@ -11,8 +11,8 @@ use crate::project::Project;
 /// Processes that start at once.
 const PROCESSES: usize = 8;
 
-/// Rounds in which processes are killed; 20 with `PATCHFLOW_TEST_ROUNDS=20`.
-const ROUNDS: usize = 3;
+/// Rounds in which processes are killed.
+const ROUNDS: usize = 20;
 
 /// Twenty tasks in chains of two. Each leaves a line in a file named after it, in the folder `MARKS`, when it
 /// starts and when it ends.
@@ -92,9 +92,8 @@ fn processes_that_start_at_once_execute_each_task_once() {
 
 #[test]
 fn killed_processes_leave_no_wrong_result_and_nobody_stuck() {
-    let rounds = std::env::var("PATCHFLOW_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let mut stream = Stream::new(1, "kills");
-    for round in 0..rounds.unwrap_or(ROUNDS) {
+    for round in 0..ROUNDS {
         let (project, marks) = set_up();
         let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(&project, &marks)).collect();
         let killed = 1 + stream.below(PROCESSES - 1);

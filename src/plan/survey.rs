@@ -1,6 +1,7 @@
 //! What would run: the state of every task, without running any.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::graph::{Plan, TaskId};
 use super::resolve::{Output, Outputs, Resolution, Resolver};
@@ -75,7 +76,16 @@ fn mark_evicted(
     outputs: &[Option<Outputs>],
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
-    let gone = |tree: &Tree| store.missing(tree).map(|missing| !missing.is_empty()).map_err(PlanError::Store);
+    // Many tasks read the same listing; the statuses keep all of them at their addresses.
+    let mut known: HashMap<*const Tree, bool> = HashMap::new();
+    let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
+        if let Some(&is_gone) = known.get(&Arc::as_ptr(tree)) {
+            return Ok(is_gone);
+        }
+        let is_gone = !store.missing(tree).map_err(PlanError::Store)?.is_empty();
+        known.insert(Arc::as_ptr(tree), is_gone);
+        Ok(is_gone)
+    };
     for reader in (0..statuses.len()).rev() {
         if !matches!(statuses[reader].state, State::Miss | State::Unknown) {
             continue;

@@ -1,6 +1,7 @@
 //! The runs of a project, read back from `runs/`. A folder that is damaged or was left by a run that was
 //! killed is told as what it is; nothing in it can fail the listing of the others.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -134,10 +135,16 @@ impl HistoryError {
 
 /// The runs of a project, of one experiment or of all, the newest first.
 pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
-    named(project, experiment)
+    let mut runs: Vec<PastRun> = named(project, experiment)
         .iter()
         .filter_map(|(experiment, id, folder)| read(experiment, id, folder))
-        .collect()
+        .collect();
+    // Ids tell the second, the request what came first within it.
+    runs.sort_by_cached_key(|run| {
+        let second = run.id.get(..15).unwrap_or_default().to_owned();
+        Reverse((second, run.started.parse::<jiff::Timestamp>().ok(), run.id.clone()))
+    });
+    runs
 }
 
 /// The folders of runs, each with its experiment and id, the newest first; none of them is opened.

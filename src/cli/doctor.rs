@@ -75,7 +75,6 @@ impl Report {
     fn of(environment: &Environment) -> Result<Self, CliError> {
         let project = manifest::find_project(&environment.folder);
         let config = Config::load(&project).map_err(CliError::Manifest)?;
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let path = project.join(&config.cache);
         let stat_cache = session::stat_cache(environment);
         Ok(Self {
@@ -88,7 +87,7 @@ impl Report {
             libtorch: libtorch_version(),
             devices: devices(),
             simd: simd_level(),
-            threads: config.threads.unwrap_or(cores),
+            threads: session::threads(None, &config),
             project,
             cache: FolderReport { exists: path.is_dir(), free_bytes: free_bytes(&path), path },
             has_stat_cache: stat_cache.as_ref().is_some_and(|path| path.is_file()),

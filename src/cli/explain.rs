@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Plan, Resolver, between, explain, survey};
+use crate::plan::{Plan, between, explain};
 
 /// Arguments of `explain`.
 #[derive(Args)]
@@ -24,8 +24,7 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
     let project = session::open_project(environment)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::check_stage(&experiment, &arguments.stage)?;
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     if let [one, other] = arguments.between.as_slice() {
         let variants = find_pair(&plan, one, other)?;
         let [one, other] = variants.map(|variant| &plan.variants[variant].id);

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Lock, Plan, Record, Resolver, Status, TaskId, lock_path, survey};
+use crate::plan::{Lock, Plan, Record, Status, TaskId, lock_path};
 use crate::store::{Digest, Store};
 
 /// Arguments of `lock`.
@@ -20,8 +20,7 @@ pub(super) struct LockArguments {
 pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let lock =
         Lock::of(&plan, &statuses, &|record| metrics(record, &project.store)).map_err(CliError::Lock)?;
     warn_of_others(&plan, &statuses);

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Plan, Record, Resolver, State, TaskId, survey};
+use crate::plan::{Plan, Record, State, TaskId};
 use crate::store::{Digest, Store};
 
 /// Arguments of `log`.
@@ -23,8 +23,7 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
     let project = session::open_project(environment)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::check_stage(&experiment, &arguments.stage)?;
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let (mut shown, mut found) = (0, 0);
     for (index, (task, status)) in plan.tasks.iter().zip(&statuses).enumerate() {
         if task.stage != arguments.stage {

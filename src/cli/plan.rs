@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::forecast::{self, Budget, Forecast, parse_budget};
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, amounts, terminal};
-use crate::plan::{Basis, Estimate, Plan, Resolver, State, Status, TaskId, survey};
+use crate::plan::{Basis, Estimate, Plan, State, Status, TaskId};
 
 /// Arguments of `plan`.
 #[derive(Args)]
@@ -31,8 +31,7 @@ pub(super) struct PlanArguments {
 pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let forecast = Forecast::new(&plan, &statuses, &project, session::jobs(arguments.jobs, &project));
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&plan, &statuses, &forecast)));

@@ -11,7 +11,7 @@ use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
-use crate::plan::{Extent, Lock, Pin, Plan, Resolver, TaskId, check_pins, lock_path, survey};
+use crate::plan::{Extent, Lock, Pin, Plan, TaskId, check_pins, lock_path};
 use crate::report::{Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table};
 use crate::store::{ProcessIdentity, Store};
 
@@ -177,8 +177,7 @@ fn locked(
     let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
     let extent = if is_part { Extent::Part } else { Extent::Whole };
     let pins = lock.and_then(|lock| lock.pins(plan, extent)).map_err(CliError::Lock)?;
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, plan, project)?;
     check_pins(plan, &statuses, &pins, &project.store).map_err(CliError::Lock)?;
     Ok(pins)
 }
@@ -218,8 +217,7 @@ fn check_budget(arguments: &RunArguments, project: &Project, plan: &Plan) -> Res
     if arguments.budget.is_empty() {
         return Ok(());
     }
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, plan, project)?;
     let forecast = Forecast::new(plan, &statuses, project, session::jobs(arguments.jobs, project));
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt() {
@@ -267,10 +265,9 @@ fn options<'a>(
     pins: Option<&'a [Pin]>,
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
-    let threads = arguments.threads.map(usize::from).or(project.config.threads);
     Options {
         jobs: session::jobs(arguments.jobs, project),
-        threads: threads.unwrap_or_else(session::cores),
+        threads: session::threads(arguments.threads, &project.config),
         memory: arguments.memory.or_else(|| Some(engine::hardware::available_memory()? / 5 * 4)),
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),

@@ -6,7 +6,7 @@ use super::{Environment, Exit, ManifestArguments};
 use crate::artifacts::scores::Metrics;
 use crate::engine::EngineError;
 use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
-use crate::plan::{self, LockError, Plan, PlanError};
+use crate::plan::{self, LockError, Plan, PlanError, Resolver, Status};
 use crate::report::{HistoryError, ReportError};
 use crate::store::{Rehash, StatIndex, Store, StoreError, Tree};
 
@@ -150,6 +150,16 @@ pub(super) fn load(
     Ok((experiment, plan))
 }
 
+/// What is known of every task of a plan beforehand.
+pub(super) fn survey(
+    arguments: &ManifestArguments,
+    plan: &Plan,
+    project: &Project,
+) -> Result<Vec<Status>, CliError> {
+    let mut resolver = Resolver::new(&project.store, &project.root, rehash(arguments));
+    plan::survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)
+}
+
 /// Whether sources are hashed anew.
 pub(super) fn rehash(arguments: &ManifestArguments) -> Rehash {
     if arguments.paranoid { Rehash::Always } else { Rehash::Trust }
@@ -171,8 +181,13 @@ pub(super) fn jobs(typed: Option<u16>, project: &Project) -> usize {
     typed.map(usize::from).or(project.config.jobs).unwrap_or_else(cores)
 }
 
+/// Threads that all tasks share, likewise.
+pub(super) fn threads(typed: Option<u16>, config: &Config) -> usize {
+    typed.map(usize::from).or(config.threads).unwrap_or_else(cores)
+}
+
 /// The number of cores.
-pub(super) fn cores() -> usize {
+fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -8,7 +8,7 @@ use super::run::{CANCELLED, handle_interrupts};
 use super::session::{self, CliError, Project};
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::engine::{self, Event, Options, Suspect, Verified};
-use crate::plan::{Plan, Record, Resolution, Resolver, Status, TaskId, survey};
+use crate::plan::{Plan, Record, Resolution, Status, TaskId};
 use crate::report::{Bars, Folder, Verdicts};
 use crate::stages::Kind;
 use crate::store::Digest;
@@ -58,8 +58,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     for stage in &arguments.stages {
         session::check_stage(&experiment, stage)?;
     }
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let candidates = candidates(arguments, &plan, &statuses);
     if candidates.is_empty() {
         terminal::tell("no cached task to make again: run the manifest first");
@@ -171,11 +170,10 @@ fn options<'a>(
     folder: &Folder,
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Options {
         jobs: 1,
         memory: None,
-        threads: arguments.threads.map(usize::from).or(project.config.threads).unwrap_or(cores),
+        threads: session::threads(arguments.threads, &project.config),
         keep_going: true,
         force: Vec::new(),
         restores: false,

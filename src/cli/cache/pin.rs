@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::session::{self, CliError};
 use crate::cli::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Resolver, State, survey};
+use crate::plan::State;
 use crate::store::Digest;
 
 /// Arguments of `cache pin`.
@@ -28,8 +28,7 @@ pub(super) struct UnpinArguments {
 pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
-    let mut resolver = Resolver::new(&project.store, &project.root, session::rehash(&arguments.manifest));
-    let statuses = survey(&plan, &mut resolver, &project.store).map_err(CliError::Plan)?;
+    let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let has_record = statuses.iter().filter(|status| status.record.is_some());
     let mut keys: Vec<Digest> =
         has_record.filter_map(|status| Some(status.resolution.as_ref()?.key)).collect();

@@ -43,7 +43,7 @@ use self::bytes::ByteBank;
 use self::cells::Cells;
 use self::device::{DeviceBank, Groups};
 use self::screen::{Screen, Slack, share};
-use self::search::{search_block, search_block_of_bytes};
+use self::search::search_block;
 #[cfg(feature = "torch")]
 use self::torch::Torch;
 use super::KernelError;
@@ -261,21 +261,11 @@ impl Bank {
             if let Some(screen) = screen {
                 let codes = screen.encode(rows);
                 let (bank, queries) = (screen.bank(&self.rows), screen.view(rows, &codes));
-                match screen.bytes().filter(|bytes| bytes.takes(&codes.fine)) {
-                    Some(bytes) => {
-                        search_block_of_bytes(bytes, bank, queries, k, is_allowed, index, distance);
-                    }
-                    None => search_block(bank, queries, k, is_allowed, index, distance),
-                }
+                search_block(screen.bytes(), bank, queries, k, is_allowed, index, distance);
             } else {
                 let lower = shares(&norms[first..][..count], d);
                 let (bank, queries) = (View::plain(&self.rows, d, &self.lower), View::plain(rows, d, &lower));
-                match bytes.filter(|bytes| bytes.takes(rows)) {
-                    Some(bytes) => {
-                        search_block_of_bytes(bytes, bank, queries, k, is_allowed, index, distance);
-                    }
-                    None => search_block(bank, queries, k, is_allowed, index, distance),
-                }
+                search_block(bytes, bank, queries, k, is_allowed, index, distance);
             }
         });
         found

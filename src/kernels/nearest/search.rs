@@ -17,31 +17,11 @@ const BANK_BLOCK: usize = 512;
 const STRIP: usize = 32;
 
 /// Finds the `k` nearest bank rows of each query of a block: `index` and `distance` are `[n, k]`.
+///
+/// By the copies `bytes`, of the fine codes or else of the rows themselves, where there are any that can take the
+/// queries; else by products of the coarse codes.
 pub(super) fn search_block(
-    bank: View<'_>,
-    queries: View<'_>,
-    k: usize,
-    is_allowed: impl Fn(usize, usize) -> bool,
-    index: &mut [u32],
-    distance: &mut [f32],
-) {
-    let n = queries.lower.len();
-    let mut lists: Vec<List> = (0..n).map(|query| List::new(bank, queries, query, k)).collect();
-    seed_all(bank, queries, &mut lists, &is_allowed);
-    let mut products = vec![0.0; n * BANK_BLOCK.min(bank.lower.len())];
-    for (number, coarse) in bank.coarse.chunks(BANK_BLOCK * bank.width).enumerate() {
-        let products = &mut products[..n * (coarse.len() / bank.width)];
-        inner_products(queries.coarse, coarse, bank.width, products);
-        let first = number * BANK_BLOCK;
-        let scan = Scan { bank, queries, first, products, lists: &mut lists, is_allowed: &is_allowed };
-        pulp::Arch::new().dispatch(scan);
-    }
-    write(&lists, k, index, distance);
-}
-
-/// As [`search_block`], by copies of eight bits of the fine codes or of the rows themselves.
-pub(super) fn search_block_of_bytes(
-    bytes: &ByteBank,
+    bytes: Option<&ByteBank>,
     bank: View<'_>,
     queries: View<'_>,
     k: usize,
@@ -53,10 +33,31 @@ pub(super) fn search_block_of_bytes(
         (0..queries.lower.len()).map(|query| List::new(bank, queries, query, k)).collect();
     seed_all(bank, queries, &mut lists, &is_allowed);
     let codes = if bank.fine_width > 0 { queries.fine } else { queries.rows };
-    let asked = Asked { rows: queries.rows, codes };
-    let slack = |query: usize| queries.slack.get(query).map_or(0.0, |slack| slack.fine);
-    bytes.search(bank.rows, bank.d, asked, slack, &mut lists, is_allowed);
+    if let Some(bytes) = bytes.filter(|bytes| bytes.takes(codes)) {
+        let asked = Asked { rows: queries.rows, codes };
+        let slack = |query: usize| queries.slack.get(query).map_or(0.0, |slack| slack.fine);
+        bytes.search(bank.rows, bank.d, asked, slack, &mut lists, is_allowed);
+    } else {
+        scan_products(bank, queries, &mut lists, &is_allowed);
+    }
     write(&lists, k, index, distance);
+}
+
+/// Looks at the products of the coarse codes, block by block of the bank.
+fn scan_products(
+    bank: View<'_>,
+    queries: View<'_>,
+    lists: &mut [List],
+    is_allowed: &impl Fn(usize, usize) -> bool,
+) {
+    let n = lists.len();
+    let mut products = vec![0.0; n * BANK_BLOCK.min(bank.lower.len())];
+    for (number, coarse) in bank.coarse.chunks(BANK_BLOCK * bank.width).enumerate() {
+        let products = &mut products[..n * (coarse.len() / bank.width)];
+        inner_products(queries.coarse, coarse, bank.width, products);
+        let first = number * BANK_BLOCK;
+        pulp::Arch::new().dispatch(Scan { bank, queries, first, products, lists, is_allowed });
+    }
 }
 
 fn write(lists: &[List], k: usize, index: &mut [u32], distance: &mut [f32]) {

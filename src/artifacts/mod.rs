@@ -2,6 +2,7 @@
 //! writer. Formats know files and paths, never the store, a key or a manifest.
 
 pub mod bank;
+pub mod denoiser;
 pub mod feature_set;
 pub mod files;
 pub mod image_set;

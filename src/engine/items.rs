@@ -142,6 +142,23 @@ impl Items for TaskItems<'_> {
         Ok(self.item(&record.files, record.note))
     }
 
+    fn once(
+        &self,
+        fields: &Fields,
+        make: &mut dyn FnMut(&std::path::Path) -> Result<(Vec<PathBuf>, String), StageError>,
+    ) -> Result<Item, StageError> {
+        if let Some(item) = self.recall(fields) {
+            return Ok(item);
+        }
+        let key = item_key(self.kind, self.version, fields)
+            .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))?;
+        let work = self.store.work_folder(&key);
+        let (files, note) = make(&work)?;
+        let item = self.keep(fields, &files, &note)?;
+        let _ = self.store.remove_work(&key);
+        Ok(item)
+    }
+
     fn place(&self, file: &ItemFile, name: &str) {
         let Ok(digest) = file.digest.parse() else { return };
         let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };

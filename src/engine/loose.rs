@@ -49,6 +49,16 @@ impl Items for LooseItems {
         Ok(Item { files, note: note.to_owned() })
     }
 
+    fn once(
+        &self,
+        fields: &Fields,
+        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
+    ) -> Result<Item, StageError> {
+        let (files, note) =
+            make(&self.folder.join(format!("once-{}", self.number.fetch_add(1, Ordering::Relaxed))))?;
+        self.keep(fields, &files, &note)
+    }
+
     fn place(&self, file: &ItemFile, name: &str) {
         let Ok(digest) = file.digest.parse() else { return };
         let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };

@@ -210,6 +210,31 @@ impl Moved {
         Some((top, left, bottom, right))
     }
 
+    /// What is marked where the defect's corner lies at (`top`, `left`), which may lie outside the image:
+    /// `[height, width]`.
+    pub fn marked(&self, height: usize, width: usize, top: isize, left: isize) -> Vec<bool> {
+        let mut marked = vec![false; height * width];
+        for (from, to) in self.places(height, width, top, left) {
+            marked[to] |= self.mask[from];
+        }
+        marked
+    }
+
+    /// The defect's pixels that lie within the image, and where.
+    fn places(
+        &self,
+        height: usize,
+        width: usize,
+        top: isize,
+        left: isize,
+    ) -> impl Iterator<Item = (usize, usize)> + '_ {
+        (0..self.alpha.len()).filter_map(move |from| {
+            let row = (from / self.width).checked_add_signed(top).filter(|&row| row < height)?;
+            let column = (from % self.width).checked_add_signed(left).filter(|&column| column < width)?;
+            Some((from, row * width + column))
+        })
+    }
+
     /// Pastes the defect so that its corner lies at (`top`, `left`), which may lie outside the image, and
     /// returns the image's mask: `[height, width]`, 0 or 255.
     ///
@@ -221,13 +246,7 @@ impl Moved {
     pub fn paste(&self, target: &mut Target<'_>, top: isize, left: isize) -> Vec<u8> {
         let (height, width) = (target.height, target.width);
         assert_eq!(target.pixels.len(), height * width * 3, "the target is not [{height}, {width}, 3]");
-        let places: Vec<(usize, usize)> = (0..self.alpha.len())
-            .filter_map(|from| {
-                let row = (from / self.width).checked_add_signed(top).filter(|&row| row < height)?;
-                let column = (from % self.width).checked_add_signed(left).filter(|&column| column < width)?;
-                Some((from, row * width + column))
-            })
-            .collect();
+        let places: Vec<(usize, usize)> = self.places(height, width, top, left).collect();
         let (own, new) = self.rings(target.pixels, &places);
         let mut mask = vec![0; height * width];
         for (from, to) in places {

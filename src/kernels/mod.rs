@@ -5,6 +5,7 @@ pub mod components;
 mod copies;
 pub mod coreset;
 pub mod cutpaste;
+pub mod diffusion;
 pub mod distance;
 pub mod embedding;
 pub mod error;

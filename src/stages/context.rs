@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StageError;
 use super::fields::Fields;
-use crate::artifacts::Files;
+use crate::artifacts::{File, Files};
 use crate::kernels::backbone::Device;
 
 /// A stage's inputs, by role: the port's name, with `[i]` for each member of a list or group, and
@@ -53,6 +53,14 @@ pub struct ItemFile {
     pub size_bytes: u64,
 }
 
+impl ItemFile {
+    /// It, as a file of an artifact.
+    pub fn file(&self) -> File {
+        let Self { path, digest, size_bytes } = self.clone();
+        File { path, digest, size_bytes, is_executable: false }
+    }
+}
+
 /// One unit of an item-wise stage, such as an image: its files and a note that the stage wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -68,6 +76,13 @@ pub trait Items: Sync {
     fn recall(&self, fields: &Fields) -> Option<Item>;
     /// Keeps files that lie in the scratch folder, and takes them out of it.
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError>;
+    /// The item of equal `fields`, made by `make` where it is not kept yet: once, whoever asks at the same time.
+    /// `make` is given the item's own folder of files that survive a stop, and gives the files to keep and a note.
+    fn once(
+        &self,
+        fields: &Fields,
+        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
+    ) -> Result<Item, StageError>;
     /// Puts an item's file into the output as `<output name>/<path>`.
     fn place(&self, file: &ItemFile, name: &str);
 }
@@ -186,6 +201,14 @@ pub(crate) mod testing {
                 ItemFile { path: to, digest, size_bytes }
             });
             Ok(Item { files: kept.collect(), note: note.to_owned() })
+        }
+        fn once(
+            &self,
+            fields: &Fields,
+            make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
+        ) -> Result<Item, StageError> {
+            let (files, note) = make(&self.folder.path().join("once"))?;
+            self.keep(fields, &files, &note)
         }
         fn place(&self, file: &ItemFile, name: &str) {
             self.placed.lock().unwrap().push((file.clone(), name.to_owned()));

@@ -1,0 +1,283 @@
+//! Trains a network: noise on patches, the loss's gradient, a step of Adam, the moving average.
+//!
+//! All that is kept from step to step is here, in plain numbers, so that a training that is stopped and taken up
+//! again goes on bit by bit as if it had not been.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize};
+
+#[cfg(not(feature = "torch"))]
+use super::absent::{Gradients, Shown};
+#[cfg(feature = "torch")]
+use super::unet::{Gradients, Shown};
+use super::{
+    Architecture, Batch, DiffusionError, IMAGE_CHANNELS, OUTSIDE, Parameters, Prediction, Recipe, Schedule,
+};
+use crate::kernels::backbone::Device;
+
+/// Decays of Adam's two moments, and what keeps its quotient finite (Kingma and Ba 2015, section 2).
+const DECAYS: (f64, f64) = (0.9, 0.999);
+const EPSILON: f64 = 1e-8;
+
+/// Longest gradient: a longer one is scaled down to it (Ho et al.'s code).
+const MOST: f64 = 1.0;
+
+/// A network that is being trained.
+#[derive(Debug)]
+pub struct Trainer {
+    gradients: Gradients,
+    recipe: Recipe,
+    schedule: Schedule,
+    side: usize,
+    state: State,
+}
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq)]
+struct State {
+    parameters: Parameters,
+    average: Parameters,
+    first: Vec<f32>,
+    second: Vec<f32>,
+    losses: Vec<f32>,
+}
+
+const PARTS: [&str; 5] = ["parameters", "average", "first", "second", "losses"];
+
+impl State {
+    fn new(parameters: Parameters) -> Self {
+        let (average, zeros) = (parameters.clone(), vec![0.0; parameters.len()]);
+        Self { parameters, average, first: zeros.clone(), second: zeros, losses: Vec::new() }
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>, DiffusionError> {
+        let Self { parameters, average, first, second, losses } = self;
+        let bytes =
+            |values: &Vec<f32>| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+        let parts = [parameters, average, first, second, losses].map(bytes);
+        let mut named = Vec::new();
+        for (name, bytes) in PARTS.into_iter().zip(&parts) {
+            named.push((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map_err(unfit)?));
+        }
+        serialize(named, None::<HashMap<String, String>>).map_err(unfit)
+    }
+
+    fn from_bytes(bytes: &[u8], len: usize) -> Result<Self, DiffusionError> {
+        let file = SafeTensors::deserialize(bytes).map_err(unfit)?;
+        let read = |name: &str| -> Result<Vec<f32>, DiffusionError> {
+            let tensor = file.tensor(name).map_err(unfit)?;
+            if tensor.dtype() != Dtype::F32 {
+                return Err(unfit(format!("`{name}` is not f32")));
+            }
+            let number = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+            Ok(tensor.data().chunks_exact(4).map(number).collect())
+        };
+        let [parameters, average, first, second, losses] = PARTS.map(read);
+        let state = Self {
+            parameters: parameters?,
+            average: average?,
+            first: first?,
+            second: second?,
+            losses: losses?,
+        };
+        let lengths = [&state.parameters, &state.average, &state.first, &state.second].map(Vec::len);
+        if lengths != [len; 4] {
+            return Err(unfit(format!("it has {lengths:?} numbers, the network {len}")));
+        }
+        Ok(state)
+    }
+
+    /// A step of Adam (Kingma and Ba 2015, algorithm 1) against `gradient`, then of the moving average.
+    fn advance(&mut self, gradient: &[f32], rate: f64, ema: f64) {
+        let count = self.losses.len() as i32 + 1;
+        let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+        let shrink = (MOST / (norm + 1e-6)).min(1.0);
+        let (one, two) = DECAYS;
+        let (bias_one, bias_two) = (1.0 - one.powi(count), 1.0 - two.powi(count));
+        for (place, parameter) in self.parameters.iter_mut().enumerate() {
+            let g = f64::from(gradient[place]) * shrink;
+            let first = one * f64::from(self.first[place]) + (1.0 - one) * g;
+            let second = two * f64::from(self.second[place]) + (1.0 - two) * g * g;
+            (self.first[place], self.second[place]) = (first as f32, second as f32);
+            let step = rate * (first / bias_one) / ((second / bias_two).sqrt() + EPSILON);
+            *parameter = (f64::from(*parameter) - step) as f32;
+            let average = &mut self.average[place];
+            *average = (ema * f64::from(*average) + (1.0 - ema) * f64::from(*parameter)) as f32;
+        }
+    }
+}
+
+impl Trainer {
+    /// A network of seeded initial numbers.
+    ///
+    /// # Errors
+    /// Without libtorch, or if the device is not there.
+    pub fn new(
+        architecture: &Architecture,
+        recipe: &Recipe,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, DiffusionError> {
+        let state = State::new(architecture.initial(seed));
+        Self::with(architecture, recipe, state, device)
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; [`DiffusionError::Checkpoint`] where it is damaged or of another network.
+    pub fn resume(
+        architecture: &Architecture,
+        recipe: &Recipe,
+        checkpoint: &[u8],
+        device: Device,
+    ) -> Result<Self, DiffusionError> {
+        let state = State::from_bytes(checkpoint, architecture.len())?;
+        if state.losses.len() > recipe.steps {
+            return Err(unfit(format!("it is {} steps on, of {}", state.losses.len(), recipe.steps)));
+        }
+        Self::with(architecture, recipe, state, device)
+    }
+
+    fn with(
+        architecture: &Architecture,
+        recipe: &Recipe,
+        state: State,
+        device: Device,
+    ) -> Result<Self, DiffusionError> {
+        Ok(Self {
+            gradients: Gradients::new(architecture, device)?,
+            schedule: Schedule::new(recipe.noise, recipe.times),
+            recipe: recipe.clone(),
+            side: architecture.side,
+            state,
+        })
+    }
+
+    /// The loss of each step that was made.
+    pub fn losses(&self) -> &[f32] {
+        &self.state.losses
+    }
+
+    /// The moving average of the weights.
+    pub fn average(&self) -> &Parameters {
+        &self.state.average
+    }
+
+    /// All that a later process needs to go on: `.safetensors`.
+    ///
+    /// # Errors
+    /// Only where the format refuses, which it does not for these names and shapes.
+    pub fn checkpoint(&self) -> Result<Vec<u8>, DiffusionError> {
+        self.state.to_bytes()
+    }
+
+    /// One step on a batch; returns its loss.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Diverged`] where the loss is not finite, what libtorch fails with.
+    ///
+    /// # Panics
+    /// If the batch's shapes do not agree.
+    pub fn step(&mut self, batch: &Batch) -> Result<f32, DiffusionError> {
+        let done = self.state.losses.len();
+        let noised = Noised::new(batch, &self.schedule, self.recipe.prediction, self.side);
+        let (loss, gradient) = self.gradients.of(&self.state.parameters, &noised.shown(batch))?;
+        if !loss.is_finite() || gradient.iter().any(|number| !number.is_finite()) {
+            return Err(DiffusionError::Diverged { step: done });
+        }
+        self.state.advance(&gradient, self.recipe.learning_rate_at(done), self.recipe.ema_at(done));
+        self.state.losses.push(loss as f32);
+        Ok(loss as f32)
+    }
+}
+
+fn unfit(reason: impl std::fmt::Display) -> DiffusionError {
+    DiffusionError::Checkpoint { reason: reason.to_string() }
+}
+
+/// A batch with its noise added.
+struct Noised {
+    noisy: Vec<f32>,
+    background: Vec<f32>,
+    wanted: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl Noised {
+    /// `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). Each patch weighs as much as another, and within it the
+    /// hole's pixels `1 / OUTSIDE` times as much as others.
+    fn new(batch: &Batch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
+        let (n, pixels) = (batch.times.len(), side * side);
+        let size = IMAGE_CHANNELS * pixels;
+        let lengths = [&batch.images, &batch.noise, &batch.masks, &batch.holes].map(Vec::len);
+        assert_eq!(lengths, [n * size, n * size, n * pixels, n * pixels], "a batch of {n} of side {side}");
+        let mut noised = Self {
+            noisy: Vec::with_capacity(n * size),
+            background: Vec::with_capacity(n * size),
+            wanted: Vec::with_capacity(n * size),
+            weights: Vec::with_capacity(n * pixels),
+        };
+        for (patch, &time) in batch.times.iter().enumerate() {
+            let alpha = schedule.alpha(time);
+            let (signal, blur) = (alpha.sqrt() as f32, (1.0 - alpha).sqrt() as f32);
+            let hole = &batch.holes[patch * pixels..][..pixels];
+            for place in 0..size {
+                let (image, noise) = (batch.images[patch * size + place], batch.noise[patch * size + place]);
+                noised.noisy.push(signal * image + blur * noise);
+                noised.background.push(image * (1.0 - hole[place % pixels]));
+                noised.wanted.push(match prediction {
+                    Prediction::Epsilon => noise,
+                    Prediction::V => signal * noise - blur * image,
+                });
+            }
+            let weight = |&hole: &f32| hole + OUTSIDE * (1.0 - hole);
+            let sum: f32 = hole.iter().map(weight).sum();
+            let share = 1.0 / (IMAGE_CHANNELS as f32 * sum * n as f32);
+            noised.weights.extend(hole.iter().map(|hole| weight(hole) * share));
+        }
+        noised
+    }
+
+    fn shown<'a>(&'a self, batch: &'a Batch) -> Shown<'a> {
+        Shown {
+            noisy: &self.noisy,
+            background: &self.background,
+            masks: &batch.masks,
+            times: &batch.times,
+            wanted: &self.wanted,
+            weights: &self.weights,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "torch"))]
+pub(super) mod testing {
+    //! Steps whose numbers a test chooses.
+
+    use super::*;
+
+    /// A trainer of given parameters.
+    pub(in super::super) fn trainer(
+        architecture: &Architecture,
+        recipe: &Recipe,
+        parameters: Parameters,
+    ) -> Trainer {
+        Trainer::with(architecture, recipe, State::new(parameters), Device::Cpu).unwrap()
+    }
+
+    /// A step of a given rate and decay.
+    pub(in super::super) fn step(trainer: &mut Trainer, batch: &Batch, rate: f64, ema: f64) {
+        let noised = Noised::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
+        let (loss, gradient) = trainer.gradients.of(&trainer.state.parameters, &noised.shown(batch)).unwrap();
+        trainer.state.advance(&gradient, rate, ema);
+        trainer.state.losses.push(loss as f32);
+    }
+
+    /// The weights themselves.
+    pub(in super::super) fn parameters(trainer: &Trainer) -> &Parameters {
+        &trainer.state.parameters
+    }
+}

@@ -1,0 +1,327 @@
+//! The network on libtorch: the one file of this kernel that names `tch`.
+//!
+//! On a processor a batch goes through in parts of [`PART`] patches, each on one thread of the pool; the parts and the order in which their gradients are added are fixed, so that the bits do not depend
+//! on the threads. It is also faster than one call on all threads: small convolutions share badly. On a GPU a batch
+//! is one call.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+use tch::{Kind, TchError, Tensor};
+
+use super::{Architecture, DiffusionError, IMAGE_CHANNELS, Parameters};
+use crate::kernels::backbone::{Device, cuda_devices};
+
+/// Patches that go through together on one thread.
+const PART: usize = 4;
+
+/// PyTorch's default.
+const NORM_EPSILON: f64 = 1e-5;
+
+/// What the network is shown in a step, all of one side: [`super::Batch`] with the noise added.
+pub(super) struct Shown<'a> {
+    /// `[n, 3, side, side]`.
+    pub(super) noisy: &'a [f32],
+    /// `[n, 3, side, side]`.
+    pub(super) background: &'a [f32],
+    /// `[n, side, side]`.
+    pub(super) masks: &'a [f32],
+    /// `[n]`.
+    pub(super) times: &'a [usize],
+    /// The outputs that are wanted, `[n, 3, side, side]`.
+    pub(super) wanted: &'a [f32],
+    /// What each squared error weighs in the loss, `[n, side, side]`.
+    pub(super) weights: &'a [f32],
+}
+
+/// Where gradients are computed.
+#[derive(Debug)]
+pub(super) struct Gradients {
+    architecture: Architecture,
+    device: tch::Device,
+}
+
+impl Gradients {
+    pub(super) fn new(architecture: &Architecture, device: Device) -> Result<Self, DiffusionError> {
+        Ok(Self { architecture: architecture.clone(), device: find(device)? })
+    }
+
+    /// The loss, and its derivatives by all parameters.
+    pub(super) fn of(
+        &self,
+        parameters: &[f32],
+        shown: &Shown<'_>,
+    ) -> Result<(f64, Parameters), DiffusionError> {
+        let n = shown.times.len();
+        let step = if self.device == tch::Device::Cpu { PART } else { n.max(1) };
+        let starts: Vec<usize> = (0..n).step_by(step).collect();
+        let parts: Result<Vec<(f64, Parameters)>, TchError> = (starts.par_iter())
+            .map(|&from| {
+                if self.device == tch::Device::Cpu {
+                    tch::set_num_threads(1);
+                }
+                self.of_part(parameters, shown, from, (from + step).min(n))
+            })
+            .collect();
+        let parts = parts.map_err(|error| failed(&error))?;
+        let (mut loss, mut sums) = (0.0, vec![0.0; parameters.len()]);
+        for (of_part, gradients) in parts {
+            loss += of_part;
+            for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                *sum += gradient;
+            }
+        }
+        Ok((loss, sums))
+    }
+
+    fn of_part(
+        &self,
+        parameters: &[f32],
+        shown: &Shown<'_>,
+        from: usize,
+        to: usize,
+    ) -> Result<(f64, Parameters), TchError> {
+        let side = self.architecture.side as i64;
+        let pixels = (side * side) as usize;
+        let place = |values: &[f32], channels: usize| {
+            let size = channels * pixels;
+            let shape = [(to - from) as i64, channels as i64, side, side];
+            Tensor::f_from_slice(&values[from * size..to * size])?.f_view(shape)?.f_to_device(self.device)
+        };
+        let network = Network::new(&self.architecture, parameters, self.device, true)?;
+        let output = network.forward(
+            &place(shown.noisy, IMAGE_CHANNELS)?,
+            &place(shown.background, IMAGE_CHANNELS)?,
+            &place(shown.masks, 1)?,
+            &shown.times[from..to],
+        )?;
+        let error = output.f_sub(&place(shown.wanted, IMAGE_CHANNELS)?)?;
+        let loss = error.f_square()?.f_mul(&place(shown.weights, 1)?)?.f_sum(Kind::Float)?;
+        let leaves: Vec<&Tensor> = network.leaves.iter().collect();
+        let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
+        let flat =
+            gradients.iter().map(|gradient| gradient.f_reshape([-1])).collect::<Result<Vec<_>, _>>()?;
+        Ok((loss.f_double_value(&[])?, download(&Tensor::f_cat(&flat, 0)?)?))
+    }
+}
+
+/// A trained network.
+#[derive(Debug)]
+pub struct Painter {
+    network: Network,
+}
+
+impl Painter {
+    /// Brings parameters to a device.
+    ///
+    /// # Errors
+    /// If the device is not there, or libtorch fails.
+    ///
+    /// # Panics
+    /// If there are not as many parameters as the architecture has.
+    pub fn new(
+        architecture: &Architecture,
+        parameters: &Parameters,
+        device: Device,
+    ) -> Result<Self, DiffusionError> {
+        let place = find(device)?;
+        let network = tch::no_grad(|| Network::new(architecture, parameters, place, false));
+        Ok(Self { network: network.map_err(|error| failed(&error))? })
+    }
+
+    /// Another handle of the same network, for another thread.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { network: self.network.shallow_clone() }
+    }
+
+    /// The output for one patch at a time: `noisy` and `background` are `[3, side, side]`, `mask` is `[side, side]`.
+    ///
+    /// # Errors
+    /// What libtorch fails with.
+    ///
+    /// # Panics
+    /// If the shapes are not the network's.
+    pub fn predict(
+        &self,
+        noisy: &[f32],
+        background: &[f32],
+        mask: &[f32],
+        time: usize,
+    ) -> Result<Vec<f32>, DiffusionError> {
+        let side = self.network.architecture.side;
+        assert_eq!(noisy.len(), IMAGE_CHANNELS * side * side, "a patch of side {side}");
+        assert_eq!(noisy.len(), background.len(), "a background of the patch's size");
+        assert_eq!(mask.len(), side * side, "a mask of the patch's size");
+        let device = self.network.device;
+        if device == tch::Device::Cpu {
+            tch::set_num_threads(1);
+        }
+        let place = |values: &[f32], channels: usize| {
+            let shape = [1, channels as i64, side as i64, side as i64];
+            Tensor::f_from_slice(values)?.f_view(shape)?.f_to_device(device)
+        };
+        let run = || {
+            let output = self.network.forward(
+                &place(noisy, IMAGE_CHANNELS)?,
+                &place(background, IMAGE_CHANNELS)?,
+                &place(mask, 1)?,
+                &[time],
+            )?;
+            download(&output)
+        };
+        tch::no_grad(run).map_err(|error: TchError| failed(&error))
+    }
+}
+
+/// The network with its parameters.
+#[derive(Debug)]
+struct Network {
+    architecture: Architecture,
+    device: tch::Device,
+    /// In the order of [`Architecture::tensors`].
+    leaves: Vec<Tensor>,
+    places: HashMap<String, usize>,
+}
+
+impl Network {
+    fn new(
+        architecture: &Architecture,
+        parameters: &[f32],
+        device: tch::Device,
+        is_trained: bool,
+    ) -> Result<Self, TchError> {
+        assert_eq!(parameters.len(), architecture.len(), "parameters of another architecture");
+        let (mut leaves, mut places, mut at) = (Vec::new(), HashMap::new(), 0);
+        for (number, (name, shape)) in architecture.tensors().into_iter().enumerate() {
+            let count: usize = shape.iter().product();
+            let shape: Vec<i64> = shape.into_iter().map(|extent| extent as i64).collect();
+            let leaf = Tensor::f_from_slice(&parameters[at..at + count])?.f_view(shape.as_slice())?;
+            leaves.push(leaf.f_to_device(device)?.f_set_requires_grad(is_trained)?);
+            places.insert(name, number);
+            at += count;
+        }
+        Ok(Self { architecture: architecture.clone(), device, leaves, places })
+    }
+
+    fn shallow_clone(&self) -> Self {
+        let Self { architecture, device, leaves, places } = self;
+        let leaves = leaves.iter().map(Tensor::shallow_clone).collect();
+        Self { architecture: architecture.clone(), device: *device, leaves, places: places.clone() }
+    }
+
+    fn tensor(&self, part: &str, which: &str) -> &Tensor {
+        &self.leaves[self.places[&format!("{part}.{which}")]]
+    }
+
+    /// The outputs for patches `[n, 3, side, side]`, masks `[n, 1, side, side]` and a time for each.
+    fn forward(
+        &self,
+        noisy: &Tensor,
+        background: &Tensor,
+        masks: &Tensor,
+        times: &[usize],
+    ) -> Result<Tensor, TchError> {
+        let time = self.embed(times)?;
+        let time = self.linear("time2", &self.linear("time1", &time)?.f_silu()?)?;
+        let mut x = self.convolve("stem", &Tensor::f_cat(&[noisy, background, masks], 1)?, 1)?;
+        let levels = self.architecture.levels.len();
+        let mut kept = Vec::new();
+        for level in 0..levels {
+            x = self.residual(&format!("down.{level}"), &x, &time)?;
+            if level + 1 < levels {
+                kept.push(x.shallow_clone());
+                x = self.convolve(&format!("shrink.{level}"), &x, 2)?;
+            }
+        }
+        x = self.residual("middle1", &x, &time)?;
+        x = self.attend("attention", &x)?;
+        x = self.residual("middle2", &x, &time)?;
+        for (level, skip) in kept.iter().enumerate().rev() {
+            let (_, _, height, width) = skip.size4()?;
+            x = self.convolve(
+                &format!("grow.{level}"),
+                &x.f_upsample_nearest2d([height, width], None, None)?,
+                1,
+            )?;
+            x = self.residual(&format!("up.{level}"), &Tensor::f_cat(&[&x, skip], 1)?, &time)?;
+        }
+        self.convolve("head", &self.norm("norm", &x)?.f_silu()?, 1)
+    }
+
+    /// Sines and cosines of the times (Vaswani et al. 2017, section 3.5), `[n, channels]`.
+    fn embed(&self, times: &[usize]) -> Result<Tensor, TchError> {
+        let half = self.architecture.channels / 2;
+        let rate = |place: usize| libm::exp(-libm::log(10_000.0) * place as f64 / half as f64);
+        let mut values = Vec::with_capacity(times.len() * 2 * half);
+        for &time in times {
+            values.extend((0..half).map(|place| libm::sin(time as f64 * rate(place)) as f32));
+            values.extend((0..half).map(|place| libm::cos(time as f64 * rate(place)) as f32));
+        }
+        Tensor::f_from_slice(&values)?.f_view([times.len() as i64, 2 * half as i64])?.f_to_device(self.device)
+    }
+
+    fn linear(&self, part: &str, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_linear(self.tensor(part, "weight"), Some(self.tensor(part, "bias")))
+    }
+
+    /// A convolution that keeps the size, or halves it with a stride of 2.
+    fn convolve(&self, part: &str, x: &Tensor, stride: i64) -> Result<Tensor, TchError> {
+        let weight = self.tensor(part, "weight");
+        let padding = weight.size()[2] / 2;
+        x.f_conv2d(weight, Some(self.tensor(part, "bias")), [stride; 2], [padding; 2], [1, 1], 1)
+    }
+
+    fn norm(&self, part: &str, x: &Tensor) -> Result<Tensor, TchError> {
+        let groups = self.architecture.groups as i64;
+        let (weight, bias) = (self.tensor(part, "weight"), self.tensor(part, "bias"));
+        x.f_group_norm(groups, Some(weight), Some(bias), NORM_EPSILON, false)
+    }
+
+    fn residual(&self, part: &str, x: &Tensor, time: &Tensor) -> Result<Tensor, TchError> {
+        let inner = |name: &str| format!("{part}.{name}");
+        let mut h = self.convolve(&inner("conv1"), &self.norm(&inner("norm1"), x)?.f_silu()?, 1)?;
+        let shift = self.linear(&inner("time"), &time.f_silu()?)?;
+        h = h.f_add(&shift.f_unsqueeze(2)?.f_unsqueeze(3)?)?;
+        h = self.convolve(&inner("conv2"), &self.norm(&inner("norm2"), &h)?.f_silu()?, 1)?;
+        if self.places.contains_key(&inner("skip.weight")) {
+            return h.f_add(&self.convolve(&inner("skip"), x, 1)?);
+        }
+        h.f_add(x)
+    }
+
+    /// Self-attention of one head over all places.
+    fn attend(&self, part: &str, x: &Tensor) -> Result<Tensor, TchError> {
+        let inner = |name: &str| format!("{part}.{name}");
+        let (n, channels, height, width) = x.size4()?;
+        let all = self.convolve(&inner("qkv"), &self.norm(&inner("norm"), x)?, 1)?;
+        let all = all.f_reshape([n, 3, channels, height * width])?.f_unbind(1)?;
+        let scores = all[0].f_transpose(1, 2)?.f_matmul(&all[1])?.f_div_scalar((channels as f64).sqrt())?;
+        let mixed = all[2].f_matmul(&scores.f_softmax(-1, None::<Kind>)?.f_transpose(1, 2)?)?;
+        x.f_add(&self.convolve(&inner("out"), &mixed.f_reshape([n, channels, height, width])?, 1)?)
+    }
+}
+
+fn find(device: Device) -> Result<tch::Device, DiffusionError> {
+    let Device::Cuda(number) = device else { return Ok(tch::Device::Cpu) };
+    let count = cuda_devices();
+    if number < count {
+        Ok(tch::Device::Cuda(number))
+    } else {
+        Err(DiffusionError::NoDevice { device, count })
+    }
+}
+
+fn download(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
+    let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+    let mut values = vec![0.0; tensor.numel()];
+    let count = values.len();
+    tensor.f_copy_data(&mut values, count)?;
+    Ok(values)
+}
+
+/// libtorch's reason, its first line: what follows is a trace of its own code.
+fn failed(error: &TchError) -> DiffusionError {
+    let reason = error.to_string();
+    DiffusionError::Torch { reason: reason.lines().next().unwrap_or_default().to_owned() }
+}

@@ -1,0 +1,100 @@
+//! `cutpaste`: real defects, moved and pasted onto normal images.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::super::fields::{Fields, Reader};
+use super::super::{Context, StageError};
+use super::motions::position;
+use super::provenance::{Origin, write};
+use super::sources::Sources;
+use super::{Spec, id_of};
+use crate::artifacts::Files;
+use crate::artifacts::image_set::read_rgb;
+use crate::kernels::cutpaste::Target;
+use crate::kernels::random::Stream;
+
+/// Samples between two looks at whether the user wants to stop.
+const BATCH: usize = 32;
+
+/// How defects are pasted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pasting {
+    /// Width of the soft border around a pasted defect, in px.
+    pub blend: usize,
+    /// Contrasts vary by factors from `1 - colour` to `1 + colour`. Li et al. jitter colours by 0.1.
+    pub colour: f64,
+}
+
+impl Pasting {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            blend: reader.integer("blend", 0..=64, Some(2)) as usize,
+            colour: reader.float("colour", 0.0..=1.0, Some(0.1)),
+        }
+    }
+
+    pub(super) fn add_fields(&self, all: &mut Fields) {
+        let Self { blend, colour } = self;
+        all.insert("blend".to_owned(), (*blend).into());
+        all.insert("colour".to_owned(), (*colour).into());
+    }
+
+    /// Makes the samples into `set`. Each has a seed of its own; they are made in parallel, and the bytes do not
+    /// depend on the number of threads.
+    pub(super) fn run(
+        &self,
+        spec: &Spec,
+        files: &Files,
+        set: &Path,
+        context: &Context<'_>,
+    ) -> Result<Vec<Origin>, StageError> {
+        let sources = Sources::read(spec, self.blend, files, context)?;
+        let seeds = spec.seeds(context.seed);
+        let mut origins = Vec::with_capacity(spec.count);
+        for (batch, members) in seeds.chunks(BATCH).enumerate() {
+            context.check()?;
+            let first = batch * BATCH;
+            let made: Result<Vec<Origin>, StageError> = members
+                .par_iter()
+                .enumerate()
+                .map(|(place, &seed)| self.make(spec, seed, &sources, set, id_of("cutpaste", first + place)))
+                .collect();
+            origins.extend(made?);
+            context.progress.report((first + members.len()) as u64, spec.count as u64, "image");
+        }
+        Ok(origins)
+    }
+
+    /// Makes one sample and writes it.
+    fn make(
+        &self,
+        spec: &Spec,
+        seed: u64,
+        sources: &Sources<'_>,
+        set: &Path,
+        id: String,
+    ) -> Result<Origin, StageError> {
+        let mut stream = Stream::new(seed, "cutpaste");
+        let (normal, file) = sources.normals[stream.below(sources.normals.len())];
+        let defect = &sources.defects[stream.below(sources.defects.len())];
+        let mut image = read_rgb(file)?;
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        let (motion, moved) = spec.motions.draw(&mut stream, &defect.patch, self.colour, (height, width));
+        let (top, left) = position(&mut stream, &moved, (height, width));
+        let mask = moved.paste(&mut Target { height, width, pixels: &mut image }, top, left);
+        write(set, &id, &image, mask)?;
+        Ok(Origin {
+            id,
+            normal: normal.to_owned(),
+            mask_of: defect.image.to_owned(),
+            component: defect.component,
+            seed,
+            motion,
+            top,
+            left,
+            settings: format!("contrast={:.4}", motion.contrast),
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! `ddpm`: defects painted by a small diffusion model that is trained on the training split itself.
+//!
+//! The training is one item of the cache, whatever the number of samples, and so is each sample: a run that asks
+//! for more of them trains nothing again. A training that is stopped or killed goes on from its last checkpoint, and
+//! ends with the same bytes.
+//!
+//! ```text
+//! images/training/network.safetensors      the moving average of the weights
+//! images/training/loss.csv                 the loss of each step
+//! images/training/loss.svg                 the same as a curve
+//! images/training/samples.png              real defects, and painted ones with what was there before
+//! ```
+
+mod patches;
+mod pictures;
+mod sampling;
+mod training;
+
+use std::path::Path;
+
+use super::super::fields::{Fields, Reader, fields, name_of};
+use super::super::{Context, StageError};
+use super::Spec;
+use super::provenance::Origin;
+use super::sources::Sources;
+use crate::artifacts::Files;
+use crate::kernels::backbone::Device;
+use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe, is_built};
+
+/// Channels of the levels, as multiples of the first: three halvings, 8 px at the lowest for patches of 64.
+const LEVELS: [usize; 4] = [1, 2, 2, 4];
+/// Groups of each norm.
+const GROUPS: usize = 8;
+/// Times of the schedule (Ho et al. 2020, section 4).
+const TIMES: usize = 1000;
+
+const NOISES: [(&str, Noise); 2] = [("cosine", Noise::Cosine), ("linear", Noise::Linear)];
+const PREDICTIONS: [(&str, Prediction); 2] = [("v", Prediction::V), ("epsilon", Prediction::Epsilon)];
+
+/// How defects are painted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Painting {
+    /// The network.
+    pub architecture: Architecture,
+    /// How it is trained.
+    pub recipe: Recipe,
+    /// Share of the training patches that show surface without a defect.
+    pub normal_share: f64,
+    /// Steps of DDIM.
+    pub sampling_steps: usize,
+    /// Noise of each of them, 0 to 1.
+    pub eta: f64,
+    /// How far beyond the conditioned output is gone; 1 is not at all.
+    pub guidance: f64,
+    /// Width of the border around a mask that is painted too and fades into the image, in px.
+    pub blend: usize,
+    /// Where it is trained and run.
+    pub device: Device,
+}
+
+impl Painting {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let multiple = 1 << (LEVELS.len() - 1);
+        let side = reader.integer("side", 16..=512, Some(64)) as usize;
+        if !side.is_multiple_of(multiple) {
+            let message = format!("`side` is {side}, and must be a multiple of {multiple}");
+            reader.problem("side", "unfit_side", message, Some("write 64, or 128 on a GPU".to_owned()));
+        }
+        let channels = reader.integer("channels", 8..=512, Some(32)) as usize;
+        if !channels.is_multiple_of(GROUPS) {
+            let message = format!("`channels` is {channels}, and must be a multiple of {GROUPS}");
+            reader.problem("channels", "unfit_channels", message, None);
+        }
+        let architecture = Architecture { side, channels, levels: LEVELS.to_vec(), groups: GROUPS };
+        let recipe = Recipe {
+            steps: reader.integer("steps", 1..=10_000_000, Some(1500)) as usize,
+            batch: reader.integer("batch", 1..=4096, Some(8)) as usize,
+            learning_rate: reader.float("learning_rate", 1e-7..=1.0, Some(1e-3)),
+            ema: reader.float("ema", 0.0..=0.999_999, Some(0.99)),
+            noise: reader.choice("schedule", &NOISES, Some("cosine")),
+            times: TIMES,
+            prediction: reader.choice("prediction", &PREDICTIONS, Some("v")),
+        };
+        Self {
+            architecture,
+            recipe,
+            normal_share: reader.float("normal_share", 0.0..=0.95, Some(0.5)),
+            sampling_steps: reader.integer("sampling_steps", 1..=TIMES as i64, Some(50)) as usize,
+            eta: reader.float("eta", 0.0..=1.0, Some(0.0)),
+            guidance: reader.float("guidance", 0.0..=20.0, Some(1.0)),
+            blend: reader.integer("blend", 0..=32, Some(4)) as usize,
+            device: read_device(reader),
+        }
+    }
+
+    /// What the trained network depends on, apart from the data, the seed and how masks are moved.
+    fn training_fields(&self) -> Fields {
+        let Self {
+            architecture,
+            recipe,
+            normal_share,
+            blend,
+            device,
+            sampling_steps: _,
+            eta: _,
+            guidance: _,
+        } = self;
+        let Architecture { side, channels, levels, groups } = architecture;
+        let Recipe { steps, batch, learning_rate, ema, noise, times, prediction } = recipe;
+        let levels: Vec<String> = levels.iter().map(usize::to_string).collect();
+        fields([
+            ("side", (*side).into()),
+            ("channels", (*channels).into()),
+            ("levels", levels.into()),
+            ("groups", (*groups).into()),
+            ("steps", (*steps).into()),
+            ("batch", (*batch).into()),
+            ("learning_rate", (*learning_rate).into()),
+            ("ema", (*ema).into()),
+            ("schedule", name_of(&NOISES, noise).into()),
+            ("times", (*times).into()),
+            ("prediction", name_of(&PREDICTIONS, prediction).into()),
+            ("normal_share", (*normal_share).into()),
+            ("blend", (*blend).into()),
+            ("device", device.class().into()),
+        ])
+    }
+
+    pub(super) fn add_fields(&self, all: &mut Fields) {
+        all.extend(self.training_fields());
+        all.extend(self.sampling_fields());
+    }
+
+    /// What a sample depends on, apart from the network, the data and its seed.
+    fn sampling_fields(&self) -> Fields {
+        fields([
+            ("sampling_steps", self.sampling_steps.into()),
+            ("eta", self.eta.into()),
+            ("guidance", self.guidance.into()),
+        ])
+    }
+
+    /// Why this build cannot execute it.
+    pub(super) fn obstacle() -> Option<DiffusionError> {
+        (!is_built()).then_some(DiffusionError::NotBuilt)
+    }
+
+    /// Trains, and paints the samples into `set`.
+    pub(super) fn run(
+        &self,
+        spec: &Spec,
+        files: &Files,
+        set: &Path,
+        context: &Context<'_>,
+    ) -> Result<Vec<Origin>, StageError> {
+        if let Some(obstacle) = Self::obstacle() {
+            return Err(StageError::kernel("cannot paint defects with `ddpm`", obstacle));
+        }
+        let sources = Sources::read(spec, self.blend, files, context)?;
+        let trained = training::train(self, spec, &sources, context)?;
+        sampling::sample(self, spec, &sources, &trained, set, context)
+    }
+}
+
+fn read_device(reader: &mut Reader<'_>) -> Device {
+    match reader.text("device").as_deref() {
+        None => Device::Cpu,
+        Some("auto") => Device::fastest(),
+        Some(name) => Device::parse(name).unwrap_or_else(|| {
+            reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "auto"]);
+            Device::Cpu
+        }),
+    }
+}
+
+fn failed(what: &str) -> impl Fn(DiffusionError) -> StageError + '_ {
+    move |error| StageError::kernel(what, error)
+}

@@ -1,0 +1,234 @@
+//! What the network is shown: patches of the training split, each with a mask and a hole.
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::super::super::StageError;
+use super::super::motions::position;
+use super::super::sources::Sources;
+use super::super::{Motions, Spec};
+use super::Painting;
+use crate::artifacts::image_set::{read_mask, read_rgb};
+use crate::kernels::diffusion::{Batch, IMAGE_CHANNELS, dilate};
+use crate::kernels::random::Stream;
+
+/// A window of an image: its upper left corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) top: usize,
+    pub(super) left: usize,
+}
+
+impl Window {
+    /// Draws a window of `side` px that holds a pixel, in its middle half where the image allows.
+    pub(super) fn around(
+        stream: &mut Stream,
+        (row, column): (usize, usize),
+        side: usize,
+        (height, width): (usize, usize),
+    ) -> Self {
+        let mut place = |at: usize, extent: usize| {
+            let before = side / 4 + stream.below(side / 2);
+            at.saturating_sub(before).min(extent - side)
+        };
+        Self { top: place(row, height), left: place(column, width) }
+    }
+
+    /// The window's part of `[height, width]` values.
+    pub(super) fn cut<T: Copy>(self, values: &[T], width: usize, side: usize) -> Vec<T> {
+        let row = |row: usize| &values[(self.top + row) * width + self.left..][..side];
+        (0..side).flat_map(|number| row(number).iter().copied()).collect()
+    }
+
+    /// The window's pixels, `[3, side, side]` of -1 to 1.
+    pub(super) fn pixels(self, image: &RgbImage, side: usize) -> Vec<f32> {
+        let level = |channel: usize, place: usize| {
+            let (row, column) = (self.top + place / side, self.left + place % side);
+            f32::from(image.get_pixel(column as u32, row as u32).0[channel]) / 127.5 - 1.0
+        };
+        (0..IMAGE_CHANNELS)
+            .flat_map(|channel| (0..side * side).map(move |place| level(channel, place)))
+            .collect()
+    }
+}
+
+/// The size of an image that holds a patch.
+pub(super) fn size_of(id: &str, image: &RgbImage, side: usize) -> Result<(usize, usize), StageError> {
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    if height < side || width < side {
+        return Err(StageError::data(
+            format!("`{id}` has {height}×{width} px, and a patch of `ddpm` has {side}×{side}"),
+            "lower the stage's `side`, or preprocess to a larger size",
+        ));
+    }
+    Ok((height, width))
+}
+
+/// A patch.
+struct Patch {
+    image: Vec<f32>,
+    mask: Vec<bool>,
+    hole: Vec<bool>,
+}
+
+impl Patch {
+    /// Mirrors it left to right.
+    fn mirror(&mut self, side: usize) {
+        self.image.chunks_exact_mut(side).for_each(<[f32]>::reverse);
+        for plane in [&mut self.mask, &mut self.hole] {
+            plane.chunks_exact_mut(side).for_each(<[bool]>::reverse);
+        }
+    }
+
+    /// Mirrors it top to bottom.
+    fn flip(&mut self, side: usize) {
+        fn flip<T: Copy>(plane: &mut [T], side: usize) {
+            for row in 0..side / 2 {
+                let (above, below) = plane.split_at_mut((side - 1 - row) * side);
+                above[row * side..][..side].swap_with_slice(&mut below[..side]);
+            }
+        }
+        for channel in self.image.chunks_exact_mut(side * side) {
+            flip(channel, side);
+        }
+        flip(&mut self.mask, side);
+        flip(&mut self.hole, side);
+    }
+}
+
+/// The defective images, ready to be cut.
+pub(super) struct Patches<'a> {
+    sources: &'a Sources<'a>,
+    defective: Vec<(RgbImage, Vec<bool>)>,
+    motions: &'a Motions,
+    side: usize,
+    blend: usize,
+    normal_share: f64,
+}
+
+impl<'a> Patches<'a> {
+    pub(super) fn new(
+        painting: &Painting,
+        spec: &'a Spec,
+        sources: &'a Sources<'a>,
+    ) -> Result<Self, StageError> {
+        let side = painting.architecture.side;
+        let read = |(id, image, one): &(
+            &str,
+            &crate::artifacts::File,
+            crate::artifacts::image_set::Labelled<'_>,
+        )| {
+            let (image, mask) = (read_rgb(image)?, read_mask(one.mask)?);
+            size_of(id, &image, side)?;
+            Ok((image, mask.iter().map(|&value| value > 0).collect()))
+        };
+        let defective: Result<Vec<_>, StageError> = sources.defective.par_iter().map(read).collect();
+        Ok(Self {
+            sources,
+            defective: defective?,
+            motions: &spec.motions,
+            side,
+            blend: painting.blend,
+            normal_share: painting.normal_share,
+        })
+    }
+
+    /// The patches of a step; what is drawn depends on the seed and the step alone. The times are spread evenly
+    /// (Kingma et al. 2021, appendix I.1), which steadies the loss.
+    pub(super) fn batch(
+        &self,
+        seed: u64,
+        step: usize,
+        count: usize,
+        times: usize,
+    ) -> Result<Batch, StageError> {
+        let mut stream = Stream::new(seed, &format!("ddpm step {step}"));
+        let offset = stream.uniform();
+        let mut batch = Batch::default();
+        for place in 0..count {
+            let is_normal = stream.uniform() < self.normal_share;
+            let mut patch = if is_normal { self.normal(&mut stream)? } else { self.defect(&mut stream) };
+            if stream.below(2) == 1 && self.motions.flip {
+                patch.mirror(self.side);
+            }
+            if stream.below(2) == 1 && self.motions.flip {
+                patch.flip(self.side);
+            }
+            let number = |&is_marked: &bool| f32::from(is_marked);
+            batch.images.extend(patch.image);
+            batch.masks.extend(patch.mask.iter().map(number));
+            batch.holes.extend(patch.hole.iter().map(number));
+            let share = ((place as f64 + offset) / count as f64).min(1.0);
+            batch.times.push(((share * times as f64) as usize).min(times - 1));
+        }
+        batch.noise = (0..batch.images.len()).map(|_| stream.normal() as f32).collect();
+        Ok(batch)
+    }
+
+    /// A patch around a random pixel of a random defect.
+    fn defect(&self, stream: &mut Stream) -> Patch {
+        let defect = &self.sources.defects[stream.below(self.sources.defects.len())];
+        let (image, mask) = &self.defective[defect.place];
+        let (height, width) = (image.height() as usize, image.width() as usize);
+        let pixel = defect.pixels[stream.below(defect.pixels.len())] as usize;
+        let window = Window::around(stream, (pixel / width, pixel % width), self.side, (height, width));
+        let mask = window.cut(mask, width, self.side);
+        Patch { image: window.pixels(image, self.side), hole: dilate(&mask, self.side, self.blend), mask }
+    }
+
+    /// A patch of a normal image, with a hole where no defect is: of a random defect's shape.
+    fn normal(&self, stream: &mut Stream) -> Result<Patch, StageError> {
+        let (id, file) = self.sources.normals[stream.below(self.sources.normals.len())];
+        let image = read_rgb(file)?;
+        let size = size_of(id, &image, self.side)?;
+        let defect = &self.sources.defects[stream.below(self.sources.defects.len())];
+        let (_, moved) = self.motions.draw(stream, &defect.patch, 0.0, size);
+        let (top, left) = position(stream, &moved, size);
+        let marked = moved.marked(size.0, size.1, top, left);
+        let pixel = any_marked(stream, &marked);
+        let window = Window::around(stream, (pixel / size.1, pixel % size.1), self.side, size);
+        let shape = window.cut(&marked, size.1, self.side);
+        Ok(Patch {
+            image: window.pixels(&image, self.side),
+            hole: dilate(&shape, self.side, self.blend),
+            mask: vec![false; shape.len()],
+        })
+    }
+}
+
+/// Draws one of the marked pixels; the first where none is.
+pub(super) fn any_marked(stream: &mut Stream, marked: &[bool]) -> usize {
+    let places: Vec<usize> = (0..marked.len()).filter(|&place| marked[place]).collect();
+    if places.is_empty() { 0 } else { places[stream.below(places.len())] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_holds_its_pixel_and_stays_within_the_image() {
+        let mut stream = Stream::new(1, "windows");
+        for _ in 0..1000 {
+            let (row, column) = (stream.below(100), stream.below(70));
+            let Window { top, left } = Window::around(&mut stream, (row, column), 64, (100, 70));
+            assert!(top + 64 <= 100 && left + 64 <= 70);
+            assert!((top..top + 64).contains(&row) && (left..left + 64).contains(&column));
+        }
+    }
+
+    #[test]
+    fn a_patch_is_mirrored_and_flipped_as_one() {
+        let mut patch = Patch {
+            image: (0..48).map(|place| place as f32).collect(),
+            mask: (0..16).map(|place| place == 1).collect(),
+            hole: (0..16).map(|place| place < 3).collect(),
+        };
+        patch.mirror(4);
+        assert!(patch.mask[2] && patch.hole[1] && patch.image[2] == 1.0 && patch.image[16 + 3] == 16.0);
+        patch.flip(4);
+        assert!(
+            patch.mask[14] && patch.hole[13] && patch.image[14] == 1.0 && patch.image[32 + 12 + 3] == 32.0
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! `augment`: defective images made from the training split, for the defect bank.
+//!
+//! Every method puts a made defect onto a random normal training image, under a random defect mask of the
+//! training split that was turned, mirrored and scaled:
+//!
+//! - `cutpaste` pastes the real defect. It is the cheap baseline that trained generators must beat.
+//! - `ddpm` paints one with a small diffusion model trained on the split itself.
+//!
+//! ```text
+//! images/pixels/images/<method>/00000.png
+//! images/labels/train/defect/synthetic/<method>/00000.png
+//! images/pixels/set.json                   that of the set it was made from
+//! images/provenance.csv                    what each image was made of
+//! ```
+
+mod cutpaste;
+mod ddpm;
+mod motions;
+mod provenance;
+mod sources;
+
+use std::path::Path;
+
+use super::fields::{Fields, Reader, fields};
+use super::{Context, Inputs, StageError};
+use crate::artifacts::Artifact;
+use crate::artifacts::image_set::{Selection, read_preprocessing, write_preprocessing};
+use crate::kernels::random::Stream;
+
+pub use cutpaste::Pasting;
+pub use ddpm::Painting;
+pub use motions::Motions;
+
+/// Bumped when outputs change for equal inputs.
+///
+/// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28).
+pub const VERSION: u32 = 2;
+
+/// How defects are made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Method {
+    /// Real defects pasted onto normal images.
+    CutPaste(Pasting),
+    /// Defects painted by a diffusion model that the stage trains.
+    Ddpm(Painting),
+}
+
+impl Method {
+    /// Its name in a manifest.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CutPaste(_) => "cutpaste",
+            Self::Ddpm(_) => "ddpm",
+        }
+    }
+}
+
+/// Names that will be methods, and are asked for.
+const LATER: [&str; 1] = ["sdxl-inpaint"];
+
+/// What an `augment` stage does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// How defects are made.
+    pub method: Method,
+    /// How many images are made.
+    pub count: usize,
+    /// How masks are moved.
+    pub motions: Motions,
+}
+
+impl Spec {
+    /// Reads the fields of an `augment` stage.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        reader.port("images", Artifact::ImageSet);
+        Self {
+            method: read_method(reader),
+            count: reader.integer("count", 1..=100_000, None) as usize,
+            motions: Motions::read(reader),
+        }
+    }
+
+    /// The fields that enter the key: all of them.
+    pub fn fields(&self) -> Fields {
+        let Self { method, count, motions } = self;
+        let mut all = fields([("method", method.name().into()), ("count", (*count).into())]);
+        motions.add_fields(&mut all);
+        match method {
+            Method::CutPaste(pasting) => pasting.add_fields(&mut all),
+            Method::Ddpm(painting) => painting.add_fields(&mut all),
+        }
+        all
+    }
+
+    /// The images that are read: the training split. Test images never reach a made defect.
+    pub fn selection(&self) -> Selection {
+        Selection { split: Some("train".to_owned()), label: None }
+    }
+
+    /// The samples' own seeds, drawn in order: the first of many are those of few.
+    fn seeds(&self, seed: u64) -> Vec<u64> {
+        let mut stream = Stream::new(seed, "augment");
+        (0..self.count).map(|_| stream.next_u64()).collect()
+    }
+}
+
+fn read_method(reader: &mut Reader<'_>) -> Method {
+    const NAMES: [&str; 2] = ["cutpaste", "ddpm"];
+    match reader.text("method") {
+        Some(name) if name == "ddpm" => return Method::Ddpm(Painting::read(reader)),
+        Some(name) if LATER.contains(&name.as_str()) => {
+            let message = format!("`method` has no choice `{name}` yet");
+            let help =
+                "write `method = \"cutpaste\"` or `\"ddpm\"`; `sdxl-inpaint` comes with a later release";
+            reader.problem("method", "unknown_choice", message, Some(help.to_owned()));
+        }
+        Some(name) if name != "cutpaste" => reader.unknown_choice("method", &name, &NAMES),
+        None if !reader.has("method") => reader.missing("method", "`\"cutpaste\"` or `\"ddpm\"`"),
+        Some(_) | None => {}
+    }
+    Method::CutPaste(Pasting::read(reader))
+}
+
+/// Makes `count` images into `output/images`.
+///
+/// # Errors
+/// [`StageError::Data`] where the training split lacks defects or normal images.
+pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+    let files = inputs.require("images")?;
+    let set = output.join("images");
+    let origins = match &spec.method {
+        Method::CutPaste(pasting) => pasting.run(spec, files, &set, context)?,
+        Method::Ddpm(painting) => painting.run(spec, files, &set, context)?,
+    };
+    write_preprocessing(&set, &read_preprocessing(files)?)?;
+    let table = provenance::table(spec.method.name(), &origins);
+    Ok(crate::artifacts::files::write(&set.join("provenance.csv"), table.as_bytes())?)
+}
+
+fn id_of(method: &str, place: usize) -> String {
+    format!("{method}/{place:05}")
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, Luma, Rgb, RgbImage};
+
+    use super::provenance::KIND;
+    use super::*;
+    use crate::artifacts::Files;
+    use crate::artifacts::image_set::{
+        Label, Preprocessing, Resize, label_name, labelled, pixels, pixels_name, read_mask, read_rgb,
+        write_mask, write_rgb,
+    };
+    use crate::stages::context::testing::Bench;
+    use crate::stages::fields::{Problem, Value};
+
+    /// A training set of `normal` and `defect` images of 24×32 px, and a defect in `test` that must not
+    /// be read.
+    fn set(normal: u32, defect: u32) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
+        write_preprocessing(folder.path(), &how).unwrap();
+        for place in 0..=(normal + defect) {
+            let (split, label) = match place {
+                _ if place < normal => ("train", Label::Normal),
+                _ if place < normal + defect => ("train", Label::Defect),
+                _ => ("test", Label::Defect),
+            };
+            let id = format!("{split}/{place}");
+            let mut image = RgbImage::from_pixel(32, 24, Rgb([100 + place as u8; 3]));
+            let mut mask = GrayImage::new(32, 24);
+            for column in 8..16 {
+                if label == Label::Defect {
+                    image.put_pixel(column, 10, Rgb([20; 3]));
+                    mask.put_pixel(column, 10, Luma([255]));
+                }
+            }
+            write_rgb(&folder.path().join(pixels_name(&id)), &image).unwrap();
+            write_mask(&folder.path().join(label_name(split, label, "any", &id)), &mask).unwrap();
+        }
+        folder
+    }
+
+    fn read(pairs: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+        let mut table: Fields =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        table.insert("images".to_owned(), "images".into());
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(&table, &mut problems, &mut ports);
+        let spec = Spec::read(&mut reader);
+        reader.finish();
+        (spec, problems)
+    }
+
+    fn spec() -> super::super::Spec {
+        let (spec, problems) = read(&[("method", "cutpaste".into()), ("count", Value::Integer(40))]);
+        assert!(problems.is_empty(), "{problems:?}");
+        super::super::Spec::Augment(spec)
+    }
+
+    fn made(bench: &Bench, set: &tempfile::TempDir, seed: u64) -> Result<Files, StageError> {
+        let inputs = Inputs([("images".to_owned(), Files::of_folder(set.path()).unwrap())].into());
+        bench.run(&spec(), &inputs, seed, "images")
+    }
+
+    fn digest(files: &Files) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, file) in files.iter() {
+            hasher.update(name.as_bytes()).update(&file.read().unwrap());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+
+    #[test]
+    fn every_sample_is_a_training_defect_whose_mask_marks_what_changed() {
+        let (bench, set) = (Bench::new(), set(3, 2));
+        let files = made(&bench, &set, 1).unwrap();
+        let all = labelled(&files);
+        assert_eq!(all.len(), 40);
+        for (id, one) in all {
+            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(KIND)), "{id}");
+            let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
+            let marked: usize = mask.iter().map(|&value| usize::from(value == 255)).sum();
+            assert!((4..=24).contains(&marked), "{id}: {marked}");
+            let background = image.pixels().map(|pixel| pixel.0[0]).max().unwrap();
+            assert!((100..103).contains(&background), "{id} lies on a normal training image");
+            for (pixel, value) in image.pixels().zip(mask.iter()) {
+                assert!(*value == 0 || pixel.0[0] < background, "{id}: a marked pixel is darker");
+            }
+        }
+        let table = String::from_utf8(files.get("provenance.csv").unwrap().read().unwrap()).unwrap();
+        assert_eq!(table.lines().count(), 41);
+        assert!(table.lines().nth(1).unwrap().starts_with("cutpaste/00000,cutpaste,train/"), "{table}");
+        assert!(!table.contains("test/"));
+        assert_eq!(read_preprocessing(&files).unwrap().resize, Resize::Native);
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_bytes_for_any_number_of_threads() {
+        let set = set(3, 2);
+        let digest_with = |threads: usize, seed: u64| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let bench = Bench::new();
+            pool.install(|| digest(&made(&bench, &set, seed).unwrap()))
+        };
+        assert_eq!(digest_with(1, 1), digest_with(3, 1));
+        assert_ne!(digest_with(1, 1), digest_with(1, 2));
+    }
+
+    #[test]
+    fn a_training_split_without_defects_or_normals_is_refused() {
+        let error = |set: &tempfile::TempDir| made(&Bench::new(), set, 1).unwrap_err().to_string();
+        assert!(error(&set(2, 0)).contains("it has 2 normal and 0 defective images"));
+        assert!(error(&set(0, 2)).contains("no normal image is in the training split"));
+    }
+
+    #[test]
+    fn methods_to_come_are_named() {
+        let (_, problems) = read(&[("method", "sdxl-inpaint".into()), ("count", Value::Integer(1))]);
+        assert!(
+            problems[0].code == "unknown_choice"
+                && problems[0].help.as_ref().unwrap().contains("later release")
+        );
+        let (_, problems) = read(&[("method", "cutpast".into()), ("count", Value::Integer(1))]);
+        assert_eq!(problems[0].help.as_deref(), Some("did you mean `cutpaste`?"));
+        let (_, problems) = read(&[]);
+        assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), ["missing_field"; 2]);
+    }
+}

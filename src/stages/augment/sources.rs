@@ -1,0 +1,116 @@
+//! The training split's defects and normal images, which every method makes its samples of.
+
+use rayon::prelude::*;
+
+use super::super::{Context, StageError};
+use super::Spec;
+use crate::artifacts::image_set::{Label, Labelled, labelled, pixels, pixels_name, read_mask, read_rgb};
+use crate::artifacts::{ArtifactError, File, Files};
+use crate::kernels::components::components;
+use crate::kernels::cutpaste::Patch;
+
+/// A defect: one component of a training mask.
+pub(super) struct Defect<'a> {
+    /// The image that it is in.
+    pub(super) image: &'a str,
+    /// That image's place among the defective ones.
+    pub(super) place: usize,
+    /// Its number among the image's components.
+    pub(super) component: usize,
+    /// It, with the surface around it.
+    pub(super) patch: Patch,
+    /// Its pixels, row-major in its image.
+    pub(super) pixels: Vec<u32>,
+}
+
+/// What the samples are made of. Test images never reach a made defect.
+pub(super) struct Sources<'a> {
+    /// Every defect of the training split that is large enough.
+    pub(super) defects: Vec<Defect<'a>>,
+    /// The defective images, with their masks.
+    pub(super) defective: Vec<(&'a str, &'a File, Labelled<'a>)>,
+    /// The normal images.
+    pub(super) normals: Vec<(&'a str, &'a File)>,
+}
+
+impl<'a> Sources<'a> {
+    /// Cuts every defect of the training split, with a soft border of `blend` px, and lists its normal images.
+    ///
+    /// # Errors
+    /// [`StageError::Data`] where the training split lacks defects or normal images.
+    pub(super) fn read(
+        spec: &Spec,
+        blend: usize,
+        files: &'a Files,
+        context: &Context<'_>,
+    ) -> Result<Self, StageError> {
+        let (all, selection) = (pixels(files), spec.selection());
+        let (mut defective, mut normals) = (Vec::new(), Vec::new());
+        for (id, one) in labelled(files).into_iter().filter(|(_, one)| selection.holds(&one.entry)) {
+            let missing = || ArtifactError::MissingFile { artifact: "ImageSet", file: pixels_name(id) };
+            let image = *all.get(id).ok_or_else(missing)?;
+            match one.entry.label {
+                Label::Normal => normals.push((id, image)),
+                Label::Defect => defective.push((id, image, one)),
+            }
+        }
+        context.check()?;
+        let least = spec.motions.min_area;
+        let cut: Result<Vec<Vec<Defect<'a>>>, StageError> = (defective.par_iter().enumerate())
+            .map(|(place, &(id, image, ref one))| cut(least, blend, (place, id), image, one))
+            .collect();
+        let defects: Vec<Defect<'a>> = cut?.into_iter().flatten().collect();
+        let counted = format!("{} normal and {} defective images", normals.len(), defective.len());
+        let method = spec.method.name();
+        if defects.is_empty() {
+            return Err(StageError::data(
+                format!("no defect of {least} px or more is in the training split; it has {counted}"),
+                format!(
+                    "{method} needs labelled defects in `train`; a data set without any cannot be augmented this way"
+                ),
+            ));
+        }
+        if normals.is_empty() {
+            return Err(StageError::data(
+                format!("no normal image is in the training split; it has {counted}"),
+                format!("{method} puts defects onto normal images of `train`"),
+            ));
+        }
+        Ok(Self { defects, defective, normals })
+    }
+
+    /// The digests of all that a sample can be made of, in order: pixels and masks of the defective images, pixels
+    /// of the normal ones.
+    pub(super) fn digests(&self) -> impl Iterator<Item = String> + '_ {
+        let defective = self.defective.iter().flat_map(|(_, image, one)| [*image, one.mask]);
+        defective.chain(self.normals.iter().map(|(_, image)| *image)).map(|file| file.digest.clone())
+    }
+}
+
+/// Cuts the defects of one image that have `least` pixels or more.
+fn cut<'a>(
+    least: usize,
+    blend: usize,
+    (place, id): (usize, &'a str),
+    image: &File,
+    one: &Labelled<'_>,
+) -> Result<Vec<Defect<'a>>, StageError> {
+    let (pixels, mask) = (read_rgb(image)?, read_mask(one.mask)?);
+    if pixels.dimensions() != mask.dimensions() {
+        let side = |(width, height): (u32, u32)| format!("{height}×{width} px");
+        return Err(StageError::Artifact(ArtifactError::Mismatch {
+            what: format!("the image and the mask of `{id}`"),
+            left: side(pixels.dimensions()),
+            right: side(mask.dimensions()),
+        }));
+    }
+    let (height, width) = (mask.height() as usize, mask.width() as usize);
+    let found = components(mask.as_raw(), height, width).into_iter().enumerate();
+    Ok(found
+        .filter(|(_, component)| component.pixels.len() >= least)
+        .map(|(number, component)| {
+            let patch = Patch::cut(pixels.as_raw(), mask.as_raw(), width, &component.pixels, blend);
+            Defect { image: id, place, component: number, patch, pixels: component.pixels }
+        })
+        .collect())
+}

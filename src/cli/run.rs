@@ -11,7 +11,7 @@ use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
-use crate::plan::{Extent, Lock, Pin, Plan, TaskId, check_pins, lock_path};
+use crate::plan::{Extent, Lock, Pin, Plan, State, Status, Task, TaskId, check_pins, lock_path};
 use crate::report::{Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table};
 use crate::store::{ProcessIdentity, Store};
 
@@ -97,10 +97,17 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
-    check_budget(arguments, &project, &plan)?;
+    let is_asked = !arguments.budget.is_empty() || arguments.locked || plan.tasks.iter().any(is_hindered);
+    let statuses = is_asked.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
+    let statuses = statuses.unwrap_or_default();
+    check_budget(arguments, &project, &plan, &statuses)?;
+    if !arguments.keep_going {
+        check_obstacles(arguments, &plan, &statuses)?;
+    }
     let profile = arguments.profile.as_ref().map(|path| Profile::begin(&environment.folder.join(path)));
     let profile = profile.transpose().map_err(CliError::Report)?;
-    let pins = arguments.locked.then(|| locked(arguments, environment, &project, &plan)).transpose()?;
+    let pins =
+        arguments.locked.then(|| locked(arguments, environment, &project, &plan, &statuses)).transpose()?;
     handle_interrupts();
     let folder = Folder::create(&project.root, &plan.experiment).map_err(CliError::Report)?;
     let request = request(&arguments.manifest, &experiment, &project, environment);
@@ -172,13 +179,13 @@ fn locked(
     environment: &Environment,
     project: &Project,
     plan: &Plan,
+    statuses: &[Status],
 ) -> Result<Vec<Pin>, CliError> {
     let lock = Lock::read(&lock_path(&environment.folder.join(&arguments.manifest.manifest)));
     let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
     let extent = if is_part { Extent::Part } else { Extent::Whole };
     let pins = lock.and_then(|lock| lock.pins(plan, extent)).map_err(CliError::Lock)?;
-    let statuses = session::survey(&arguments.manifest, plan, project)?;
-    check_pins(plan, &statuses, &pins, &project.store).map_err(CliError::Lock)?;
+    check_pins(plan, statuses, &pins, &project.store).map_err(CliError::Lock)?;
     Ok(pins)
 }
 
@@ -213,15 +220,36 @@ fn request(
 }
 
 /// Refuses a run that goes beyond a budget, and says what no record can tell.
-fn check_budget(arguments: &RunArguments, project: &Project, plan: &Plan) -> Result<(), CliError> {
+fn check_budget(
+    arguments: &RunArguments,
+    project: &Project,
+    plan: &Plan,
+    statuses: &[Status],
+) -> Result<(), CliError> {
     if arguments.budget.is_empty() {
         return Ok(());
     }
-    let statuses = session::survey(&arguments.manifest, plan, project)?;
-    let forecast = Forecast::new(plan, &statuses, project, session::jobs(arguments.jobs, project));
+    let forecast = Forecast::new(plan, statuses, project, session::jobs(arguments.jobs, project));
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt() {
         terminal::tell(&format!("warning: {doubt}"));
+    }
+    Ok(())
+}
+
+/// Whether this build or machine cannot run a task.
+fn is_hindered(task: &Task) -> bool {
+    task.spec.obstacle().is_some()
+}
+
+/// Refuses a run that would come to a task which it cannot run, before anything is run. A task whose key is not
+/// known yet counts: what it waits for is new, so that a hit would be chance.
+fn check_obstacles(arguments: &RunArguments, plan: &Plan, statuses: &[Status]) -> Result<(), CliError> {
+    for (task, status) in plan.tasks.iter().zip(statuses) {
+        let would_run = status.state != State::Hit || arguments.force.contains(&task.stage);
+        if let Some(source) = task.spec.obstacle().filter(|_| would_run) {
+            return Err(CliError::CannotRun { task: task.name.clone(), source });
+        }
     }
     Ok(())
 }

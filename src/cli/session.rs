@@ -8,6 +8,7 @@ use crate::engine::EngineError;
 use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
 use crate::plan::{self, LockError, Plan, PlanError, Resolver, Status};
 use crate::report::{HistoryError, ReportError};
+use crate::stages::StageError;
 use crate::store::{Rehash, StatIndex, Store, StoreError, Tree};
 
 /// What can end a command.
@@ -35,6 +36,15 @@ pub(super) enum CliError {
         needed: String,
         /// What is allowed.
         allowed: String,
+    },
+    /// A task would have to run that this build or machine cannot run.
+    #[error("`{task}` would have to run, and cannot; nothing was run")]
+    CannotRun {
+        /// The task.
+        task: String,
+        /// Why.
+        #[source]
+        source: StageError,
     },
     /// No variant has the values that were typed.
     #[error("no variant `{name}` in the grid")]
@@ -79,7 +89,7 @@ impl CliError {
             | Self::Store(StoreError::BadPin { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Budget { .. } | Self::Lock(_) | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
-            Self::Engine(_) | Self::Store(_) | Self::Report(_) => Exit::Failed,
+            Self::Engine(_) | Self::Store(_) | Self::Report(_) | Self::CannotRun { .. } => Exit::Failed,
         }
     }
 
@@ -95,6 +105,7 @@ impl CliError {
             Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
+            Self::CannotRun { source, .. } => source.help().map(str::to_owned),
             Self::Manifest(_) => None,
         }
     }

@@ -18,7 +18,7 @@ use crate::plan::{
     BackboneProvenance, KeptLog, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput,
     Task, TaskId, input_bytes,
 };
-use crate::stages::{Context, Inputs, Items, Kind, Progress, Spec, StageError};
+use crate::stages::{Context, Inputs, Items, Kind, Progress, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree, full_disk_help};
 
 /// Why a task did not end well.
@@ -356,10 +356,7 @@ impl Execution<'_> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             simd: simd_level().to_owned(),
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
-            backbone: match &self.task.spec {
-                Spec::Extract(spec) => Some(backbone_provenance(spec.target)),
-                _ => None,
-            },
+            backbone: self.task.spec.target().map(backbone_provenance),
             log,
         }
     }

@@ -162,7 +162,8 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
             targets.extend(builder.stage(&mut of_variant, stage)?);
         }
         for &target in &targets {
-            let shows = matches!(builder.tasks[target.0].spec.kind(), Kind::Evaluate | Kind::Command);
+            let shows =
+                matches!(builder.tasks[target.0].spec.kind(), Kind::Evaluate | Kind::Command | Kind::Augment);
             builder.tasks[target.0].is_shown |= shows;
         }
         unshared += of_variant.count;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::summary::{RunRequest, RunSummary};
 use super::table::Table;
 use crate::engine::Run;
-use crate::plan::{Output, Plan, TaskId};
+use crate::plan::{Plan, TaskId};
 use crate::stages::Kind;
-use crate::store::{Digest, Store, StoreError};
+use crate::store::{Digest, Store, StoreError, Tree};
 
 /// What can go wrong while a run's folder is written.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +102,35 @@ impl Folder {
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
                 for (name, output) in outputs {
                     let folder = if outputs.len() == 1 { folder.clone() } else { folder.join(name) };
-                    link_tree(output, &folder, &mut links)?;
+                    link_tree(&output.tree, &folder, &mut links)?;
                 }
             }
         }
+        self.link_pictures(plan, run, store, &mut links)?;
         store.link_all(&links).map_err(ReportError::Store)
+    }
+
+    /// Links what people look at of the stages before: what is in the cache, since nothing is made again for it.
+    fn link_pictures(
+        &self,
+        plan: &Plan,
+        run: &Run,
+        store: &Store,
+        links: &mut Vec<(Digest, PathBuf)>,
+    ) -> Result<(), ReportError> {
+        for (task, end) in plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| !task.is_shown) {
+            for output in end.outputs.iter().flat_map(|outputs| outputs.values()) {
+                let shown = output.tree.filter(|entry| task.spec.pictures().contains(&entry.path.as_str()));
+                if shown.is_empty() || !store.missing(&shown).map_err(ReportError::Store)?.is_empty() {
+                    continue;
+                }
+                for &variant in &task.variants {
+                    let variant = self.path.join("variants").join(&plan.variants[variant].id);
+                    link_tree(&shown, &variant.join(&task.stage), links)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes down how the run was asked for, so that a run that is killed can be told, too.
@@ -162,9 +186,9 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
 }
 
 /// Adds a link for each file of an output, and makes the folders that it needs.
-fn link_tree(output: &Output, folder: &Path, links: &mut Vec<(Digest, PathBuf)>) -> Result<(), ReportError> {
+fn link_tree(tree: &Tree, folder: &Path, links: &mut Vec<(Digest, PathBuf)>) -> Result<(), ReportError> {
     fs::create_dir_all(folder).map_err(writing(folder))?;
-    for entry in output.tree.entries() {
+    for entry in tree.entries() {
         let to = folder.join(&entry.path);
         if let Some(parent) = to.parent().filter(|parent| *parent != folder) {
             fs::create_dir_all(parent).map_err(writing(parent))?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::artifacts::ArtifactError;
 use crate::kernels::KernelError;
+use crate::kernels::diffusion::DiffusionError;
 
 /// A failed stage. Messages name the file and, where it is not plain, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +112,10 @@ impl StageError {
             Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => {
                 help.as_deref()
             }
-            Self::Kernel { source, .. } => source.downcast_ref::<KernelError>().and_then(KernelError::help),
+            Self::Kernel { source, .. } => match source.downcast_ref::<DiffusionError>() {
+                Some(error) => error.help(),
+                None => source.downcast_ref::<KernelError>().and_then(KernelError::help),
+            },
             Self::Image { .. } | Self::Artifact(ArtifactError::Image { .. }) => {
                 Some("it is cut off, or no PNG, JPEG or BMP: copy it again, or take it out of the data")
             }

@@ -128,6 +128,12 @@ impl Spec {
         Some(summed + step)
     }
 
+    /// Why this build cannot run it.
+    pub fn obstacle(&self) -> Option<StageError> {
+        let backend = self.target.backend;
+        (!backend.is_built()).then(|| unprepared(RuntimeError::NotBuilt(backend), String::new))
+    }
+
     /// The fields that enter the key.
     pub fn fields(&self) -> Fields {
         // Out: `batch` (results do not depend on it), the weights' place (they enter as an input), the
@@ -331,15 +337,19 @@ fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Res
         let help = "set `backbone` to the network that these weights are of; the log names every tensor";
         return Err(StageError::data(format!("{}: {error}", what()), help));
     }
-    Backbone::on(spec.target, spec.network, &weights, &spec.layers, threads).map_err(|error| {
-        match (error.help(), error) {
-            (Some(help), error) => StageError::data(error.to_string(), help),
-            (None, error @ RuntimeError::Torch { .. }) => {
-                StageError::kernel("the network cannot be prepared", error)
-            }
-            (None, error) => StageError::kernel(what(), error),
+    Backbone::on(spec.target, spec.network, &weights, &spec.layers, threads)
+        .map_err(|error| unprepared(error, what))
+}
+
+/// Why a network cannot be prepared; `what` names its weights.
+fn unprepared(error: RuntimeError, what: impl Fn() -> String) -> StageError {
+    match (error.help(), error) {
+        (Some(help), error) => StageError::data(error.to_string(), help),
+        (None, error @ RuntimeError::Torch { .. }) => {
+            StageError::kernel("the network cannot be prepared", error)
         }
-    })
+        (None, error) => StageError::kernel(what(), error),
+    }
 }
 
 /// An image that must be extracted: its id, its pixels, and the fields of its item.

@@ -23,6 +23,7 @@ use std::path::Path;
 
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::Selection;
+use crate::kernels::backbone::Target;
 
 pub use context::{Context, Inputs, Item, ItemFile, Items, Progress};
 pub use error::StageError;
@@ -185,6 +186,32 @@ impl Spec {
         match self {
             Self::Extract(spec) => spec.tolerance(),
             _ => None,
+        }
+    }
+
+    /// Why this build or machine cannot run it, whatever its inputs.
+    pub fn obstacle(&self) -> Option<StageError> {
+        match self {
+            Self::Augment(spec) => spec.obstacle(),
+            Self::Extract(spec) => spec.obstacle(),
+            _ => None,
+        }
+    }
+
+    /// What is run on which device by a library whose last bits may differ elsewhere: it joins the record.
+    pub fn target(&self) -> Option<Target> {
+        match self {
+            Self::Augment(spec) => spec.target(),
+            Self::Extract(spec) => Some(spec.target),
+            _ => None,
+        }
+    }
+
+    /// Files of the outputs, or folders of them, that people look at: a run's folder shows those that are there.
+    pub fn pictures(&self) -> &'static [&'static str] {
+        match self {
+            Self::Augment(_) => &augment::PICTURES,
+            _ => &[],
         }
     }
 

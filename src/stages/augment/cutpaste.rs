@@ -28,6 +28,9 @@ pub struct Pasting {
 }
 
 impl Pasting {
+    /// The fields that only this method reads, or reads with another default.
+    pub(super) const FIELDS: [&str; 2] = ["blend", "colour"];
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             blend: reader.integer("blend", 0..=64, Some(2)) as usize,

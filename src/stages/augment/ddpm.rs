@@ -14,6 +14,8 @@
 mod patches;
 mod pictures;
 mod sampling;
+#[cfg(all(test, feature = "torch"))]
+mod tests;
 mod training;
 
 use std::path::Path;
@@ -24,7 +26,7 @@ use super::Spec;
 use super::provenance::Origin;
 use super::sources::Sources;
 use crate::artifacts::Files;
-use crate::kernels::backbone::Device;
+use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
 use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe, is_built};
 
 /// Channels of the levels, as multiples of the first: three halvings, 8 px at the lowest for patches of 64.
@@ -59,6 +61,24 @@ pub struct Painting {
 }
 
 impl Painting {
+    /// The fields that only this method reads, or reads with another default.
+    pub(super) const FIELDS: [&str; 14] = [
+        "batch",
+        "blend",
+        "channels",
+        "device",
+        "ema",
+        "eta",
+        "guidance",
+        "learning_rate",
+        "normal_share",
+        "prediction",
+        "sampling_steps",
+        "schedule",
+        "side",
+        "steps",
+    ];
+
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let multiple = 1 << (LEVELS.len() - 1);
         let side = reader.integer("side", 16..=512, Some(64)) as usize;
@@ -140,9 +160,15 @@ impl Painting {
         ])
     }
 
-    /// Why this build cannot execute it.
-    pub(super) fn obstacle() -> Option<DiffusionError> {
-        (!is_built()).then_some(DiffusionError::NotBuilt)
+    /// Why this build cannot run it.
+    pub(super) fn obstacle() -> Option<StageError> {
+        (!is_built())
+            .then(|| StageError::kernel("cannot paint defects with `ddpm`", DiffusionError::NotBuilt))
+    }
+
+    /// What it runs on.
+    pub(super) fn target(&self) -> Target {
+        Target { backend: Backend::Torch, device: self.device, arithmetic: Arithmetic::F32 }
     }
 
     /// Trains, and paints the samples into `set`.
@@ -154,7 +180,7 @@ impl Painting {
         context: &Context<'_>,
     ) -> Result<Vec<Origin>, StageError> {
         if let Some(obstacle) = Self::obstacle() {
-            return Err(StageError::kernel("cannot paint defects with `ddpm`", obstacle));
+            return Err(obstacle);
         }
         let sources = Sources::read(spec, self.blend, files, context)?;
         let trained = training::train(self, spec, &sources, context)?;

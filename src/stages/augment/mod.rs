@@ -25,6 +25,7 @@ use super::fields::{Fields, Reader, fields};
 use super::{Context, Inputs, StageError};
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Selection, read_preprocessing, write_preprocessing};
+use crate::kernels::backbone::Target;
 use crate::kernels::random::Stream;
 
 pub use cutpaste::Pasting;
@@ -35,6 +36,9 @@ pub use motions::Motions;
 ///
 /// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28).
 pub const VERSION: u32 = 2;
+
+/// What people look at.
+pub(super) const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
 
 /// How defects are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +96,22 @@ impl Spec {
         all
     }
 
+    /// Why this build cannot run it.
+    pub fn obstacle(&self) -> Option<StageError> {
+        match self.method {
+            Method::CutPaste(_) => None,
+            Method::Ddpm(_) => Painting::obstacle(),
+        }
+    }
+
+    /// What a trained generator runs on.
+    pub fn target(&self) -> Option<Target> {
+        match &self.method {
+            Method::CutPaste(_) => None,
+            Method::Ddpm(painting) => Some(painting.target()),
+        }
+    }
+
     /// The images that are read: the training split. Test images never reach a made defect.
     pub fn selection(&self) -> Selection {
         Selection { split: Some("train".to_owned()), label: None }
@@ -106,6 +126,9 @@ impl Spec {
 
 fn read_method(reader: &mut Reader<'_>) -> Method {
     const NAMES: [&str; 2] = ["cutpaste", "ddpm"];
+    // `method` may be an axis: what one method reads is no mistake under another.
+    reader.know(&Pasting::FIELDS);
+    reader.know(&Painting::FIELDS);
     match reader.text("method") {
         Some(name) if name == "ddpm" => return Method::Ddpm(Painting::read(reader)),
         Some(name) if LATER.contains(&name.as_str()) => {
@@ -253,6 +276,48 @@ mod tests {
         let error = |set: &tempfile::TempDir| made(&Bench::new(), set, 1).unwrap_err().to_string();
         assert!(error(&set(2, 0)).contains("it has 2 normal and 0 defective images"));
         assert!(error(&set(0, 2)).contains("no normal image is in the training split"));
+    }
+
+    #[test]
+    fn fields_of_another_method_are_no_mistake_and_not_in_the_key() {
+        let pairs =
+            [("method", "cutpaste".into()), ("count", Value::Integer(4)), ("steps", Value::Integer(9))];
+        let (spec, problems) = read(&pairs);
+        assert!(problems.is_empty() && !spec.fields().contains_key("steps"));
+        let known = |name: &str, fields: &[&str]| {
+            let (spec, _) = read(&[("method", name.into()), ("count", Value::Integer(4))]);
+            let fields_of_all = ["count", "flip", "method", "min_area", "rotation", "scale"];
+            for field in spec.fields().keys() {
+                let derived = ["levels", "groups", "times"].contains(&field.as_str());
+                assert!(
+                    fields_of_all.contains(&field.as_str()) || fields.contains(&field.as_str()) || derived
+                );
+            }
+        };
+        known("cutpaste", &Pasting::FIELDS);
+        known("ddpm", &Painting::FIELDS);
+    }
+
+    #[test]
+    fn a_diffusion_model_needs_libtorch_and_says_so() {
+        let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
+        assert!(problems.is_empty(), "{problems:?}");
+        match spec.obstacle() {
+            Some(obstacle) => {
+                assert!(!crate::kernels::diffusion::is_built());
+                assert!(obstacle.help().unwrap().contains("scripts/libtorch.sh"));
+            }
+            None => assert!(crate::kernels::diffusion::is_built()),
+        }
+        let (_, problems) = read(&[
+            ("method", "ddpm".into()),
+            ("count", Value::Integer(1)),
+            ("side", Value::Integer(60)),
+            ("channels", Value::Integer(12)),
+            ("device", "gpu".into()),
+        ]);
+        let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, ["unfit_side", "unfit_channels", "unknown_choice"]);
     }
 
     #[test]

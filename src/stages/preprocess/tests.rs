@@ -358,6 +358,13 @@ impl crate::stages::Items for Memory {
         self.kept.lock().unwrap().push((fields.clone(), item.clone()));
         Ok(item)
     }
+    fn once(
+        &self,
+        _: &Fields,
+        _: &mut dyn FnMut(&std::path::Path) -> Result<(Vec<std::path::PathBuf>, String), StageError>,
+    ) -> Result<crate::stages::Item, StageError> {
+        unreachable!("images are kept one by one")
+    }
     fn place(&self, _: &crate::stages::ItemFile, name: &str) {
         self.placed.lock().unwrap().push(name.to_owned());
     }

@@ -26,8 +26,32 @@ pub struct Description {
     pub candidates: usize,
     /// Candidates that a filter took away beforehand.
     pub filtered: usize,
+    /// What became of made samples, where they were filtered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<MadeCounts>,
     /// Images that had candidates, in order; a row's `image` counts in this list.
     pub images: Vec<String>,
+}
+
+/// How many made samples were kept, and how many dropped for which reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeCounts {
+    /// Kept.
+    pub kept: usize,
+    /// Dropped: no farther from the normal bank than normal rows are.
+    pub near_normal: usize,
+    /// Dropped: farther from every real defect than real defects are from each other.
+    pub far_from_real: usize,
+}
+
+impl std::fmt::Display for MadeCounts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kept, near_normal, far_from_real } = self;
+        write!(
+            formatter,
+            "{kept} are kept, {near_normal} look normal, {far_from_real} look like no real defect"
+        )
+    }
 }
 
 /// A bank in memory.

@@ -23,6 +23,9 @@ use super::{ArtifactError, File, Files};
 /// The kind of a defect where none is known.
 pub const UNKNOWN_KIND: &str = "any";
 
+/// The kind of a defect that an `augment` stage made.
+pub const MADE_KIND: &str = "synthetic";
+
 /// Folder of what `extract` reads.
 pub const PIXELS: &str = "pixels";
 /// Folder of masks, labels and splits.

@@ -129,6 +129,15 @@ impl Items for TaskItems<'_> {
         self.store.hold(&key);
         let _pause = self.store.pause().map_err(failed)?;
         let published = self.store.publish_files(files).map_err(failed)?;
+        // A file whose object was there already still lies where it was.
+        for file in files {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StageError::io("remove", file, error));
+                }
+                _ => {}
+            }
+        }
         let kind = self.kind.to_owned();
         let record = ItemRecord { item: SCHEMA, kind, files: published, note: note.to_owned() };
         let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");

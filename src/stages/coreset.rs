@@ -3,6 +3,8 @@
 //! Two passes over the blocks: the first projects the candidates (all that the choice needs), the second
 //! fetches the rows that were chosen, so that memory holds 128 numbers a candidate and not its features.
 
+mod filter;
+
 use std::path::Path;
 
 use super::fields::{Fields, Reader, fields, name_of};
@@ -16,10 +18,10 @@ use crate::kernels::KernelError;
 use crate::kernels::coreset::{
     Picks, Points, Projection, bank_size, join_blocks, random_rows, require_device,
 };
-use crate::kernels::nearest;
 use crate::kernels::random::Stream;
 use crate::kernels::resize::overlap;
-use crate::kernels::scoring::quantile;
+
+pub use filter::MadeFilter;
 
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
@@ -37,6 +39,12 @@ const DEFECT_RATIO: f64 = 0.10;
 const DEFECT_OVERLAP: f64 = 0.1;
 /// Anchors of the approximate greedy choice (patchcore-inspection's constant).
 const ANCHORS: usize = 10;
+
+/// What became of each made sample, within the bank.
+const MADE: &str = "made.csv";
+
+/// What people look at.
+pub(super) const PICTURES: [&str; 1] = [MADE];
 
 /// How rows are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +73,8 @@ pub struct Spec {
     pub selection: Selection,
     /// Least share of a patch that its mask covers; 0 takes every patch.
     pub min_overlap: f64,
+    /// Which made samples are kept out.
+    pub made: MadeFilter,
     /// Share of the candidates that is kept.
     pub ratio: f64,
     /// Rows kept at least.
@@ -77,16 +87,31 @@ pub struct Spec {
     pub drop_near_normal: Option<f64>,
 }
 
-/// Reads `select = { set, split, label, min_overlap }`.
-pub fn read_selection(reader: &mut Reader<'_>, with_overlap: bool) -> (Option<String>, Selection, f64) {
+/// What `select` says.
+pub struct Select {
+    /// The set whose features alone are read.
+    pub set: Option<String>,
+    /// Which images.
+    pub selection: Selection,
+    /// Least share of a patch that its mask covers.
+    pub min_overlap: f64,
+    /// Which made samples are kept out.
+    pub made: MadeFilter,
+}
+
+/// Reads `select = { set, split, label }`, and where `with_masks` what is said of masks and made samples.
+pub fn read_selection(reader: &mut Reader<'_>, with_masks: bool) -> Select {
     reader.table("select", |reader| {
         let set = reader.text("set");
         let split = Some(reader.text("split").unwrap_or_else(|| "train".to_owned()));
         let label = reader.choice("label", &LABELS, Some("normal"));
         let least = if label == Some(Label::Defect) { DEFECT_OVERLAP } else { 0.0 };
-        let min_overlap =
-            if with_overlap { reader.float("min_overlap", 0.0..=1.0, Some(least)) } else { 0.0 };
-        (set, Selection { split, label }, min_overlap)
+        let selection = Selection { split, label };
+        if !with_masks {
+            return Select { set, selection, min_overlap: 0.0, made: MadeFilter::default() };
+        }
+        let min_overlap = reader.float("min_overlap", 0.0..=1.0, Some(least));
+        Select { set, selection, min_overlap, made: MadeFilter::read(reader) }
     })
 }
 
@@ -94,17 +119,21 @@ impl Spec {
     /// Reads the fields.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("features", Artifact::FeatureSet);
-        let (select_set, selection, min_overlap) = read_selection(reader, true);
+        let Select { set: select_set, selection, min_overlap, made } = read_selection(reader, true);
         let drop_near_normal = reader.optional_float("drop_near_normal", 0.0..=1.0);
-        let has_normal = reader.optional_port("normal", Artifact::Bank, drop_near_normal.is_some());
-        if drop_near_normal.is_some() && !has_normal {
-            reader.missing("normal", "the bank of normal patches that `drop_near_normal` compares with");
+        let compares =
+            [("drop_near_normal", drop_near_normal), ("select.made_near_normal", made.near_normal)];
+        let compares = compares.into_iter().find(|(_, quantile)| quantile.is_some());
+        let has_normal = reader.optional_port("normal", Artifact::Bank, compares.is_some());
+        if let Some((field, _)) = compares.filter(|_| !has_normal) {
+            reader.missing("normal", &format!("the bank of normal patches that `{field}` compares with"));
         }
         let ratio = if selection.label == Some(Label::Defect) { DEFECT_RATIO } else { NORMAL_RATIO };
         Self {
             select_set,
             selection,
             min_overlap,
+            made,
             ratio: reader.float("ratio", 1e-6..=1.0, Some(ratio)),
             min_size: reader.integer("min_size", 0..=1_000_000_000, Some(MIN_SIZE)) as usize,
             strategy: reader.choice("strategy", &STRATEGIES, Some("k_center")),
@@ -120,6 +149,7 @@ impl Spec {
             select_set: _,
             selection: _,
             min_overlap,
+            made,
             ratio,
             min_size,
             strategy,
@@ -133,6 +163,7 @@ impl Spec {
             ("strategy", name_of(&STRATEGIES, strategy).into()),
             ("projection", (*projection).into()),
         ]);
+        made.add_fields(&mut all);
         if let Some(quantile) = drop_near_normal {
             all.insert("drop_near_normal".to_owned(), (*quantile).into());
         }
@@ -149,7 +180,8 @@ impl Spec {
     pub fn reads(&self, port: &str) -> Reads {
         match port {
             "features" => {
-                Reads::Blocks { selection: self.selection.clone(), with_masks: self.min_overlap > 0.0 }
+                let with_masks = self.min_overlap > 0.0 || self.made.is_set();
+                Reads::Blocks { selection: self.selection.clone(), with_masks }
             }
             _ => Reads::Everything,
         }
@@ -161,14 +193,17 @@ struct Source<'a> {
     id: &'a str,
     block: &'a File,
     patches: Vec<u32>,
+    /// Whether an `augment` stage made it.
+    is_made: bool,
 }
 
 /// Chooses the rows and writes `bank/`.
 pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let (extraction, mut sources) = candidates(spec, inputs, context)?;
     let before: usize = sources.iter().map(|source| source.patches.len()).sum();
+    let made = spec.made.is_set().then(|| spec.made.apply(inputs, &mut sources, context)).transpose()?;
     if let Some(quantile) = spec.drop_near_normal {
-        drop_near_normal(quantile, inputs, &mut sources, context)?;
+        filter::drop_near_normal(quantile, inputs, &mut sources, context)?;
     }
     let n: usize = sources.iter().map(|source| source.patches.len()).sum();
     if n == 0 {
@@ -182,12 +217,17 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
         strategy: if count == n { "all".to_owned() } else { name_of(&STRATEGIES, &spec.strategy).to_owned() },
         candidates: before,
         filtered: before - n,
+        made: made.as_ref().map(|(_, counts)| *counts),
         images: sources.iter().map(|source| source.id.to_owned()).collect(),
     };
     let bank = gather(description, &sources, &picks.rows)?;
     context.progress.log(&format!("kept {} of {n} rows of {} images", bank.len(), sources.len()));
     let folder = output.join("bank");
     bank.write(&folder)?;
+    if let Some((table, counts)) = made {
+        crate::artifacts::files::write(&folder.join(MADE), table.as_bytes())?;
+        context.progress.log(&format!("of the made samples {counts}"));
+    }
     if !picks.radii.is_empty() {
         npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], picks.radii)?;
     }
@@ -235,7 +275,7 @@ fn candidates<'a>(
         let masks = inputs.get(&format!("masks[{place}]"));
         for (id, block) in feature_set::blocks(set) {
             context.check()?;
-            let patches = patches_of(spec, id, block, masks)?;
+            let (patches, is_made) = patches_of(spec, id, block, masks)?;
             if sources.iter().any(|source: &Source<'_>| source.id == id) {
                 return Err(StageError::data(
                     format!("the image `{id}` is in two of the sets"),
@@ -243,7 +283,7 @@ fn candidates<'a>(
                 ));
             }
             if !patches.is_empty() {
-                sources.push(Source { id, block, patches });
+                sources.push(Source { id, block, patches, is_made });
             }
         }
     }
@@ -251,48 +291,34 @@ fn candidates<'a>(
     Ok((extraction, sources))
 }
 
-fn patches_of(spec: &Spec, id: &str, block: &File, masks: Option<&Files>) -> Result<Vec<u32>, StageError> {
+/// The patches of an image that its mask covers enough, and whether the image was made.
+fn patches_of(
+    spec: &Spec,
+    id: &str,
+    block: &File,
+    masks: Option<&Files>,
+) -> Result<(Vec<u32>, bool), StageError> {
     let [height, width, _] = read_shape(block)?;
     let all = 0..(height * width) as u32;
-    if spec.min_overlap <= 0.0 {
-        return Ok(all.collect());
+    if spec.min_overlap <= 0.0 && !spec.made.is_set() {
+        return Ok((all.collect(), false));
     }
     let masks = masks.map(image_set::labelled).unwrap_or_default();
     let Some(labelled) = masks.get(id) else {
         return Err(StageError::data(
-            format!("the image `{id}` has no mask, which `min_overlap` needs"),
-            "give it a mask, or set min_overlap = 0",
+            format!("the image `{id}` has no mask, which `min_overlap` and the filter of made samples need"),
+            "give it a mask, or set min_overlap = 0 and filter no made samples",
         ));
     };
+    let is_made = labelled.entry.kind == Some(image_set::MADE_KIND);
+    if spec.min_overlap <= 0.0 {
+        return Ok((all.collect(), is_made));
+    }
     let mask = image_set::read_mask(labelled.mask)?;
     let (h, w) = (mask.height() as usize, mask.width() as usize);
     let shares = overlap(mask.as_raw(), h, w, height, width);
-    Ok(all.filter(|&patch| f64::from(shares[patch as usize]) >= spec.min_overlap).collect())
-}
-
-/// Drops candidates that lie no farther from the normal bank than that quantile of the bank's own rows from
-/// its rows of other images.
-fn drop_near_normal(
-    q: f64,
-    inputs: &Inputs,
-    sources: &mut Vec<Source<'_>>,
-    context: &Context<'_>,
-) -> Result<(), StageError> {
-    let normal = Bank::read(inputs.require("normal")?)?;
-    let failed = |error| StageError::kernel("cannot compare with the normal bank", error);
-    let index = nearest::Bank::on(context.search_device, normal.rows.clone(), normal.d()).map_err(failed)?;
-    let own = index.nearest_excluding(&normal.rows, &normal.image, &normal.image).map_err(failed)?;
-    let finite: Vec<f32> = own.distance.into_iter().filter(|distance| distance.is_finite()).collect();
-    let limit = quantile(&finite, q).map_err(failed)?;
-    for source in sources.iter_mut() {
-        context.check()?;
-        let rows = rows_of(source)?;
-        let distances = index.nearest(&rows, 1).map_err(failed)?.distance;
-        let mut far = distances.iter().map(|&distance| distance > limit);
-        source.patches.retain(|_| far.next().unwrap_or(true));
-    }
-    sources.retain(|source| !source.patches.is_empty());
-    Ok(())
+    let covered = all.filter(|&patch| f64::from(shares[patch as usize]) >= spec.min_overlap);
+    Ok((covered.collect(), is_made))
 }
 
 fn rows_of(source: &Source<'_>) -> Result<Vec<f32>, StageError> {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::coreset::read_selection;
+use super::coreset::{Select, read_selection};
 use super::fields::{Fields, Reader, fields};
 use super::scorer::{Scorer, read_scoring, require_comparable, scoring_fields};
 use super::{Context, Inputs, Reads, StageError};
@@ -64,7 +64,7 @@ impl Spec {
         if scoring.dual == Some(DualScore::Calibrated) && !has_features {
             reader.missing("features", "the training normals that dual = \"calibrated\" needs");
         }
-        let (select_set, selection, _) = read_selection(reader, false);
+        let Select { set: select_set, selection, .. } = read_selection(reader, false);
         Self {
             is_dual,
             scoring,

@@ -211,6 +211,7 @@ impl Spec {
     pub fn pictures(&self) -> &'static [&'static str] {
         match self {
             Self::Augment(_) => &augment::PICTURES,
+            Self::Coreset(_) => &coreset::PICTURES,
             _ => &[],
         }
     }

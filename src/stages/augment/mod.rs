@@ -168,12 +168,11 @@ fn id_of(method: &str, place: usize) -> String {
 mod tests {
     use image::{GrayImage, Luma, Rgb, RgbImage};
 
-    use super::provenance::KIND;
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::image_set::{
-        Label, Preprocessing, Resize, label_name, labelled, pixels, pixels_name, read_mask, read_rgb,
-        write_mask, write_rgb,
+        Label, MADE_KIND, Preprocessing, Resize, label_name, labelled, pixels, pixels_name, read_mask,
+        read_rgb, write_mask, write_rgb,
     };
     use crate::stages::context::testing::Bench;
     use crate::stages::fields::{Problem, Value};
@@ -242,7 +241,7 @@ mod tests {
         let all = labelled(&files);
         assert_eq!(all.len(), 40);
         for (id, one) in all {
-            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(KIND)), "{id}");
+            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(MADE_KIND)), "{id}");
             let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
             let marked: usize = mask.iter().map(|&value| usize::from(value == 255)).sum();
             assert!((4..=24).contains(&marked), "{id}: {marked}");

@@ -6,11 +6,8 @@ use image::{GrayImage, RgbImage};
 
 use super::super::StageError;
 use crate::artifacts::files::csv_field;
-use crate::artifacts::image_set::{Label, label_name, pixels_name, write_mask, write_rgb};
+use crate::artifacts::image_set::{Label, MADE_KIND, label_name, pixels_name, write_mask, write_rgb};
 use crate::kernels::cutpaste::Motion;
-
-/// The kind of a made defect.
-pub(super) const KIND: &str = "synthetic";
 
 /// What one sample was made of.
 pub(super) struct Origin {
@@ -52,7 +49,7 @@ pub(super) fn table(method: &str, origins: &[Origin]) -> String {
 
 /// The names of a sample's image and mask within the set.
 pub(super) fn names(id: &str) -> [String; 2] {
-    [pixels_name(id), label_name("train", Label::Defect, KIND, id)]
+    [pixels_name(id), label_name("train", Label::Defect, MADE_KIND, id)]
 }
 
 /// Writes one sample, its image and its mask of a level a pixel, and gives their names within the set.

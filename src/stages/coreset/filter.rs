@@ -1,0 +1,330 @@
+//! What is kept out of a bank: single patches that look normal, and whole made samples that are no good.
+//!
+//! A made sample (of an `augment` stage) is judged by the median over the patches that its mask covers: of their
+//! distances to the normal bank, and of their distances to the nearest patch of a real defect. The limits are
+//! quantiles of what the normal rows and the real patches themselves have to others of other images.
+
+use std::fmt::Write;
+
+use super::super::fields::{Fields, Reader};
+use super::super::{Context, Inputs, StageError};
+use super::{Source, rows_of};
+use crate::artifacts::bank::{Bank, MadeCounts};
+use crate::artifacts::files::csv_field;
+use crate::kernels::KernelError;
+use crate::kernels::nearest;
+use crate::kernels::scoring::quantile;
+
+/// Which made samples are kept out; `select.made_near_normal` and `select.made_far_from_real`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MadeFilter {
+    /// Samples no farther from the normal bank than this quantile of its own rows from rows of other images.
+    pub near_normal: Option<f64>,
+    /// Samples farther from every real defect than this quantile of real patches from those of other images.
+    pub far_from_real: Option<f64>,
+}
+
+impl MadeFilter {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            near_normal: reader.optional_float("made_near_normal", 0.0..=1.0),
+            far_from_real: reader.optional_float("made_far_from_real", 0.0..=1.0),
+        }
+    }
+
+    /// Whether it judges any sample.
+    pub fn is_set(&self) -> bool {
+        self.near_normal.is_some() || self.far_from_real.is_some()
+    }
+
+    pub(super) fn add_fields(&self, all: &mut Fields) {
+        let Self { near_normal, far_from_real } = self;
+        for (name, value) in [("made_near_normal", near_normal), ("made_far_from_real", far_from_real)] {
+            if let Some(value) = value {
+                all.insert(name.to_owned(), (*value).into());
+            }
+        }
+    }
+
+    /// Takes the samples that it rules out from `sources`; gives the verdicts as a table, and their counts.
+    pub(super) fn apply(
+        &self,
+        inputs: &Inputs,
+        sources: &mut Vec<Source<'_>>,
+        context: &Context<'_>,
+    ) -> Result<(String, MadeCounts), StageError> {
+        let normal = self.near_normal.map(|q| Yardstick::of_normals(q, inputs, context)).transpose()?;
+        let real = self.far_from_real.map(|q| Yardstick::of_reals(q, sources, context)).transpose()?;
+        let mut table = "id,patches,to_normal,normal_limit,to_real,real_limit,verdict\n".to_owned();
+        let mut counts = MadeCounts::default();
+        let mut kept = Vec::new();
+        for source in sources.drain(..) {
+            context.check()?;
+            if !source.is_made {
+                kept.push(source);
+                continue;
+            }
+            let rows = rows_of(&source)?;
+            let measure = |yardstick: &Option<Yardstick>| {
+                yardstick.as_ref().map(|yardstick| yardstick.measure(&rows)).transpose()
+            };
+            let (to_normal, to_real) = (measure(&normal)?, measure(&real)?);
+            let limit = |yardstick: &Option<Yardstick>| yardstick.as_ref().map(|yardstick| yardstick.limit);
+            let (near, far) = (limit(&normal), limit(&real));
+            let verdict = if to_normal.zip(near).is_some_and(|(distance, limit)| distance <= limit) {
+                counts.near_normal += 1;
+                "near normal"
+            } else if to_real.zip(far).is_some_and(|(distance, limit)| distance > limit) {
+                counts.far_from_real += 1;
+                "far from real"
+            } else {
+                counts.kept += 1;
+                "kept"
+            };
+            let cell = |value: Option<f32>| value.map_or_else(String::new, |value| format!("{value:.6}"));
+            let _ = writeln!(
+                table,
+                "{},{},{},{},{},{},{verdict}",
+                csv_field(source.id),
+                source.patches.len(),
+                cell(to_normal),
+                cell(near),
+                cell(to_real),
+                cell(far)
+            );
+            if verdict == "kept" {
+                kept.push(source);
+            }
+        }
+        *sources = kept;
+        Ok((table, counts))
+    }
+}
+
+/// Rows to measure distances from, and how far is too far or near.
+struct Yardstick {
+    index: nearest::Bank,
+    limit: f32,
+}
+
+impl Yardstick {
+    /// The bank of the port `normal`; the limit is a quantile of its rows' distances to rows of other images.
+    fn of_normals(q: f64, inputs: &Inputs, context: &Context<'_>) -> Result<Self, StageError> {
+        let normal = Bank::read(inputs.require("normal")?)?;
+        Self::new(q, &normal.rows, normal.d(), &normal.image, "the normal bank", context)
+    }
+
+    /// The candidates of real defects.
+    fn of_reals(q: f64, sources: &[Source<'_>], context: &Context<'_>) -> Result<Self, StageError> {
+        let (mut rows, mut images) = (Vec::new(), Vec::new());
+        let mut d = 0;
+        for (image, source) in sources.iter().filter(|source| !source.is_made).enumerate() {
+            let of_source = rows_of(source)?;
+            d = of_source.len() / source.patches.len();
+            images.extend(source.patches.iter().map(|_| image as u32));
+            rows.extend(of_source);
+        }
+        if images.is_empty() {
+            return Err(StageError::data(
+                "`made_far_from_real` has no real defect to compare with: none is selected",
+                "leave `select.set` out, so that the real defects are candidates too, or take \
+                 `made_far_from_real` away",
+            ));
+        }
+        Self::new(q, &rows, d, &images, "the real defects", context)
+    }
+
+    fn new(
+        q: f64,
+        rows: &[f32],
+        d: usize,
+        images: &[u32],
+        what: &str,
+        context: &Context<'_>,
+    ) -> Result<Self, StageError> {
+        let index = nearest::Bank::on(context.search_device, rows.to_vec(), d).map_err(failed)?;
+        let own = index.nearest_excluding(rows, images, images).map_err(failed)?;
+        let finite: Vec<f32> = own.distance.into_iter().filter(|distance| distance.is_finite()).collect();
+        if finite.is_empty() {
+            return Err(StageError::data(
+                format!("{what} are of one image: there is no distance to another to judge by"),
+                "take the filter away, or bring more images",
+            ));
+        }
+        Ok(Self { index, limit: quantile(&finite, q).map_err(failed)? })
+    }
+
+    /// The median distance of the rows.
+    fn measure(&self, rows: &[f32]) -> Result<f32, StageError> {
+        let distances = self.index.nearest(rows, 1).map_err(failed)?.distance;
+        quantile(&distances, 0.5).map_err(failed)
+    }
+
+    fn distances(&self, rows: &[f32]) -> Result<Vec<f32>, StageError> {
+        Ok(self.index.nearest(rows, 1).map_err(failed)?.distance)
+    }
+}
+
+fn failed(error: KernelError) -> StageError {
+    StageError::kernel("cannot compare the candidates", error)
+}
+
+/// Drops candidates that lie no farther from the normal bank than that quantile of the bank's own rows from
+/// its rows of other images.
+pub(super) fn drop_near_normal(
+    q: f64,
+    inputs: &Inputs,
+    sources: &mut Vec<Source<'_>>,
+    context: &Context<'_>,
+) -> Result<(), StageError> {
+    let normal = Yardstick::of_normals(q, inputs, context)?;
+    for source in sources.iter_mut() {
+        context.check()?;
+        let distances = normal.distances(&rows_of(source)?)?;
+        let mut far = distances.iter().map(|&distance| distance > normal.limit);
+        source.patches.retain(|_| far.next().unwrap_or(true));
+    }
+    sources.retain(|source| !source.patches.is_empty());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use image::{GrayImage, Luma};
+
+    use super::super::super::Spec;
+    use super::super::super::context::testing::Bench;
+    use super::super::super::fields::{Problem, Value};
+    use super::*;
+    use crate::artifacts::Files;
+    use crate::artifacts::bank::Description;
+    use crate::artifacts::feature_set::{Block, Extraction, Precision, block_name, write_block};
+    use crate::artifacts::files::write_json;
+    use crate::artifacts::image_set::{Label, MADE_KIND, Preprocessing, Resize, label_name, write_mask};
+
+    fn extraction() -> Extraction {
+        let preprocessing =
+            Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
+        Extraction {
+            preprocessing,
+            backbone: "resnet18".to_owned(),
+            weights: "test".to_owned(),
+            layers: vec!["layer2".to_owned()],
+            neighbourhood: "mean3".to_owned(),
+            alignment: "bilinear".to_owned(),
+            embedding: "concat".to_owned(),
+            storage: Precision::F32,
+            dimension: 2,
+        }
+    }
+
+    /// An image of one patch per value, all covered by its mask.
+    fn add(folder: &Path, id: &str, kind: &str, values: &[[f32; 2]]) {
+        let block = Block { height: 1, width: values.len(), d: 2, data: values.concat() };
+        write_block(&folder.join("features").join(block_name(id)), &block, Precision::F32).unwrap();
+        let mask = GrayImage::from_pixel(values.len() as u32 * 8, 8, Luma([255]));
+        let name = label_name("train", Label::Defect, kind, id);
+        write_mask(&folder.join("masks").join(name), &mask).unwrap();
+    }
+
+    fn inputs(folder: &Path) -> Inputs {
+        write_json(&folder.join("features/features.json"), &extraction()).unwrap();
+        // Normal rows of two images, 1 apart from each other.
+        let normal = Bank {
+            description: Description {
+                extraction: extraction(),
+                strategy: "all".to_owned(),
+                candidates: 2,
+                filtered: 0,
+                made: None,
+                images: vec!["a".to_owned(), "b".to_owned()],
+            },
+            rows: vec![0.0, 0.0, 1.0, 0.0],
+            image: vec![0, 1],
+            patch: vec![0, 0],
+        };
+        normal.write(&folder.join("normal")).unwrap();
+        let files = |name: &str| Files::of_folder(&folder.join(name)).unwrap();
+        Inputs(
+            [
+                ("features[0]".to_owned(), files("features")),
+                ("masks[0]".to_owned(), files("masks")),
+                ("normal".to_owned(), files("normal")),
+            ]
+            .into(),
+        )
+    }
+
+    fn read(near: Option<f64>, far: Option<f64>) -> (Spec, Vec<Problem>) {
+        let mut select: Fields = [("label".to_owned(), "defect".into())].into();
+        for (name, value) in [("made_near_normal", near), ("made_far_from_real", far)] {
+            select.extend(value.map(|value| (name.to_owned(), value.into())));
+        }
+        let table: Fields = [
+            ("features".to_owned(), "features".into()),
+            ("normal".to_owned(), "bank".into()),
+            ("select".to_owned(), Value::Table(select)),
+        ]
+        .into();
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = Reader::new(&table, &mut problems, &mut ports);
+        let spec = super::super::Spec::read(&mut reader);
+        reader.finish();
+        (Spec::Coreset(spec), problems)
+    }
+
+    #[test]
+    fn samples_that_look_normal_or_like_no_real_defect_are_dropped_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        // Real defects at 10 and 12: 2 apart.
+        add(folder.path(), "real/1", "any", &[[10.0, 0.0]]);
+        add(folder.path(), "real/2", "any", &[[12.0, 0.0]]);
+        // Two of its three patches lie within 1 of the normals.
+        add(folder.path(), "made/normal", MADE_KIND, &[[0.5, 0.0], [1.5, 0.0], [11.0, 0.0]]);
+        add(folder.path(), "made/good", MADE_KIND, &[[11.0, 0.5], [0.5, 0.0], [11.0, 1.0]]);
+        add(folder.path(), "made/strange", MADE_KIND, &[[0.0, 90.0]]);
+        let (spec, problems) = read(Some(1.0), Some(1.0));
+        assert!(problems.is_empty(), "{problems:?}");
+        let bench = Bench::new();
+        let files = bench.run(&spec, &inputs(folder.path()), 1, "bank").unwrap();
+        let bank = Bank::read(&files).unwrap();
+        assert_eq!(bank.description.images, ["made/good", "real/1", "real/2"]);
+        let counts = bank.description.made.unwrap();
+        assert_eq!((counts.kept, counts.near_normal, counts.far_from_real), (1, 1, 1));
+        let table = String::from_utf8(files.get("made.csv").unwrap().read().unwrap()).unwrap();
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines[1], "made/good,3,10.012492,1.000000,1.414214,2.000000,kept");
+        assert!(
+            lines[2].starts_with("made/normal,3,0.500000,1.000000,") && lines[2].ends_with(",near normal")
+        );
+        assert!(lines[3].ends_with(",far from real"), "{table}");
+    }
+
+    #[test]
+    fn each_filter_works_alone_and_a_missing_yardstick_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        add(folder.path(), "made/1", MADE_KIND, &[[5.0, 0.0]]);
+        let bench = Bench::new();
+        let alone = bench.run(&read(Some(0.5), None).0, &inputs(folder.path()), 1, "bank").unwrap();
+        assert_eq!(Bank::read(&alone).unwrap().len(), 1);
+        let error =
+            Bench::new().run(&read(None, Some(0.5)).0, &inputs(folder.path()), 1, "bank").unwrap_err();
+        assert!(error.to_string().contains("no real defect to compare with"), "{error}");
+        let (_, problems) = {
+            let table: Fields = [
+                ("features".to_owned(), "features".into()),
+                ("select".to_owned(), Value::Table([("made_near_normal".to_owned(), 0.5.into())].into())),
+            ]
+            .into();
+            let (mut problems, mut ports) = (Vec::new(), Vec::new());
+            let mut reader = Reader::new(&table, &mut problems, &mut ports);
+            let spec = super::super::Spec::read(&mut reader);
+            reader.finish();
+            (spec, problems)
+        };
+        let help = problems[0].help.as_ref().unwrap();
+        assert!(help.contains("`select.made_near_normal` compares with"), "{problems:?}");
+    }
+}

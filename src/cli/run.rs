@@ -12,7 +12,9 @@ use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, State, Status, Task, TaskId, check_pins, lock_path};
-use crate::report::{Bars, EventLog, Folder, Profile, RunRequest, RunSummary, Table, variant_table};
+use crate::report::{
+    Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
+};
 use crate::store::{ProcessIdentity, Store};
 
 /// Set by Ctrl-C.
@@ -140,9 +142,10 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let metrics = read_metrics(&plan, &run, &project.store);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
+    let differences = differences(&plan, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.store);
     let told = RunSummary::new(request, &plan, &run, &of_task);
-    folder.write(&told, &table).map_err(CliError::Report)?;
+    folder.write(&told, &table, &differences).map_err(CliError::Report)?;
     if !run.is_interrupted && run.count(Outcome::Failed) == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
@@ -153,7 +156,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     show_failures(&plan, &run, &options);
     show_warning(&project.store);
     if !arguments.json {
-        terminal::print(&summary(&plan, &run, &table, &folder));
+        terminal::print(&summary(&plan, &run, &table, &differences, &folder));
     }
     linked.map_err(CliError::Report)?;
     Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
@@ -367,14 +370,24 @@ fn counted(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Differences that a person still reads at the end of a run.
+const SHOWN_DIFFERENCES: usize = 24;
+
 /// What a person reads at the end of a run.
-fn summary(plan: &Plan, run: &Run, table: &Table, folder: &Folder) -> String {
+fn summary(plan: &Plan, run: &Run, table: &Table, differences: &Differences, folder: &Folder) -> String {
     let mut lines = Vec::new();
     if !table.rows.is_empty() {
         lines.extend(plan.question.clone());
         lines.push(table.to_text());
         if table.repeats() > 1 {
             lines.push(format!("mean ± standard deviation over {} repeats", table.repeats()));
+        }
+        if (1..=SHOWN_DIFFERENCES).contains(&differences.0.len()) {
+            lines.push(differences.to_text());
+            lines.push(differences.caption());
+        } else if !differences.0.is_empty() {
+            let count = counted(differences.0.len(), "paired difference");
+            lines.push(format!("{count} between the axes' values: differences.md"));
         }
         if table.missing() > 0 {
             lines.push(format!("{} gave no metrics", counted(table.missing(), "evaluation")));

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::differences::Differences;
 use super::summary::{RunRequest, RunSummary};
 use super::table::Table;
 use crate::engine::Run;
@@ -147,14 +148,23 @@ impl Folder {
     }
 
     /// Writes the tables and the summary.
-    pub fn write(&self, summary: &RunSummary, table: &Table) -> Result<(), ReportError> {
+    pub fn write(
+        &self,
+        summary: &RunSummary,
+        table: &Table,
+        differences: &Differences,
+    ) -> Result<(), ReportError> {
         let json = to_json(summary);
-        let files: [(&str, Vec<u8>); 4] = [
+        let mut files: Vec<(&str, Vec<u8>)> = vec![
             ("summary.json", json),
             ("table.md", table.to_markdown().into_bytes()),
             ("table.csv", table.to_csv().into_bytes()),
             ("table.tex", table.to_latex().into_bytes()),
         ];
+        if !differences.0.is_empty() {
+            files.push(("differences.md", differences.to_markdown().into_bytes()));
+            files.push(("differences.csv", differences.to_csv().into_bytes()));
+        }
         for (name, bytes) in files {
             let path = self.path.join(name);
             fs::write(&path, bytes).map_err(writing(&path))?;

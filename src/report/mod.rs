@@ -5,6 +5,7 @@
 //!   run.json                      how the run was asked for, written when it begins
 //!   summary.json                  the same, the plan's totals, every task's end, every variant's metrics
 //!   table.md  table.csv  table.tex
+//!   differences.md  differences.csv   paired over the repeats, where there are any
 //!   events.ndjson                 one event a line
 //!   logs/<task>-<key>.log         of each task that ran
 //!   variants/<variant>/…          links to the outputs of its targets
@@ -13,6 +14,7 @@
 //! ```
 
 mod compare;
+mod differences;
 mod events;
 mod folder;
 mod history;
@@ -25,12 +27,13 @@ mod users;
 mod verdicts;
 
 pub use compare::{Comparison, Shown};
+pub use differences::{Difference, Differences, differences};
 pub use events::EventLog;
 pub use folder::{Folder, ReportError};
 pub use history::{HistoryError, PastRun, Standing, find_run, past_runs};
 pub use profile::Profile;
 pub use progress::Bars;
-pub use statistics::{Summary, summarise};
+pub use statistics::{Interval, Summary, paired, summarise};
 pub use summary::{RunRequest, RunSummary, TaskSummary, VariantSummary};
 pub use table::{Cell, Table, variant_table};
 pub use users::users_of_keys;

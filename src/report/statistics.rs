@@ -1,5 +1,7 @@
 //! Statistics over repeats.
 
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
 /// Mean and spread of one metric over repeats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -23,6 +25,28 @@ pub fn summarise(values: &[f64]) -> Option<Summary> {
     Some(Summary { mean, deviation, n })
 }
 
+/// A mean difference and how well it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// Mean of the differences.
+    pub mean: f64,
+    /// Half of the 95 % interval of the mean; none for one difference.
+    pub half: Option<f64>,
+    /// Number of differences.
+    pub n: usize,
+}
+
+/// The mean of paired differences with Student's t interval: `mean ± t(0.975, n - 1) · s / √n`; none where there is
+/// none.
+pub fn paired(differences: &[f64]) -> Option<Interval> {
+    let Summary { mean, deviation, n } = summarise(differences)?;
+    let half = deviation.and_then(|deviation| {
+        let t = StudentsT::new(0.0, 1.0, (n - 1) as f64).ok()?.inverse_cdf(0.975);
+        Some(t * deviation / (n as f64).sqrt())
+    });
+    Some(Interval { mean, half, n })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +58,15 @@ mod tests {
         assert!((summary.deviation.unwrap() - 1.527_525_231_651_947).abs() < 1e-12);
         assert_eq!(summarise(&[0.5]).unwrap().deviation, None);
         assert_eq!(summarise(&[]), None);
+    }
+
+    #[test]
+    fn a_paired_interval_is_that_of_scipy() {
+        // scipy.stats.t.interval(0.95, 4, loc=mean, scale=sem) of these five differences.
+        let interval = paired(&[0.010, -0.002, 0.007, 0.004, 0.011]).unwrap();
+        assert!((interval.mean - 0.006).abs() < 1e-12);
+        assert!((interval.half.unwrap() - 0.006_511_340_938_852_174).abs() < 1e-9);
+        assert_eq!(paired(&[0.25]), Some(Interval { mean: 0.25, half: None, n: 1 }));
+        assert_eq!(paired(&[]), None);
     }
 }

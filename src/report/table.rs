@@ -9,10 +9,11 @@ use super::statistics::{Summary, summarise};
 use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::engine::{Outcome, Run};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanVariant};
+use crate::stages::Kind;
 
 /// The metrics that the table shows: title, and name in `metrics.json`.
-const SHOWN: [(&str, &str); 5] = [
+pub(super) const SHOWN: [(&str, &str); 5] = [
     ("image AUROC", "image_auroc"),
     ("image AP", "image_ap"),
     ("pixel AUROC", "pixel_auroc"),
@@ -44,14 +45,10 @@ type Repeats = (Vec<String>, Vec<Option<Metrics>>, &'static str);
 /// Builds the table of a run; `metrics` gives those of a task of the plan.
 pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Table {
     let mut rows: Vec<Repeats> = Vec::new();
-    let evaluates = |variant: &crate::plan::PlanVariant| -> Vec<usize> {
-        let tasks = variant.targets.iter().map(|id| id.0);
-        tasks.filter(|&task| plan.tasks[task].spec.kind() == crate::stages::Kind::Evaluate).collect()
-    };
-    let has_several = plan.variants.iter().any(|variant| evaluates(variant).len() > 1);
+    let has_several = plan.variants.iter().any(|variant| evaluations(plan, variant).len() > 1);
     let mut counted = std::collections::BTreeSet::new();
     for variant in &plan.variants {
-        for task in evaluates(variant) {
+        for task in evaluations(plan, variant) {
             let mut values: Vec<String> = (variant.values.iter())
                 .filter(|(axis, _)| plan.axes.contains(axis))
                 .map(|(_, value)| value.clone())
@@ -86,9 +83,19 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
     Table { axes, rows: rows.into_iter().map(row).collect() }
 }
 
+/// The tasks that evaluate a variant.
+pub(super) fn evaluations(plan: &Plan, variant: &PlanVariant) -> Vec<usize> {
+    let tasks = variant.targets.iter().map(|id| id.0);
+    tasks.filter(|&task| plan.tasks[task].spec.kind() == Kind::Evaluate).collect()
+}
+
+/// The metric of that name.
+pub(super) fn value_of(metrics: &Metrics, name: &str) -> Option<f64> {
+    metrics.named().iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
+}
+
 fn cell(repeats: &[Option<Metrics>], name: &str, why: &'static str) -> Cell {
-    let value = |metrics: &Metrics| metrics.named().iter().find(|(known, _)| *known == name).map(|&(_, x)| x);
-    let values: Vec<f64> = repeats.iter().flatten().filter_map(value).collect();
+    let values: Vec<f64> = repeats.iter().flatten().filter_map(|metrics| value_of(metrics, name)).collect();
     summarise(&values).map_or(Cell::Missing(why), Cell::Value)
 }
 

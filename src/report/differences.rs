@@ -1,0 +1,279 @@
+//! What each axis changes: differences between two of its values, paired over the repeats, with their t interval.
+//!
+//! A pair agrees on every other axis. Where one side has no variant with the other's value of some axis, because
+//! that axis means nothing there (`exclude` took it out), its only one stands for all.
+
+use comfy_table::{Cell as Drawn, CellAlignment, ContentArrangement, Table as Drawing, presets};
+
+use super::statistics::{Interval, paired};
+use super::table::{SHOWN, evaluations, value_of};
+use crate::artifacts::files::csv_field;
+use crate::artifacts::scores::Metrics;
+use crate::plan::Plan;
+
+/// One comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The axis.
+    pub axis: String,
+    /// Its value that is taken away.
+    pub from: String,
+    /// Its value that it is taken away from.
+    pub to: String,
+    /// The other axes, `bank=dual, count=50`.
+    pub at: String,
+    /// For each shown metric; none where no repeat has both.
+    pub intervals: Vec<Option<Interval>>,
+}
+
+/// All comparisons of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Differences(pub Vec<Difference>);
+
+/// A row of the table: its values of the axes, and of each repeat its name, its task and its metrics.
+struct Row {
+    values: Vec<String>,
+    repeats: Vec<(Vec<String>, usize, Option<Metrics>)>,
+}
+
+/// Compares every two values of every axis; `metrics` gives those of a task of the plan. Empty where nothing is
+/// repeated.
+pub fn differences(plan: &Plan, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Differences {
+    if plan.repeats.is_empty() {
+        return Differences::default();
+    }
+    let rows = rows(plan, metrics);
+    let mut all = Vec::new();
+    for (place, axis) in plan.axes.iter().enumerate() {
+        let mut values: Vec<&String> = Vec::new();
+        for row in &rows {
+            if !values.contains(&&row.values[place]) {
+                values.push(&row.values[place]);
+            }
+        }
+        for (second, to) in values.iter().enumerate() {
+            for from in &values[..second] {
+                for row in rows.iter().filter(|row| row.values[place] == **to) {
+                    let Some(partner) = partner(&rows, row, place, from) else { continue };
+                    all.push(compare(plan, axis, place, partner, row));
+                }
+            }
+        }
+    }
+    all.retain(|difference| difference.intervals.iter().any(Option::is_some));
+    Differences(all)
+}
+
+fn rows(plan: &Plan, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for variant in &plan.variants {
+        let of = |names: &[String]| -> Vec<String> {
+            let named = variant.values.iter().filter(|(axis, _)| names.contains(axis));
+            named.map(|(_, value)| value.clone()).collect()
+        };
+        for task in evaluations(plan, variant) {
+            let mut values = of(&plan.axes);
+            values.push(plan.tasks[task].stage.clone());
+            let repeat = (of(&plan.repeats), task, metrics(task));
+            match rows.iter_mut().find(|row| row.values == values) {
+                Some(row) => row.repeats.push(repeat),
+                None => rows.push(Row { values, repeats: vec![repeat] }),
+            }
+        }
+    }
+    rows
+}
+
+/// The row that differs from `row` in one axis, whose value there is `from`; none where several could be meant.
+fn partner<'a>(rows: &'a [Row], row: &Row, place: usize, from: &str) -> Option<&'a Row> {
+    let mut candidates: Vec<&Row> = rows.iter().filter(|other| other.values[place] == from).collect();
+    for (other, value) in row.values.iter().enumerate().filter(|&(other, _)| other != place) {
+        if candidates.iter().any(|candidate| candidate.values[other] == *value) {
+            candidates.retain(|candidate| candidate.values[other] == *value);
+        }
+    }
+    let is_one = candidates.len() == 1;
+    candidates.pop().filter(|_| is_one)
+}
+
+fn compare(plan: &Plan, axis: &str, place: usize, from: &Row, to: &Row) -> Difference {
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    let mut metrics: Vec<(&Metrics, &Metrics)> = Vec::new();
+    for (repeat, task, of_to) in &to.repeats {
+        let Some((_, other, of_from)) = from.repeats.iter().find(|(known, ..)| known == repeat) else {
+            continue;
+        };
+        // Repeats that no seed reaches share their results, which count once.
+        if pairs.contains(&(*other, *task)) {
+            continue;
+        }
+        pairs.push((*other, *task));
+        if let (Some(of_from), Some(of_to)) = (of_from, of_to) {
+            metrics.push((of_from, of_to));
+        }
+    }
+    let interval = |&(_, name): &(&str, &str)| {
+        let difference =
+            |(from, to): &(&Metrics, &Metrics)| Some(value_of(to, name)? - value_of(from, name)?);
+        paired(&metrics.iter().filter_map(difference).collect::<Vec<_>>())
+    };
+    let others = plan.axes.iter().zip(&to.values).enumerate().filter(|&(other, _)| other != place);
+    let at: Vec<String> = others.map(|(_, (axis, value))| format!("{axis}={value}")).collect();
+    Difference {
+        axis: axis.to_owned(),
+        from: from.values[place].clone(),
+        to: to.values[place].clone(),
+        at: at.join(", "),
+        intervals: SHOWN.iter().map(interval).collect(),
+    }
+}
+
+/// `+0.0123 ± 0.0045*`: the mean, half of the interval, and a star where 0 lies outside.
+fn text(interval: Option<&Interval>) -> String {
+    match interval {
+        None => String::new(),
+        Some(Interval { mean, half: None, .. }) => format!("{mean:+.4}"),
+        Some(Interval { mean, half: Some(half), .. }) => {
+            format!("{mean:+.4} ± {half:.4}{}", if mean.abs() > *half { "*" } else { "" })
+        }
+    }
+}
+
+impl Differences {
+    /// Repeats of the comparison that has most.
+    pub fn repeats(&self) -> usize {
+        self.0
+            .iter()
+            .flat_map(|one| one.intervals.iter().flatten().map(|interval| interval.n))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What the columns mean.
+    pub fn caption(&self) -> String {
+        format!(
+            "differences, paired over {} repeats: mean ± half of the 95 % t interval, * where 0 lies outside (not \
+             corrected for their number)",
+            self.repeats()
+        )
+    }
+
+    fn titles() -> impl Iterator<Item = String> {
+        let shown = SHOWN.iter().map(|&(title, _)| title.to_owned());
+        ["axis", "change", "at"].map(str::to_owned).into_iter().chain(shown)
+    }
+
+    fn texts(&self) -> impl Iterator<Item = Vec<String>> + '_ {
+        self.0.iter().map(|one| {
+            let change = format!("{} → {}", one.from, one.to);
+            let cells = one.intervals.iter().map(|interval| text(interval.as_ref()));
+            [one.axis.clone(), change, one.at.clone()].into_iter().chain(cells).collect()
+        })
+    }
+
+    /// For the terminal.
+    pub fn to_text(&self) -> String {
+        let mut drawing = Drawing::new();
+        drawing
+            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(Self::titles());
+        for row in self.texts() {
+            let cell = |(place, text): (usize, String)| {
+                Drawn::new(text).set_alignment(if place < 3 {
+                    CellAlignment::Left
+                } else {
+                    CellAlignment::Right
+                })
+            };
+            drawing.add_row(row.into_iter().enumerate().map(cell));
+        }
+        drawing.to_string()
+    }
+
+    /// For a README.
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let rule: Vec<String> =
+            (0..3 + SHOWN.len()).map(|place| if place < 3 { "---" } else { "---:" }.to_owned()).collect();
+        let rows: String = self.texts().map(|row| line(&row)).collect();
+        format!("{}{}{rows}\n{}\n", line(&Self::titles().collect::<Vec<_>>()), line(&rule), self.caption())
+    }
+
+    /// For a program: mean, bounds and count of each metric, unrounded.
+    pub fn to_csv(&self) -> String {
+        let mut titles: Vec<String> = ["axis", "from", "to", "at"].map(str::to_owned).to_vec();
+        for (_, name) in SHOWN {
+            titles.extend(["", "_low", "_high", "_n"].map(|end| format!("{name}{end}")));
+        }
+        let mut text = titles.join(",") + "\n";
+        for one in &self.0 {
+            let mut row: Vec<String> =
+                [&one.axis, &one.from, &one.to, &one.at].map(|cell| csv_field(cell).into_owned()).to_vec();
+            for interval in &one.intervals {
+                row.extend(match interval {
+                    None => [String::new(), String::new(), String::new(), "0".to_owned()],
+                    Some(Interval { mean, half, n }) => {
+                        let bound =
+                            |sign: f64| half.map_or(String::new(), |half| (mean + sign * half).to_string());
+                        [mean.to_string(), bound(-1.0), bound(1.0), n.to_string()]
+                    }
+                });
+            }
+            text += &(row.join(",") + "\n");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(values: &[&str]) -> Row {
+        Row { values: values.iter().map(|&value| value.to_owned()).collect(), repeats: Vec::new() }
+    }
+
+    #[test]
+    fn a_variant_is_paired_with_the_one_that_agrees_or_stands_for_all() {
+        let rows = [
+            row(&["none", "25", "result"]),
+            row(&["ddpm", "25", "result"]),
+            row(&["ddpm", "50", "result"]),
+            row(&["paste", "25", "result"]),
+            row(&["paste", "50", "result"]),
+        ];
+        let found =
+            |of: usize, from: &str| partner(&rows, &rows[of], 0, from).map(|row| row.values[1].clone());
+        assert_eq!(found(2, "none").as_deref(), Some("25"), "without samples there is one count");
+        assert_eq!(found(4, "ddpm").as_deref(), Some("50"));
+        assert_eq!(found(0, "ddpm").as_deref(), Some("25"));
+        let unclear = row(&["none", "75", "result"]);
+        assert!(partner(&rows, &unclear, 0, "ddpm").is_none(), "two could be meant");
+    }
+
+    #[test]
+    fn every_form_tells_the_same() {
+        let interval = |mean, half, n| Some(Interval { mean, half, n });
+        let intervals = vec![interval(0.01234, Some(0.004), 5), interval(-0.002, Some(0.004), 5), None];
+        let one = Difference {
+            axis: "augment".to_owned(),
+            from: "none".to_owned(),
+            to: "ddpm".to_owned(),
+            at: "bank=dual, count=50".to_owned(),
+            intervals: intervals.into_iter().chain([interval(0.5, None, 1), None]).collect(),
+        };
+        let all = Differences(vec![one]);
+        insta::assert_snapshot!(all.to_markdown(), @r"
+        | axis | change | at | image AUROC | image AP | pixel AUROC | pixel AP | AUPRO |
+        | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
+        | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 |  | +0.5000 |  |
+
+        differences, paired over 5 repeats: mean ± half of the 95 % t interval, * where 0 lies outside (not corrected for their number)
+        ");
+        insta::assert_snapshot!(all.to_csv(), @r#"
+        axis,from,to,at,image_auroc,image_auroc_low,image_auroc_high,image_auroc_n,image_ap,image_ap_low,image_ap_high,image_ap_n,pixel_auroc,pixel_auroc_low,pixel_auroc_high,pixel_auroc_n,pixel_ap,pixel_ap_low,pixel_ap_high,pixel_ap_n,aupro,aupro_low,aupro_high,aupro_n
+        augment,none,ddpm,"bank=dual, count=50",0.01234,0.00834,0.01634,5,-0.002,-0.006,0.002,5,,,,0,0.5,,,1,,,,0
+        "#);
+    }
+}

@@ -209,7 +209,13 @@ impl Execution<'_> {
         let scratch = self.store.scratch(&self.task.stage).map_err(Failure::Store)?;
         let work = self.store.work_folder(&self.resolution.key);
         let kind = self.task.spec.kind();
-        let items = TaskItems::new(self.store, kind.name(), self.task.spec.version(), !self.is_forced);
+        let items = TaskItems::new(
+            self.store,
+            (kind.name(), self.task.spec.version()),
+            !self.is_forced,
+            self.options.cancelled,
+            &log,
+        );
         if let Err(failure) =
             self.make(&Place { output: scratch.path(), work: &work, items: &items, log: &log })
         {

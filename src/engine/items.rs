@@ -5,16 +5,18 @@
 //! the item is done, so that a run that is killed keeps every finished image.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::log::Log;
 use crate::plan::item_key;
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, StageError};
-use crate::store::{Digest, Published, Store, StoreError, Tree, TreeEntry};
+use crate::store::{Digest, Lease, Store, StoreError, Tree, TreeEntry};
 
 /// What the store keeps of an item.
 #[derive(Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub(super) fn files_of(bytes: &[u8]) -> Option<(String, Vec<(Digest, u64)>)> {
     ItemRecord::from_bytes(bytes).map(|record| (record.kind, record.files))
 }
 
+/// Between two looks at whether another process has let go of an item.
+const PERIOD: Duration = Duration::from_millis(100);
+
 /// The version of the record's form.
 const SCHEMA: u32 = 1;
 
@@ -48,18 +53,28 @@ pub(super) struct TaskItems<'a> {
     version: u32,
     /// Whether kept items are found again; not where the user wants them made anew.
     recalls: bool,
+    cancelled: &'a AtomicBool,
+    log: &'a Log,
     placed: Mutex<BTreeMap<String, TreeEntry>>,
     made: AtomicUsize,
     recalled: AtomicUsize,
 }
 
 impl<'a> TaskItems<'a> {
-    pub(super) fn new(store: &'a Store, kind: &'static str, version: u32, recalls: bool) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        (kind, version): (&'static str, u32),
+        recalls: bool,
+        cancelled: &'a AtomicBool,
+        log: &'a Log,
+    ) -> Self {
         Self {
             store,
             kind,
             version,
             recalls,
+            cancelled,
+            log,
             placed: Mutex::default(),
             made: AtomicUsize::new(0),
             recalled: AtomicUsize::new(0),
@@ -91,6 +106,31 @@ impl<'a> TaskItems<'a> {
         Item { files: files.iter().map(file).collect(), note }
     }
 
+    fn key(&self, fields: &Fields) -> Result<Digest, StageError> {
+        item_key(self.kind, self.version, fields)
+            .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))
+    }
+
+    /// Waits for the lease of an item.
+    fn lease(&self, key: &Digest) -> Result<Lease, StageError> {
+        let mut is_told = false;
+        loop {
+            let lease =
+                self.store.lock(key).map_err(|error| StageError::kernel("the cache failed", error))?;
+            if let Some(lease) = lease {
+                return Ok(lease);
+            }
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err(StageError::Cancelled);
+            }
+            if let Some(holder) = self.store.holder(key).filter(|_| !is_told) {
+                is_told = true;
+                self.log.note(&format!("waits for what process {} is making", holder.process.pid));
+            }
+            std::thread::sleep(PERIOD);
+        }
+    }
+
     fn intact(&self, files: &[(Digest, u64)]) -> Result<bool, StoreError> {
         let entry = |(place, &(digest, size)): (usize, &(Digest, u64))| TreeEntry {
             path: place.to_string(),
@@ -109,7 +149,7 @@ impl Items for TaskItems<'_> {
             return None;
         }
         let key = item_key(self.kind, self.version, fields).ok()?;
-        let bytes = self.store.record(&key).ok()??;
+        let bytes = self.store.item(&key).ok()??;
         // Held before it is looked at: what is intact now is so when the task's output names it.
         self.store.hold(&key);
         let record = ItemRecord::from_bytes(&bytes)?;
@@ -124,8 +164,7 @@ impl Items for TaskItems<'_> {
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
         let failed =
             |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
-        let key = item_key(self.kind, self.version, fields)
-            .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))?;
+        let key = self.key(fields)?;
         self.store.hold(&key);
         let _pause = self.store.pause().map_err(failed)?;
         let published = self.store.publish_files(files).map_err(failed)?;
@@ -141,12 +180,7 @@ impl Items for TaskItems<'_> {
         let kind = self.kind.to_owned();
         let record = ItemRecord { item: SCHEMA, kind, files: published, note: note.to_owned() };
         let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");
-        // A record of lost or damaged objects, or of other bytes, may stand there: the fresh one replaces it.
-        if let Published::Theirs(old) = self.store.publish_record(&key, &bytes).map_err(failed)?
-            && old != bytes
-        {
-            self.store.replace_record(&key, &bytes).map_err(failed)?;
-        }
+        self.store.put_item(&key, &bytes).map_err(failed)?;
         self.made.fetch_add(1, Ordering::Relaxed);
         Ok(self.item(&record.files, record.note))
     }
@@ -154,16 +188,21 @@ impl Items for TaskItems<'_> {
     fn once(
         &self,
         fields: &Fields,
-        make: &mut dyn FnMut(&std::path::Path) -> Result<(Vec<PathBuf>, String), StageError>,
+        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
     ) -> Result<Item, StageError> {
         if let Some(item) = self.recall(fields) {
             return Ok(item);
         }
-        let key = item_key(self.kind, self.version, fields)
-            .map_err(|field| StageError::data(format!("`{field}` is not a finite number"), "correct it"))?;
+        let key = self.key(fields)?;
+        let _lease = self.lease(&key)?;
+        // Whoever held the lease before may have made it.
+        if let Some(item) = self.recall(fields) {
+            return Ok(item);
+        }
         let work = self.store.work_folder(&key);
         let (files, note) = make(&work)?;
         let item = self.keep(fields, &files, &note)?;
+        // A folder that cannot be removed is only space; gc takes it.
         let _ = self.store.remove_work(&key);
         Ok(item)
     }

@@ -190,7 +190,7 @@ impl Store {
         for path in entries(&self.area(Area::Work)) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Ok(key) = name.parse::<Digest>() else { continue };
-            if self.record(&key)?.is_none() || self.holder(&key).is_some() {
+            if self.item(&key)?.is_none() || self.holder(&key).is_some() {
                 continue;
             }
             // A task that is being made again has a record as well, and a lease.

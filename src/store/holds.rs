@@ -64,7 +64,8 @@ impl Store {
             holds.keys.insert(*key);
         }
         // The mtime of a record is its last use. There may be no record yet.
-        let record = File::open(self.place(Area::Records, key));
+        let open = |area| File::open(self.place(area, key));
+        let record = open(Area::Records).or_else(|_| open(Area::Items));
         let _ = record.and_then(|record| record.set_modified(SystemTime::now()));
     }
 

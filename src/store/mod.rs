@@ -8,6 +8,7 @@
 //! <root>/v1/objects/ab/cdef…       blobs, mode 0444, named by the blake3 of their content
 //! <root>/v1/trees/ab/cdef…         listings, named by tree digest; they stay when objects are evicted
 //! <root>/v1/records/ab/cdef…       key -> what it produced, with a checksum
+//! <root>/v1/items/ab/cdef…         the same for single items of a task, such as an image's features
 //! <root>/v1/leases/abcdef…         work in flight: a locked file that says who holds it
 //! <root>/v1/leases/run~…           what a running process uses, one key a line
 //! <root>/v1/pins/                  roots for garbage collection
@@ -92,6 +93,7 @@ enum Area {
     Objects,
     Trees,
     Records,
+    Items,
     Leases,
     Pins,
     Tmp,
@@ -100,10 +102,11 @@ enum Area {
 }
 
 impl Area {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Objects,
         Self::Trees,
         Self::Records,
+        Self::Items,
         Self::Leases,
         Self::Pins,
         Self::Tmp,
@@ -116,6 +119,7 @@ impl Area {
             Self::Objects => "objects",
             Self::Trees => "trees",
             Self::Records => "records",
+            Self::Items => "items",
             Self::Leases => "leases",
             Self::Pins => "pins",
             Self::Tmp => "tmp",

@@ -1,4 +1,6 @@
-//! Records: `v1/records`, from the key of a task to what it produced.
+//! Records: `v1/records`, from the key of a task to what it produced, and `v1/items`, the same for single items
+//! of a task. Items have a place of their own since there are many more: whoever asks what tasks did does not read
+//! them.
 //!
 //! A file is the line `patchflow record 1 <checksum>` and the record's bytes, which the store does not
 //! read. The checksum is the blake3 of key and bytes: a record that is cut off, altered or stands under
@@ -18,6 +20,9 @@ use super::{Area, Store, make_shard, rename_durably, sync_folder_of};
 
 const HEADER: &[u8] = b"patchflow record 1 ";
 const DOMAIN: &str = "patchflow 2026-11-01 store record v1";
+
+/// The areas that hold records.
+pub(super) const RECORDED: [Area; 2] = [Area::Records, Area::Items];
 
 /// Whose record stands after a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +47,28 @@ pub struct StoredRecord {
 impl Store {
     /// The record of a key; `None` where there is none or it is damaged. Nothing is moved or written.
     pub fn record(&self, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let place = self.place(Area::Records, key);
+        self.record_in(Area::Records, key)
+    }
+
+    /// The record of an item's key, as [`Self::record`]. Versions before 2026-11-28 kept items among the records
+    /// of tasks, where they are found, too.
+    pub fn item(&self, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.record_in(Area::Items, key)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.record(key),
+        }
+    }
+
+    /// Puts an item's record in the place of whatever is there, after its objects.
+    pub fn put_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.record_in(Area::Items, key)?.is_some_and(|old| old == bytes) {
+            return Ok(());
+        }
+        self.replace_in(Area::Items, key, bytes)
+    }
+
+    pub(super) fn record_in(&self, area: Area, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let place = self.place(area, key);
         match fs::read(&place) {
             Ok(file) => Ok(content(key, file)),
             Err(error) if is_absent(&error) => Ok(None),
@@ -69,21 +95,36 @@ impl Store {
             if let Some(theirs) = self.record(key)? {
                 return Ok(Published::Theirs(theirs));
             }
-            self.discard_damaged(key)?;
+            self.discard_damaged(Area::Records, key)?;
         }
     }
 
     /// Puts a record in the place of whatever is there.
     pub fn replace_record(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        self.prepare()?;
-        let temporary = self.write_record(key, bytes)?;
-        let _turn = self.repair_turn();
-        rename_durably(temporary.path(), &self.place(Area::Records, key))
+        self.replace_in(Area::Records, key, bytes)
     }
 
-    /// Every sound record, in order of key, read as the iterator advances.
+    fn replace_in(&self, area: Area, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.prepare()?;
+        let place = self.place(area, key);
+        make_shard(&place)?;
+        let temporary = self.write_record(key, bytes)?;
+        let _turn = self.repair_turn();
+        rename_durably(temporary.path(), &place)
+    }
+
+    /// Every sound record of a task, in order of key, read as the iterator advances.
     pub fn records(&self) -> impl Iterator<Item = StoredRecord> + '_ {
-        self.listed(Area::Records).0.into_iter().filter_map(|(key, path)| Self::record_at(key, &path))
+        self.records_in(Area::Records)
+    }
+
+    /// Every sound record, of tasks and of items.
+    pub(super) fn all_records(&self) -> impl Iterator<Item = StoredRecord> + '_ {
+        RECORDED.into_iter().flat_map(|area| self.records_in(area))
+    }
+
+    fn records_in(&self, area: Area) -> impl Iterator<Item = StoredRecord> + '_ {
+        self.listed(area).0.into_iter().filter_map(|(key, path)| Self::record_at(key, &path))
     }
 
     /// The sound record in a file.
@@ -100,15 +141,15 @@ impl Store {
 
     /// Moves a damaged record away. Only who holds the turn may take a record's name away or put another
     /// in its place, and looks again first: so nobody removes a good one that has just been published.
-    pub(super) fn discard_damaged(&self, key: &Digest) -> Result<bool, StoreError> {
+    pub(super) fn discard_damaged(&self, area: Area, key: &Digest) -> Result<bool, StoreError> {
         let _turn = self.repair_turn();
-        let place = self.place(Area::Records, key);
+        let place = self.place(area, key);
         // The file is named before it is read: where the name was free, a good record may come between.
         let inode = match fs::symlink_metadata(&place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             metadata => metadata.reading(&place)?.ino(),
         };
-        if self.record(key)?.is_some() {
+        if self.record_in(area, key)?.is_some() {
             return Ok(false);
         }
         if self.quarantine(&place, inode) {
@@ -273,6 +314,26 @@ mod tests {
             assert_eq!(record.key, Digest::of_bytes(&record.bytes));
             assert!(record.used >= before && record.used <= SystemTime::now());
         }
+    }
+
+    #[test]
+    fn items_have_a_place_of_their_own_and_older_ones_are_found() {
+        let (_folder, store) = fresh();
+        store.publish_record(&key(1), b"a task").unwrap();
+        store.put_item(&key(2), b"an item").unwrap();
+        store.publish_record(&key(3), b"an item of an older version").unwrap();
+        assert_eq!(store.item(&key(2)).unwrap().unwrap(), b"an item");
+        assert_eq!(store.item(&key(3)).unwrap().unwrap(), b"an item of an older version");
+        assert_eq!(store.record(&key(2)).unwrap(), None);
+        assert_eq!((store.records().count(), store.all_records().count()), (2, 3));
+        store.put_item(&key(2), b"other bytes").unwrap();
+        assert_eq!(store.item(&key(2)).unwrap().unwrap(), b"other bytes");
+        fs::write(store.place(Area::Items, &key(2)), b"patchflow record 1 damaged").unwrap();
+        assert_eq!(store.item(&key(2)).unwrap(), None);
+        let report = store.verify(&|_| {}).unwrap();
+        assert_eq!((report.records, report.damaged.len()), (2, 1));
+        store.put_item(&key(2), b"again").unwrap();
+        assert_eq!(store.verify(&|_| {}).unwrap().records, 3);
     }
 
     #[test]

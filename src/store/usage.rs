@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::digest::Digest;
 use super::error::StoreError;
 use super::objects::stat;
-use super::records::StoredRecord;
+use super::records::{RECORDED, StoredRecord};
 use super::tree::Tree;
 use super::{Area, Store};
 
@@ -186,14 +186,14 @@ impl Store {
             .map(|(digest, path)| Ok(stat(path)?.map(|metadata| stored(*digest, &metadata))))
             .collect::<Result<_, StoreError>>()?;
         let objects: Vec<StoredObject> = objects.into_iter().flatten().collect();
-        let (records, _) = self.listed(Area::Records);
+        let records: Vec<_> = RECORDED.into_iter().flat_map(|area| self.listed(area).0).collect();
         let holding = |(key, path): &(Digest, std::path::PathBuf)| {
             let record = Self::record_at(*key, path)?;
             Some(self.holding(&record, describe(&record)?, &objects))
         };
         let holdings = records.par_iter().filter_map(holding).collect();
         // Leases and pins are left out: they are few lines, and a collection makes one itself.
-        let others = [Area::Trees, Area::Records, Area::Tmp, Area::Work, Area::Quarantine];
+        let others = [Area::Trees, Area::Records, Area::Items, Area::Tmp, Area::Work, Area::Quarantine];
         let mut areas: BTreeMap<&str, Space> =
             others.into_iter().map(|area| (area.name(), space_of(&self.area(area)))).collect();
         let mut of_objects = Space::default();
@@ -217,7 +217,7 @@ impl Store {
         if objects.is_empty() {
             return holders;
         }
-        for described in self.records().filter_map(|record| describe(&record)) {
+        for described in self.all_records().filter_map(|record| describe(&record)) {
             let trees = described.trees.iter().filter_map(|tree| self.peek_listing(tree));
             let mut held: BTreeSet<Digest> = trees
                 .flat_map(|tree| tree.entries().iter().map(|it| it.digest).collect::<Vec<_>>())

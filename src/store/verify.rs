@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::digest::Digest;
 use super::error::{AtPath, StoreError};
 use super::objects::stat;
+use super::records::RECORDED;
 use super::stat_index::FileStat;
 use super::{Area, Store};
 
@@ -53,11 +54,13 @@ impl Store {
                 None => report.damaged.push(path),
             }
         }
-        for (key, path) in self.listed_for(Area::Records, &mut report) {
-            if self.record(&key)?.is_some() {
-                report.records += 1;
-            } else if self.discard_damaged(&key)? {
-                report.damaged.push(path);
+        for area in RECORDED {
+            for (key, path) in self.listed_for(area, &mut report) {
+                if self.record_in(area, &key)?.is_some() {
+                    report.records += 1;
+                } else if self.discard_damaged(area, &key)? {
+                    report.damaged.push(path);
+                }
             }
         }
         Ok(report)

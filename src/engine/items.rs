@@ -214,3 +214,50 @@ impl Items for TaskItems<'_> {
         placed.insert(name.to_owned(), entry);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::stages::fields::fields;
+    use crate::store::StatIndex;
+
+    #[test]
+    fn an_item_is_made_once_by_whoever_asks_and_goes_on_where_a_failure_left_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, cancelled, made) =
+            (folder.path().join("cache"), AtomicBool::new(false), AtomicUsize::new(0));
+        let wanted = fields([("item", "training".into())]);
+        let ask = |fails: bool| {
+            let store = Store::open(root.clone(), StatIndex::in_memory()).unwrap();
+            let log = Log::create(&folder.path().join("log")).unwrap();
+            let items = TaskItems::new(&store, ("augment", 1), true, &cancelled, &log);
+            let make = &mut |work: &Path| {
+                std::fs::create_dir_all(work).unwrap();
+                let checkpoint = work.join("checkpoint");
+                if fails {
+                    std::fs::write(&checkpoint, "half").unwrap();
+                    return Err(StageError::data("broken off", "again"));
+                }
+                assert_eq!(std::fs::read(&checkpoint).unwrap(), b"half");
+                made.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(200));
+                std::fs::write(work.join("network"), "whole").unwrap();
+                Ok((vec![work.join("network")], "note".to_owned()))
+            };
+            items.once(&wanted, make)
+        };
+        assert!(ask(true).is_err());
+        std::thread::scope(|scope| {
+            let askers: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(false).unwrap())).collect();
+            for item in askers.into_iter().map(|asker| asker.join().unwrap()) {
+                assert_eq!(std::fs::read(&item.files[0].path).unwrap(), b"whole");
+                assert_eq!(item.note, "note");
+            }
+        });
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        let work = std::fs::read_dir(root.join("v1/work")).unwrap().count();
+        assert_eq!(work, 0, "its folder is gone when it is kept");
+    }
+}

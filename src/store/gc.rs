@@ -135,7 +135,7 @@ impl Store {
     fn collecting(&self) -> Result<Lease, StoreError> {
         self.make_folders()?;
         let path = self.area(Area::Leases).join("collect");
-        Self::lease(path.clone())?.ok_or_else(|| {
+        self.lease(path.clone())?.ok_or_else(|| {
             let holder = holder_at(&path).map(|holder| holder.process);
             let holder = holder.map_or("another process".to_owned(), |process| {
                 format!("process {} on {}", process.pid, process.host)

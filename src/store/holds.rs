@@ -34,6 +34,7 @@ pub(super) struct Holds {
     path: PathBuf,
     file: File,
     keys: HashSet<Digest>,
+    _renewed: Arc<Renewed>,
 }
 
 impl Drop for Holds {
@@ -74,13 +75,15 @@ impl Store {
     pub fn pause(&self) -> Result<Pause, StoreError> {
         self.prepare()?;
         let file = self.pause_file()?;
-        Ok(Pause(file.lock_shared().is_ok().then_some(file)))
+        let is_locked = self.rules.has_locks && file.lock_shared().is_ok();
+        Ok(Pause(is_locked.then_some(file)))
     }
 
     /// Waits until nobody publishes, and keeps them waiting.
     pub(super) fn pause_others(&self) -> Result<Pause, StoreError> {
         let file = self.pause_file()?;
-        Ok(Pause(file.lock().is_ok().then_some(file)))
+        let is_locked = self.rules.has_locks && file.lock().is_ok();
+        Ok(Pause(is_locked.then_some(file)))
     }
 
     fn pause_file(&self) -> Result<File, StoreError> {
@@ -107,7 +110,14 @@ impl Store {
 impl Holds {
     fn create(folder: &Path) -> std::io::Result<Self> {
         let path = folder.join(fresh_name("run"));
-        Ok(Self { file: disk::create_new(&path)?, path, keys: HashSet::new() })
+        let file = disk::create_new(&path)?;
+        let shown = file.try_clone()?;
+        // Other machines judge by its age alone.
+        let touch = move |_| {
+            let _ = shown.set_modified(SystemTime::now());
+        };
+        let renewed = renewal::register(scratch::FOREIGN_AGE / 4, Box::new(touch));
+        Ok(Self { file, path, keys: HashSet::new(), _renewed: renewed })
     }
 }
 

@@ -1,23 +1,59 @@
 //! Leases: `v1/leases`, who is working on a key.
 //!
-//! A lease is a file lock on `v1/leases/<key>`, which the kernel gives back when its process dies, however
-//! it dies. The file's content (JSON) is for people and for waiting messages; it decides nothing while the
-//! lock can be had. Where the file system has no locks, the content is all there is: a lease is then
-//! refused while its holder is known to live, and a lost race costs a duplicate computation, whose loser
-//! adopts the record that was published first.
+//! A lease is the file `v1/leases/<key>`, whose content (JSON) says who holds it, with a kernel lock on it. On one
+//! machine, and where a shared file system passes locks on, the lock decides: the kernel gives it back when its
+//! process dies, however it dies.
+//!
+//! Locks can be missing (NFS without them, some FUSE systems), or hold for each machine alone. So every holder also
+//! renews its lease: a thread rewrites the content every third of the lease time. Whoever finds a lease of another
+//! machine that it could have, or of any process where there are no locks, watches it: a lease that does not change
+//! for the lease time is orphaned, and is taken over. The watcher's own clock counts, so that clocks may differ; a
+//! process of the same machine that has ended is known at once. A lost race (two take over at once, or a holder that
+//! was suspended wakes up) costs a duplicate computation, whose loser adopts the record that was published first.
+//!
+//! For tests: with `PATCHFLOW_TEST_LEASES=<milliseconds>` locks are taken for missing, and that is the lease time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::error::{AtPath, StoreError};
 use super::process::{Liveness, ProcessIdentity};
+use super::renewal::{self, Renewed};
+use super::scratch::fresh_name;
 use super::{Area, Store, disk};
+
+/// Time without a sign of life after which a lease of another machine is orphaned.
+const LEASE_TIME: Duration = Duration::from_secs(60);
+
+/// How leases are kept apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// See [`LEASE_TIME`].
+    pub(super) time: Duration,
+    /// Whether kernel locks are tried.
+    pub(super) has_locks: bool,
+}
+
+impl Rules {
+    /// The rules of this process.
+    pub(super) fn current() -> Self {
+        static CURRENT: OnceLock<Rules> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let told = std::env::var("PATCHFLOW_TEST_LEASES").ok().and_then(|text| text.parse().ok());
+            match told.map(Duration::from_millis) {
+                Some(time) => Self { time, has_locks: false },
+                None => Self { time: LEASE_TIME, has_locks: true },
+            }
+        })
+    }
+}
 
 /// Who holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +76,8 @@ impl Holder {
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    _renewed: Arc<Renewed>,
 }
 
 impl Drop for Lease {
@@ -53,11 +90,18 @@ impl Drop for Lease {
     }
 }
 
+/// A lease as it was last seen to change.
+#[derive(Debug)]
+pub(super) struct Sight {
+    content: Vec<u8>,
+    since: Instant,
+}
+
 impl Store {
     /// Takes the lease of a key, or gives `None` at once where another process or thread holds it.
     pub fn lock(&self, key: &Digest) -> Result<Option<Lease>, StoreError> {
         self.prepare()?;
-        Self::lease(self.lease_path(key))
+        self.lease(self.lease_path(key))
     }
 
     /// Who works on a key, for a message while waiting. `None` where nobody does, where the holder is
@@ -67,23 +111,104 @@ impl Store {
     }
 
     /// Takes the lease of a file in `v1/leases`.
-    pub(super) fn lease(path: PathBuf) -> Result<Option<Lease>, StoreError> {
+    pub(super) fn lease(&self, path: PathBuf) -> Result<Option<Lease>, StoreError> {
         loop {
+            if !self.rules.has_locks {
+                return self.lease_without_locks(path);
+            }
             let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let file = options.writing(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-                    let held = holder_at(&path).is_some_and(|it| it.process.liveness() == Liveness::Alive);
-                    return if held { Ok(None) } else { Lease::sign(file, path).map(Some) };
+                    return self.lease_without_locks(path);
                 }
                 Err(TryLockError::Error(error)) => return Err(error).writing(&path),
             }
-            if is_same_file(&file, &path) {
-                return Lease::sign(file, path).map(Some);
+            if !is_same_file(&file, &path) {
+                continue;
+            }
+            // The lock may not reach other machines: what one of them says counts as long as it says it anew.
+            let content = fs::read(&path).unwrap_or_default();
+            let is_foreign = parse(&content).is_some_and(|holder| holder.process.is_of_another_boot());
+            if is_foreign && !self.is_orphaned(&path, content) {
+                return Ok(None);
+            }
+            self.forget(&path);
+            return Lease::sign(file, path, self.rules.time).map(Some);
+        }
+    }
+
+    /// Takes a lease by creating its file, where no other stands there or an orphan does.
+    fn lease_without_locks(&self, path: PathBuf) -> Result<Option<Lease>, StoreError> {
+        if let Some(lease) = self.create_lease(&path)? {
+            return Ok(Some(lease));
+        }
+        let Some(orphan) = self.orphan(&path)? else { return Ok(None) };
+        // Of several who see the orphan one has the turn, and looks again: it never removes a successor's lease.
+        let turn = path.with_extension("taken");
+        let Some(_turn) = self.create_lease(&turn)? else {
+            // Who had the turn has died in these few steps. Two who see that at once may both go on: then two work
+            // on the key, and the records settle it.
+            if self.orphan(&turn)?.is_some() {
+                let _ = fs::remove_file(&turn);
+            }
+            return Ok(None);
+        };
+        if fs::read(&path).is_ok_and(|content| content == orphan) {
+            disk::remove_file(&path).writing(&path)?;
+        }
+        self.create_lease(&path)
+    }
+
+    /// Creates the file of a lease, signed already; none where the name is taken.
+    fn create_lease(&self, path: &Path) -> Result<Option<Lease>, StoreError> {
+        let fresh = self.area(Area::Tmp).join(fresh_name("lease"));
+        let file = disk::create_new(&fresh).writing(&fresh)?;
+        let lease = Lease::sign(file, path.to_owned(), self.rules.time)?;
+        let created = super::records::create_from(&fresh, path);
+        let _ = fs::remove_file(&fresh);
+        match created {
+            Ok(()) => {
+                self.forget(path);
+                Ok(Some(lease))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error).writing(path),
+        }
+    }
+
+    /// The content of a lease whose holder is dead, or has shown no sign of life for the lease time.
+    fn orphan(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        let content = match fs::read(path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).reading(path),
+        };
+        let is_orphan = match parse(&content).map(|holder| holder.process.liveness()) {
+            Some(Liveness::Alive) => false,
+            Some(Liveness::Dead) => true,
+            Some(Liveness::Unknown) | None => self.is_orphaned(path, content.clone()),
+        };
+        Ok(is_orphan.then_some(content))
+    }
+
+    /// Whether a lease has not changed for the lease time while this store looked at it.
+    fn is_orphaned(&self, path: &Path, content: Vec<u8>) -> bool {
+        let mut sights = self.sights.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match sights.get(path) {
+            Some(sight) if sight.content == content => now - sight.since > self.rules.time,
+            _ => {
+                sights.insert(path.to_owned(), Sight { content, since: now });
+                false
             }
         }
+    }
+
+    fn forget(&self, path: &Path) {
+        self.sights.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
     fn lease_path(&self, key: &Digest) -> PathBuf {
@@ -91,21 +216,48 @@ impl Store {
     }
 }
 
-/// Who holds the lease of a file; see [`Store::holder`].
+/// Who holds the lease of a file; see [`Store::holder`]. A holder of another machine that has shown no sign of life
+/// for ten lease times by the file system's clock is taken for dead: this decides no lease.
 pub(super) fn holder_at(path: &Path) -> Option<Holder> {
-    let holder: Holder = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    (holder.process.liveness() != Liveness::Dead).then_some(holder)
+    let holder = parse(&fs::read(path).ok()?)?;
+    match holder.process.liveness() {
+        Liveness::Alive => Some(holder),
+        Liveness::Dead => None,
+        Liveness::Unknown => {
+            let age = fs::metadata(path).ok()?.modified().ok()?.elapsed().unwrap_or_default();
+            (age < 10 * LEASE_TIME).then_some(holder)
+        }
+    }
+}
+
+fn parse(content: &[u8]) -> Option<Holder> {
+    serde_json::from_slice(content).ok()
 }
 
 impl Lease {
-    fn sign(mut file: File, path: PathBuf) -> Result<Self, StoreError> {
+    fn sign(mut file: File, path: PathBuf, time: Duration) -> Result<Self, StoreError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let holder = Holder { process: ProcessIdentity::current().clone(), started: since.as_secs() };
-        let text = serde_json::to_vec(&holder).map_err(io::Error::from).writing(&path)?;
+        let text = serde_json::to_string(&holder).map_err(io::Error::from).writing(&path)?;
         // A longer text of a dead holder must not show behind ours.
-        file.set_len(0).and_then(|()| file.write_all(&text)).writing(&path)?;
-        Ok(Self { path, file })
+        file.set_len(0).and_then(|()| file.write_all(renewal_of(&text, 0).as_bytes())).writing(&path)?;
+        let file = Arc::new(file);
+        let renew = {
+            let file = Arc::clone(&file);
+            move |count| {
+                // A file that was taken over is renewed under a name that nobody looks at. Where it cannot be
+                // written to, others will take over: then the first record wins.
+                let _ = file.write_all_at(renewal_of(&text, count).as_bytes(), 0);
+            }
+        };
+        let renewed = renewal::register(time / 3, Box::new(renew));
+        Ok(Self { path, file, _renewed: renewed })
     }
+}
+
+/// A holder's text with the number of its renewal, of one length for all numbers.
+fn renewal_of(text: &str, count: u64) -> String {
+    format!("{},\"renewed\":\"{count:012}\"}}", text.strip_suffix('}').unwrap_or(text))
 }
 
 /// Whether a name still leads to an open file.
@@ -230,5 +382,99 @@ mod tests {
         child.wait().unwrap();
         assert!(store.holder(&key()).is_none());
         assert!(store.lock(&key()).unwrap().is_some());
+    }
+
+    /// Writes the lease of a process of another machine.
+    fn write_foreign(store: &Store, count: u64) {
+        store.prepare().unwrap();
+        let process = ProcessIdentity { boot_id: "another".to_owned(), ..ProcessIdentity::current().clone() };
+        let text = serde_json::to_string(&Holder { process, started: 0 }).unwrap();
+        fs::write(store.lease_path(&key()), renewal_of(&text, count)).unwrap();
+    }
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    /// Two stores in one folder, with and without locks.
+    fn pairs() -> [(tempfile::TempDir, Store, Store); 2] {
+        [true, false].map(|has_locks| {
+            let (folder, mut store) = fresh();
+            let mut other = Store::open(store.root().into(), StatIndex::in_memory()).unwrap();
+            (store.rules, other.rules) = (Rules { time: SHORT, has_locks }, Rules { time: SHORT, has_locks });
+            (folder, store, other)
+        })
+    }
+
+    #[test]
+    fn a_lease_of_another_machine_holds_while_it_is_renewed_and_is_taken_over_then() {
+        for (_folder, store, other) in pairs() {
+            for count in 0..6 {
+                write_foreign(&store, count);
+                assert!(store.lock(&key()).unwrap().is_none(), "renewed {count} times");
+                assert_eq!(store.holder(&key()).unwrap().process.boot_id, "another");
+                std::thread::sleep(SHORT / 3);
+            }
+            std::thread::sleep(SHORT / 2);
+            assert!(store.lock(&key()).unwrap().is_none(), "not before the time is over");
+            assert!(other.lock(&key()).unwrap().is_none(), "who comes new looks at it for the whole time");
+            std::thread::sleep(SHORT);
+            let lease = store.lock(&key()).unwrap().expect("it is orphaned");
+            assert_eq!(store.holder(&key()).unwrap().process, *ProcessIdentity::current());
+            assert!(other.lock(&key()).unwrap().is_none());
+            drop(lease);
+            assert!(other.lock(&key()).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn a_held_lease_shows_signs_of_life_and_its_own_thread_gives_them() {
+        for (_folder, store, _) in pairs() {
+            let lease = store.lock(&key()).unwrap().unwrap();
+            let content = || fs::read(store.lease_path(&key())).unwrap();
+            let first = content();
+            std::thread::sleep(SHORT);
+            let second = content();
+            assert!(first != second && first.len() == second.len());
+            assert_eq!(parse(&second).unwrap().process, *ProcessIdentity::current());
+            drop(lease);
+            assert!(!store.lease_path(&key()).exists());
+        }
+    }
+
+    #[test]
+    fn without_locks_a_suspended_holder_that_wakes_takes_nothing_from_its_successor() {
+        let [_, (_folder, store, other)] = pairs();
+        let suspended = store.lock(&key()).unwrap().unwrap();
+        // Another machine has taken it over meanwhile.
+        fs::remove_file(store.lease_path(&key())).unwrap();
+        let successor = other.lock(&key()).unwrap().unwrap();
+        std::thread::sleep(SHORT);
+        drop(suspended);
+        assert!(store.lock(&key()).unwrap().is_none(), "the successor's lease still stands");
+        drop(successor);
+        assert!(store.lock(&key()).unwrap().is_some());
+    }
+
+    #[test]
+    fn without_locks_a_dead_process_of_this_machine_is_known_at_once_and_one_takes_over() {
+        let [_, (_folder, store, _)] = pairs();
+        for _ in 0..50 {
+            store.prepare().unwrap();
+            let process = ProcessIdentity { process_start: 1, ..ProcessIdentity::current().clone() };
+            let dead = serde_json::to_string(&Holder { process, started: 0 }).unwrap();
+            fs::write(store.lease_path(&key()), renewal_of(&dead, 7)).unwrap();
+            let barrier = std::sync::Barrier::new(4);
+            let leases: Vec<Option<Lease>> = std::thread::scope(|scope| {
+                let take = || {
+                    let mut other = Store::open(store.root().into(), StatIndex::in_memory()).unwrap();
+                    other.rules = store.rules;
+                    barrier.wait();
+                    other.lock(&key()).unwrap()
+                };
+                let takers: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+                takers.into_iter().map(|taker| taker.join().unwrap()).collect()
+            });
+            assert_eq!(leases.iter().flatten().count(), 1);
+        }
+        assert_eq!(fs::read_dir(store.area(Area::Tmp)).unwrap().count(), 0);
     }
 }

@@ -49,6 +49,7 @@ mod pins;
 mod process;
 mod publish;
 mod records;
+mod renewal;
 mod scratch;
 mod source;
 mod stat_index;
@@ -137,6 +138,8 @@ pub struct Store {
     prepared: Mutex<bool>,
     trees: Mutex<HashMap<Digest, Arc<Tree>>>,
     holds: Mutex<Option<holds::Holds>>,
+    rules: leases::Rules,
+    sights: Mutex<HashMap<PathBuf, leases::Sight>>,
 }
 
 impl Store {
@@ -150,7 +153,8 @@ impl Store {
             _ => {}
         }
         let (prepared, trees, holds) = (Mutex::new(false), Mutex::default(), Mutex::default());
-        Ok(Self { root, index, prepared, trees, holds })
+        let (rules, sights) = (leases::Rules::current(), Mutex::default());
+        Ok(Self { root, index, prepared, trees, holds, rules, sights })
     }
 
     /// The folder of the store.

@@ -53,6 +53,13 @@ impl ProcessIdentity {
         })
     }
 
+    /// Whether it belongs to another machine, or to this one before it was started anew: kernel locks of here say
+    /// nothing of it.
+    pub(super) fn is_of_another_boot(&self) -> bool {
+        let here = Self::current();
+        (&self.host, &self.boot_id) != (&here.host, &here.boot_id)
+    }
+
     /// Whether the process still runs, as far as this one can see.
     pub fn liveness(&self) -> Liveness {
         let here = Self::current();

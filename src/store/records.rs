@@ -160,6 +160,9 @@ impl Store {
 
     /// A file lock that is held while the value lives; where locks cannot be had, none.
     fn repair_turn(&self) -> Option<fs::File> {
+        if !self.rules.has_locks {
+            return None;
+        }
         let path = self.area(Area::Leases).join("repair");
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).ok()?;
         file.lock().ok()?;
@@ -168,7 +171,7 @@ impl Store {
 }
 
 /// Gives `temporary` a second name at `place`, and fails where that name is taken.
-fn create_from(temporary: &Path, place: &Path) -> io::Result<()> {
+pub(super) fn create_from(temporary: &Path, place: &Path) -> io::Result<()> {
     match disk::hard_link(temporary, place) {
         Err(error)
             if error.kind() != io::ErrorKind::AlreadyExists && error.kind() != io::ErrorKind::NotFound =>

@@ -40,8 +40,19 @@ env = ["MARKS"]
     )
 }
 
-fn start(project: &Project, marks: &Path) -> Child {
-    Command::new(assert_cmd::cargo::cargo_bin("patchflow"))
+/// Whether kernel locks are used, or leases alone, renewed every half second and orphaned after 1.5 s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Locks {
+    Kernel,
+    Missing,
+}
+
+fn start(project: &Project, marks: &Path, locks: Locks) -> Child {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("patchflow"));
+    if locks == Locks::Missing {
+        command.env("PATCHFLOW_TEST_LEASES", "1500");
+    }
+    command
         .args(["run", "m.toml", "--json", "--jobs", "4"])
         .current_dir(project.path(""))
         .env("XDG_CACHE_HOME", project.path(".user-cache"))
@@ -83,8 +94,17 @@ fn check_results(project: &Project) {
 
 #[test]
 fn processes_that_start_at_once_execute_each_task_once() {
+    execute_once(Locks::Kernel);
+}
+
+#[test]
+fn without_locks_as_well_each_task_is_executed_once() {
+    execute_once(Locks::Missing);
+}
+
+fn execute_once(locks: Locks) {
     let (project, marks) = set_up();
-    let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(&project, &marks)).collect();
+    let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(&project, &marks, locks)).collect();
     assert!(children.iter_mut().all(|child| child.wait().unwrap().success()));
     assert_eq!(counts(&marks), [(1, 1); 20], "(started, ended) of each task");
     check_results(&project);
@@ -92,10 +112,19 @@ fn processes_that_start_at_once_execute_each_task_once() {
 
 #[test]
 fn killed_processes_leave_no_wrong_result_and_nobody_stuck() {
+    kill(Locks::Kernel, ROUNDS);
+}
+
+#[test]
+fn without_locks_as_well_kills_leave_no_wrong_result() {
+    kill(Locks::Missing, ROUNDS / 4);
+}
+
+fn kill(locks: Locks, rounds: usize) {
     let mut stream = Stream::new(1, "kills");
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let (project, marks) = set_up();
-        let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(&project, &marks)).collect();
+        let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(&project, &marks, locks)).collect();
         let killed = 1 + stream.below(PROCESSES - 1);
         for child in &mut children[..killed] {
             std::thread::sleep(Duration::from_millis(stream.below(80) as u64));

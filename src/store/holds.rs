@@ -13,13 +13,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use super::digest::Digest;
 use super::error::{AtPath, StoreError};
 use super::leases::holder_at;
 use super::process::Liveness;
+use super::renewal::{self, Renewed};
 use super::scratch::{self, fresh_name};
 use super::{Area, Store, disk};
 

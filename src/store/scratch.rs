@@ -16,7 +16,7 @@ use super::error::{AtPath, StoreError};
 use super::process::{Liveness, ProcessIdentity};
 
 /// Age after which a leftover of an unknown process is removed (chosen: longer than any single task).
-const FOREIGN_AGE: Duration = Duration::from_hours(7 * 24);
+pub(super) const FOREIGN_AGE: Duration = Duration::from_hours(7 * 24);
 
 /// A fresh folder that is removed with its content when dropped.
 #[derive(Debug)]

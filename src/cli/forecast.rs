@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::amounts;
 use super::session::{CliError, Project};
-use crate::plan::{Estimate, History, Models, Plan, State, Status, estimate, makespan};
+use crate::plan::{Estimate, History, Models, Plan, Status, estimate, makespan};
 
 /// A limit that the user sets: of time or of bytes written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub(super) struct Forecast {
 impl Forecast {
     /// Judges a plan by the records of the cache; reads them only where something would run.
     pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
-        let open = statuses.iter().filter(|status| status.state != State::Hit).count();
+        let open = statuses.iter().filter(|status| !status.state.is_hit()).count();
         let history = if open == 0 { History::default() } else { History::load(&project.store) };
         let tasks = estimate(plan, statuses, &mut Models::new(history), &project.store);
         let known = || tasks.iter().flatten();

@@ -22,6 +22,9 @@ pub(super) struct PlanArguments {
     /// End with code 4 where the run would take more: `2h`, `50GB`; may be repeated.
     #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
     budget: Vec<Budget>,
+    /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
+    #[arg(long, value_name = "ADDRESS")]
+    remote: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -30,6 +33,7 @@ pub(super) struct PlanArguments {
 /// Shows what would run.
 pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let forecast = Forecast::new(&plan, &statuses, &project, session::jobs(arguments.jobs, &project));
@@ -38,6 +42,7 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     } else {
         terminal::print(&to_text(&plan, &statuses, &forecast));
     }
+    session::show_remote_warnings(&project.store);
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt().filter(|_| !arguments.budget.is_empty()) {
         terminal::tell(&format!("warning: {doubt}"));
@@ -46,7 +51,8 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
 }
 
 fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
-    let mut totals = BTreeMap::from([("hit", 0), ("in_flight", 0), ("miss", 0), ("unknown", 0)]);
+    let mut totals =
+        BTreeMap::from([("hit", 0), ("remote_hit", 0), ("in_flight", 0), ("miss", 0), ("unknown", 0)]);
     for status in statuses {
         *totals.entry(status.state.name()).or_default() += 1;
     }

@@ -11,7 +11,7 @@ use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
-use crate::plan::{Extent, Lock, Pin, Plan, State, Status, Task, TaskId, check_pins, lock_path};
+use crate::plan::{Extent, Lock, Pin, Plan, Status, Task, TaskId, check_pins, lock_path};
 use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
 };
@@ -50,7 +50,10 @@ pub(super) struct RunArguments {
     /// Make again what was evicted or damaged, also where no stage reads it.
     #[arg(long)]
     restore: bool,
-    /// Use no network: a download that is not cached fails.
+    /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
+    #[arg(long, value_name = "ADDRESS")]
+    remote: Option<String>,
+    /// Use no network and no remote: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
     /// Show what each cached task said when it ran, on stderr.
@@ -86,6 +89,7 @@ impl RunArguments {
             profile: None,
             replay_logs: false,
             restore: true,
+            remote: None,
             offline: false,
             json: false,
         }
@@ -95,11 +99,16 @@ impl RunArguments {
 /// Runs a manifest.
 pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
-    let is_asked = !arguments.budget.is_empty() || arguments.locked || plan.tasks.iter().any(is_hindered);
+    // A survey asks a remote for many records at once; the run then finds the answers.
+    let is_asked = !arguments.budget.is_empty()
+        || arguments.locked
+        || project.store.remote().is_some()
+        || plan.tasks.iter().any(is_hindered);
     let statuses = is_asked.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
     check_budget(arguments, &project, &plan, &statuses)?;
@@ -154,6 +163,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         replay(&plan, &run, &project.store);
     }
     show_failures(&plan, &run, &options);
+    session::show_remote_warnings(&project.store);
     show_warning(&project.store);
     if !arguments.json {
         terminal::print(&summary(&plan, &run, &table, &differences, &folder));
@@ -249,7 +259,7 @@ fn is_hindered(task: &Task) -> bool {
 /// known yet counts: what it waits for is new, so that a hit would be chance.
 fn check_obstacles(arguments: &RunArguments, plan: &Plan, statuses: &[Status]) -> Result<(), CliError> {
     for (task, status) in plan.tasks.iter().zip(statuses) {
-        let would_run = status.state != State::Hit || arguments.force.contains(&task.stage);
+        let would_run = !status.state.is_hit() || arguments.force.contains(&task.stage);
         if let Some(source) = task.spec.obstacle().filter(|_| would_run) {
             return Err(CliError::CannotRun { task: task.name.clone(), source });
         }
@@ -267,7 +277,7 @@ fn log(event: &Event) {
         Event::TaskFinished {
             name,
             kind,
-            outcome: Outcome::Hit | Outcome::Merged | Outcome::Blocked,
+            outcome: Outcome::Hit | Outcome::RemoteHit | Outcome::Merged | Outcome::Blocked,
             ..
         } => {
             tracing::debug!("{kind} `{name}` does not run");
@@ -284,6 +294,7 @@ fn log(event: &Event) {
         | Event::RunStarted { .. }
         | Event::TaskStalled { .. }
         | Event::RemakeFinished { .. }
+        | Event::Pushed { .. }
         | Event::RunFinished { .. } => {}
     }
 }
@@ -339,6 +350,7 @@ fn finished(run: &Run, folder: PathBuf) -> Event {
     Event::RunFinished {
         executed: run.count(Outcome::Executed),
         hits: run.count(Outcome::Hit),
+        remote_hits: run.count(Outcome::RemoteHit),
         merged: run.count(Outcome::Merged),
         failed: run.count(Outcome::Failed),
         blocked: run.count(Outcome::Blocked),
@@ -396,9 +408,12 @@ fn summary(plan: &Plan, run: &Run, table: &Table, differences: &Differences, fol
     let always = [(Outcome::Executed, "executed"), (Outcome::Hit, "cached")];
     let mut counts: Vec<String> =
         always.iter().map(|&(outcome, word)| format!("{} {word}", run.count(outcome))).collect();
-    for (outcome, word) in
-        [(Outcome::Merged, "merged"), (Outcome::Failed, "failed"), (Outcome::Blocked, "blocked")]
-    {
+    for (outcome, word) in [
+        (Outcome::RemoteHit, "from the remote"),
+        (Outcome::Merged, "merged"),
+        (Outcome::Failed, "failed"),
+        (Outcome::Blocked, "blocked"),
+    ] {
         if run.count(outcome) > 0 {
             counts.push(format!("{} {word}", run.count(outcome)));
         }

@@ -9,7 +9,7 @@ use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
 use crate::plan::{self, LockError, Plan, PlanError, Resolver, Status};
 use crate::report::{HistoryError, ReportError};
 use crate::stages::StageError;
-use crate::store::{Rehash, StatIndex, Store, StoreError, Tree};
+use crate::store::{Rehash, Remote, RemoteAddress, RemoteMode, StatIndex, Store, StoreError, Tree};
 
 /// What can end a command.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,9 @@ pub(super) enum CliError {
     /// A past run cannot be found or read.
     #[error(transparent)]
     History(HistoryError),
+    /// A remote was wanted and none is named.
+    #[error("no remote is named")]
+    NoRemote,
     /// A pin was named that is not there.
     #[error("no pin `{name}` in the cache")]
     UnknownPin {
@@ -85,6 +88,8 @@ impl CliError {
             | Self::UnknownStage { .. }
             | Self::UnknownVariant { .. }
             | Self::UnknownPin { .. }
+            | Self::NoRemote
+            | Self::Store(StoreError::Remote { .. })
             | Self::History(_)
             | Self::Store(StoreError::BadPin { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
@@ -102,6 +107,9 @@ impl CliError {
             Self::Lock(error) => Some(error.help()),
             Self::History(error) => Some(error.help()),
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
+            Self::NoRemote => Some(
+                "set `remote` in patchflow.toml, or give `--remote ADDRESS` (docs/sharing.md)".to_owned(),
+            ),
             Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
@@ -128,6 +136,30 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
     let cache = root.join(&config.cache);
     let store = Store::open(cache, stat_index(environment)).map_err(CliError::Store)?;
     Ok(Project { root, config, store })
+}
+
+/// The remote that is used: what was typed (an address, or `off`), else what `patchflow.toml` names.
+pub(super) fn with_remote(
+    project: Project,
+    typed: Option<&str>,
+    is_offline: bool,
+) -> Result<Project, CliError> {
+    let is_written = project.config.remote.as_ref().is_none_or(|remote| remote.is_written);
+    let named = project.config.remote.as_ref().map(|remote| remote.url.as_str());
+    let url = typed.or(named).filter(|&url| url != "off" && !is_offline);
+    let mode = if is_written { RemoteMode::ReadWrite } else { RemoteMode::ReadOnly };
+    let address = url.map(|url| RemoteAddress { url: url.to_owned(), mode });
+    let remote =
+        address.map(|address| Remote::open(&address, &project.root)).transpose().map_err(CliError::Store)?;
+    let Project { root, config, store } = project;
+    Ok(Project { root, config, store: store.with_remote(remote) })
+}
+
+/// Tells once what went wrong with the remote.
+pub(super) fn show_remote_warnings(store: &Store) {
+    for warning in store.remote().map(Remote::take_warnings).unwrap_or_default() {
+        super::terminal::tell(&format!("warning: the remote {warning}"));
+    }
 }
 
 /// The stat cache in the user's cache folder; in memory where there is none.

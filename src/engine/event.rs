@@ -12,6 +12,8 @@ pub enum Outcome {
     Executed,
     /// A record gave its outputs, or another process made them meanwhile.
     Hit,
+    /// A record of the remote gave its outputs.
+    RemoteHit,
     /// Its inputs turned out equal to those of another task of this run.
     Merged,
     /// It failed.
@@ -129,12 +131,21 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         log: Option<PathBuf>,
     },
+    /// Results were put into the remote; numbers of the run so far.
+    Pushed {
+        /// Results that were not there.
+        records: usize,
+        /// Bytes that went up.
+        bytes: u64,
+    },
     /// The run is over.
     RunFinished {
         /// Tasks that ran.
         executed: usize,
         /// Tasks answered by records.
         hits: usize,
+        /// Tasks answered by records of the remote.
+        remote_hits: usize,
         /// Tasks equal to another of this run.
         merged: usize,
         /// Tasks that failed.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::items::TaskItems;
@@ -187,6 +188,8 @@ pub(super) struct Execution<'a> {
     pub(super) replaces: bool,
     /// Whether single items are made anew as well.
     pub(super) is_forced: bool,
+    /// The whole outputs of all that it reads, where a remote may have them.
+    pub(super) upstream: &'a [Arc<Tree>],
 }
 
 impl Execution<'_> {
@@ -200,6 +203,7 @@ impl Execution<'_> {
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
         // What is published below stays for this run's readers, and so does an earlier record's output.
         self.store.hold(&self.resolution.key);
+        self.fetch_inputs().map_err(Failure::Store)?;
         let lost = self.lost_inputs().map_err(Failure::Store)?;
         if !lost.is_empty() {
             return Ok(Executed::InputsLost(lost));
@@ -267,6 +271,18 @@ impl Execution<'_> {
         let outputs = self.publish(scratch, items)?;
         let provenance = self.provenance(&outputs, effort);
         self.record(outputs, provenance)
+    }
+
+    /// Fetches inputs that are not here, as far as the remote has them.
+    fn fetch_inputs(&self) -> Result<(), StoreError> {
+        for input in self.resolution.inputs.iter().filter(|input| input.source.is_none()) {
+            for whole in self.upstream {
+                if self.store.check_or_fetch(&input.tree, whole, self.options.cancelled)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Inputs that lie in the store but are gone or damaged there.

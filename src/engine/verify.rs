@@ -103,6 +103,7 @@ pub fn verify<'a>(
             resolution,
             replaces: false,
             is_forced: true,
+            upstream: &[],
         };
         tell_start(options, task, id, resolution);
         let began = Instant::now();

@@ -22,8 +22,19 @@ pub struct Config {
     pub jobs: Option<usize>,
     /// Threads of all tasks together; `None` takes what the machine has.
     pub threads: Option<usize>,
+    /// The cache that a team's machines share.
+    pub remote: Option<Remote>,
     /// Where coresets and neighbours are searched; `None` (`auto`) leaves it to the build and the machine.
     pub search_device: Option<Device>,
+}
+
+/// A remote cache, by its address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// A folder, relative to the project, or a URL.
+    pub url: String,
+    /// Whether results of this machine are put there, too.
+    pub is_written: bool,
 }
 
 impl Config {
@@ -60,6 +71,7 @@ impl Config {
             cache: project.join(reader.text("cache").unwrap_or_else(|| "cache".to_owned())),
             jobs: reader.optional_integer("jobs", 1..=4096).map(size),
             threads: reader.optional_integer("threads", 1..=4096).map(size),
+            remote: read_remote(&mut reader),
             search_device: read_device(&mut reader),
         };
         reader.finish();
@@ -73,6 +85,16 @@ impl Config {
         let source = Source { name: CONFIG_FILE.to_owned(), text: text.into() };
         Err(ManifestError::new(CONFIG_FILE, &[source], found))
     }
+}
+
+/// The choices of `remote_mode`: whether there is a remote, and whether it is written.
+const REMOTE_MODES: [(&str, Option<bool>); 3] =
+    [("read-write", Some(true)), ("read-only", Some(false)), ("off", None)];
+
+fn read_remote(reader: &mut Reader<'_>) -> Option<Remote> {
+    let url = reader.text("remote");
+    let mode = reader.choice("remote_mode", &REMOTE_MODES, Some("read-write"));
+    Some(Remote { url: url?, is_written: mode? })
 }
 
 fn read_device(reader: &mut Reader<'_>) -> Option<Device> {
@@ -105,7 +127,7 @@ mod tests {
         let config = Config::load(folder.path()).unwrap();
         let cache = folder.path().join("cache");
         let search_device = Some(Device::Cpu);
-        assert_eq!(config, Config { cache, jobs: None, threads: None, search_device });
+        assert_eq!(config, Config { cache, jobs: None, threads: None, remote: None, search_device });
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub fn estimate(
     let mut estimates = Vec::with_capacity(plan.tasks.len());
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         estimates.push(match (status.state, &status.record) {
-            (State::Hit, _) => None,
+            (State::Hit | State::RemoteHit, _) => None,
             (_, Some(record)) => Some(scaled(record, 1.0, Basis::Itself)),
             (_, None) => {
                 let upstream = plan.upstream(TaskId(index));

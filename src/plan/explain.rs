@@ -96,7 +96,7 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> 
         let id = wanted[place];
         if statuses[id.0].state == State::Unknown {
             for upstream in plan.upstream(id) {
-                if statuses[upstream.0].state != State::Hit && !wanted.contains(&upstream) {
+                if !statuses[upstream.0].state.is_hit() && !wanted.contains(&upstream) {
                     wanted.push(upstream);
                 }
             }
@@ -117,12 +117,12 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> 
 fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Store) -> Reason {
     let status = &statuses[id.0];
     match (status.state, &status.resolution) {
-        (State::Hit, _) => Reason::Hit,
+        (State::Hit | State::RemoteHit, _) => Reason::Hit,
         (State::InFlight, _) => Reason::InFlight(status.reason.clone()),
         (State::Unknown, _) | (State::Miss, None) => Reason::Waits(
             plan.upstream(id)
                 .into_iter()
-                .filter(|upstream| statuses[upstream.0].state != State::Hit)
+                .filter(|upstream| !statuses[upstream.0].state.is_hit())
                 .map(|upstream| plan.tasks[upstream.0].name.clone())
                 .collect(),
         ),

@@ -147,7 +147,7 @@ impl Lock {
         let mut tasks = Vec::new();
         for (index, status) in statuses.iter().enumerate() {
             match (status.state, &status.resolution, outputs_of(status)) {
-                (State::Hit, Some(resolution), Some(outputs)) => {
+                (State::Hit | State::RemoteHit, Some(resolution), Some(outputs)) => {
                     tasks.push(LockedTask::of(plan, TaskId(index), resolution.key, outputs));
                 }
                 _ => missing.push(format!("{} ({})", title(plan, TaskId(index)), status.reason)),
@@ -298,7 +298,7 @@ fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Store) -
     let key = statuses[id.0].resolution.as_ref().map(|resolution| resolution.key.to_string());
     let keys = format!("key {:.12} instead of {:.12}", key.unwrap_or_default(), pin.key.to_string());
     match explained {
-        Some(explanation) if statuses[id.0].state != State::Hit => {
+        Some(explanation) if !statuses[id.0].state.is_hit() => {
             format!("{keys}; {}", explanation.reason)
         }
         _ => format!("{keys} (the locked task is not in this cache)"),
@@ -310,7 +310,7 @@ fn outputs_of(status: &Status) -> Option<BTreeMap<String, Digest>> {
     if let Some(record) = &status.record {
         return Some(record.outputs.clone());
     }
-    let resolution = status.resolution.as_ref().filter(|_| status.state == State::Hit)?;
+    let resolution = status.resolution.as_ref().filter(|_| status.state.is_hit())?;
     let source = resolution.preimage.inputs.iter().find(|input| input.role == "source")?;
     Some(BTreeMap::from([("files".to_owned(), source.digest)]))
 }

@@ -205,6 +205,19 @@ impl<'a> Resolver<'a> {
         Ok(Some((record, outputs)))
     }
 
+    /// The record of a key that the remote has, with its outputs' listings. Nothing of it is kept here.
+    pub fn recorded_remotely(&self, key: &Digest) -> Result<Option<(Record, Outputs)>, PlanError> {
+        let Some(bytes) = self.store.remote().and_then(|remote| remote.record(key)) else { return Ok(None) };
+        let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
+        let mut outputs = Outputs::new();
+        for (name, digest) in &record.outputs {
+            let tree = self.store.tree_anywhere(digest).map_err(PlanError::Store)?;
+            let Some(tree) = tree else { return Ok(None) };
+            outputs.insert(name.clone(), Output { tree, source: None });
+        }
+        Ok(Some((record, outputs)))
+    }
+
     fn digest(&mut self, tree: &Arc<Tree>) -> Digest {
         // The listing is kept beside its address, so that no other can take the address meanwhile.
         self.digests.entry(Arc::as_ptr(tree)).or_insert_with(|| (tree.digest(), tree.clone())).0

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::graph::{Plan, TaskId};
 use super::resolve::{Output, Outputs, Resolution, Resolver};
@@ -13,6 +14,8 @@ use crate::store::{Digest, Store, Tree};
 pub enum State {
     /// A record says what it gives.
     Hit,
+    /// A record of the remote does; what is read of it is fetched.
+    RemoteHit,
     /// Another process is making it.
     InFlight,
     /// It would run.
@@ -22,10 +25,16 @@ pub enum State {
 }
 
 impl State {
+    /// Whether a record answers it, here or in the remote.
+    pub fn is_hit(self) -> bool {
+        matches!(self, Self::Hit | Self::RemoteHit)
+    }
+
     /// Its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::RemoteHit => "remote_hit",
             Self::InFlight => "in_flight",
             Self::Miss => "miss",
             Self::Unknown => "unknown",
@@ -49,24 +58,68 @@ pub struct Status {
 /// Looks at every task of a plan.
 pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result<Vec<Status>, PlanError> {
     let mut outputs: Vec<Option<Outputs>> = vec![None; plan.tasks.len()];
-    let mut statuses = Vec::with_capacity(plan.tasks.len());
+    let mut statuses: Vec<Option<Status>> = (0..plan.tasks.len()).map(|_| None).collect();
     let mut misses: HashMap<Digest, TaskId> = HashMap::new();
-    for index in 0..plan.tasks.len() {
-        let id = TaskId(index);
-        let waits_for = plan.upstream(id).into_iter().find(|upstream| outputs[upstream.0].is_none());
-        let status = match waits_for {
-            Some(upstream) => Status {
-                state: State::Unknown,
-                reason: format!("waits for `{}`", plan.tasks[upstream.0].name),
-                resolution: None,
-                record: None,
-            },
-            None => look(plan, id, resolver, store, &mut outputs, &mut misses)?,
-        };
-        statuses.push(status);
+    for level in levels(plan, store.remote().is_some()) {
+        ask_remote(plan, &level, resolver, store, &outputs)?;
+        for id in level {
+            let waits_for = plan.upstream(id).into_iter().find(|upstream| outputs[upstream.0].is_none());
+            statuses[id.0] = Some(match waits_for {
+                Some(upstream) => Status {
+                    state: State::Unknown,
+                    reason: format!("waits for `{}`", plan.tasks[upstream.0].name),
+                    resolution: None,
+                    record: None,
+                },
+                None => look(plan, id, resolver, store, &mut outputs, &mut misses)?,
+            });
+        }
     }
+    let mut statuses: Vec<Status> = statuses.into_iter().flatten().collect();
     mark_evicted(plan, store, &outputs, &mut statuses)?;
     Ok(statuses)
+}
+
+/// The tasks in an order in which they can be looked at. With a remote, those that do not depend on each other come
+/// together, so that it is asked for many at once.
+fn levels(plan: &Plan, is_grouped: bool) -> Vec<Vec<TaskId>> {
+    if !is_grouped {
+        return vec![(0..plan.tasks.len()).map(TaskId).collect()];
+    }
+    let mut depths: Vec<usize> = Vec::with_capacity(plan.tasks.len());
+    let mut levels: Vec<Vec<TaskId>> = Vec::new();
+    for id in (0..plan.tasks.len()).map(TaskId) {
+        let depth = plan.upstream(id).iter().map(|upstream| depths[upstream.0] + 1).max().unwrap_or(0);
+        depths.push(depth);
+        levels.resize_with(levels.len().max(depth + 1), Vec::new);
+        levels[depth].push(id);
+    }
+    levels
+}
+
+/// Asks the remote for the records of a level's tasks that are not here.
+fn ask_remote(
+    plan: &Plan,
+    level: &[TaskId],
+    resolver: &mut Resolver<'_>,
+    store: &Store,
+    outputs: &[Option<Outputs>],
+) -> Result<(), PlanError> {
+    let Some(remote) = store.remote() else { return Ok(()) };
+    let mut keys = Vec::new();
+    for &id in level {
+        let task = &plan.tasks[id.0];
+        let is_known = plan.upstream(id).iter().all(|upstream| outputs[upstream.0].is_some());
+        if !is_known || resolver.source_outputs(&task.stage, &task.spec)?.is_some() {
+            continue;
+        }
+        let key = resolver.resolve(plan, id, outputs)?.key;
+        if resolver.recorded(&key)?.is_none() {
+            keys.push(key);
+        }
+    }
+    remote.ask(&keys, &AtomicBool::new(false));
+    Ok(())
 }
 
 /// A hit whose objects are gone runs all the same where a task that runs reads them.
@@ -76,6 +129,10 @@ fn mark_evicted(
     outputs: &[Option<Outputs>],
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
+    // What the remote has is fetched; whether it has it is asked when it is needed.
+    if store.remote().is_some() {
+        return Ok(());
+    }
     // Many tasks read the same listing; the statuses keep all of them at their addresses.
     let mut known: HashMap<*const Tree, bool> = HashMap::new();
     let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
@@ -135,6 +192,7 @@ fn look(
     if let Some((record, found)) = resolver.recorded(&resolution.key)? {
         let is_gone = |output: &Output| store.missing(&output.tree).map(|missing| !missing.is_empty());
         if task.is_shown
+            && store.remote().is_none()
             && found
                 .values()
                 .map(is_gone)
@@ -154,6 +212,16 @@ fn look(
         return Ok(Status {
             state: State::Hit,
             reason: String::new(),
+            resolution: Some(resolution),
+            record: Some(record),
+        });
+    }
+    if let Some((record, found)) = resolver.recorded_remotely(&resolution.key)? {
+        outputs[id.0] = Some(found);
+        let reason = "a record of the remote".to_owned();
+        return Ok(Status {
+            state: State::RemoteHit,
+            reason,
             resolution: Some(resolution),
             record: Some(record),
         });

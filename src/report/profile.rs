@@ -76,7 +76,7 @@ impl Profile {
             }
             Event::TaskFinished { task, name, kind, outcome, variants, key, .. } => {
                 let variants = variants.join(" ");
-                if matches!(outcome, Outcome::Hit | Outcome::Merged) {
+                if matches!(outcome, Outcome::Hit | Outcome::RemoteHit | Outcome::Merged) {
                     let arguments = json!({ "key": key, "variants": variants, "outcome": outcome });
                     state.mark(name, kind, now, &arguments);
                 }
@@ -147,6 +147,7 @@ fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Executed => "executed",
         Outcome::Hit => "hit",
+        Outcome::RemoteHit => "remote_hit",
         Outcome::Merged => "merged",
         Outcome::Failed => "failed",
         Outcome::Blocked => "blocked",

@@ -81,6 +81,9 @@ impl Bars {
                     state.run.set_message("a task failed");
                 }
             }
+            Event::Pushed { records, .. } => {
+                state.run.set_message(format!("{records} results put into the remote"));
+            }
             Event::RunFinished { .. } => {
                 state.run.finish_and_clear();
             }

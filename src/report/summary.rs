@@ -123,6 +123,7 @@ impl RunSummary {
             ("planned", plan.tasks.len()),
             ("executed", run.count(Outcome::Executed)),
             ("hits", run.count(Outcome::Hit)),
+            ("remote_hits", run.count(Outcome::RemoteHit)),
             ("merged", run.count(Outcome::Merged)),
             ("failed", run.count(Outcome::Failed)),
             ("blocked", run.count(Outcome::Blocked)),

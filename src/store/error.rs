@@ -10,6 +10,14 @@ use super::tree::PathFlaw;
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The remote's address cannot be used.
+    #[error("cannot use the remote `{address}`: {reason}")]
+    Remote {
+        /// Its address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// A file or folder could not be opened, listed or read.
     #[error("cannot read `{}`", path.display())]
     Read {
@@ -137,6 +145,11 @@ impl StoreError {
     /// What the user can do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
+            Self::Remote { .. } => Some(
+                "name a folder, s3://bucket/prefix, gs://, az:// or http(s):// as `remote` in patchflow.toml, or run \
+                 with --remote off (docs/sharing.md)"
+                    .to_owned(),
+            ),
             Self::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some(format!("give yourself read permission: `chmod -R u+rX {}`", path.display()))
             }

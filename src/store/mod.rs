@@ -49,6 +49,7 @@ mod pins;
 mod process;
 mod publish;
 mod records;
+mod remote;
 mod renewal;
 mod scratch;
 mod source;
@@ -75,6 +76,7 @@ pub use pins::Pin;
 pub use process::{Liveness, ProcessIdentity};
 pub use publish::list_tree;
 pub use records::{Published, StoredRecord};
+pub use remote::{Fetched, Pushed, Remote, RemoteAddress, RemoteMode};
 pub use scratch::Scratch;
 pub use source::{Rehash, SourceStats, SourceTree, hash_source};
 pub use stat_index::{FileStat, IndexFailure, IndexWarning, SETTLED, StatIndex};
@@ -138,6 +140,7 @@ pub struct Store {
     prepared: Mutex<bool>,
     trees: Mutex<HashMap<Digest, Arc<Tree>>>,
     holds: Mutex<Option<holds::Holds>>,
+    remote: Option<Remote>,
     rules: leases::Rules,
     sights: Mutex<HashMap<PathBuf, leases::Sight>>,
 }
@@ -154,7 +157,18 @@ impl Store {
         }
         let (prepared, trees, holds) = (Mutex::new(false), Mutex::default(), Mutex::default());
         let (rules, sights) = (leases::Rules::current(), Mutex::default());
-        Ok(Self { root, index, prepared, trees, holds, rules, sights })
+        Ok(Self { root, index, prepared, trees, holds, remote: None, rules, sights })
+    }
+
+    /// The same with a remote.
+    #[must_use]
+    pub fn with_remote(self, remote: Option<Remote>) -> Self {
+        Self { remote, ..self }
+    }
+
+    /// The remote, where there is one.
+    pub fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
     }
 
     /// The folder of the store.

@@ -207,7 +207,7 @@ fn checksum(key: &Digest, bytes: &[u8]) -> Digest {
 }
 
 /// The record in a file, if it is sound.
-fn content(key: &Digest, mut file: Vec<u8>) -> Option<Vec<u8>> {
+pub(super) fn content(key: &Digest, mut file: Vec<u8>) -> Option<Vec<u8>> {
     let start = HEADER.len() + 65;
     let header = file.get(..start)?;
     let stated = str::from_utf8(header.strip_prefix(HEADER)?.strip_suffix(b"\n")?).ok()?;

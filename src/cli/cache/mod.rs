@@ -3,6 +3,7 @@
 mod gc;
 mod info;
 mod pin;
+mod share;
 mod verify;
 
 use clap::{Args, Subcommand};
@@ -30,6 +31,10 @@ enum CacheCommand {
     Pin(pin::PinArguments),
     /// Take a pin away.
     Unpin(pin::UnpinArguments),
+    /// Put results into the remote that are not there: of a manifest's tasks, or all.
+    Push(share::ShareArguments),
+    /// Take results from the remote with their files: of a manifest's tasks, or all.
+    Pull(share::ShareArguments),
 }
 
 /// Looks after the cache.
@@ -40,5 +45,7 @@ pub(super) fn run(arguments: &CacheArguments, environment: &Environment) -> Resu
         CacheCommand::Verify(verify) => verify::run(verify, environment),
         CacheCommand::Pin(pin) => pin::pin(pin, environment),
         CacheCommand::Unpin(unpin) => pin::unpin(unpin, environment),
+        CacheCommand::Push(share) => share::push(share, environment),
+        CacheCommand::Pull(share) => share::pull(share, environment),
     }
 }

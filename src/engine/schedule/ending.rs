@@ -11,10 +11,10 @@ use crate::stages::StageError;
 
 impl Scheduler<'_> {
     /// Ends a task that a record answers.
-    pub(super) fn end_as_hit(&mut self, index: usize, outputs: Outputs) {
+    pub(super) fn end_as_hit(&mut self, index: usize, outcome: Outcome, outputs: Outputs) {
         match self.refused_outputs(index, &outputs) {
             Some(failure) => self.end_badly(index, failure, 0.0),
-            None => self.end_well(index, Outcome::Hit, outputs, 0.0),
+            None => self.end_well(index, outcome, outputs, 0.0),
         }
     }
 
@@ -32,7 +32,8 @@ impl Scheduler<'_> {
     pub(super) fn follow(&mut self, index: usize, of_leader: Outcome, outputs: Option<Outputs>) {
         let key = self.resolutions.get(&index).map(|resolution| resolution.key);
         if let Some(outputs) = outputs {
-            let outcome = if of_leader == Outcome::Hit { Outcome::Hit } else { Outcome::Merged };
+            let is_hit = matches!(of_leader, Outcome::Hit | Outcome::RemoteHit);
+            let outcome = if is_hit { of_leader } else { Outcome::Merged };
             self.end_well(index, outcome, outputs, 0.0);
             return;
         }

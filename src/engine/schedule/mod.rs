@@ -11,6 +11,7 @@ mod locked;
 mod remake;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use super::queue::Queue;
 use super::usage::Meter;
 use super::{EngineError, Event, Options, Outcome};
 use crate::plan::{History, Models, Outputs, Plan, Resolution, Resolver, TaskId};
-use crate::store::{Digest, Lease, Store};
+use crate::store::{Digest, Lease, Published, Pushed, Store, Tree};
 
 /// Time between two looks at leases that others hold, and at the user's wish to stop.
 const POLL: Duration = Duration::from_millis(20);
@@ -76,15 +77,38 @@ pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, Eng
     });
     let (ended, ends) = channel();
     let meter = Meter::default();
+    let (pushes, queue) = channel::<Push>();
+    let is_pushed = store.remote().is_some_and(crate::store::Remote::is_written);
     std::thread::scope(|scope| {
+        let pushes = is_pushed.then(|| {
+            scope.spawn(move || push(store, options, &queue));
+            pushes
+        });
         let mut scheduler = Scheduler::new(plan, store, options);
         let start = |work: Work| {
-            let (ended, pool, meter) = (ended.clone(), &pool, &meter);
-            scope.spawn(move || work.run(plan, store, options, pool, meter, &ended));
+            let (ended, pool, meter, pushes) = (ended.clone(), &pool, &meter, pushes.clone());
+            scope.spawn(move || work.run(plan, store, options, pool, meter, &ended, pushes.as_ref()));
         };
         scheduler.schedule(&start, &ends)?;
         Ok(scheduler.finish(started.elapsed()))
     })
+}
+
+/// A result for the remote: its key, and the listings of its outputs.
+type Push = (Digest, Vec<Digest>);
+
+/// Puts results into the remote while the run goes on, and what is left when it has ended.
+fn push(store: &Store, options: &Options<'_>, queue: &Receiver<Push>) {
+    let mut all = Pushed::default();
+    for (key, trees) in queue {
+        if options.cancelled.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(pushed) = store.push(&key, &trees) {
+            all.add(pushed);
+            (options.listener)(Event::Pushed { records: all.records, bytes: all.bytes });
+        }
+    }
 }
 
 /// What a worker is given.
@@ -94,6 +118,8 @@ struct Work {
     replaces: bool,
     is_forced: bool,
     lease: Lease,
+    /// The whole outputs of all that it reads, where they can be fetched.
+    upstream: Vec<Arc<Tree>>,
 }
 
 /// What a worker gives back.
@@ -112,8 +138,9 @@ impl Work {
         pool: &rayon::ThreadPool,
         meter: &Meter,
         ended: &Sender<End>,
+        pushes: Option<&Sender<Push>>,
     ) {
-        let Self { id, resolution, replaces, is_forced, lease } = self;
+        let Self { id, resolution, replaces, is_forced, lease, upstream } = self;
         let task = &plan.tasks[id.0];
         let experiment = plan.experiment.as_str();
         let execution = Execution {
@@ -127,10 +154,16 @@ impl Work {
             resolution: &resolution,
             replaces,
             is_forced,
+            upstream: &upstream,
         };
         let executed = execution.run();
         // Given back before the end is told, so that an equal task of another process need not wait.
         drop(lease);
+        if let (Executed::Done { outputs, .. }, Some(pushes)) = (&executed, pushes) {
+            let trees = outputs.values().map(|output| output.tree.digest()).collect();
+            // The thread that pushes is gone only where it failed; then nothing is pushed.
+            let _ = pushes.send((resolution.key, trees));
+        }
         // The scheduler is gone only where it failed; then nobody waits for this end.
         let _ = ended.send(End { id, resolution, executed });
     }
@@ -264,7 +297,9 @@ impl<'a> Scheduler<'a> {
                     self.states[index] = State::Follows;
                     self.followers.entry(leader).or_default().push(index);
                 }
-                Some(end) if end.outcome == Outcome::Hit && self.is_forced(index) => {
+                Some(end)
+                    if matches!(end.outcome, Outcome::Hit | Outcome::RemoteHit) && self.is_forced(index) =>
+                {
                     self.leaders.insert(key, index);
                     self.want(index);
                 }
@@ -276,9 +311,9 @@ impl<'a> Scheduler<'a> {
             return Ok(());
         }
         if !self.is_forced(index)
-            && let Some(outputs) = self.recorded(index, &key)?
+            && let Some((outcome, outputs)) = self.recorded(index, &key)?
         {
-            self.end_as_hit(index, outputs);
+            self.end_as_hit(index, outcome, outputs);
             return Ok(());
         }
         self.want(index);
@@ -291,17 +326,36 @@ impl<'a> Scheduler<'a> {
 
     /// The outputs that a record gives. What the run's folder shows must be there, too. Held before it is
     /// looked at, so that what is seen now stays until the run has read and shown it.
-    fn recorded(&self, index: usize, key: &Digest) -> Result<Option<Outputs>, EngineError> {
-        let Some((_, outputs)) = self.resolver.recorded(key)? else { return Ok(None) };
+    fn recorded(&self, index: usize, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
+        let (outcome, outputs) = match self.resolver.recorded(key)? {
+            Some((_, outputs)) => (Outcome::Hit, outputs),
+            None => match self.adopted(key)? {
+                Some(outputs) => (Outcome::RemoteHit, outputs),
+                None => return Ok(None),
+            },
+        };
         self.store.hold(key);
         if self.plan.tasks[index].is_shown || self.options.restores {
             for output in outputs.values() {
-                if !self.store.check(&output.tree).map_err(EngineError::Store)?.is_empty() {
+                let is_here = self.store.check_or_fetch(&output.tree, &output.tree, self.options.cancelled);
+                if !is_here.map_err(EngineError::Store)? {
                     return Ok(None);
                 }
             }
         }
-        Ok(Some(outputs))
+        Ok(Some((outcome, outputs)))
+    }
+
+    /// The outputs of a record that the remote has: it and its listings are kept from now on.
+    fn adopted(&self, key: &Digest) -> Result<Option<Outputs>, EngineError> {
+        let Some((record, outputs)) = self.resolver.recorded_remotely(key)? else { return Ok(None) };
+        let trees: Vec<_> = outputs.values().map(|output| output.tree.clone()).collect();
+        let _pause = self.store.pause().map_err(EngineError::Store)?;
+        match self.store.adopt(key, &record.to_bytes(), &trees).map_err(EngineError::Store)? {
+            Published::Ours => Ok(Some(outputs)),
+            // Another process was quicker; its record is the one that counts here.
+            Published::Theirs(_) => Ok(self.resolver.recorded(key)?.map(|(_, outputs)| outputs)),
+        }
     }
 
     /// Lets a task wait for a lease and a worker.
@@ -337,9 +391,9 @@ impl<'a> Scheduler<'a> {
             // Another process may have made it between the look-up and the lease.
             if !is_remade
                 && !is_forced
-                && let Some(outputs) = self.recorded(index, &key)?
+                && let Some((outcome, outputs)) = self.recorded(index, &key)?
             {
-                self.end_as_hit(index, outputs);
+                self.end_as_hit(index, outcome, outputs);
                 continue;
             }
             self.admission.start(index, demand);
@@ -363,7 +417,18 @@ impl<'a> Scheduler<'a> {
         // A record that is there but was no answer (its shown objects are gone) is replaced as well.
         let replaces = replaces || self.store.record(&resolution.key).ok().flatten().is_some();
         let is_forced = self.is_forced(index) && self.ends[index].is_none();
-        start(Work { id: TaskId(index), resolution, replaces, is_forced, lease });
+        let upstream = match self.store.remote() {
+            Some(_) => self.upstream(index),
+            None => Vec::new(),
+        };
+        start(Work { id: TaskId(index), resolution, replaces, is_forced, lease, upstream });
+    }
+
+    /// The whole outputs of all that a task reads.
+    fn upstream(&self, index: usize) -> Vec<Arc<Tree>> {
+        let upstream = self.plan.upstream(TaskId(index));
+        let outputs = upstream.iter().flat_map(|id| self.outputs[id.0].iter().flat_map(Outputs::values));
+        outputs.filter(|output| output.source.is_none()).map(|output| output.tree.clone()).collect()
     }
 
     fn tell_waiting(&mut self, index: usize, key: &Digest) {

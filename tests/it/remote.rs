@@ -1,0 +1,125 @@
+//! Two machines and a remote between them: what one has made, the other takes.
+
+use std::path::{Path, PathBuf};
+
+use crate::project::{Project, files};
+
+const MANIFEST: &str = r#"
+[experiment]
+name = "shared"
+[grid.axes]
+x = [1, 2, 3]
+[stages.first]
+kind = "command"
+run = ["sh", "-c", "for i in $(seq 200); do echo $i > outputs/o/$i; done"]
+outputs = { o = "files" }
+[stages.second]
+kind = "command"
+run = ["sh", "-c", "cat inputs/first/1 inputs/first/200 > outputs/o/n; echo ${x} >> outputs/o/n"]
+inputs = { first = "first" }
+outputs = { o = "files" }
+"#;
+
+/// A project of its own with a cache of its own, whose remote is the folder `shared`.
+fn machine(shared: &Path, more: &str) -> Project {
+    let project = Project::empty();
+    project.write("m.toml", MANIFEST);
+    project.write("patchflow.toml", &format!("remote = {:?}\n{more}", shared.to_str().unwrap()));
+    project
+}
+
+fn objects(project: &Project) -> usize {
+    files(&project.path("cache/v1/objects")).len()
+}
+
+fn result(project: &Project, folder: &str) -> PathBuf {
+    project.path(folder).join("variants/x=1/second/n")
+}
+
+#[test]
+fn what_one_machine_made_another_shows_without_executing_and_fetches_what_it_reads() {
+    let shared = tempfile::tempdir().unwrap();
+    let (a, b) = (machine(shared.path(), ""), machine(shared.path(), ""));
+    let first = a.run("m.toml", &[]);
+    assert_eq!(first.executed(), 4);
+
+    let plan: serde_json::Value = serde_json::from_str(&b.stdout(&["plan", "m.toml", "--json"])).unwrap();
+    assert_eq!(plan["totals"]["states"]["remote_hit"], 4, "{plan}");
+    assert!(!b.path("cache/v1/records").exists(), "plan keeps nothing");
+
+    let second = b.run("m.toml", &[]);
+    assert_eq!((second.executed(), second.kinds("remote_hit").len()), (0, 4));
+    let text = std::fs::read_to_string(result(&b, second.folder())).unwrap();
+    assert_eq!(text, "1\n200\n1\n");
+    assert_eq!(objects(&b), 3, "only what the run's folder shows");
+    assert_eq!(b.run("m.toml", &[]).kinds("hit").len(), 4);
+
+    // A further variant reads the two hundred files of the first stage, which are fetched and not made.
+    b.write("m.toml", &MANIFEST.replace("[1, 2, 3]", "[1, 2, 3, 4]"));
+    let third = b.run("m.toml", &[]);
+    assert_eq!((third.executed(), third.kinds("hit").len()), (1, 4));
+    assert!(third.events.iter().all(|line| line["event"] != "task_remade"));
+    assert_eq!(objects(&b), 3 + 200 + 1);
+
+    // And goes back: the first machine takes it.
+    a.write("m.toml", &MANIFEST.replace("[1, 2, 3]", "[1, 2, 3, 4]"));
+    let fourth = a.run("m.toml", &[]);
+    assert_eq!((fourth.executed(), fourth.kinds("remote_hit").len()), (0, 1));
+}
+
+#[test]
+fn a_damaged_remote_a_reader_and_a_dead_one_end_well() {
+    let shared = tempfile::tempdir().unwrap();
+    let a = machine(shared.path(), "");
+    a.run("m.toml", &[]);
+    let before = files(shared.path());
+    let damage = |area: &str| {
+        for file in files(&shared.path().join("v1").join(area)) {
+            std::fs::write(shared.path().join("v1").join(area).join(file), b"damaged").unwrap();
+        }
+    };
+    damage("objects");
+    let b = machine(shared.path(), "remote_mode = \"read-only\"\n");
+    b.write("m.toml", &MANIFEST.replace("[1, 2, 3]", "[1, 2, 3, 4]"));
+    let told = b.run("m.toml", &[]);
+    // The shown results cannot be fetched and are made; their input comes from packs that are sound.
+    assert_eq!((told.executed(), told.kinds("remote_hit").len()), (4, 1));
+    assert_eq!(files(shared.path()), before, "a reader puts nothing there");
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let c = Project::empty();
+    c.write("m.toml", MANIFEST);
+    let started = std::time::Instant::now();
+    let address = format!("http://127.0.0.1:{port}/cache");
+    let told = c.run("m.toml", &["--remote", &address]);
+    assert_eq!(told.executed(), 4);
+    assert!(started.elapsed().as_secs() < 60);
+    assert_eq!(c.run("m.toml", &["--remote", &address, "--offline"]).kinds("hit").len(), 4);
+}
+
+#[test]
+fn a_cache_is_pushed_and_pulled_as_a_whole_and_repaired_from_there() {
+    let shared = tempfile::tempdir().unwrap();
+    let address = shared.path().to_str().unwrap();
+    let a = Project::empty();
+    a.write("m.toml", MANIFEST);
+    a.run("m.toml", &[]);
+    let would = a.stdout(&["cache", "push", "--dry-run", "--remote", address]);
+    assert!(would.starts_with("4 of 4 results would go to "), "{would}");
+    let pushed = a.stdout(&["cache", "push", "--remote", address]);
+    assert!(pushed.starts_with("4 results (") && pushed.contains(", 0 were there"), "{pushed}");
+    assert!(a.stdout(&["cache", "push", "--remote", address]).contains(", 4 were there"));
+
+    let b = Project::empty();
+    b.write("m.toml", MANIFEST);
+    let pulled = b.stdout(&["cache", "pull", "--remote", address]);
+    assert!(pulled.starts_with("4 results and 203 objects"), "{pulled}");
+    assert_eq!(b.run("m.toml", &[]).kinds("hit").len(), 4);
+
+    let victim = b.path("cache/v1/objects").join(&files(&b.path("cache/v1/objects"))[0]);
+    std::fs::remove_file(&victim).unwrap();
+    b.write("patchflow.toml", &format!("remote = {address:?}\n"));
+    let repaired = b.stdout(&["cache", "pull", "m.toml"]);
+    assert!(repaired.starts_with("0 results and 1 objects"), "{repaired}");
+    assert!(victim.exists());
+}

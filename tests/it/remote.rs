@@ -28,6 +28,13 @@ fn machine(shared: &Path, more: &str) -> Project {
     project
 }
 
+/// What a command prints, which must end well.
+fn stdout(project: &Project, arguments: &[&str]) -> String {
+    let output = project.call(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn objects(project: &Project) -> usize {
     files(&project.path("cache/v1/objects")).len()
 }
@@ -43,7 +50,7 @@ fn what_one_machine_made_another_shows_without_executing_and_fetches_what_it_rea
     let first = a.run("m.toml", &[]);
     assert_eq!(first.executed(), 4);
 
-    let plan: serde_json::Value = serde_json::from_str(&b.stdout(&["plan", "m.toml", "--json"])).unwrap();
+    let plan: serde_json::Value = serde_json::from_str(&stdout(&b, &["plan", "m.toml", "--json"])).unwrap();
     assert_eq!(plan["totals"]["states"]["remote_hit"], 4, "{plan}");
     assert!(!b.path("cache/v1/records").exists(), "plan keeps nothing");
 
@@ -104,22 +111,22 @@ fn a_cache_is_pushed_and_pulled_as_a_whole_and_repaired_from_there() {
     let a = Project::empty();
     a.write("m.toml", MANIFEST);
     a.run("m.toml", &[]);
-    let would = a.stdout(&["cache", "push", "--dry-run", "--remote", address]);
+    let would = stdout(&a, &["cache", "push", "--dry-run", "--remote", address]);
     assert!(would.starts_with("4 of 4 results would go to "), "{would}");
-    let pushed = a.stdout(&["cache", "push", "--remote", address]);
+    let pushed = stdout(&a, &["cache", "push", "--remote", address]);
     assert!(pushed.starts_with("4 results (") && pushed.contains(", 0 were there"), "{pushed}");
-    assert!(a.stdout(&["cache", "push", "--remote", address]).contains(", 4 were there"));
+    assert!(stdout(&a, &["cache", "push", "--remote", address]).contains(", 4 were there"));
 
     let b = Project::empty();
     b.write("m.toml", MANIFEST);
-    let pulled = b.stdout(&["cache", "pull", "--remote", address]);
+    let pulled = stdout(&b, &["cache", "pull", "--remote", address]);
     assert!(pulled.starts_with("4 results and 203 objects"), "{pulled}");
     assert_eq!(b.run("m.toml", &[]).kinds("hit").len(), 4);
 
     let victim = b.path("cache/v1/objects").join(&files(&b.path("cache/v1/objects"))[0]);
     std::fs::remove_file(&victim).unwrap();
     b.write("patchflow.toml", &format!("remote = {address:?}\n"));
-    let repaired = b.stdout(&["cache", "pull", "m.toml"]);
+    let repaired = stdout(&b, &["cache", "pull", "m.toml"]);
     assert!(repaired.starts_with("0 results and 1 objects"), "{repaired}");
     assert!(victim.exists());
 }

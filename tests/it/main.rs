@@ -13,4 +13,5 @@ mod locking;
 mod pipeline;
 mod processes;
 mod project;
+mod sdxl;
 mod shipped;

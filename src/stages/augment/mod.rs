@@ -5,7 +5,7 @@
 //!
 //! - `cutpaste` pastes the real defect. It is the cheap baseline that trained generators must beat.
 //! - `ddpm` paints one with a small diffusion model trained on the split itself.
-//! - `sdxl-inpaint` paints one with Stable Diffusion XL from a text, as ExDD does.
+//! - `sdxl-inpaint` paints one with Stable Diffusion XL from a text, as `ExDD` does.
 //!
 //! ```text
 //! images/pixels/images/<method>/00000.png
@@ -153,7 +153,7 @@ fn read_method(reader: &mut Reader<'_>) -> Method {
         Some("sdxl-inpaint") => return Method::SdxlInpaint(Inpainting::read(reader, has_weights)),
         Some(name) if name != "cutpaste" => reader.unknown_choice("method", name, &NAMES),
         None if !reader.has("method") => {
-            reader.missing("method", "`\"cutpaste\"`, `\"ddpm\"` or `\"sdxl-inpaint\"`")
+            reader.missing("method", "`\"cutpaste\"`, `\"ddpm\"` or `\"sdxl-inpaint\"`");
         }
         Some(_) | None => {}
     }

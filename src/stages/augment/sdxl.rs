@@ -1,4 +1,4 @@
-//! `sdxl-inpaint`: defects painted from a text by Stable Diffusion XL, as ExDD makes its own.
+//! `sdxl-inpaint`: defects painted from a text by Stable Diffusion XL, as `ExDD` makes its own.
 //!
 //! The pipeline is that of Hugging Face `diffusers`, run by a program that ships within patchflow
 //! (`inpaint.py`): by `uv run --script`, which brings the pinned packages, or by the Python that `PATCHFLOW_PYTHON`
@@ -41,7 +41,7 @@ const PROGRAM: usize = 1;
 const MODEL: &str = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1";
 /// Its commit on the hub as of 2026-11-28.
 const REVISION: &str = "115134f363124c53c7d878647567d04daf26e41e";
-/// The reference's texts (ExDD, `augmentation`).
+/// The reference's texts (`ExDD`, `augmentation`).
 const PROMPTS: [&str; 2] = ["white marks on the wall", "copper metal scratches"];
 const NEGATIVE_PROMPT: &str = "smooth, plain, black, dark, shadow";
 

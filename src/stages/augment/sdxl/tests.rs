@@ -80,21 +80,21 @@ fn each_field_is_in_the_key() {
 
 #[test]
 fn what_cannot_be_is_told_with_a_remedy() {
-    let cases: [(&[(&str, Value)], &[&str]); 10] = [
-        (&[("revision", "main".into())], &["no_commit"]),
-        (&[("model", "a/b".into())], &["missing_field"]),
-        (&[("model", "./folder/x".into()), ("revision", COMMIT.into())], &["no_model"]),
-        (&[("prompts", Value::List(vec![]))], &["empty_list"]),
-        (&[("precision", "f16".into())], &["unfit_precision"]),
-        (&[("device", "cuda:01".into())], &["unknown_choice"]),
-        (&[("device", "gpu".into())], &["unknown_choice"]),
-        (&[("resolution", Value::Integer(100))], &["unfit_resolution"]),
-        (&[("strength", Value::Float(0.01))], &["no_steps"]),
-        (&[("guidence", Value::Float(2.0))], &["unknown_field"]),
+    let cases = [
+        ("revision", "main".into(), "no_commit"),
+        ("model", "a/b".into(), "missing_field"),
+        ("prompts", Value::List(vec![]), "empty_list"),
+        ("precision", "f16".into(), "unfit_precision"),
+        ("device", "cuda:01".into(), "unknown_choice"),
+        ("device", "gpu".into(), "unknown_choice"),
+        ("resolution", Value::Integer(100), "unfit_resolution"),
+        ("strength", Value::Float(0.01), "no_steps"),
+        ("guidence", Value::Float(2.0), "unknown_field"),
     ];
-    for (more, expected) in cases {
-        assert_eq!(codes(more), expected, "{more:?}");
+    for (name, value, expected) in cases {
+        assert_eq!(codes(&[(name, value)]), [expected], "{name}");
     }
+    assert_eq!(codes(&[("model", "./folder/x".into()), ("revision", COMMIT.into())]), ["no_model"]);
     let (_, problems) = read_with(&[("revision", "main".into())]);
     assert!(problems[0].help.as_ref().unwrap().contains("40 hexadecimal digits"));
 }
@@ -172,7 +172,7 @@ fn only_the_masks_pixels_are_painted() {
         assert_eq!(&cells[..2], [id, "sdxl-inpaint"]);
         let normal = read_rgb(pixels(&surfaces)[cells[2]]).unwrap();
         let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
-        assert!(mask.iter().any(|&level| level == 255));
+        assert!(mask.contains(&255));
         for ((made, plain), level) in image.pixels().zip(normal.pixels()).zip(mask.iter()) {
             let expected = if *level == 255 { Rgb([250, 1, 1]) } else { *plain };
             assert_eq!(*made, expected, "{id}");

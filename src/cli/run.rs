@@ -11,7 +11,7 @@ use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
-use crate::plan::{Extent, Lock, Pin, Plan, Status, Task, TaskId, check_pins, lock_path};
+use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
 };
@@ -108,12 +108,12 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let is_asked = !arguments.budget.is_empty()
         || arguments.locked
         || project.store.remote().is_some()
-        || plan.tasks.iter().any(is_hindered);
+        || is_hindered(&plan, environment);
     let statuses = is_asked.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
     check_budget(arguments, &project, &plan, &statuses)?;
     if !arguments.keep_going {
-        check_obstacles(arguments, &plan, &statuses)?;
+        check_obstacles(arguments, environment, &plan, &statuses)?;
     }
     let profile = arguments.profile.as_ref().map(|path| Profile::begin(&environment.folder.join(path)));
     let profile = profile.transpose().map_err(CliError::Report)?;
@@ -250,17 +250,22 @@ fn check_budget(
     Ok(())
 }
 
-/// Whether this build or machine cannot run a task.
-fn is_hindered(task: &Task) -> bool {
-    task.spec.obstacle().is_some()
+/// Whether this build or machine cannot run some task.
+fn is_hindered(plan: &Plan, environment: &Environment) -> bool {
+    plan.tasks.iter().any(|task| task.spec.obstacle(&environment.variables).is_some())
 }
 
 /// Refuses a run that would come to a task which it cannot run, before anything is run. A task whose key is not
 /// known yet counts: what it waits for is new, so that a hit would be chance.
-fn check_obstacles(arguments: &RunArguments, plan: &Plan, statuses: &[Status]) -> Result<(), CliError> {
+fn check_obstacles(
+    arguments: &RunArguments,
+    environment: &Environment,
+    plan: &Plan,
+    statuses: &[Status],
+) -> Result<(), CliError> {
     for (task, status) in plan.tasks.iter().zip(statuses) {
         let would_run = !status.state.is_hit() || arguments.force.contains(&task.stage);
-        if let Some(source) = task.spec.obstacle().filter(|_| would_run) {
+        if let Some(source) = task.spec.obstacle(&environment.variables).filter(|_| would_run) {
             return Err(CliError::CannotRun { task: task.name.clone(), source });
         }
     }

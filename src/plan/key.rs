@@ -9,8 +9,9 @@
 //! | URL, mirrors | out: the digest names the bytes | | | | | | | |
 //! | names of stages, sets, axes, variants | out | out | out | out | out | out | out | out, but the inputs' own names |
 //! | paths, times, hosts | out | out | out | out | out | out | out | out |
-//! | threads, jobs, batch, `search_device` | out: results do not depend on them | out | out | out | out | out | out | out |
-//! | backend, device class, precision | – | – | – | in: they change bits | through the blocks | through the banks | through the blocks | – |
+//! | threads, jobs, batch, `search_device` | out: results do not depend on them | out | out, though last bits of `sdxl-inpaint` may | out | out | out | out | out |
+//! | Python and packages of `sdxl-inpaint` | – | – | out: the log names them; the shipped program has a version | – | – | – | – | – |
+//! | backend, device class, precision | – | – | in, of what paints | in: they change bits | through the blocks | through the banks | through the blocks | – |
 //! | output of `tools` | – | – | – | – | – | – | – | in |
 //! | values of `env` | – | – | – | – | – | – | – | out: names only |
 //!

@@ -6,15 +6,12 @@
 //! are not in the key, the output of `tools` is.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::fields::{Fields, Reader, Value, fields, name_of};
+use super::program::{Input, Program};
 use super::{Context, Inputs, StageError};
 use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
@@ -29,15 +26,8 @@ const TYPES: [(&str, Artifact); 5] = [
     ("model", Artifact::Model),
     ("scores", Artifact::Scores),
 ];
-/// Variables that every program is given.
-const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
-/// Lines of stderr that an error shows.
-const SHOWN_LINES: usize = 12;
-/// Bytes after which a line of a program's output is cut.
-const LONGEST_LINE: usize = 64 * 1024;
-/// Time between two looks at a running program, at first and at most: short programs are many.
-const FIRST_POLL: Duration = Duration::from_micros(500);
-const LONGEST_POLL: Duration = Duration::from_millis(10);
+/// Time between two looks at whether the user wants to stop.
+const POLL: Duration = Duration::from_millis(10);
 
 /// The fields of a `command` stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,7 +150,7 @@ fn pause(attempt: u32, context: &Context<'_>) -> Result<(), StageError> {
     let until = Instant::now() + Duration::from_secs(1 << (attempt - 1).min(6)).min(Duration::from_mins(1));
     while Instant::now() < until {
         context.check()?;
-        std::thread::sleep(LONGEST_POLL);
+        std::thread::sleep(POLL);
     }
     Ok(())
 }
@@ -213,117 +203,20 @@ fn lay_out(files: &Files, folder: &Path) -> Result<(), StageError> {
 }
 
 fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(), StageError> {
-    let [program, arguments @ ..] = spec.run.as_slice() else {
-        return Err(StageError::data("`run` is empty", "name a program"));
+    let passed: Vec<&str> = spec.env.iter().map(String::as_str).collect();
+    let program = Program {
+        line: &spec.run,
+        folder: sandbox,
+        passed: &passed,
+        set: &[],
+        input: Input::Empty,
+        timeout: spec.timeout,
     };
-    let passed =
-        |name: &&str| context.environment.get(*name).map(|value| ((*name).to_owned(), value.clone()));
-    let names = ALWAYS.into_iter().chain(spec.env.iter().map(String::as_str)).collect::<Vec<_>>();
-    context.progress.log(&format!("$ {}", spec.run.join(" ")));
-    let mut child = Command::new(program)
-        .args(arguments)
-        .current_dir(sandbox)
-        .env_clear()
-        .envs(names.iter().filter_map(passed))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|source| StageError::io("start", program, source))?;
-    let last = Mutex::new(Vec::new());
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let ended = std::thread::scope(|scope| {
-        scope.spawn(|| copy_lines(stdout, context, None));
-        scope.spawn(|| copy_lines(stderr, context, Some(&last)));
-        let ended = wait(&mut child, spec, context);
-        // Whatever the program left running ends with it: it would hold the pipes that are read above.
-        end_group(&child);
-        ended
-    })?;
-    if ended.success() {
-        return Ok(());
-    }
-    let lines = last.into_inner().unwrap_or_default();
-    Err(StageError::Program {
-        program: program.clone(),
-        status: format!("ended with {ended}"),
-        last_lines: lines,
-        help: None,
-    })
-}
-
-fn copy_lines(from: Option<impl Read>, context: &Context<'_>, last: Option<&Mutex<Vec<String>>>) {
-    let Some(from) = from else { return };
-    let mut from = BufReader::new(from);
-    while let Some(line) = next_line(&mut from) {
-        context.progress.log(&line);
-        if let Some(Ok(mut last)) = last.map(Mutex::lock) {
-            last.push(line);
-            if last.len() > SHOWN_LINES {
-                last.remove(0);
-            }
-        }
-    }
-}
-
-/// Waits for the program; stops it and all that it started when the user or the clock says so.
-fn wait(
-    child: &mut Child,
-    spec: &Spec,
-    context: &Context<'_>,
-) -> Result<std::process::ExitStatus, StageError> {
-    let started = Instant::now();
-    let failed = |source| StageError::io("wait for", &spec.run[0], source);
-    let mut poll = FIRST_POLL;
-    loop {
-        if let Some(status) = child.try_wait().map_err(failed)? {
-            return Ok(status);
-        }
-        let is_late = spec.timeout.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds));
-        if is_late || context.check().is_err() {
-            stop(child);
-            context.check()?;
-            return Err(StageError::Program {
-                program: spec.run[0].clone(),
-                status: format!("was stopped after {} s", spec.timeout.unwrap_or_default()),
-                last_lines: Vec::new(),
-                help: Some("raise `timeout_seconds`".to_owned()),
-            });
-        }
-        std::thread::sleep(poll);
-        poll = (poll * 2).min(LONGEST_POLL);
-    }
-}
-
-fn stop(child: &mut Child) {
-    end_group(child);
-    let _ = child.wait();
-}
-
-fn end_group(child: &Child) {
-    if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
-        // A group that has ended is not there any more, which is as good.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-}
-
-/// The next line, ended by a line feed or a carriage return (progress bars), or cut at [`LONGEST_LINE`].
-fn next_line(from: &mut impl BufRead) -> Option<String> {
-    let mut line = Vec::new();
-    loop {
-        let buffer = from.fill_buf().ok()?;
-        if buffer.is_empty() {
-            return (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned());
-        }
-        let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        line.extend_from_slice(&buffer[..end.unwrap_or(buffer.len())]);
-        let used = end.map_or(buffer.len(), |end| end + 1);
-        from.consume(used);
-        if end.is_some() || line.len() > LONGEST_LINE {
-            return Some(String::from_utf8_lossy(&line).into_owned());
-        }
-    }
+    let hear = |line: &str| {
+        context.progress.log(line);
+        Ok(())
+    };
+    program.run(&hear, context)
 }
 
 fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), StageError> {

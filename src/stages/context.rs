@@ -151,6 +151,17 @@ pub(crate) mod testing {
             }
         }
 
+        /// Sets a variable of the environment.
+        pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
+            self.environment.insert(name.to_owned(), value.to_owned());
+            self
+        }
+
+        /// Where files that survive a stop lie.
+        pub(crate) fn work(&self) -> PathBuf {
+            self.folder.path().join("work")
+        }
+
         /// Runs `spec` and gives the files of its output `name`.
         pub(crate) fn run(
             &self,
@@ -160,7 +171,7 @@ pub(crate) mod testing {
             name: &str,
         ) -> Result<Files, StageError> {
             let output = self.folder.path().join("output");
-            let work = self.folder.path().join("work");
+            let work = self.work();
             let context = Context {
                 seed,
                 threads: 2,

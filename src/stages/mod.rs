@@ -16,8 +16,10 @@ pub mod fields;
 pub mod fit;
 mod picture;
 pub mod preprocess;
+mod program;
 pub mod scorer;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -164,7 +166,8 @@ impl Spec {
         const MEGABYTE: u64 = 1_000_000;
         match self {
             Self::Download(_) => 64 * MEGABYTE,
-            Self::Preprocess(_) | Self::Augment(_) => 256 * MEGABYTE,
+            Self::Preprocess(_) => 256 * MEGABYTE,
+            Self::Augment(spec) => spec.memory(input_bytes),
             // Weights twice while they are folded, and a few batches.
             Self::Extract(_) => 1024 * MEGABYTE,
             // 128 numbers of four bytes for a row of 256 halves or more.
@@ -189,10 +192,10 @@ impl Spec {
         }
     }
 
-    /// Why this build or machine cannot run it, whatever its inputs.
-    pub fn obstacle(&self) -> Option<StageError> {
+    /// Why this build or machine cannot run it, whatever its inputs. `environment` tells where programs are.
+    pub fn obstacle(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
         match self {
-            Self::Augment(spec) => spec.obstacle(),
+            Self::Augment(spec) => spec.obstacle(environment),
             Self::Extract(spec) => spec.obstacle(),
             _ => None,
         }
@@ -245,7 +248,7 @@ impl Spec {
     pub fn reads(&self, port: &str) -> Reads {
         match self {
             Self::Extract(_) if port == "images" => Reads::Pixels,
-            Self::Augment(spec) => Reads::Images(spec.selection()),
+            Self::Augment(spec) if port == "images" => Reads::Images(spec.selection()),
             Self::Coreset(spec) => spec.reads(port),
             Self::Fit(spec) => spec.reads(port),
             Self::Evaluate(spec) => spec.reads(port),

@@ -14,4 +14,5 @@ mod pipeline;
 mod processes;
 mod project;
 mod remote;
+mod sdxl;
 mod shipped;

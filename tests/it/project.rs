@@ -150,11 +150,17 @@ impl Project {
 
     /// Runs the program, whatever comes of it.
     pub(crate) fn call(&self, arguments: &[&str]) -> Output {
+        self.call_with(arguments, &[])
+    }
+
+    /// Runs the program with variables of the environment, whatever comes of it.
+    pub(crate) fn call_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         assert_cmd::Command::cargo_bin("patchflow")
             .unwrap()
             .args(arguments)
             .current_dir(self.folder.path())
             .env("XDG_CACHE_HOME", self.path(".user-cache"))
+            .envs(variables.iter().copied())
             .output()
             .unwrap()
     }

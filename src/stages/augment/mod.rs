@@ -5,6 +5,7 @@
 //!
 //! - `cutpaste` pastes the real defect. It is the cheap baseline that trained generators must beat.
 //! - `ddpm` paints one with a small diffusion model trained on the split itself.
+//! - `sdxl-inpaint` paints one with Stable Diffusion XL from a text, as `ExDD` does.
 //!
 //! ```text
 //! images/pixels/images/<method>/00000.png
@@ -17,8 +18,10 @@ mod cutpaste;
 mod ddpm;
 mod motions;
 mod provenance;
+mod sdxl;
 mod sources;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::fields::{Fields, Reader, fields};
@@ -31,6 +34,7 @@ use crate::kernels::random::Stream;
 pub use cutpaste::Pasting;
 pub use ddpm::Painting;
 pub use motions::Motions;
+pub use sdxl::Inpainting;
 
 /// Bumped when outputs change for equal inputs.
 ///
@@ -47,6 +51,8 @@ pub enum Method {
     CutPaste(Pasting),
     /// Defects painted by a diffusion model that the stage trains.
     Ddpm(Painting),
+    /// Defects painted by Stable Diffusion XL.
+    SdxlInpaint(Inpainting),
 }
 
 impl Method {
@@ -55,12 +61,10 @@ impl Method {
         match self {
             Self::CutPaste(_) => "cutpaste",
             Self::Ddpm(_) => "ddpm",
+            Self::SdxlInpaint(_) => "sdxl-inpaint",
         }
     }
 }
-
-/// Names that will be methods, and are asked for.
-const LATER: [&str; 1] = ["sdxl-inpaint"];
 
 /// What an `augment` stage does.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,22 +96,33 @@ impl Spec {
         match method {
             Method::CutPaste(pasting) => pasting.add_fields(&mut all),
             Method::Ddpm(painting) => painting.add_fields(&mut all),
+            Method::SdxlInpaint(inpainting) => inpainting.add_fields(&mut all),
         }
         all
     }
 
-    /// Why this build cannot run it.
-    pub fn obstacle(&self) -> Option<StageError> {
+    /// Why this build or machine cannot run it.
+    pub fn obstacle(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
         match self.method {
             Method::CutPaste(_) => None,
             Method::Ddpm(_) => Painting::obstacle(),
+            Method::SdxlInpaint(_) => Inpainting::obstacle(environment),
+        }
+    }
+
+    /// Bytes of memory that it takes, about, for inputs of so many bytes.
+    pub(super) fn memory(&self, input_bytes: u64) -> u64 {
+        match &self.method {
+            Method::CutPaste(_) | Method::Ddpm(_) => 256_000_000,
+            Method::SdxlInpaint(inpainting) => inpainting.memory(input_bytes),
         }
     }
 
     /// What a trained generator runs on.
     pub fn target(&self) -> Option<Target> {
         match &self.method {
-            Method::CutPaste(_) => None,
+            // The libraries of another program are no part of this build: it logs their versions itself.
+            Method::CutPaste(_) | Method::SdxlInpaint(_) => None,
             Method::Ddpm(painting) => Some(painting.target()),
         }
     }
@@ -125,20 +140,21 @@ impl Spec {
 }
 
 fn read_method(reader: &mut Reader<'_>) -> Method {
-    const NAMES: [&str; 2] = ["cutpaste", "ddpm"];
+    const NAMES: [&str; 3] = ["cutpaste", "ddpm", "sdxl-inpaint"];
     // `method` may be an axis: what one method reads is no mistake under another.
     reader.know(&Pasting::FIELDS);
     reader.know(&Painting::FIELDS);
-    match reader.text("method") {
-        Some(name) if name == "ddpm" => return Method::Ddpm(Painting::read(reader)),
-        Some(name) if LATER.contains(&name.as_str()) => {
-            let message = format!("`method` has no choice `{name}` yet");
-            let help =
-                "write `method = \"cutpaste\"` or `\"ddpm\"`; `sdxl-inpaint` comes with a later release";
-            reader.problem("method", "unknown_choice", message, Some(help.to_owned()));
+    reader.know(&Inpainting::FIELDS);
+    let name = reader.text("method");
+    let paints_by_text = name.as_deref() == Some("sdxl-inpaint");
+    let has_weights = reader.optional_port("weights", Artifact::Files, paints_by_text);
+    match name.as_deref() {
+        Some("ddpm") => return Method::Ddpm(Painting::read(reader)),
+        Some("sdxl-inpaint") => return Method::SdxlInpaint(Inpainting::read(reader, has_weights)),
+        Some(name) if name != "cutpaste" => reader.unknown_choice("method", name, &NAMES),
+        None if !reader.has("method") => {
+            reader.missing("method", "`\"cutpaste\"`, `\"ddpm\"` or `\"sdxl-inpaint\"`");
         }
-        Some(name) if name != "cutpaste" => reader.unknown_choice("method", &name, &NAMES),
-        None if !reader.has("method") => reader.missing("method", "`\"cutpaste\"` or `\"ddpm\"`"),
         Some(_) | None => {}
     }
     Method::CutPaste(Pasting::read(reader))
@@ -154,6 +170,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let origins = match &spec.method {
         Method::CutPaste(pasting) => pasting.run(spec, files, &set, context)?,
         Method::Ddpm(painting) => painting.run(spec, files, &set, context)?,
+        Method::SdxlInpaint(inpainting) => inpainting.run(spec, inputs, &set, context)?,
     };
     write_preprocessing(&set, &read_preprocessing(files)?)?;
     let table = provenance::table(spec.method.name(), &origins);
@@ -179,7 +196,7 @@ mod tests {
 
     /// A training set of `normal` and `defect` images of 24×32 px, and a defect in `test` that must not
     /// be read.
-    fn set(normal: u32, defect: u32) -> tempfile::TempDir {
+    pub(super) fn set(normal: u32, defect: u32) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
         write_preprocessing(folder.path(), &how).unwrap();
@@ -204,7 +221,7 @@ mod tests {
         folder
     }
 
-    fn read(pairs: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+    pub(super) fn read(pairs: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
         let mut table: Fields =
             pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         table.insert("images".to_owned(), "images".into());
@@ -287,7 +304,7 @@ mod tests {
             let (spec, _) = read(&[("method", name.into()), ("count", Value::Integer(4))]);
             let fields_of_all = ["count", "flip", "method", "min_area", "rotation", "scale"];
             for field in spec.fields().keys() {
-                let derived = ["levels", "groups", "times"].contains(&field.as_str());
+                let derived = ["levels", "groups", "times", "program"].contains(&field.as_str());
                 assert!(
                     fields_of_all.contains(&field.as_str()) || fields.contains(&field.as_str()) || derived
                 );
@@ -295,13 +312,14 @@ mod tests {
         };
         known("cutpaste", &Pasting::FIELDS);
         known("ddpm", &Painting::FIELDS);
+        known("sdxl-inpaint", &Inpainting::FIELDS);
     }
 
     #[test]
     fn a_diffusion_model_needs_libtorch_and_says_so() {
         let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
         assert!(problems.is_empty(), "{problems:?}");
-        match spec.obstacle() {
+        match spec.obstacle(&BTreeMap::new()) {
             Some(obstacle) => {
                 assert!(!crate::kernels::diffusion::is_built());
                 assert!(obstacle.help().unwrap().contains("scripts/libtorch.sh"));
@@ -320,12 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_to_come_are_named() {
-        let (_, problems) = read(&[("method", "sdxl-inpaint".into()), ("count", Value::Integer(1))]);
-        assert!(
-            problems[0].code == "unknown_choice"
-                && problems[0].help.as_ref().unwrap().contains("later release")
-        );
+    fn a_misspelt_method_is_told_the_nearest() {
         let (_, problems) = read(&[("method", "cutpast".into()), ("count", Value::Integer(1))]);
         assert_eq!(problems[0].help.as_deref(), Some("did you mean `cutpaste`?"));
         let (_, problems) = read(&[]);

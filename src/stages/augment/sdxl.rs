@@ -1,0 +1,321 @@
+//! `sdxl-inpaint`: defects painted from a text by Stable Diffusion XL, as `ExDD` makes its own.
+//!
+//! The pipeline is that of Hugging Face `diffusers`, run by a program that ships within patchflow
+//! (`inpaint.py`): by `uv run --script`, which brings the pinned packages, or by the Python that `PATCHFLOW_PYTHON`
+//! names. The stage draws for each sample what goes where, and the program paints one image after the other; each is
+//! an item of the cache as soon as it is made, so that a stop loses the image at hand and no more.
+//!
+//! ```text
+//! <work>/inpaint.py                 the program
+//! <work>/jobs.json                  its settings, and the images to be made
+//! <work>/weights/...                links to the files of `weights`, where that port is wired
+//! <work>/jobs/00000.image.png       a normal image
+//! <work>/jobs/00000.mask.png        the moved mask
+//! <work>/jobs/00000.made.png        what the program made of them
+//! ```
+//!
+//! With `mask_crop_padding` diffusers paints an enlarged crop around the mask, and lays the original over what the mask
+//! does not mark. The image has been enlarged to `resolution` before and is made small again after, which blurs it
+//! all: so the stage takes only the mask's pixels from what was painted, and every other pixel is the normal image's.
+
+mod jobs;
+mod python;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::fields::{Fields, Reader, fields, name_of};
+use super::super::{Context, Inputs, StageError};
+use super::Spec;
+use super::provenance::Origin;
+use super::sources::Sources;
+
+/// Version of what `inpaint.py` makes of a job; in the key.
+///
+/// 1: first (2026-11-28).
+const PROGRAM: usize = 1;
+
+/// The reference's model.
+const MODEL: &str = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1";
+/// Its commit on the hub as of 2026-11-28.
+const REVISION: &str = "115134f363124c53c7d878647567d04daf26e41e";
+/// The reference's texts (`ExDD`, `augmentation`).
+const PROMPTS: [&str; 2] = ["white marks on the wall", "copper metal scratches"];
+const NEGATIVE_PROMPT: &str = "smooth, plain, black, dark, shadow";
+
+/// Where the pipeline comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pipeline {
+    /// A model of the hub, at a commit.
+    Hub {
+        /// `owner/name`.
+        model: String,
+        /// The commit, 40 hexadecimal digits.
+        revision: String,
+    },
+    /// The files of the port `weights`.
+    Files,
+}
+
+/// Where it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The processor.
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(usize),
+    /// An Apple GPU.
+    Mps,
+}
+
+impl Place {
+    /// The kind of device; devices of one kind are interchangeable.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+            Self::Mps => "mps",
+        }
+    }
+
+    /// Its name in PyTorch.
+    fn name(self) -> String {
+        match self {
+            Self::Cuda(number) => format!("cuda:{number}"),
+            other => other.class().to_owned(),
+        }
+    }
+
+    /// What this machine seems to have: planning asks no Python.
+    fn fastest() -> Self {
+        if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+            Self::Mps
+        } else if Path::new("/dev/nvidiactl").exists() {
+            Self::Cuda(0)
+        } else {
+            Self::Cpu
+        }
+    }
+}
+
+/// The numbers that the pipeline computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Half precision; on GPUs alone.
+    F16,
+    /// Single precision; never TF32.
+    F32,
+}
+
+const PRECISIONS: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
+
+/// How defects are painted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inpainting {
+    /// Where the pipeline comes from.
+    pub pipeline: Pipeline,
+    /// Which of its files: `fp16` reads `*.fp16.safetensors`.
+    pub variant: Option<String>,
+    /// The texts, taken in turn.
+    pub prompts: Vec<String>,
+    /// What is not to be painted.
+    pub negative_prompt: String,
+    /// Steps of the sampler, before `strength` takes some away.
+    pub sampling_steps: usize,
+    /// How far the text leads.
+    pub guidance: f64,
+    /// Share of the steps that are done; 1 forgets what was under the mask.
+    pub strength: f64,
+    /// Margin around the mask's box, in px of the enlarged image.
+    pub mask_crop_padding: usize,
+    /// Side at which is painted, in px.
+    pub resolution: usize,
+    /// The numbers that the pipeline computes in.
+    pub precision: Precision,
+    /// Where it runs.
+    pub place: Place,
+}
+
+impl Inpainting {
+    /// The fields that only this method reads, or reads with another default.
+    pub(super) const FIELDS: [&str; 13] = [
+        "device",
+        "guidance",
+        "mask_crop_padding",
+        "model",
+        "negative_prompt",
+        "precision",
+        "prompts",
+        "resolution",
+        "revision",
+        "sampling_steps",
+        "strength",
+        "variant",
+        "weights",
+    ];
+
+    pub(super) fn read(reader: &mut Reader<'_>, has_weights: bool) -> Self {
+        let place = read_place(reader);
+        let resolution = reader.integer("resolution", 64..=4096, Some(1024)) as usize;
+        if !resolution.is_multiple_of(8) {
+            let message = format!("`resolution` is {resolution}, and must be a multiple of 8");
+            reader.problem("resolution", "unfit_resolution", message, Some("write 1024".to_owned()));
+        }
+        let inpainting = Self {
+            pipeline: read_pipeline(reader, has_weights),
+            variant: reader.text("variant"),
+            prompts: read_prompts(reader),
+            negative_prompt: reader.text("negative_prompt").unwrap_or_else(|| NEGATIVE_PROMPT.to_owned()),
+            sampling_steps: reader.integer("sampling_steps", 1..=1000, Some(30)) as usize,
+            guidance: reader.float("guidance", 0.0..=100.0, Some(20.0)),
+            strength: reader.float("strength", 0.0..=1.0, Some(0.99)),
+            mask_crop_padding: reader.integer("mask_crop_padding", 0..=1024, Some(2)) as usize,
+            resolution,
+            precision: read_precision(reader, place),
+            place,
+        };
+        if (inpainting.sampling_steps as f64 * inpainting.strength) < 1.0 {
+            let message = "`strength` leaves none of the `sampling_steps`".to_owned();
+            let help = "raise `strength`: steps times strength must be 1 or more".to_owned();
+            reader.problem("strength", "no_steps", message, Some(help));
+        }
+        inpainting
+    }
+
+    pub(super) fn add_fields(&self, all: &mut Fields) {
+        let Self {
+            pipeline,
+            variant,
+            prompts,
+            negative_prompt,
+            sampling_steps,
+            guidance,
+            strength,
+            mask_crop_padding,
+            resolution,
+            precision,
+            place,
+        } = self;
+        all.insert("prompts".to_owned(), prompts.clone().into());
+        all.extend(fields([
+            ("program", PROGRAM.into()),
+            ("negative_prompt", negative_prompt.as_str().into()),
+            ("sampling_steps", (*sampling_steps).into()),
+            ("guidance", (*guidance).into()),
+            ("strength", (*strength).into()),
+            ("mask_crop_padding", (*mask_crop_padding).into()),
+            ("resolution", (*resolution).into()),
+            ("precision", name_of(&PRECISIONS, precision).into()),
+            ("device", place.class().into()),
+        ]));
+        if let Some(variant) = variant {
+            all.insert("variant".to_owned(), variant.as_str().into());
+        }
+        // Files enter as an input, by their digest.
+        if let Pipeline::Hub { model, revision } = pipeline {
+            all.insert("model".to_owned(), model.as_str().into());
+            all.insert("revision".to_owned(), revision.as_str().into());
+        }
+    }
+
+    /// Why this machine cannot run it: nothing that starts Python is there.
+    pub(super) fn obstacle(environment: &BTreeMap<String, String>) -> Option<StageError> {
+        python::find(environment).err()
+    }
+
+    /// Bytes of memory, about: the weights and what one image takes. SDXL has 3.5 billion weights.
+    pub(super) fn memory(&self, input_bytes: u64) -> u64 {
+        const GIGABYTE: u64 = 1_000_000_000;
+        match (&self.pipeline, self.precision) {
+            (Pipeline::Files, _) => input_bytes * 3 / 2 + GIGABYTE,
+            (Pipeline::Hub { .. }, Precision::F32) => 18 * GIGABYTE,
+            (Pipeline::Hub { .. }, Precision::F16) => 9 * GIGABYTE,
+        }
+    }
+
+    /// Paints the samples into `set`.
+    pub(super) fn run(
+        &self,
+        spec: &Spec,
+        inputs: &Inputs,
+        set: &Path,
+        context: &Context<'_>,
+    ) -> Result<Vec<Origin>, StageError> {
+        let weights = match self.pipeline {
+            Pipeline::Files => Some(inputs.require("weights")?),
+            Pipeline::Hub { .. } => None,
+        };
+        if let Some(weights) = weights {
+            jobs::check_weights(weights)?;
+        }
+        let sources = Sources::read(spec, 0, inputs.require("images")?, context)?;
+        jobs::Jobs { inpainting: self, spec, sources: &sources, weights, set, context }.run()
+    }
+}
+
+fn read_pipeline(reader: &mut Reader<'_>, has_weights: bool) -> Pipeline {
+    let model = reader.text("model").unwrap_or_else(|| MODEL.to_owned());
+    let revision = reader.text("revision");
+    if has_weights {
+        return Pipeline::Files;
+    }
+    let is_default = model == MODEL && !reader.has("revision");
+    let revision = revision.unwrap_or_else(|| if is_default { REVISION.to_owned() } else { String::new() });
+    let is_commit = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_default && !reader.has("revision") {
+        reader.missing("revision", &format!("the commit of `{model}` on the hub, 40 hexadecimal digits"));
+    } else if !is_commit {
+        let message = format!("`revision` is no commit: `{revision}`");
+        let help =
+            "write the 40 hexadecimal digits of a commit: a branch's name stands for other weights later";
+        reader.problem("revision", "no_commit", message, Some(help.to_owned()));
+    }
+    if model.split('/').filter(|part| !part.is_empty()).count() != 2 || model.matches('/').count() != 1 {
+        let message = format!("`model` is no name of the hub: `{model}`");
+        let help = "write `owner/name`; for a folder, name a `download` stage as `weights`";
+        reader.problem("model", "no_model", message, Some(help.to_owned()));
+    }
+    Pipeline::Hub { model, revision }
+}
+
+fn read_prompts(reader: &mut Reader<'_>) -> Vec<String> {
+    let prompts = reader.text_or_texts("prompts");
+    if reader.is_empty_list("prompts") {
+        let help = "write one text or more, or leave `prompts` out".to_owned();
+        reader.problem("prompts", "empty_list", "`prompts` is empty".to_owned(), Some(help));
+    }
+    if prompts.is_empty() { PROMPTS.map(str::to_owned).to_vec() } else { prompts }
+}
+
+fn read_place(reader: &mut Reader<'_>) -> Place {
+    match reader.text("device").as_deref() {
+        None | Some("cpu") => Place::Cpu,
+        Some("cuda") => Place::Cuda(0),
+        Some("mps") => Place::Mps,
+        Some("auto") => Place::fastest(),
+        Some(name) => {
+            let number = name.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+            number.filter(|number| name == format!("cuda:{number}")).map_or_else(
+                || {
+                    reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "mps", "auto"]);
+                    Place::Cpu
+                },
+                Place::Cuda,
+            )
+        }
+    }
+}
+
+/// Half precision on a GPU and single on the processor, unless the manifest says otherwise.
+fn read_precision(reader: &mut Reader<'_>, place: Place) -> Precision {
+    let default = if place == Place::Cpu { "f32" } else { "f16" };
+    let precision = reader.choice("precision", &PRECISIONS, Some(default));
+    if precision == Precision::F16 && place == Place::Cpu {
+        let message = "`precision` is `f16`, which the CPU does not compute in".to_owned();
+        let help = "write `precision = \"f32\"`, or `device = \"cuda\"`".to_owned();
+        reader.problem("precision", "unfit_precision", message, Some(help));
+    }
+    precision
+}

@@ -33,7 +33,7 @@ pub fn write(path: &Path, architecture: &Architecture, parameters: &Parameters) 
 pub fn read(path: &Path, architecture: &Architecture) -> Result<Parameters, ArtifactError> {
     let bytes = read_file(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|source| damaged(path, source))?;
-    let mut parameters = Vec::with_capacity(architecture.len());
+    let mut parameters = Vec::with_capacity(architecture.count());
     for (name, shape) in architecture.tensors() {
         let unfit = || unfit(path, &name, format!("f32 {shape:?}"));
         let tensor = file.tensor(&name).map_err(|_| unfit())?;

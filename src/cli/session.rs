@@ -89,9 +89,8 @@ impl CliError {
             | Self::UnknownVariant { .. }
             | Self::UnknownPin { .. }
             | Self::NoRemote
-            | Self::Store(StoreError::Remote { .. })
             | Self::History(_)
-            | Self::Store(StoreError::BadPin { .. })
+            | Self::Store(StoreError::BadPin { .. } | StoreError::Remote { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Budget { .. } | Self::Lock(_) | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
             Self::Engine(_) | Self::Store(_) | Self::Report(_) | Self::CannotRun { .. } => Exit::Failed,

@@ -5,7 +5,7 @@
 //! the item is done, so that a run that is killed keeps every finished image.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::log::Log;
 use crate::plan::item_key;
 use crate::stages::fields::Fields;
-use crate::stages::{Item, ItemFile, Items, StageError};
+use crate::stages::{Item, ItemFile, Items, Make, StageError};
 use crate::store::{Digest, Lease, Store, StoreError, Tree, TreeEntry};
 
 /// What the store keeps of an item.
@@ -185,11 +185,7 @@ impl Items for TaskItems<'_> {
         Ok(self.item(&record.files, record.note))
     }
 
-    fn once(
-        &self,
-        fields: &Fields,
-        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
-    ) -> Result<Item, StageError> {
+    fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError> {
         if let Some(item) = self.recall(fields) {
             return Ok(item);
         }
@@ -217,6 +213,7 @@ impl Items for TaskItems<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::atomic::AtomicBool;
 
     use super::*;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::stages::fields::Fields;
-use crate::stages::{Item, ItemFile, Items, StageError};
+use crate::stages::{Item, ItemFile, Items, Make, StageError};
 use crate::store::{Digest, TreeEntry};
 
 /// See the module.
@@ -49,11 +49,7 @@ impl Items for LooseItems {
         Ok(Item { files, note: note.to_owned() })
     }
 
-    fn once(
-        &self,
-        fields: &Fields,
-        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
-    ) -> Result<Item, StageError> {
+    fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError> {
         let (files, note) =
             make(&self.folder.join(format!("once-{}", self.number.fetch_add(1, Ordering::Relaxed))))?;
         self.keep(fields, &files, &note)

@@ -70,6 +70,9 @@ pub struct Item {
     pub note: String,
 }
 
+/// Makes an item in the folder that it is given: the files to keep, and a note.
+pub type Make<'a> = dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError> + 'a;
+
 /// The memory of single items: what a stage once made of equal fields, it need not make again.
 pub trait Items: Sync {
     /// The item that was kept under equal `fields`, with all its files intact.
@@ -78,11 +81,7 @@ pub trait Items: Sync {
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError>;
     /// The item of equal `fields`, made by `make` where it is not kept yet: once, whoever asks at the same time.
     /// `make` is given the item's own folder of files that survive a stop, and gives the files to keep and a note.
-    fn once(
-        &self,
-        fields: &Fields,
-        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
-    ) -> Result<Item, StageError>;
+    fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError>;
     /// Puts an item's file into the output as `<output name>/<path>`.
     fn place(&self, file: &ItemFile, name: &str);
 }
@@ -213,11 +212,7 @@ pub(crate) mod testing {
             });
             Ok(Item { files: kept.collect(), note: note.to_owned() })
         }
-        fn once(
-            &self,
-            fields: &Fields,
-            make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
-        ) -> Result<Item, StageError> {
+        fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError> {
             let (files, note) = make(&self.folder.path().join("once"))?;
             self.keep(fields, &files, &note)
         }

@@ -27,7 +27,7 @@ use crate::artifacts::Artifact;
 use crate::artifacts::image_set::Selection;
 use crate::kernels::backbone::Target;
 
-pub use context::{Context, Inputs, Item, ItemFile, Items, Progress};
+pub use context::{Context, Inputs, Item, ItemFile, Items, Make, Progress};
 pub use error::StageError;
 use fields::{Fields, Reader};
 

@@ -30,7 +30,7 @@ use super::scratch::fresh_name;
 use super::{Area, Store, disk};
 
 /// Time without a sign of life after which a lease of another machine is orphaned.
-const LEASE_TIME: Duration = Duration::from_secs(60);
+const LEASE_TIME: Duration = Duration::from_mins(1);
 
 /// How leases are kept apart.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +114,7 @@ impl Store {
     pub(super) fn lease(&self, path: PathBuf) -> Result<Option<Lease>, StoreError> {
         loop {
             if !self.rules.has_locks {
-                return self.lease_without_locks(path);
+                return self.lease_without_locks(&path);
             }
             let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let file = options.writing(&path)?;
@@ -122,7 +122,7 @@ impl Store {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-                    return self.lease_without_locks(path);
+                    return self.lease_without_locks(&path);
                 }
                 Err(TryLockError::Error(error)) => return Err(error).writing(&path),
             }
@@ -141,11 +141,11 @@ impl Store {
     }
 
     /// Takes a lease by creating its file, where no other stands there or an orphan does.
-    fn lease_without_locks(&self, path: PathBuf) -> Result<Option<Lease>, StoreError> {
-        if let Some(lease) = self.create_lease(&path)? {
+    fn lease_without_locks(&self, path: &Path) -> Result<Option<Lease>, StoreError> {
+        if let Some(lease) = self.create_lease(path)? {
             return Ok(Some(lease));
         }
-        let Some(orphan) = self.orphan(&path)? else { return Ok(None) };
+        let Some(orphan) = self.orphan(path)? else { return Ok(None) };
         // Of several who see the orphan one has the turn, and looks again: it never removes a successor's lease.
         let turn = path.with_extension("taken");
         let Some(_turn) = self.create_lease(&turn)? else {
@@ -156,10 +156,10 @@ impl Store {
             }
             return Ok(None);
         };
-        if fs::read(&path).is_ok_and(|content| content == orphan) {
-            disk::remove_file(&path).writing(&path)?;
+        if fs::read(path).is_ok_and(|content| content == orphan) {
+            disk::remove_file(path).writing(path)?;
         }
-        self.create_lease(&path)
+        self.create_lease(path)
     }
 
     /// Creates the file of a lease, signed already; none where the name is taken.

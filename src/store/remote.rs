@@ -40,7 +40,7 @@ pub use push::Pushed;
 const REQUESTS: usize = 16;
 
 /// The longest that one request may take, for what an HTTP client does not bound itself.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// See the module.
 pub struct Remote {
@@ -59,6 +59,22 @@ pub struct Remote {
 impl std::fmt::Debug for Remote {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Remote").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What it answers when a file is asked for.
+enum Answer {
+    /// The file.
+    File(Vec<u8>),
+    /// It has none of that name.
+    Absent,
+    /// Nothing: it failed, or was not asked.
+    None,
+}
+
+impl Answer {
+    fn file(self) -> Option<Vec<u8>> {
+        if let Self::File(file) = self { Some(file) } else { None }
     }
 }
 
@@ -129,11 +145,13 @@ impl Remote {
         };
         let names: Vec<String> = new.iter().map(|key| name("records", key)).collect();
         for (key, answer) in new.iter().zip(self.get_all(&names, cancelled)) {
-            let Some(file) = answer else { continue };
-            let record = file.and_then(|file| {
+            if matches!(answer, Answer::None) {
+                continue;
+            }
+            let record = answer.file().and_then(|file| {
                 let sound = super::records::content(key, file);
                 if sound.is_none() {
-                    self.warn(format!("the record {key} there is damaged, and counts as absent"));
+                    self.warn(&format!("the record {key} there is damaged, and counts as absent"));
                 }
                 sound.map(Arc::new)
             });
@@ -167,13 +185,17 @@ impl Remote {
         })
     }
 
-    /// The files of those names, in order: none where it does not answer, and within it none where it has no such.
-    fn get_all(&self, names: &[String], cancelled: &AtomicBool) -> Vec<Option<Option<Vec<u8>>>> {
+    /// The files of those names, in order.
+    fn get_all(&self, names: &[String], cancelled: &AtomicBool) -> Vec<Answer> {
         let get = |name: String| async move {
             if cancelled.load(Ordering::Relaxed) || self.health().is_given_up {
-                return None;
+                return Answer::None;
             }
-            self.count(&name, self.bounded(self.get(&name)).await)
+            match self.count(&name, self.bounded(self.get(&name)).await) {
+                None => Answer::None,
+                Some(None) => Answer::Absent,
+                Some(Some(file)) => Answer::File(file),
+            }
         };
         let all = stream::iter(names.iter().cloned().map(get)).buffered(REQUESTS).collect::<Vec<_>>();
         self.runtime.block_on(all)
@@ -229,13 +251,14 @@ impl Remote {
         }
     }
 
-    /// Runs one request to its end; none where it fails, or where the remote was given up.
+    /// Runs requests to their end; none where one fails, or where the remote was given up. The client bounds each.
     fn attempt<T>(&self, what: &str, request: impl Future<Output = object_store::Result<T>>) -> Option<T> {
         if self.health().is_given_up {
             return None;
         }
-        let answer = self.runtime.block_on(self.bounded(request));
-        self.count(what, answer)
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = self.runtime.block_on(request);
+        self.count(what, answer.map_err(|error| chain(&error)))
     }
 
     /// Counts an answer, and gives the remote up after too many failures.
@@ -260,7 +283,7 @@ impl Remote {
         }
     }
 
-    fn warn(&self, message: String) {
+    fn warn(&self, message: &str) {
         let message = format!("`{}`: {message}", self.address);
         let mut health = self.health();
         if !health.warnings.contains(&message) {

@@ -1,7 +1,7 @@
 //! `patchflow cache push` and `cache pull`: the remote that a team's machines share.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -47,13 +47,13 @@ fn open(arguments: &ShareArguments, environment: &Environment) -> Result<Project
 
 /// The tasks of the manifest that a record answers, here or there.
 fn of_manifest(
-    manifest: &PathBuf,
+    manifest: &Path,
     arguments: &ShareArguments,
     project: &Project,
     environment: &Environment,
 ) -> Result<Vec<Shared>, CliError> {
     let arguments = ManifestArguments {
-        manifest: manifest.clone(),
+        manifest: manifest.to_owned(),
         sets: arguments.sets.clone(),
         only: arguments.only.clone(),
         targets: Vec::new(),

@@ -87,7 +87,7 @@ pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, Eng
         let mut scheduler = Scheduler::new(plan, store, options);
         let start = |work: Work| {
             let (ended, pool, meter, pushes) = (ended.clone(), &pool, &meter, pushes.clone());
-            scope.spawn(move || work.run(plan, store, options, pool, meter, &ended, pushes.as_ref()));
+            scope.spawn(move || work.run(plan, store, options, pool, meter, (&ended, pushes.as_ref())));
         };
         scheduler.schedule(&start, &ends)?;
         Ok(scheduler.finish(started.elapsed()))
@@ -137,8 +137,7 @@ impl Work {
         options: &Options<'_>,
         pool: &rayon::ThreadPool,
         meter: &Meter,
-        ended: &Sender<End>,
-        pushes: Option<&Sender<Push>>,
+        (ended, pushes): (&Sender<End>, Option<&Sender<Push>>),
     ) {
         let Self { id, resolution, replaces, is_forced, lease, upstream } = self;
         let task = &plan.tasks[id.0];

@@ -66,29 +66,29 @@ impl Architecture {
     }
 
     /// Numbers of all tensors together.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
     /// Initial numbers: uniform within `±1/√fan_in`, norms 1 and 0; the last convolution of each block, of the
     /// attention and of the network start at 0, so that each block starts as what it is given (Ho et al.'s code).
     pub fn initial(&self, seed: u64) -> Parameters {
-        let mut parameters = Vec::with_capacity(self.len());
+        let mut parameters = Vec::with_capacity(self.count());
         let tensors = self.tensors();
-        let fan_in = |name: &str| {
-            let weight = format!("{name}.weight");
-            let (_, shape) = tensors.iter().find(|(known, _)| *known == weight).expect("a bias has a weight");
-            shape[1..].iter().product::<usize>()
-        };
+        let mut fan_in = 1;
         for (name, shape) in &tensors {
             let count = shape.iter().product();
-            let (part, which) = name.rsplit_once('.').expect("a tensor is named after its part");
+            let (part, which) = name.rsplit_once('.').unwrap_or((name, ""));
             if part.ends_with("norm") || part.ends_with("norm1") || part.ends_with("norm2") {
                 parameters.extend(vec![if which == "weight" { 1.0 } else { 0.0 }; count]);
             } else if part.ends_with("conv2") || part.ends_with("out") || part == "head" {
                 parameters.extend(vec![0.0; count]);
             } else {
-                let bound = 1.0 / (fan_in(part) as f64).sqrt();
+                // A bias follows its weight, and is bounded alike.
+                if which == "weight" {
+                    fan_in = shape[1..].iter().product::<usize>();
+                }
+                let bound = 1.0 / (fan_in as f64).sqrt();
                 let mut stream = Stream::new(seed, &format!("diffusion {name}"));
                 parameters.extend((0..count).map(|_| stream.between(-bound, bound) as f32));
             }
@@ -140,14 +140,18 @@ mod tests {
 
     #[test]
     fn a_network_has_as_many_numbers_as_pytorch_counts() {
-        assert_eq!(small().len(), 1_633_795, "counted by tests/golden/diffusion.py's Unet(32, [1, 2, 2, 4])");
+        assert_eq!(
+            small().count(),
+            1_633_795,
+            "counted by tests/golden/diffusion.py's Unet(32, [1, 2, 2, 4])"
+        );
     }
 
     #[test]
     fn initial_numbers_are_those_of_the_seed_and_blocks_start_at_nothing() {
         let network = small();
         let (one, two) = (network.initial(1), network.initial(2));
-        assert_eq!(one.len(), network.len());
+        assert_eq!(one.len(), network.count());
         assert!(one == network.initial(1) && one != two);
         let mut at = 0;
         for (name, shape) in network.tensors() {

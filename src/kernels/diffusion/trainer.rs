@@ -134,7 +134,7 @@ impl Trainer {
         checkpoint: &[u8],
         device: Device,
     ) -> Result<Self, DiffusionError> {
-        let state = State::from_bytes(checkpoint, architecture.len())?;
+        let state = State::from_bytes(checkpoint, architecture.count())?;
         if state.losses.len() > recipe.steps {
             return Err(unfit(format!("it is {} steps on, of {}", state.losses.len(), recipe.steps)));
         }

@@ -191,7 +191,7 @@ impl Network {
         device: tch::Device,
         is_trained: bool,
     ) -> Result<Self, TchError> {
-        assert_eq!(parameters.len(), architecture.len(), "parameters of another architecture");
+        assert_eq!(parameters.len(), architecture.count(), "parameters of another architecture");
         let (mut leaves, mut places, mut at) = (Vec::new(), HashMap::new(), 0);
         for (number, (name, shape)) in architecture.tensors().into_iter().enumerate() {
             let count: usize = shape.iter().product();

@@ -81,11 +81,7 @@ impl Items for Desk {
     fn keep(&self, _: &Fields, _: &[PathBuf], _: &str) -> Result<Item, StageError> {
         unreachable!("downloads keep no items")
     }
-    fn once(
-        &self,
-        _: &Fields,
-        _: &mut dyn FnMut(&std::path::Path) -> Result<(Vec<PathBuf>, String), StageError>,
-    ) -> Result<Item, StageError> {
+    fn once(&self, _: &Fields, _: &mut crate::stages::Make<'_>) -> Result<Item, StageError> {
         unreachable!("downloads keep no items")
     }
     fn place(&self, _: &ItemFile, _: &str) {}

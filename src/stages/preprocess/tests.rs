@@ -358,11 +358,7 @@ impl crate::stages::Items for Memory {
         self.kept.lock().unwrap().push((fields.clone(), item.clone()));
         Ok(item)
     }
-    fn once(
-        &self,
-        _: &Fields,
-        _: &mut dyn FnMut(&std::path::Path) -> Result<(Vec<std::path::PathBuf>, String), StageError>,
-    ) -> Result<crate::stages::Item, StageError> {
+    fn once(&self, _: &Fields, _: &mut crate::stages::Make<'_>) -> Result<crate::stages::Item, StageError> {
         unreachable!("images are kept one by one")
     }
     fn place(&self, _: &crate::stages::ItemFile, name: &str) {

@@ -31,7 +31,7 @@ pub struct RemoteAddress {
 }
 
 const CONNECT: Duration = Duration::from_secs(5);
-const REQUEST: Duration = Duration::from_secs(300);
+const REQUEST: Duration = Duration::from_mins(5);
 /// How long a request that failed is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::pack::{Group, groups};
 use super::push::LARGE;
-use super::{REQUESTS, name};
+use super::{Answer, REQUESTS, name};
 use crate::store::error::AtPath;
 use crate::store::{Digest, Published, Store, StoreError, Tree};
 
@@ -37,9 +37,9 @@ impl Store {
         }
         let Some(remote) = self.remote() else { return Ok(None) };
         let answers = remote.get_all(&[name("trees", digest)], &AtomicBool::new(false));
-        let Some(listing) = answers.into_iter().next().flatten().flatten() else { return Ok(None) };
+        let Some(listing) = answers.into_iter().find_map(Answer::file) else { return Ok(None) };
         if Tree::digest_of_listing(&listing) != *digest {
-            remote.warn(format!("the listing {digest} there is damaged, and counts as absent"));
+            remote.warn(&format!("the listing {digest} there is damaged, and counts as absent"));
             return Ok(None);
         }
         Ok(Tree::from_bytes(&listing).ok().map(Arc::new))
@@ -104,9 +104,9 @@ impl Store {
         for few in packed.chunks(4) {
             let names: Vec<String> = few.iter().map(|group| name("packs", &group.digest())).collect();
             let mut files = BTreeMap::new();
-            for answer in remote.get_all(&names, cancelled).into_iter().flatten().flatten() {
+            for answer in remote.get_all(&names, cancelled).into_iter().filter_map(Answer::file) {
                 let Some(contents) = Group::unpack(&answer) else {
-                    remote.warn("a pack there is damaged, and counts as absent".to_owned());
+                    remote.warn("a pack there is damaged, and counts as absent");
                     continue;
                 };
                 for (digest, content) in contents.into_iter().filter(|(digest, _)| left.contains(digest)) {
@@ -128,7 +128,7 @@ impl Store {
             let names: Vec<String> = some.iter().map(|digest| name("objects", digest)).collect();
             let mut files = BTreeMap::new();
             for (digest, answer) in some.iter().zip(remote.get_all(&names, cancelled)) {
-                let Some(content) = answer.flatten() else { continue };
+                let Some(content) = answer.file() else { continue };
                 fs::write(place(digest), content).writing(&place(digest))?;
                 files.insert(*digest, place(digest));
             }
@@ -152,7 +152,7 @@ impl Store {
                 fetched.objects += 1;
                 fetched.bytes += fs::metadata(path).reading(path)?.len();
             } else if let Some(remote) = self.remote() {
-                remote.warn(format!("the object {digest} there is damaged, and counts as absent"));
+                remote.warn(&format!("the object {digest} there is damaged, and counts as absent"));
             }
         }
         self.publish_files(&sound)?;

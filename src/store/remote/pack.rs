@@ -64,7 +64,9 @@ impl Group {
             pack.extend(digest.as_bytes());
             pack.extend((content.len() as u64).to_le_bytes());
         }
-        contents.iter().for_each(|content| pack.extend(content));
+        for content in contents {
+            pack.extend(content);
+        }
         pack
     }
 

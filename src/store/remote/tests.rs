@@ -1,12 +1,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::store::{Published, StatIndex, Store, Tree};
 
-const GO: AtomicBool = AtomicBool::new(false);
+static GO: AtomicBool = AtomicBool::new(false);
 
 /// A machine with a cache of its own that uses the remote in `shared`.
 fn machine(shared: &Path, mode: RemoteMode) -> (tempfile::TempDir, Store) {
@@ -56,7 +55,7 @@ fn what_one_machine_pushed_another_fetches_with_few_requests() {
     assert_eq!(*remote.record(&key).unwrap(), b"record");
     let found = b.tree_anywhere(&tree.digest()).unwrap().unwrap();
     assert_eq!(*found, tree);
-    b.adopt(&key, b"record", &[found.clone()]).unwrap();
+    b.adopt(&key, b"record", std::slice::from_ref(&found)).unwrap();
     assert_eq!(b.missing(&found).unwrap().len(), 2001, "nothing is fetched before it is read");
     let fetched = b.fetch(&found, &wanted(&tree), &GO).unwrap();
     assert_eq!(fetched.objects, 2001);
@@ -158,5 +157,4 @@ fn addresses_that_cannot_be_used_are_refused() {
     assert!(open("nowhere", RemoteMode::ReadOnly).is_err(), "a folder that is only read must be there");
     open("made", RemoteMode::ReadWrite).unwrap();
     assert!(folder.path().join("made").is_dir());
-    let _ = Arc::new(());
 }

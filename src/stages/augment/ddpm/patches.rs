@@ -225,10 +225,11 @@ mod tests {
             hole: (0..16).map(|place| place < 3).collect(),
         };
         patch.mirror(4);
-        assert!(patch.mask[2] && patch.hole[1] && patch.image[2] == 1.0 && patch.image[16 + 3] == 16.0);
+        let image = |patch: &Patch, place: usize| patch.image[place] as u32;
+        assert!(patch.mask[2] && patch.hole[1] && image(&patch, 2) == 1 && image(&patch, 16 + 3) == 16);
         patch.flip(4);
         assert!(
-            patch.mask[14] && patch.hole[13] && patch.image[14] == 1.0 && patch.image[32 + 12 + 3] == 32.0
+            patch.mask[14] && patch.hole[13] && image(&patch, 14) == 1 && image(&patch, 32 + 12 + 3) == 32
         );
     }
 }

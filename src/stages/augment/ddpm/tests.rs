@@ -13,7 +13,7 @@ use crate::artifacts::image_set::{
 };
 use crate::kernels::backbone::Device;
 use crate::stages::fields::{Fields, Reader, Value};
-use crate::stages::{Context, Inputs, Item, ItemFile, Items, Progress, Spec, StageError};
+use crate::stages::{Context, Inputs, Item, ItemFile, Items, Make, Progress, Spec, StageError};
 
 /// A cache of items in a folder, which may stop a training after some steps.
 struct Desk {
@@ -124,11 +124,7 @@ impl Items for Desk {
         self.kept.lock().unwrap().push((fields.clone(), item.clone()));
         Ok(item)
     }
-    fn once(
-        &self,
-        fields: &Fields,
-        make: &mut dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError>,
-    ) -> Result<Item, StageError> {
+    fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError> {
         if let Some(item) = self.recall(fields) {
             return Ok(item);
         }

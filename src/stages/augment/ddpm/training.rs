@@ -13,7 +13,7 @@ use crate::artifacts::denoiser;
 use crate::kernels::diffusion::{DiffusionError, Parameters, Trainer};
 
 /// Between two checkpoints.
-const PERIOD: Duration = Duration::from_secs(120);
+const PERIOD: Duration = Duration::from_mins(2);
 
 /// Steps whose mean loss is a line of the log.
 const TOLD: usize = 100;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::failure::Failure;
 use super::items::TaskItems;
 use super::log::Log;
 use super::usage::{Meter, Usage};
@@ -21,128 +22,6 @@ use crate::plan::{
 };
 use crate::stages::{Context, Inputs, Items, Kind, Progress, StageError};
 use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree, full_disk_help};
-
-/// Why a task did not end well.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The stage failed.
-    #[error("{0}")]
-    Stage(#[source] StageError),
-    /// The store failed.
-    #[error("the cache failed")]
-    Store(#[source] StoreError),
-    /// The inputs or the key could not be found.
-    #[error(transparent)]
-    Plan(PlanError),
-    /// A source was edited while the stage read it.
-    #[error("`{file}` changed while the stage read it")]
-    SourceChanged {
-        /// The first such file.
-        file: String,
-    },
-    /// The program itself is at fault.
-    #[error("internal error: {message}")]
-    Panic {
-        /// What it said.
-        message: String,
-    },
-    /// What the task reads is gone from the cache, and could not be made again.
-    #[error("`{stage}` could not be made again: {message}")]
-    Remake {
-        /// The stage that failed.
-        stage: String,
-        /// How.
-        message: String,
-    },
-    /// The log cannot be written.
-    #[error("cannot write the log `{}`", path.display())]
-    Log {
-        /// The log.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// `--locked`: the key is not the one that the lock names.
-    #[error("`{task}` is not as locked: its inputs or fields are others")]
-    LockedKey {
-        /// The task.
-        task: String,
-    },
-    /// `--locked`: the outputs are not those that the lock names.
-    #[error("`{task}` gave other bytes than the lock says: `{output}`{}", file.as_ref().map(|file| format!(", first `{file}`")).unwrap_or_default())]
-    LockedOutput {
-        /// The task.
-        task: String,
-        /// The output.
-        output: String,
-        /// The first file that differs, where the locked listing is in the cache.
-        file: Option<String>,
-    },
-    /// A stage gave other bytes than the record says, so that what was built on the record cannot go on.
-    #[error("`{stage}` is not deterministic: it gave other bytes than its record says")]
-    Nondeterministic {
-        /// The stage.
-        stage: String,
-    },
-}
-
-impl Failure {
-    /// What to do about it, where that is known.
-    pub fn help(&self) -> Option<String> {
-        if let Some(path) = full_disk(self) {
-            return Some(full_disk_help(&path));
-        }
-        match self {
-            Self::Stage(error) => error.help().map(str::to_owned),
-            Self::Store(error) => error.help(),
-            Self::Plan(error) => error.help(),
-            Self::SourceChanged { .. } => Some("run again when nothing writes to the source".to_owned()),
-            Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
-            Self::Remake { .. } => None,
-            Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
-            Self::LockedKey { .. } | Self::LockedOutput { .. } => {
-                Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
-            }
-            Self::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
-        }
-    }
-
-    /// Whether the user's wish to stop is the cause.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Stage(StageError::Cancelled))
-    }
-}
-
-/// The file that could not be written where the disk is full, wherever in the causes that is said.
-fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
-    let is_full = |source: &std::io::Error| {
-        matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-    };
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let found = if let Some(StoreError::Write { path, source }) = error.downcast_ref() {
-            Some((path, source))
-        } else if let Some(ArtifactError::Io { path, source, .. }) = error.downcast_ref() {
-            Some((path, source))
-        } else if let Some(StageError::Io { path, source, .. }) = error.downcast_ref() {
-            Some((path, source))
-        } else if let Some(Failure::Log { path, source }) = error.downcast_ref() {
-            Some((path, source))
-        } else {
-            None
-        };
-        if let Some((path, _)) = found.filter(|(_, source)| is_full(source)) {
-            return Some(path.clone());
-        }
-        // A transparent error shows the causes of what it wraps, and not the wrapped error itself.
-        cause = match error.downcast_ref() {
-            Some(StageError::Artifact(inner)) => Some(inner),
-            _ => error.source(),
-        };
-    }
-    None
-}
 
 /// How an execution ended.
 pub(super) enum Executed {

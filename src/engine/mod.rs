@@ -13,6 +13,7 @@
 
 mod event;
 mod execute;
+mod failure;
 pub mod hardware;
 mod holdings;
 mod items;
@@ -28,7 +29,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 pub use event::{Event, Outcome};
-pub use execute::{Failure, log_path};
+pub use execute::log_path;
+pub use failure::Failure;
 pub use holdings::{ITEMS, describe};
 pub use schedule::{Run, TaskEnd, run};
 pub use verify::{Suspect, Verdict, Verified, verify};

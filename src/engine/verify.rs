@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::execute::{Execution, Failure, Place, guarded, log_path};
+use super::execute::{Execution, Place, guarded, log_path};
+use super::failure::Failure;
 use super::log::Log;
 use super::loose::LooseItems;
 use super::usage::Meter;

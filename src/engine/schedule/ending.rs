@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Run, Scheduler, State, TaskEnd};
-use crate::engine::execute::{Failure, chain, log_path};
+use crate::engine::execute::{chain, log_path};
+use crate::engine::failure::Failure;
 use crate::engine::{Event, Outcome};
 use crate::plan::Outputs;
 use crate::stages::StageError;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Scheduler;
-use crate::engine::execute::Failure;
+use crate::engine::failure::Failure;
 use crate::plan::{Outputs, differing_output};
 use crate::store::{Digest, difference};
 

@@ -17,7 +17,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use self::admission::{Admission, Limits, Wanted};
-use super::execute::{Executed, Execution, Failure};
+use super::execute::{Executed, Execution};
+use super::failure::Failure;
 use super::queue::Queue;
 use super::usage::Meter;
 use super::{EngineError, Event, Options, Outcome};

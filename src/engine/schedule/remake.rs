@@ -1,7 +1,7 @@
 //! Finished tasks that are made again, because a reader found their objects gone or damaged.
 
 use super::{Scheduler, State};
-use crate::engine::execute::Failure;
+use crate::engine::failure::Failure;
 use crate::engine::{EngineError, Event};
 use crate::plan::{Outputs, TaskId};
 use crate::store::Digest;

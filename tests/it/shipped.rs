@@ -24,7 +24,17 @@ fn every_manifest_is_sound() {
         .filter(|name| Path::new(name).extension().is_some_and(|end| end == "toml"))
         .collect();
     names.sort();
-    assert_eq!(names, ["ablation.toml", "dual_aug.toml", "exdd.toml", "mvtec.toml", "quickstart.toml"]);
+    assert_eq!(
+        names,
+        [
+            "ablation.toml",
+            "augmentation_study.toml",
+            "dual_aug.toml",
+            "exdd.toml",
+            "mvtec.toml",
+            "quickstart.toml"
+        ]
+    );
     for name in names {
         let plan = shipped(&name);
         assert!(!plan.variants.is_empty() && plan.tasks.len() <= plan.unshared, "{name}");

@@ -70,7 +70,7 @@ def import_packages():
     except (ImportError, RuntimeError) as error:
         give_up(
             f"the Python `{sys.executable}` cannot load what `sdxl-inpaint` needs: {error}",
-            f"install it: {sys.executable} -m pip install {pins()}; or install uv and unset PATCHFLOW_PYTHON",
+            f"install it (Python 3.11 or later): {sys.executable} -m pip install {pins()}; or install uv and unset PATCHFLOW_PYTHON",
         )
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers, numpy, PIL)}
     return torch, versions

@@ -14,14 +14,14 @@ use super::items::TaskItems;
 use super::log::Log;
 use super::usage::{Meter, Usage};
 use super::{Event, Options, hardware};
-use crate::artifacts::{ArtifactError, File, Files};
+use crate::artifacts::{File, Files};
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
-    BackboneProvenance, KeptLog, Output, Outputs, PlanError, Provenance, Record, Resolution, ResolvedInput,
-    Task, TaskId, input_bytes,
+    BackboneProvenance, KeptLog, Output, Outputs, Provenance, Record, Resolution, ResolvedInput, Task,
+    TaskId, input_bytes,
 };
-use crate::stages::{Context, Inputs, Items, Kind, Progress, StageError};
-use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree, full_disk_help};
+use crate::stages::{Context, Inputs, Items, Progress, StageError};
+use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
 
 /// How an execution ended.
 pub(super) enum Executed {
@@ -191,9 +191,7 @@ impl Execution<'_> {
         };
         let inputs = self.inputs();
         let run = || self.task.spec.run(&inputs, place.output, &context);
-        // What mostly waits must not hold one of the pool's few threads.
-        let waits = matches!(self.task.spec.kind(), Kind::Command | Kind::Download);
-        if waits { run() } else { self.pool.install(run) }
+        if self.task.spec.waits() { run() } else { self.pool.install(run) }
     }
 
     fn inputs(&self) -> Inputs {

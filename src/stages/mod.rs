@@ -178,6 +178,15 @@ impl Spec {
         }
     }
 
+    /// Whether it mostly waits, for a program or a server: it then must not hold one of the pool's few threads.
+    pub fn waits(&self) -> bool {
+        match self {
+            Self::Command(_) | Self::Download(_) => true,
+            Self::Augment(spec) => matches!(spec.method, augment::Method::SdxlInpaint(_)),
+            _ => false,
+        }
+    }
+
     /// Threads that it keeps busy beside the pool that all kinds share.
     pub fn threads(&self) -> usize {
         if let Self::Command(spec) = self { spec.threads } else { 1 }

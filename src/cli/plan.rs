@@ -114,12 +114,16 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
     }
     let totals = totals(statuses);
     format!(
-        "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached, {} to run, {} depend on what \
+        "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached,{} {} to run, {} depend on what \
          those give, {} in another process\n{}",
         plan.variants.len(),
         plan.tasks.len(),
         plan.unshared,
         totals["hit"],
+        match totals["remote_hit"] {
+            0 => String::new(),
+            count => format!(" {count} in the remote,"),
+        },
         totals["miss"],
         totals["unknown"],
         totals["in_flight"],

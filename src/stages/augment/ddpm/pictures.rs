@@ -95,7 +95,7 @@ fn grid(side: usize, real: &[Vec<u8>], cells: &[Cell]) -> RgbImage {
 /// The loss over the steps, on a logarithmic axis: each step's as a dot, the running mean as a line.
 fn curve(losses: &[f32]) -> String {
     const SIZE: (f64, f64) = (640.0, 360.0);
-    const MARGIN: (f64, f64) = (56.0, 40.0);
+    const MARGIN: (f64, f64) = (72.0, 40.0);
     let finite = || losses.iter().map(|&loss| f64::from(loss.max(1e-6)).log10());
     let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
     let span = (high - low).max(1e-3);

@@ -253,7 +253,8 @@ impl Noised {
     }
 }
 
-#[cfg(all(test, feature = "torch"))]
+#[cfg(test)]
+#[cfg(feature = "torch")]
 pub(super) mod testing {
     //! Steps whose numbers a test chooses.
 

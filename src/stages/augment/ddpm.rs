@@ -14,7 +14,8 @@
 mod patches;
 mod pictures;
 mod sampling;
-#[cfg(all(test, feature = "torch"))]
+#[cfg(test)]
+#[cfg(feature = "torch")]
 mod tests;
 mod training;
 

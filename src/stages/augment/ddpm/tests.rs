@@ -75,12 +75,7 @@ impl Desk {
         };
         let inputs = Inputs([("images".to_owned(), hashed(set))].into());
         spec.run(&inputs, &output, &context)?;
-        let placed = self.placed(&output);
-        Ok(placed)
-    }
-
-    fn placed(&self, output: &Path) -> Files {
-        Files::of_folder(&output.join("images")).unwrap()
+        Ok(Files::of_folder(&output.join("images")).unwrap())
     }
 }
 
@@ -225,7 +220,7 @@ fn a_sample_is_painted_within_its_hole_and_its_origin_is_told() {
         assert!(cells[2].starts_with("train/") && cells[3].starts_with("train/"), "{line}");
         let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
         let before = read_rgb(pixels(&normals)[cells[2]]).unwrap();
-        let marked = mask.iter().filter(|&&value| value == 255).count();
+        let marked: usize = mask.iter().map(|&value| usize::from(value == 255)).sum();
         assert!(marked > 0 && marked < 200, "{id}: {marked}");
         let mask: Vec<bool> = mask.iter().map(|&value| value > 0).collect();
         let hole = crate::kernels::diffusion::dilate(&mask, 24, 1);

@@ -63,6 +63,12 @@ pub(super) enum CliError {
     /// A remote was wanted and none is named.
     #[error("no remote is named")]
     NoRemote,
+    /// A remote cannot say what it has.
+    #[error("`{address}` does not list what it has")]
+    Unlisted {
+        /// Its address.
+        address: String,
+    },
     /// A pin was named that is not there.
     #[error("no pin `{name}` in the cache")]
     UnknownPin {
@@ -93,7 +99,11 @@ impl CliError {
             | Self::Store(StoreError::BadPin { .. } | StoreError::Remote { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Budget { .. } | Self::Lock(_) | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
-            Self::Engine(_) | Self::Store(_) | Self::Report(_) | Self::CannotRun { .. } => Exit::Failed,
+            Self::Engine(_)
+            | Self::Store(_)
+            | Self::Report(_)
+            | Self::CannotRun { .. }
+            | Self::Unlisted { .. } => Exit::Failed,
         }
     }
 
@@ -108,6 +118,10 @@ impl CliError {
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
             Self::NoRemote => Some(
                 "set `remote` in patchflow.toml, or give `--remote ADDRESS` (docs/sharing.md)".to_owned(),
+            ),
+            Self::Unlisted { .. } => Some(
+                "name a manifest, whose tasks are asked for one by one; or see that the remote can be reached"
+                    .to_owned(),
             ),
             Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
@@ -148,8 +162,10 @@ pub(super) fn with_remote(
     let url = typed.or(named).filter(|&url| url != "off" && !is_offline);
     let mode = if is_written { RemoteMode::ReadWrite } else { RemoteMode::ReadOnly };
     let address = url.map(|url| RemoteAddress { url: url.to_owned(), mode });
-    let remote =
-        address.map(|address| Remote::open(&address, &project.root)).transpose().map_err(CliError::Store)?;
+    let remote = address
+        .map(|address| Remote::open(&address, &project.root, &super::run::CANCELLED))
+        .transpose()
+        .map_err(CliError::Store)?;
     let Project { root, config, store } = project;
     Ok(Project { root, config, store: store.with_remote(remote) })
 }

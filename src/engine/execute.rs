@@ -156,7 +156,7 @@ impl Execution<'_> {
     fn fetch_inputs(&self) -> Result<(), StoreError> {
         for input in self.resolution.inputs.iter().filter(|input| input.source.is_none()) {
             for whole in self.upstream {
-                if self.store.check_or_fetch(&input.tree, whole, self.options.cancelled)? {
+                if self.store.check_or_fetch(&input.tree, whole)? {
                     break;
                 }
             }

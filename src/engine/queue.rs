@@ -32,6 +32,11 @@ impl Queue {
         self.ready.pop_first()
     }
 
+    /// The tasks that can start, in order.
+    pub(super) fn ready(&self) -> impl Iterator<Item = usize> + '_ {
+        self.ready.iter().copied()
+    }
+
     /// Whether any task can start.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()

@@ -1,6 +1,6 @@
 //! From a task and its upstream outputs to its inputs and its key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -205,8 +205,18 @@ impl<'a> Resolver<'a> {
         Ok(Some((record, outputs)))
     }
 
-    /// The record of a key that the remote has, with its outputs' listings. Nothing of it is kept here.
-    pub fn recorded_remotely(&self, key: &Digest) -> Result<Option<(Record, Outputs)>, PlanError> {
+    /// Asks the remote for the records of many keys at once, and for their outputs' listings; [`Self::remotely`] then
+    /// has them. Nothing of it is kept here.
+    pub fn ask_remote(&self, keys: &[Digest]) -> Result<(), PlanError> {
+        let Some(remote) = self.store.remote() else { return Ok(()) };
+        remote.ask(keys);
+        let records = keys.iter().filter_map(|key| Record::from_bytes(&remote.record(key)?));
+        let trees: BTreeSet<Digest> = records.flat_map(|record| record.outputs.into_values()).collect();
+        self.store.ask_trees(&trees).map_err(PlanError::Store)
+    }
+
+    /// The record of a key that the remote has, with its bytes and its outputs' listings. Nothing of it is kept here.
+    pub fn remotely(&self, key: &Digest) -> Result<Option<(Arc<Vec<u8>>, Record, Outputs)>, PlanError> {
         let Some(bytes) = self.store.remote().and_then(|remote| remote.record(key)) else { return Ok(None) };
         let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
         let mut outputs = Outputs::new();
@@ -215,7 +225,7 @@ impl<'a> Resolver<'a> {
             let Some(tree) = tree else { return Ok(None) };
             outputs.insert(name.clone(), Output { tree, source: None });
         }
-        Ok(Some((record, outputs)))
+        Ok(Some((bytes, record, outputs)))
     }
 
     fn digest(&mut self, tree: &Arc<Tree>) -> Digest {

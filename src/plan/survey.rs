@@ -1,11 +1,10 @@
 //! What would run: the state of every task, without running any.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::graph::{Plan, TaskId};
-use super::resolve::{Output, Outputs, Resolution, Resolver};
+use super::resolve::{Outputs, Resolution, Resolver};
 use super::{PlanError, Record};
 use crate::store::{Digest, Store, Tree};
 
@@ -97,7 +96,7 @@ fn levels(plan: &Plan, is_grouped: bool) -> Vec<Vec<TaskId>> {
     levels
 }
 
-/// Asks the remote for the records of a level's tasks that are not here.
+/// Asks the remote for the records of a level's tasks that are not here, and of those whose objects are gone.
 fn ask_remote(
     plan: &Plan,
     level: &[TaskId],
@@ -105,7 +104,9 @@ fn ask_remote(
     store: &Store,
     outputs: &[Option<Outputs>],
 ) -> Result<(), PlanError> {
-    let Some(remote) = store.remote() else { return Ok(()) };
+    if store.remote().is_none() {
+        return Ok(());
+    }
     let mut keys = Vec::new();
     for &id in level {
         let task = &plan.tasks[id.0];
@@ -114,11 +115,57 @@ fn ask_remote(
             continue;
         }
         let key = resolver.resolve(plan, id, outputs)?.key;
-        if resolver.recorded(&key)?.is_none() {
+        let is_here = match resolver.recorded(&key)? {
+            Some((_, found)) => !task.is_shown || !is_gone(store, &found)?,
+            None => false,
+        };
+        if !is_here {
             keys.push(key);
         }
     }
-    remote.ask(&keys, &AtomicBool::new(false));
+    resolver.ask_remote(&keys)
+}
+
+/// Whether objects of some output are not here.
+fn is_gone(store: &Store, outputs: &Outputs) -> Result<bool, PlanError> {
+    for output in outputs.values() {
+        if !store.missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether objects that are gone here can be fetched, as far as a record there tells.
+fn is_fetched(store: &Store, key: &Digest) -> bool {
+    store.remote().is_some_and(|remote| remote.record(key).is_some())
+}
+
+/// Asks the remote for the records of hits whose objects are gone, and which a task that runs may read: for all at once.
+fn ask_for_evicted(
+    plan: &Plan,
+    store: &Store,
+    outputs: &[Option<Outputs>],
+    statuses: &[Status],
+) -> Result<(), PlanError> {
+    let Some(remote) = store.remote() else { return Ok(()) };
+    let would_run = (0..statuses.len()).filter(|&task| !statuses[task].state.is_hit());
+    let read: BTreeSet<usize> =
+        would_run.flat_map(|task| plan.upstream(TaskId(task))).map(|TaskId(producer)| producer).collect();
+    let mut keys = Vec::new();
+    for producer in read {
+        let Status { state: State::Hit, resolution: Some(resolution), record: Some(_), .. } =
+            &statuses[producer]
+        else {
+            continue;
+        };
+        if let Some(outputs) = &outputs[producer]
+            && is_gone(store, outputs)?
+        {
+            keys.push(resolution.key);
+        }
+    }
+    remote.ask(&keys);
     Ok(())
 }
 
@@ -129,10 +176,7 @@ fn mark_evicted(
     outputs: &[Option<Outputs>],
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
-    // What the remote has is fetched; whether it has it is asked when it is needed.
-    if store.remote().is_some() {
-        return Ok(());
-    }
+    ask_for_evicted(plan, store, outputs, statuses)?;
     // Many tasks read the same listing; the statuses keep all of them at their addresses.
     let mut known: HashMap<*const Tree, bool> = HashMap::new();
     let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
@@ -164,7 +208,8 @@ fn mark_evicted(
                     }
                 }
             }
-            if is_gone {
+            let key = statuses[producer].resolution.as_ref().map(|resolution| resolution.key);
+            if is_gone && !key.is_some_and(|key| is_fetched(store, &key)) {
                 statuses[producer].state = State::Miss;
                 statuses[producer].reason =
                     format!("evicted: made again for `{}`, which reads it", plan.tasks[reader].name);
@@ -190,16 +235,7 @@ fn look(
         return Ok(Status { state: State::Hit, reason, resolution: Some(resolution), record: None });
     }
     if let Some((record, found)) = resolver.recorded(&resolution.key)? {
-        let is_gone = |output: &Output| store.missing(&output.tree).map(|missing| !missing.is_empty());
-        if task.is_shown
-            && store.remote().is_none()
-            && found
-                .values()
-                .map(is_gone)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(PlanError::Store)?
-                .contains(&true)
-        {
+        if task.is_shown && is_gone(store, &found)? && !is_fetched(store, &resolution.key) {
             let reason = "its objects, which the run's folder shows, are gone".to_owned();
             return Ok(Status {
                 state: State::Miss,
@@ -216,7 +252,7 @@ fn look(
             record: Some(record),
         });
     }
-    if let Some((record, found)) = resolver.recorded_remotely(&resolution.key)? {
+    if let Some((_, record, found)) = resolver.remotely(&resolution.key)? {
         outputs[id.0] = Some(found);
         let reason = "a record of the remote".to_owned();
         return Ok(Status {

@@ -76,7 +76,7 @@ pub use pins::Pin;
 pub use process::{Liveness, ProcessIdentity};
 pub use publish::list_tree;
 pub use records::{Published, StoredRecord};
-pub use remote::{Fetched, Pushed, Remote, RemoteAddress, RemoteMode};
+pub use remote::{Fetched, PushOrder, Pushed, Remote, RemoteAddress, RemoteMode};
 pub use scratch::Scratch;
 pub use source::{Rehash, SourceStats, SourceTree, hash_source};
 pub use stat_index::{FileStat, IndexFailure, IndexWarning, SETTLED, StatIndex};

@@ -7,40 +7,63 @@
 //! <address>/v1/packs/ab/cdef…      a listing's smaller objects together ([`pack`])
 //! ```
 //! Objects go up before listings, listings before the record: what a record needs is there when it is. Everything
-//! that comes down is checked against its digest or checksum; what is wrong counts as absent, and is told once.
+//! that comes down is checked against its digest or checksum; what is wrong counts as absent, is told once, and is
+//! put there anew by whoever makes it again.
 //!
-//! A remote that fails never fails a run: after [`Health::MOST`] failures in a row it is left alone, and told of once.
+//! A remote that fails never fails a run ([`health`]). Whatever waits for it ends when the user stops.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path as FilePath;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
+use self::health::{Health, Trouble, Want};
 use super::digest::Digest;
 use super::error::StoreError;
+use super::tree::Tree;
 
 mod address;
 mod fetch;
+mod health;
 mod pack;
 mod push;
+mod send;
+#[cfg(test)]
+mod server;
 #[cfg(test)]
 mod tests;
 
 pub use address::{RemoteAddress, RemoteMode};
 pub use fetch::Fetched;
-pub use push::Pushed;
+pub use push::{PushOrder, Pushed};
 
 /// Requests at once.
 const REQUESTS: usize = 16;
 
-/// The longest that one request may take, for what an HTTP client does not bound itself.
+/// The longest that a small question may take, its repetitions included.
+const QUICK: Duration = Duration::from_secs(15);
+
+/// The longest that a file may take; large ones get more ([`longest`]). A connection that stands still is ended sooner.
 const LONGEST: Duration = Duration::from_mins(10);
+
+/// Objects of so many bytes go up and come down one at a time, through files rather than memory.
+const LARGE: u64 = 64 * 1024 * 1024;
+
+/// Time after which a record that was absent is asked for again, before a task is executed: another machine may have
+/// made it meanwhile.
+const ABSENT: Duration = Duration::from_secs(30);
+
+/// Time between two looks at the user's wish to stop.
+const POLL: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub struct Remote {
@@ -48,12 +71,28 @@ pub struct Remote {
     mode: RemoteMode,
     objects: Arc<dyn ObjectStore>,
     runtime: Runtime,
+    stop: &'static AtomicBool,
+    permits: Semaphore,
     health: Mutex<Health>,
-    /// Records that were asked for, and what came.
-    records: Mutex<HashMap<Digest, Option<Arc<Vec<u8>>>>>,
-    /// Names that are known to be there.
-    present: Mutex<HashSet<String>>,
+    records: Mutex<HashMap<Digest, Asked>>,
+    trees: Mutex<HashMap<Digest, Arc<Tree>>>,
+    names: Mutex<Names>,
     requests: AtomicU64,
+}
+
+/// What came when a record was asked for.
+struct Asked {
+    record: Option<Arc<Vec<u8>>>,
+    when: Instant,
+}
+
+/// What is known of files there.
+#[derive(Default)]
+struct Names {
+    /// They are there.
+    present: HashSet<String>,
+    /// They are there and of no use: damaged, or records whose objects are gone.
+    doubted: HashSet<String>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -78,27 +117,23 @@ impl Answer {
     }
 }
 
-/// How the remote has answered.
-#[derive(Debug, Default)]
-struct Health {
-    failures: u32,
-    is_given_up: bool,
-    warnings: Vec<String>,
-}
-
-impl Health {
-    /// Failures in a row after which a remote is left alone.
-    const MOST: u32 = 3;
-}
-
 impl Remote {
-    /// Opens a remote; nothing is asked of it yet.
+    /// Opens a remote; nothing is asked of it yet, and nothing is made. Whatever waits for it later ends when `stop` is
+    /// set.
     ///
     /// # Errors
-    /// [`StoreError::Remote`] where the address cannot be understood or its folder cannot be made.
-    pub fn open(address: &RemoteAddress, project: &FilePath) -> Result<Self, StoreError> {
+    /// [`StoreError::Remote`] where the address cannot be understood.
+    pub fn open(
+        address: &RemoteAddress,
+        project: &FilePath,
+        stop: &'static AtomicBool,
+    ) -> Result<Self, StoreError> {
         let failed = |reason: String| StoreError::Remote { address: address.url.clone(), reason };
         let objects = address::open(address, project).map_err(failed)?;
+        let mut health = Health::new(&address.url);
+        if let Some(reason) = address::absence(address, project) {
+            health.give_up(&reason);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -110,9 +145,12 @@ impl Remote {
             mode: address.mode,
             objects,
             runtime,
-            health: Mutex::default(),
+            stop,
+            permits: Semaphore::new(REQUESTS),
+            health: Mutex::new(health),
             records: Mutex::default(),
-            present: Mutex::default(),
+            trees: Mutex::default(),
+            names: Mutex::default(),
             requests: AtomicU64::new(0),
         })
     }
@@ -124,50 +162,74 @@ impl Remote {
 
     /// Whether this machine puts its results there.
     pub fn is_written(&self) -> bool {
-        self.mode == RemoteMode::ReadWrite && !self.health().is_given_up
+        self.mode == RemoteMode::ReadWrite && self.health().allows(Want::Write)
     }
 
-    /// Requests that were made.
+    /// Requests that were made; those that the client repeats count once.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// What the user should know of, each once.
+    /// What the user should know of, each once: the address, and what it does or does not.
     pub fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut self.health().warnings)
+        let warnings = self.health().take_warnings();
+        warnings.into_iter().map(|warning| format!("`{}` {warning}", self.address)).collect()
     }
 
     /// Asks for the records of many keys at once; [`Self::record`] then has the answers.
-    pub fn ask(&self, keys: &[Digest], cancelled: &AtomicBool) {
+    pub fn ask(&self, keys: &[Digest]) {
         let new: Vec<Digest> = {
-            let known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = lock(&self.records);
             keys.iter().filter(|key| !known.contains_key(*key)).copied().collect()
         };
-        let names: Vec<String> = new.iter().map(|key| name("records", key)).collect();
-        for (key, answer) in new.iter().zip(self.get_all(&names, cancelled)) {
+        self.ask_new(&new);
+    }
+
+    /// Asks for a record again that was absent a while ago.
+    pub fn ask_again(&self, key: &Digest) {
+        let is_old = |asked: &Asked| asked.record.is_none() && asked.when.elapsed() > ABSENT;
+        if lock(&self.records).get(key).is_some_and(is_old) {
+            self.ask_new(&[*key]);
+        }
+    }
+
+    fn ask_new(&self, keys: &[Digest]) {
+        let names: Vec<String> = keys.iter().map(|key| name("records", key)).collect();
+        let answers = self.get_all(&names, QUICK);
+        for ((key, name), answer) in keys.iter().zip(names).zip(answers) {
             if matches!(answer, Answer::None) {
                 continue;
             }
             let record = answer.file().and_then(|file| {
                 let sound = super::records::content(key, file);
                 if sound.is_none() {
-                    self.warn(&format!("the record {key} there is damaged, and counts as absent"));
+                    self.doubt(name.clone(), &format!("has a damaged record {key}, which counts as absent"));
                 }
                 sound.map(Arc::new)
             });
-            self.records.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, record);
+            if record.is_some() {
+                lock(&self.names).present.insert(name);
+            }
+            lock(&self.records).insert(*key, Asked { record, when: Instant::now() });
         }
     }
 
     /// The record of a key.
     pub fn record(&self, key: &Digest) -> Option<Arc<Vec<u8>>> {
-        self.ask(&[*key], &AtomicBool::new(false));
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().flatten()
+        self.ask(&[*key]);
+        lock(&self.records).get(key).and_then(|asked| asked.record.clone())
     }
 
-    /// The keys of all records that are there; none where it does not answer.
+    /// Notes that a record there does not lead to its objects: who makes them puts all of it there anew.
+    pub fn doubt_record(&self, key: &Digest) {
+        if self.record(key).is_some() {
+            lock(&self.names).doubted.insert(name("records", key));
+        }
+    }
+
+    /// The keys of all records that are there; none where it does not answer, as a plain HTTP server may not.
     pub fn keys(&self) -> Option<Vec<Digest>> {
-        let listed = self.attempt("list its records", async {
+        let list = async {
             let prefix = Path::from("v1/records");
             let mut keys = Vec::new();
             let mut found = self.objects.list(Some(&prefix));
@@ -178,128 +240,93 @@ impl Remote {
                 keys.extend(digits.parse::<Digest>().ok());
             }
             Ok(keys)
-        });
+        };
+        let listed = self.wait(self.request(Want::Read, "list its records", LONGEST, list)).flatten();
         listed.map(|mut keys| {
             keys.sort_unstable();
             keys
         })
     }
 
-    /// The files of those names, in order.
-    fn get_all(&self, names: &[String], cancelled: &AtomicBool) -> Vec<Answer> {
-        let get = |name: String| async move {
-            if cancelled.load(Ordering::Relaxed) || self.health().is_given_up {
-                return Answer::None;
+    /// Runs requests to their end; none where the user stops first.
+    fn wait<T>(&self, requests: impl Future<Output = T>) -> Option<T> {
+        let stopped = async {
+            while !self.stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(POLL).await;
             }
-            match self.count(&name, self.bounded(self.get(&name)).await) {
+        };
+        self.runtime.block_on(async {
+            match select(pin!(requests), pin!(stopped)).await {
+                Either::Left((answer, _)) => Some(answer),
+                Either::Right(_) => None,
+            }
+        })
+    }
+
+    /// Makes one request within a time; none where it fails, or the remote is left alone.
+    async fn request<T>(
+        &self,
+        want: Want,
+        what: &str,
+        longest: Duration,
+        request: impl Future<Output = Result<T, Trouble>>,
+    ) -> Option<T> {
+        let _permit = self.permits.acquire().await.ok()?;
+        if !self.health().allows(want) {
+            return None;
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = tokio::time::timeout(longest, request).await.unwrap_or_else(|_| {
+            let reason = format!("no answer in {} s", longest.as_secs());
+            Err(Trouble { reason, is_refusal: false })
+        });
+        self.health().note(want, what, answer)
+    }
+
+    /// The files of those names, in order.
+    fn get_all(&self, names: &[String], longest: Duration) -> Vec<Answer> {
+        let get = |name: String| async move {
+            let request = async {
+                match self.objects.get(&Path::from(name.as_str())).await {
+                    Ok(found) => Ok(Some(Vec::from(found.bytes().await?))),
+                    Err(object_store::Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            };
+            match self.request(Want::Read, &name, longest, request).await {
                 None => Answer::None,
                 Some(None) => Answer::Absent,
                 Some(Some(file)) => Answer::File(file),
             }
         };
         let all = stream::iter(names.iter().cloned().map(get)).buffered(REQUESTS).collect::<Vec<_>>();
-        self.runtime.block_on(all)
+        self.wait(all).unwrap_or_else(|| names.iter().map(|_| Answer::None).collect())
     }
 
-    async fn get(&self, name: &str) -> object_store::Result<Option<Vec<u8>>> {
-        match self.objects.get(&Path::from(name)).await {
-            Ok(found) => Ok(Some(found.bytes().await?.to_vec())),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Notes a file there that is of no use, and tells it.
+    fn doubt(&self, name: String, message: &str) {
+        lock(&self.names).doubted.insert(name);
+        self.health().tell(message.to_owned());
     }
 
-    /// Puts a file where no other is; where the server knows no such condition, over it.
-    async fn put(&self, name: &str, content: Vec<u8>, only_new: bool) -> object_store::Result<()> {
-        let (path, payload) = (Path::from(name), PutPayload::from(content));
-        if only_new {
-            match self.objects.put_opts(&path, payload.clone(), PutMode::Create.into()).await {
-                Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => return Ok(()),
-                Err(
-                    object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. },
-                ) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.objects.put(&path, payload).await.map(|_| ())
+    fn health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.health)
     }
+}
 
-    /// Whether a file is there.
-    async fn has(&self, name: &str) -> object_store::Result<bool> {
-        if self.present.lock().unwrap_or_else(PoisonError::into_inner).contains(name) {
-            return Ok(true);
-        }
-        match self.objects.head(&Path::from(name)).await {
-            Ok(_) => {
-                self.note_present(name);
-                Ok(true)
-            }
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn note_present(&self, name: &str) {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
-    }
-
-    async fn bounded<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Result<T, String> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match tokio::time::timeout(LONGEST, request).await {
-            Ok(answer) => answer.map_err(|error| chain(&error)),
-            Err(_) => Err(format!("no answer in {} s", LONGEST.as_secs())),
-        }
-    }
-
-    /// Runs requests to their end; none where one fails, or where the remote was given up. The client bounds each.
-    fn attempt<T>(&self, what: &str, request: impl Future<Output = object_store::Result<T>>) -> Option<T> {
-        if self.health().is_given_up {
-            return None;
-        }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.runtime.block_on(request);
-        self.count(what, answer.map_err(|error| chain(&error)))
-    }
-
-    /// Counts an answer, and gives the remote up after too many failures.
-    fn count<T>(&self, what: &str, answer: Result<T, String>) -> Option<T> {
-        let mut health = self.health();
-        match answer {
-            Ok(answer) => {
-                health.failures = 0;
-                Some(answer)
-            }
-            Err(reason) => {
-                health.failures += 1;
-                if health.failures >= Health::MOST && !health.is_given_up {
-                    health.is_given_up = true;
-                    health.warnings.push(format!(
-                        "`{}` does not answer, and is left alone for now ({what}: {reason})",
-                        self.address
-                    ));
-                }
-                None
-            }
-        }
-    }
-
-    fn warn(&self, message: &str) {
-        let message = format!("`{}`: {message}", self.address);
-        let mut health = self.health();
-        if !health.warnings.contains(&message) {
-            health.warnings.push(message);
-        }
-    }
-
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name of a file there.
 fn name(area: &str, digest: &Digest) -> String {
     let digits = digest.to_string();
     format!("v1/{area}/{}/{}", &digits[..2], &digits[2..])
+}
+
+/// The longest that a file of that size may take: a megabyte a second is enough.
+fn longest(size: u64) -> Duration {
+    LONGEST + Duration::from_secs(size / 1_000_000)
 }
 
 /// An error with its causes, on one line.

@@ -112,7 +112,7 @@ fn a_cache_is_pushed_and_pulled_as_a_whole_and_repaired_from_there() {
     a.write("m.toml", MANIFEST);
     a.run("m.toml", &[]);
     let would = stdout(&a, &["cache", "push", "--dry-run", "--remote", address]);
-    assert!(would.starts_with("4 of 4 results would go to "), "{would}");
+    assert!(would.starts_with("4 of 4 results (716 B at most) would go to "), "{would}");
     let pushed = stdout(&a, &["cache", "push", "--remote", address]);
     assert!(pushed.starts_with("4 results (") && pushed.contains(", 0 were there"), "{pushed}");
     assert!(stdout(&a, &["cache", "push", "--remote", address]).contains(", 4 were there"));

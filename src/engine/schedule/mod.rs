@@ -9,6 +9,7 @@ mod admission;
 mod ending;
 mod locked;
 mod remake;
+mod share;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::queue::Queue;
 use super::usage::Meter;
 use super::{EngineError, Event, Options, Outcome};
 use crate::plan::{History, Models, Outputs, Plan, Resolution, Resolver, TaskId};
-use crate::store::{Digest, Lease, Published, Pushed, Store, Tree};
+use crate::store::{Digest, Lease, PushOrder, Remote, Store, Tree};
 
 /// Time between two looks at leases that others hold, and at the user's wish to stop.
 const POLL: Duration = Duration::from_millis(20);
@@ -78,11 +79,11 @@ pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, Eng
     });
     let (ended, ends) = channel();
     let meter = Meter::default();
-    let (pushes, queue) = channel::<Push>();
-    let is_pushed = store.remote().is_some_and(crate::store::Remote::is_written);
+    let (pushes, queue) = channel::<PushOrder>();
+    let is_pushed = store.remote().is_some_and(Remote::is_written);
     std::thread::scope(|scope| {
         let pushes = is_pushed.then(|| {
-            scope.spawn(move || push(store, options, &queue));
+            scope.spawn(move || share::push(store, options, &queue));
             pushes
         });
         let mut scheduler = Scheduler::new(plan, store, options);
@@ -93,23 +94,6 @@ pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, Eng
         scheduler.schedule(&start, &ends)?;
         Ok(scheduler.finish(started.elapsed()))
     })
-}
-
-/// A result for the remote: its key, and the listings of its outputs.
-type Push = (Digest, Vec<Digest>);
-
-/// Puts results into the remote while the run goes on, and what is left when it has ended.
-fn push(store: &Store, options: &Options<'_>, queue: &Receiver<Push>) {
-    let mut all = Pushed::default();
-    for (key, trees) in queue {
-        if options.cancelled.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Some(pushed) = store.push(&key, &trees) {
-            all.add(pushed);
-            (options.listener)(Event::Pushed { records: all.records, bytes: all.bytes });
-        }
-    }
 }
 
 /// What a worker is given.
@@ -138,7 +122,7 @@ impl Work {
         options: &Options<'_>,
         pool: &rayon::ThreadPool,
         meter: &Meter,
-        (ended, pushes): (&Sender<End>, Option<&Sender<Push>>),
+        (ended, pushes): (&Sender<End>, Option<&Sender<PushOrder>>),
     ) {
         let Self { id, resolution, replaces, is_forced, lease, upstream } = self;
         let task = &plan.tasks[id.0];
@@ -162,7 +146,7 @@ impl Work {
         if let (Executed::Done { outputs, .. }, Some(pushes)) = (&executed, pushes) {
             let trees = outputs.values().map(|output| output.tree.digest()).collect();
             // The thread that pushes is gone only where it failed; then nothing is pushed.
-            let _ = pushes.send((resolution.key, trees));
+            let _ = pushes.send(PushOrder { key: resolution.key, trees });
         }
         // The scheduler is gone only where it failed; then nobody waits for this end.
         let _ = ended.send(End { id, resolution, executed });
@@ -202,6 +186,8 @@ struct Scheduler<'a> {
     wanted: Wanted,
     /// Tasks that were told to wait for another process.
     told: BTreeSet<usize>,
+    /// Tasks whose records the remote was asked for.
+    asked: BTreeSet<usize>,
     /// Tasks being made again, each with those that stalled on it.
     remaking: BTreeMap<usize, BTreeSet<usize>>,
     remade: usize,
@@ -230,6 +216,7 @@ impl<'a> Scheduler<'a> {
             followers: BTreeMap::new(),
             wanted: Wanted::default(),
             told: BTreeSet::new(),
+            asked: BTreeSet::new(),
             remaking: BTreeMap::new(),
             remade: 0,
             admission: Admission::new(Limits {
@@ -247,6 +234,7 @@ impl<'a> Scheduler<'a> {
             while !self.stops
                 && let Some(task) = self.queue.pop()
             {
+                self.ask_ahead(task)?;
                 self.look_up(task)?;
             }
             self.dispatch(start)?;
@@ -324,40 +312,6 @@ impl<'a> Scheduler<'a> {
         self.options.force.contains(&self.plan.tasks[index].stage)
     }
 
-    /// The outputs that a record gives. What the run's folder shows must be there, too. Held before it is
-    /// looked at, so that what is seen now stays until the run has read and shown it.
-    fn recorded(&self, index: usize, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
-        let (outcome, outputs) = match self.resolver.recorded(key)? {
-            Some((_, outputs)) => (Outcome::Hit, outputs),
-            None => match self.adopted(key)? {
-                Some(outputs) => (Outcome::RemoteHit, outputs),
-                None => return Ok(None),
-            },
-        };
-        self.store.hold(key);
-        if self.plan.tasks[index].is_shown || self.options.restores {
-            for output in outputs.values() {
-                let is_here = self.store.check_or_fetch(&output.tree, &output.tree, self.options.cancelled);
-                if !is_here.map_err(EngineError::Store)? {
-                    return Ok(None);
-                }
-            }
-        }
-        Ok(Some((outcome, outputs)))
-    }
-
-    /// The outputs of a record that the remote has: it and its listings are kept from now on.
-    fn adopted(&self, key: &Digest) -> Result<Option<Outputs>, EngineError> {
-        let Some((record, outputs)) = self.resolver.recorded_remotely(key)? else { return Ok(None) };
-        let trees: Vec<_> = outputs.values().map(|output| output.tree.clone()).collect();
-        let _pause = self.store.pause().map_err(EngineError::Store)?;
-        match self.store.adopt(key, &record.to_bytes(), &trees).map_err(EngineError::Store)? {
-            Published::Ours => Ok(Some(outputs)),
-            // Another process was quicker; its record is the one that counts here.
-            Published::Theirs(_) => Ok(self.resolver.recorded(key)?.map(|(_, outputs)| outputs)),
-        }
-    }
-
     /// Lets a task wait for a lease and a worker.
     fn want(&mut self, index: usize) {
         self.states[index] = State::Wanted;
@@ -388,7 +342,10 @@ impl<'a> Scheduler<'a> {
                 self.remade_well(index, &outputs, 0.0);
                 continue;
             }
-            // Another process may have made it between the look-up and the lease.
+            // Another process or machine may have made it between the look-up and the lease.
+            if let Some(remote) = self.store.remote().filter(|_| !is_remade && !is_forced) {
+                remote.ask_again(&key);
+            }
             if !is_remade
                 && !is_forced
                 && let Some((outcome, outputs)) = self.recorded(index, &key)?
@@ -417,18 +374,8 @@ impl<'a> Scheduler<'a> {
         // A record that is there but was no answer (its shown objects are gone) is replaced as well.
         let replaces = replaces || self.store.record(&resolution.key).ok().flatten().is_some();
         let is_forced = self.is_forced(index) && self.ends[index].is_none();
-        let upstream = match self.store.remote() {
-            Some(_) => self.upstream(index),
-            None => Vec::new(),
-        };
+        let upstream = self.upstream(index);
         start(Work { id: TaskId(index), resolution, replaces, is_forced, lease, upstream });
-    }
-
-    /// The whole outputs of all that a task reads.
-    fn upstream(&self, index: usize) -> Vec<Arc<Tree>> {
-        let upstream = self.plan.upstream(TaskId(index));
-        let outputs = upstream.iter().flat_map(|id| self.outputs[id.0].iter().flat_map(Outputs::values));
-        outputs.filter(|output| output.source.is_none()).map(|output| output.tree.clone()).collect()
     }
 
     fn tell_waiting(&mut self, index: usize, key: &Digest) {

@@ -37,6 +37,8 @@ impl Scheduler<'_> {
                 file: file.clone(),
             });
             let resolution = self.resolver.resolve(self.plan, TaskId(*producer), &self.outputs)?;
+            // The remote was asked for the files before, and had them not.
+            self.doubt(&resolution.key);
             self.resolutions.insert(*producer, resolution);
             self.want(*producer);
         }

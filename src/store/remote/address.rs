@@ -1,6 +1,6 @@
 //! Where a remote is, and the client for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,21 +31,26 @@ pub struct RemoteAddress {
 }
 
 const CONNECT: Duration = Duration::from_secs(5);
-const REQUEST: Duration = Duration::from_mins(5);
+/// A connection over which nothing comes for so long is ended. A file's whole time is bounded by who asks.
+const SILENCE: Duration = Duration::from_mins(1);
 /// How long a request that failed is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Makes the client; credentials come from the environment.
 pub(super) fn open(address: &RemoteAddress, project: &Path) -> Result<Arc<dyn ObjectStore>, String> {
     let url = address.url.as_str();
-    let Some((scheme, rest)) = url.split_once("://") else { return folder(&project.join(url), address.mode) };
+    if let Some(path) = folder_of(url, project) {
+        return folder(&path);
+    }
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let retry = RetryConfig { max_retries: 2, retry_timeout: RETRY, ..RetryConfig::default() };
-    let options =
-        || ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST).with_allow_http(true);
+    let options = || {
+        let options = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout_disabled();
+        options.with_read_timeout(SILENCE).with_allow_http(true)
+    };
     let told = |error: object_store::Error| super::chain(&error);
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     match scheme {
-        "file" => folder(Path::new(rest), address.mode),
         "s3" => {
             let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
             let store = builder.with_retry(retry).with_client_options(options()).build().map_err(told)?;
@@ -74,11 +79,29 @@ fn within(store: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {
     if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) }
 }
 
-/// A folder, such as one that a team's machines have mounted. Only who writes makes it.
-fn folder(path: &Path, mode: RemoteMode) -> Result<Arc<dyn ObjectStore>, String> {
-    if mode == RemoteMode::ReadWrite {
-        std::fs::create_dir_all(path).map_err(|error| format!("cannot make the folder: {error}"))?;
+/// The folder that an address names.
+fn folder_of(url: &str, project: &Path) -> Option<PathBuf> {
+    match url.split_once("://") {
+        None => Some(project.join(url)),
+        Some(("file", path)) => Some(PathBuf::from(path)),
+        Some(_) => None,
     }
-    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| super::chain(&error))?;
-    Ok(Arc::new(store))
+}
+
+/// A folder, such as one that a team's machines have mounted. It is made when the first file is put there.
+fn folder(path: &Path) -> Result<Arc<dyn ObjectStore>, String> {
+    let path = std::path::absolute(path).map_err(|error| format!("cannot tell where it is: {error}"))?;
+    let place = object_store::path::Path::from_absolute_path(&path).map_err(|error| super::chain(&error))?;
+    Ok(Arc::new(PrefixStore::new(LocalFileSystem::new(), place)))
+}
+
+/// Why a folder cannot be used today: it is only read and not there, or the folder that it would be made in is not.
+pub(super) fn absence(address: &RemoteAddress, project: &Path) -> Option<String> {
+    let path = folder_of(&address.url, project)?;
+    let needed = match address.mode {
+        RemoteMode::ReadOnly => path.as_path(),
+        RemoteMode::ReadWrite if path.exists() => return None,
+        RemoteMode::ReadWrite => path.parent()?,
+    };
+    (!needed.is_dir()).then(|| format!("there is no folder `{}`", needed.display()))
 }

@@ -1,16 +1,27 @@
 //! Taking results from the remote.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use futures_util::StreamExt;
+use object_store::path::Path;
+use object_store::{GetResultPayload, ObjectStoreExt};
+use rayon::prelude::*;
+
+use super::health::{Trouble, Want};
 use super::pack::{Group, groups};
-use super::push::LARGE;
-use super::{Answer, REQUESTS, name};
+use super::{Answer, LARGE, LONGEST, REQUESTS, Remote, lock, longest, name};
 use crate::store::error::AtPath;
 use crate::store::{Digest, Published, Store, StoreError, Tree};
+
+/// Files of one batch, which is kept before the next comes: memory holds [`BATCH_BYTES`] and a file more at most.
+const BATCH: usize = 4 * REQUESTS;
+
+/// Bytes of one batch.
+const BATCH_BYTES: u64 = 128 * 1024 * 1024;
 
 /// What was fetched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,19 +41,37 @@ impl Fetched {
 }
 
 impl Store {
+    /// Asks the remote for many listings at once, as far as they are not here; [`Self::tree_anywhere`] then has them.
+    pub fn ask_trees(&self, digests: &BTreeSet<Digest>) -> Result<(), StoreError> {
+        let Some(remote) = self.remote() else { return Ok(()) };
+        let mut new = Vec::new();
+        for digest in digests {
+            if !lock(&remote.trees).contains_key(digest) && self.tree(digest)?.is_none() {
+                new.push(*digest);
+            }
+        }
+        let names: Vec<String> = new.iter().map(|digest| name("trees", digest)).collect();
+        for ((digest, name), answer) in new.iter().zip(&names).zip(remote.get_all(&names, LONGEST)) {
+            let Some(listing) = answer.file() else { continue };
+            let sound = (Tree::digest_of_listing(&listing) == *digest).then(|| Tree::from_bytes(&listing));
+            if let Some(Ok(tree)) = sound {
+                lock(&remote.trees).insert(*digest, Arc::new(tree));
+            } else {
+                remote
+                    .doubt(name.clone(), &format!("has a damaged listing {digest}, which counts as absent"));
+            }
+        }
+        Ok(())
+    }
+
     /// A listing, from here or from the remote; nothing is written.
     pub fn tree_anywhere(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
         if let Some(tree) = self.tree(digest)? {
             return Ok(Some(tree));
         }
         let Some(remote) = self.remote() else { return Ok(None) };
-        let answers = remote.get_all(&[name("trees", digest)], &AtomicBool::new(false));
-        let Some(listing) = answers.into_iter().find_map(Answer::file) else { return Ok(None) };
-        if Tree::digest_of_listing(&listing) != *digest {
-            remote.warn(&format!("the listing {digest} there is damaged, and counts as absent"));
-            return Ok(None);
-        }
-        Ok(Tree::from_bytes(&listing).ok().map(Arc::new))
+        self.ask_trees(&BTreeSet::from([*digest]))?;
+        Ok(lock(&remote.trees).get(digest).cloned())
     }
 
     /// Publishes a record and the listings of its outputs that came from the remote; the first record of a key wins,
@@ -56,106 +85,206 @@ impl Store {
 
     /// Whether all objects of a listing are here and sound; those that are not are fetched first, where the remote has
     /// them. `whole` is the output that `tree` is a part of.
-    pub fn check_or_fetch(
-        &self,
-        tree: &Tree,
-        whole: &Tree,
-        cancelled: &AtomicBool,
-    ) -> Result<bool, StoreError> {
+    pub fn check_or_fetch(&self, tree: &Tree, whole: &Tree) -> Result<bool, StoreError> {
         let damage = self.check(tree)?;
         if damage.is_empty() || self.remote().is_none() {
             return Ok(damage.is_empty());
         }
-        let wanted =
-            damage.iter().filter_map(|damage| tree.get(&damage.path)).map(|entry| entry.digest).collect();
-        if self.fetch(whole, &wanted, cancelled)?.objects == 0 {
+        let wanted = damage.iter().map(|damage| damage.digest).collect();
+        if self.fetch(&[whole], &wanted)?.objects == 0 {
             return Ok(false);
         }
         Ok(self.check(tree)?.is_empty())
     }
 
-    /// Fetches those of `wanted` that are objects of a listing, as far as the remote has them. `tree` must be the
-    /// whole listing of an output: it names the packs.
-    pub fn fetch(
-        &self,
-        tree: &Tree,
-        wanted: &BTreeSet<Digest>,
-        cancelled: &AtomicBool,
-    ) -> Result<Fetched, StoreError> {
+    /// Fetches the wanted objects of some listings, as far as the remote has them and they are sound. The listings must
+    /// be whole outputs: they name the packs.
+    pub fn fetch(&self, wholes: &[&Tree], wanted: &BTreeSet<Digest>) -> Result<Fetched, StoreError> {
         let Some(remote) = self.remote() else { return Ok(Fetched::default()) };
-        let (packed, alone) = groups(tree);
-        let mut left: BTreeSet<Digest> = tree
-            .entries()
-            .iter()
-            .map(|entry| entry.digest)
-            .filter(|digest| wanted.contains(digest))
-            .collect();
-        if left.is_empty() {
+        let Wish { packs, mut alone } = Wish::new(wholes, wanted);
+        if packs.is_empty() && alone.is_empty() {
             return Ok(Fetched::default());
         }
         let scratch = self.scratch("fetch")?;
-        let place = |digest: &Digest| scratch.path().join(digest.to_string());
-        let packed: Vec<Group> = packed
-            .into_iter()
-            .filter(|group| group.0.iter().any(|(digest, _)| left.contains(digest)))
-            .collect();
-        let mut fetched = Fetched::default();
-        // A few packs at a time, each kept before the next come.
-        for few in packed.chunks(4) {
-            let names: Vec<String> = few.iter().map(|group| name("packs", &group.digest())).collect();
-            let mut files = BTreeMap::new();
-            for answer in remote.get_all(&names, cancelled).into_iter().filter_map(Answer::file) {
-                let Some(contents) = Group::unpack(&answer) else {
-                    remote.warn("a pack there is damaged, and counts as absent");
-                    continue;
-                };
-                for (digest, content) in contents.into_iter().filter(|(digest, _)| left.contains(digest)) {
-                    fs::write(place(&digest), content).writing(&place(&digest))?;
-                    files.insert(digest, place(&digest));
+        let mut fetch =
+            Fetch { store: self, remote, scratch: scratch.path(), wanted, fetched: Fetched::default() };
+        for batch in batches(&packs, |(_, group)| group.size()) {
+            // What should have been in a pack that is not there, or not sound, may lie by itself.
+            let got = fetch.packs(batch)?;
+            let members = batch.iter().flat_map(|(_, group)| group.0.iter().copied());
+            alone.extend(members.filter(|(digest, _)| wanted.contains(digest) && !got.contains(digest)));
+        }
+        let (large, alone): (Vec<_>, Vec<_>) = alone.into_iter().partition(|&(_, size)| size > LARGE);
+        for batch in batches(&alone, |&(_, size)| size) {
+            fetch.objects(batch)?;
+        }
+        for (digest, size) in large {
+            fetch.large(&digest, size)?;
+        }
+        Ok(fetch.fetched)
+    }
+}
+
+/// What is to be asked for.
+struct Wish {
+    /// Packs by name, each object in one of them at most.
+    packs: Vec<(Digest, Group)>,
+    /// Objects that lie alone, with their sizes.
+    alone: BTreeMap<Digest, u64>,
+}
+
+impl Wish {
+    fn new(wholes: &[&Tree], wanted: &BTreeSet<Digest>) -> Self {
+        let mut packs = BTreeMap::new();
+        let (mut alone, mut packed) = (BTreeMap::new(), BTreeSet::new());
+        for whole in wholes {
+            let (groups, single) = groups(whole);
+            alone.extend(single.into_iter().filter(|(digest, _)| wanted.contains(digest)));
+            for group in groups {
+                let new = group.0.iter().map(|(digest, _)| *digest).filter(|digest| wanted.contains(digest));
+                let new: Vec<Digest> = new.filter(|digest| !packed.contains(digest)).collect();
+                if !new.is_empty() {
+                    packed.extend(new);
+                    packs.insert(group.digest(), group);
                 }
             }
-            fetched.add(self.keep(&files, &mut left)?);
         }
-        let sizes: BTreeMap<Digest, u64> = tree.entries().iter().map(|it| (it.digest, it.size)).collect();
-        // What lies alone, and what should have been in a pack that is not there.
-        let of_packs = packed.iter().flat_map(|group| group.0.iter());
-        let rest: Vec<Digest> = (alone.iter().chain(of_packs).map(|(digest, _)| *digest))
-            .filter(|digest| left.contains(digest))
-            .collect();
-        let (large, rest): (Vec<Digest>, Vec<Digest>) = rest.into_iter().partition(|it| sizes[it] > LARGE);
-        let large = large.chunks(1).map(<[Digest]>::to_vec);
-        for some in rest.chunks(REQUESTS).map(<[Digest]>::to_vec).chain(large) {
-            let names: Vec<String> = some.iter().map(|digest| name("objects", digest)).collect();
-            let mut files = BTreeMap::new();
-            for (digest, answer) in some.iter().zip(remote.get_all(&names, cancelled)) {
-                let Some(content) = answer.file() else { continue };
-                fs::write(place(digest), content).writing(&place(digest))?;
-                files.insert(*digest, place(digest));
+        alone.retain(|digest, _| !packed.contains(digest));
+        Self { packs: packs.into_iter().collect(), alone }
+    }
+}
+
+/// Splits into runs of [`BATCH`] or [`BATCH_BYTES`] at most, but one at least.
+fn batches<T>(all: &[T], size: impl Fn(&T) -> u64) -> Vec<&[T]> {
+    let (mut batches, mut from, mut bytes) = (Vec::new(), 0, 0);
+    for (place, one) in all.iter().enumerate() {
+        if place > from && (place - from == BATCH || bytes + size(one) > BATCH_BYTES) {
+            batches.push(&all[from..place]);
+            (from, bytes) = (place, 0);
+        }
+        bytes += size(one);
+    }
+    if from < all.len() {
+        batches.push(&all[from..]);
+    }
+    batches
+}
+
+/// One fetch under way.
+struct Fetch<'a> {
+    store: &'a Store,
+    remote: &'a Remote,
+    scratch: &'a FilePath,
+    wanted: &'a BTreeSet<Digest>,
+    fetched: Fetched,
+}
+
+impl Fetch<'_> {
+    /// Fetches packs; gives the objects that they had.
+    fn packs(&mut self, packs: &[(Digest, Group)]) -> Result<BTreeSet<Digest>, StoreError> {
+        let names: Vec<String> = packs.iter().map(|(digest, _)| name("packs", digest)).collect();
+        let mut files = BTreeMap::new();
+        for (name, answer) in names.iter().zip(self.remote.get_all(&names, LONGEST)) {
+            let Some(pack) = answer.file() else { continue };
+            let contents = Group::unpack(&pack).unwrap_or_default();
+            let contents = contents.into_par_iter().filter(|(digest, _)| self.wanted.contains(digest));
+            let sound: Vec<_> = contents.map(|(digest, content)| self.write(digest, content)).collect();
+            if sound.is_empty() || sound.iter().any(|one| matches!(one, Ok(None))) {
+                self.remote.doubt(
+                    name.clone(),
+                    &format!("has a damaged pack `{name}`, whose lost files count as absent"),
+                );
             }
-            fetched.add(self.keep(&files, &mut left)?);
+            for one in sound {
+                files.extend(one?);
+            }
         }
-        Ok(fetched)
+        let got = files.keys().copied().collect();
+        self.keep(files)?;
+        Ok(got)
     }
 
-    /// Publishes files that should have these digests; what has another counts as absent.
-    fn keep(
-        &self,
-        files: &BTreeMap<Digest, PathBuf>,
-        left: &mut BTreeSet<Digest>,
-    ) -> Result<Fetched, StoreError> {
-        let mut fetched = Fetched::default();
-        let mut sound = Vec::new();
-        for (digest, path) in files {
-            if Digest::of_file(path)? == *digest {
-                sound.push(path.clone());
-                left.remove(digest);
-                fetched.objects += 1;
-                fetched.bytes += fs::metadata(path).reading(path)?.len();
-            } else if let Some(remote) = self.remote() {
-                remote.warn(&format!("the object {digest} there is damaged, and counts as absent"));
+    /// Fetches objects that lie alone.
+    fn objects(&mut self, objects: &[(Digest, u64)]) -> Result<(), StoreError> {
+        let names: Vec<String> = objects.iter().map(|(digest, _)| name("objects", digest)).collect();
+        let answers = self.remote.get_all(&names, LONGEST).into_iter().map(Answer::file);
+        let came: Vec<_> =
+            objects.iter().zip(answers).filter_map(|((digest, _), file)| Some((*digest, file?))).collect();
+        let written = came.par_iter().map(|(digest, content)| (*digest, self.write(*digest, content)));
+        let mut files = BTreeMap::new();
+        for (digest, one) in written.collect::<Vec<_>>() {
+            match one? {
+                Some((digest, path)) => {
+                    files.insert(digest, path);
+                }
+                None => self.doubt(&digest),
             }
         }
-        self.publish_files(&sound)?;
-        Ok(fetched)
+        self.keep(files)
     }
+
+    /// Fetches an object through a file.
+    fn large(&mut self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        let (name, path) = (name("objects", digest), self.scratch.join(digest.to_string()));
+        let request =
+            self.remote.request(Want::Read, &name, longest(size), get_to(self.remote, &name, &path));
+        if self.remote.wait(request).flatten() != Some(true) {
+            return Ok(());
+        }
+        if Digest::of_file(&path)? != *digest {
+            self.doubt(digest);
+            return Ok(());
+        }
+        self.keep(BTreeMap::from([(*digest, path)]))
+    }
+
+    /// Writes a content that should have that digest; none where it has another.
+    fn write(&self, digest: Digest, content: &[u8]) -> Result<Option<(Digest, PathBuf)>, StoreError> {
+        if Digest::of_bytes(content) != digest {
+            return Ok(None);
+        }
+        let path = self.scratch.join(digest.to_string());
+        fs::write(&path, content).writing(&path)?;
+        Ok(Some((digest, path)))
+    }
+
+    /// Publishes files that are sound.
+    fn keep(&mut self, files: BTreeMap<Digest, PathBuf>) -> Result<(), StoreError> {
+        let paths: Vec<PathBuf> = files.into_values().collect();
+        for (_, size) in self.store.publish_files(&paths)? {
+            self.fetched.objects += 1;
+            self.fetched.bytes += size;
+        }
+        Ok(())
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        let message = format!("has a damaged object {digest}, which counts as absent");
+        self.remote.doubt(name("objects", digest), &message);
+    }
+}
+
+/// Writes a file of the remote to `path`; whether it is there.
+async fn get_to(remote: &Remote, name: &str, path: &FilePath) -> Result<bool, Trouble> {
+    let unwritten = |error: io::Error| Trouble {
+        reason: format!("cannot write `{}`: {error}", path.display()),
+        is_refusal: false,
+    };
+    let found = match remote.objects.get(&Path::from(name)).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let mut file = File::create(path).map_err(unwritten)?;
+    match found.payload {
+        GetResultPayload::File(mut from, _) => {
+            io::copy(&mut from, &mut file).map_err(unwritten)?;
+        }
+        GetResultPayload::Stream(mut body) => {
+            while let Some(bytes) = body.next().await {
+                file.write_all(&bytes?).map_err(unwritten)?;
+            }
+        }
+    }
+    Ok(true)
 }

@@ -56,18 +56,24 @@ impl Group {
         Digest::from_bytes(hasher.finalize().into())
     }
 
-    /// The pack of the members' contents, in order.
-    pub(super) fn pack(&self, contents: &[Vec<u8>]) -> Vec<u8> {
-        let mut pack = MAGIC.to_vec();
+    /// The pack of the members' contents, which `read` gives; none where one cannot be read, or has another length.
+    pub(super) fn pack(&self, read: impl Fn(&Digest) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut pack = Vec::with_capacity(MAGIC.len() + 8 + 40 * self.0.len() + self.size() as usize);
+        pack.extend(MAGIC);
         pack.extend((self.0.len() as u64).to_le_bytes());
-        for ((digest, _), content) in self.0.iter().zip(contents) {
+        for (digest, size) in &self.0 {
             pack.extend(digest.as_bytes());
-            pack.extend((content.len() as u64).to_le_bytes());
+            pack.extend(size.to_le_bytes());
         }
-        for content in contents {
-            pack.extend(content);
+        for (digest, size) in &self.0 {
+            pack.extend(read(digest).filter(|content| content.len() as u64 == *size)?);
         }
-        pack
+        Some(pack)
+    }
+
+    /// Bytes of the members together.
+    pub(super) fn size(&self) -> u64 {
+        self.0.iter().map(|(_, size)| size).sum()
     }
 
     /// The contents within a pack, by digest; none where it is cut off or of another form. Each content is still to
@@ -140,8 +146,8 @@ mod tests {
         let (packed, _) = groups(&tree(&contents));
         let by_digest: BTreeMap<Digest, Vec<u8>> =
             contents.iter().map(|content| (Digest::of_bytes(content), content.clone())).collect();
-        let ordered: Vec<Vec<u8>> = packed[0].0.iter().map(|(digest, _)| by_digest[digest].clone()).collect();
-        let pack = packed[0].pack(&ordered);
+        let pack = packed[0].pack(|digest| by_digest.get(digest).cloned()).unwrap();
+        assert!(packed[0].pack(|_| Some(b"other".to_vec())).is_none());
         let found = Group::unpack(&pack).unwrap();
         assert!(found.iter().all(|(digest, content)| by_digest[digest] == *content) && found.len() == 3);
         for cut in 0..pack.len() {

@@ -1,0 +1,116 @@
+//! A small HTTP server on the loopback interface, for the tests of the remote: it keeps what is put there.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// How the server behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Manner {
+    /// It gives and takes files.
+    Open,
+    /// It gives files, and takes none.
+    ReadOnly,
+    /// It takes requests and never answers.
+    Silent,
+    /// It fails.
+    Broken,
+}
+
+struct State {
+    manner: Manner,
+    files: BTreeMap<String, Vec<u8>>,
+    /// Methods and paths, in order of arrival.
+    seen: Vec<String>,
+}
+
+/// Serves until the test ends.
+pub(super) struct Server {
+    pub(super) url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/cache", listener.local_addr().unwrap());
+        let state = State { manner: Manner::Open, files: BTreeMap::new(), seen: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let state = Arc::clone(&shared);
+                std::thread::spawn(move || while serve(&stream, &state).is_some() {});
+            }
+        });
+        Self { url, state }
+    }
+
+    pub(super) fn behave(&self, manner: Manner) {
+        self.state.lock().unwrap().manner = manner;
+    }
+
+    /// The requests since the last call.
+    pub(super) fn take_seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().seen)
+    }
+
+    /// Changes every file whose path contains `part`.
+    pub(super) fn change(&self, part: &str, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.state.lock().unwrap();
+        state.files.iter_mut().filter(|(path, _)| path.contains(part)).for_each(|(_, file)| change(file));
+    }
+
+    /// Removes every file whose path contains `part`.
+    pub(super) fn remove(&self, part: &str) {
+        self.state.lock().unwrap().files.retain(|path, _| !path.contains(part));
+    }
+}
+
+/// Answers one request of a connection; none where it is over.
+fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()> {
+    let mut stream = stream.as_ref().ok()?;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|&length| length > 0)?;
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut length = 0;
+    for line in reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let (status, answer) = {
+        let mut state = state.lock().unwrap();
+        state.seen.push(format!("{method} {path}"));
+        match (state.manner, method.as_str()) {
+            (Manner::Silent, _) => {
+                drop(state);
+                std::thread::sleep(std::time::Duration::from_secs(120));
+                return None;
+            }
+            (Manner::Broken, _) => (500, Vec::new()),
+            (Manner::Open, "PUT") => {
+                state.files.insert(path, body);
+                (201, Vec::new())
+            }
+            (_, "GET" | "HEAD") => {
+                state.files.get(&path).map_or((404, Vec::new()), |file| (200, file.clone()))
+            }
+            _ => (405, Vec::new()),
+        }
+    };
+    let head = format!(
+        "HTTP/1.1 {status} Word\r\nContent-Length: {}\r\nLast-Modified: Sat, 28 Nov 2026 07:00:00 GMT\r\n\r\n",
+        answer.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    if method != "HEAD" {
+        stream.write_all(&answer).ok()?;
+    }
+    Some(())
+}

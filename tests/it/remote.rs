@@ -93,15 +93,63 @@ fn a_damaged_remote_a_reader_and_a_dead_one_end_well() {
     assert_eq!((told.executed(), told.kinds("remote_hit").len()), (4, 1));
     assert_eq!(files(shared.path()), before, "a reader puts nothing there");
 
+    // Who may write puts what it had to make there anew, for the next.
+    let c = machine(shared.path(), "");
+    assert_eq!(c.run("m.toml", &[]).executed(), 3);
+    let d = machine(shared.path(), "");
+    assert_eq!(d.run("m.toml", &[]).kinds("remote_hit").len(), 4);
+}
+
+/// The lines of a run's stderr that speak of the remote.
+fn warnings(project: &Project, arguments: &[&str]) -> Vec<String> {
+    let output = project.call(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stderr).unwrap();
+    told.lines().filter(|line| line.contains("the remote")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_remote_that_cannot_be_reached_costs_one_warning() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let c = Project::empty();
-    c.write("m.toml", MANIFEST);
+    let project = Project::empty();
+    project.write("m.toml", MANIFEST);
+    let dead = format!("http://127.0.0.1:{port}/cache");
     let started = std::time::Instant::now();
-    let address = format!("http://127.0.0.1:{port}/cache");
-    let told = c.run("m.toml", &["--remote", &address]);
-    assert_eq!(told.executed(), 4);
-    assert!(started.elapsed().as_secs() < 60);
-    assert_eq!(c.run("m.toml", &["--remote", &address, "--offline"]).kinds("hit").len(), 4);
+    let told = warnings(&project, &["run", "m.toml", "--remote", &dead]);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    assert!(told.len() == 1 && told[0].contains("does not answer"), "{told:?}");
+    assert_eq!(project.run("m.toml", &["--remote", &dead, "--offline"]).kinds("hit").len(), 4);
+    assert!(warnings(&project, &["run", "m.toml", "--remote", &dead, "--offline"]).is_empty());
+
+    let told = warnings(&project, &["run", "m.toml", "--remote", "not/mounted"]);
+    assert!(told.len() == 1 && told[0].contains("is mounted"), "{told:?}");
+    assert!(!project.path("not").exists());
+    let refused = project.call(&["run", "m.toml", "--remote", "ftp://host/cache"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn what_was_evicted_is_fetched_and_not_made_and_the_plan_says_so() {
+    let shared = tempfile::tempdir().unwrap();
+    let a = machine(shared.path(), "");
+    a.run("m.toml", &[]);
+    let evict = || std::fs::remove_dir_all(a.path("cache/v1/objects")).unwrap();
+    let states = |arguments: &[&str]| -> serde_json::Value {
+        let plan = stdout(&a, &[&["plan", "m.toml", "--json"], arguments].concat());
+        serde_json::from_str::<serde_json::Value>(&plan).unwrap()["totals"]["states"].clone()
+    };
+    evict();
+    assert_eq!(states(&[])["hit"], 4);
+    let without = states(&["--remote", "off"]);
+    assert_eq!((&without["hit"], &without["miss"]), (&0.into(), &4.into()));
+    let told = a.run("m.toml", &[]);
+    assert_eq!((told.executed(), told.kinds("hit").len()), (0, 4));
+    assert_eq!(objects(&a), 3, "only what the run's folder shows");
+
+    evict();
+    let repaired = stdout(&a, &["cache", "verify", "--repair", "m.toml"]);
+    assert!(repaired.contains("0 executed, 4 cached"), "{repaired}");
+    assert_eq!(objects(&a), 203);
 }
 
 #[test]

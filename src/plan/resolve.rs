@@ -62,6 +62,9 @@ pub struct Resolver<'a> {
     tools: HashMap<Vec<String>, String>,
 }
 
+/// A record that the remote has: its bytes, what they say, and its outputs' listings.
+type Remote = (Arc<Vec<u8>>, Record, Outputs);
+
 impl<'a> Resolver<'a> {
     /// A resolver for the project in that folder.
     pub fn new(store: &'a Store, project: &Path, rehash: Rehash) -> Self {
@@ -216,7 +219,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The record of a key that the remote has, with its bytes and its outputs' listings. Nothing of it is kept here.
-    pub fn remotely(&self, key: &Digest) -> Result<Option<(Arc<Vec<u8>>, Record, Outputs)>, PlanError> {
+    pub fn remotely(&self, key: &Digest) -> Result<Option<Remote>, PlanError> {
         let Some(bytes) = self.store.remote().and_then(|remote| remote.record(key)) else { return Ok(None) };
         let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
         let mut outputs = Outputs::new();

@@ -90,7 +90,7 @@ fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()
         match (state.manner, method.as_str()) {
             (Manner::Silent, _) => {
                 drop(state);
-                std::thread::sleep(std::time::Duration::from_secs(120));
+                std::thread::sleep(std::time::Duration::from_mins(2));
                 return None;
             }
             (Manner::Broken, _) => (500, Vec::new()),

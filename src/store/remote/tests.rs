@@ -276,7 +276,7 @@ fn large_objects_go_through_files() {
     for url in [shared.path().to_str().unwrap(), &server.url] {
         let (_a, a) = machine_at(url, RemoteMode::ReadWrite);
         let key = Digest::of_bytes(b"key");
-        let large: Vec<u8> = (0..LARGE / 4 + 1).flat_map(|number| (number as u32).to_le_bytes()).collect();
+        let large: Vec<u8> = (0..=LARGE / 4).flat_map(|number| (number as u32).to_le_bytes()).collect();
         let tree = publish(&a, &key, &[("large".into(), large)]);
         assert_eq!(push(&a, &key, &tree).records, 1);
         let (_b, b) = machine_at(url, RemoteMode::ReadOnly);
@@ -288,6 +288,7 @@ fn large_objects_go_through_files() {
 
 #[test]
 fn failures_of_a_server_are_told_and_end_what_waits() {
+    static STOPPED: AtomicBool = AtomicBool::new(false);
     let server = Server::start();
     server.behave(Manner::Broken);
     let (_a, a) = machine_at(&server.url, RemoteMode::ReadWrite);
@@ -301,7 +302,6 @@ fn failures_of_a_server_are_told_and_end_what_waits() {
     );
 
     // What waits for a server that says nothing ends when the user stops.
-    static STOPPED: AtomicBool = AtomicBool::new(false);
     server.take_seen();
     server.behave(Manner::Silent);
     let address = RemoteAddress { url: server.url.clone(), mode: RemoteMode::ReadWrite };

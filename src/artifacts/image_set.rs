@@ -61,7 +61,7 @@ pub struct Preprocessing {
 }
 
 /// Normal or defective.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
     /// No pixel is a defect.
@@ -112,7 +112,7 @@ pub fn parse_pixels(name: &str) -> Option<&str> {
 }
 
 /// Which images of a set are meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selection {
     /// Only this split.
     pub split: Option<String>,

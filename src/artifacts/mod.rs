@@ -14,10 +14,12 @@ pub mod weights;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 pub use files::{File, Files};
 
 /// The type of an output and of the port that takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Artifact {
     /// Any folder of files.
     Files,

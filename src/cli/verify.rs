@@ -10,7 +10,6 @@ use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::engine::{self, Event, Options, Suspect, Verified};
 use crate::plan::{Plan, Record, Resolution, Status, TaskId};
 use crate::report::{Bars, Folder, Verdicts};
-use crate::stages::Kind;
 use crate::store::Digest;
 
 /// Tasks that are made again where nothing else is said (chosen: a look, not a second run).
@@ -99,7 +98,7 @@ fn candidates<'a>(arguments: &VerifyArguments, plan: &Plan, statuses: &'a [Statu
         let (Some(resolution), Some(record)) = (&status.resolution, &status.record) else { continue };
         let task = &plan.tasks[index];
         let is_asked = if arguments.stages.is_empty() {
-            task.spec.kind() != Kind::Download
+            task.spec.about().is_verified
         } else {
             arguments.stages.contains(&task.stage)
         };

@@ -94,7 +94,7 @@ impl Execution<'_> {
         let kind = self.task.spec.kind();
         let items = TaskItems::new(
             self.store,
-            (kind.name(), self.task.spec.version()),
+            (kind.name(), self.task.spec.about().version),
             !self.is_forced,
             self.options.cancelled,
             &log,
@@ -191,7 +191,7 @@ impl Execution<'_> {
         };
         let inputs = self.inputs();
         let run = || self.task.spec.run(&inputs, place.output, &context);
-        if self.task.spec.waits() { run() } else { self.pool.install(run) }
+        if self.task.spec.about().is_blocking { run() } else { self.pool.install(run) }
     }
 
     fn inputs(&self) -> Inputs {
@@ -255,7 +255,7 @@ impl Execution<'_> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             simd: simd_level().to_owned(),
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
-            backbone: self.task.spec.target().map(backbone_provenance),
+            backbone: self.task.spec.about().target.map(backbone_provenance),
             log,
         }
     }

@@ -203,7 +203,7 @@ impl Items for TaskItems<'_> {
         Ok(item)
     }
 
-    fn place(&self, file: &ItemFile, name: &str) {
+    fn add_output(&self, file: &ItemFile, name: &str) {
         let Ok(digest) = file.digest.parse() else { return };
         let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
         let mut placed = self.placed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -55,7 +55,7 @@ impl Items for LooseItems {
         self.keep(fields, &files, &note)
     }
 
-    fn place(&self, file: &ItemFile, name: &str) {
+    fn add_output(&self, file: &ItemFile, name: &str) {
         let Ok(digest) = file.digest.parse() else { return };
         let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);

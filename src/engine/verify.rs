@@ -143,7 +143,7 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
     }
     let scratch = store.scratch(&execution.task.stage).map_err(Failure::Store)?;
     let made = make(execution, scratch.path())?;
-    let tolerance = execution.task.spec.tolerance();
+    let tolerance = execution.task.spec.about().tolerance;
     let mut largest: Option<f64> = None;
     for (name, recorded) in &record.outputs {
         let Some(old) = store.tree(recorded).map_err(Failure::Store)? else {

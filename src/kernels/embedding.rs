@@ -8,13 +8,15 @@
 //! are the code of `ExDD` (Aqeel et al. 2025); `PatchCore1024` is the embedding of
 //! patchcore-inspection in closed form.
 
+use serde::{Deserialize, Serialize};
+
 use super::backbone::ImageMap;
 
 /// Channels of the two layers that [`Embedding::PatchCore1024`] is defined for.
 const PATCHCORE_CHANNELS: [usize; 2] = [512, 1024];
 
 /// How a position takes in its neighbours, on its own layer's grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Neighbourhood {
     /// Mean of 3×3 positions; outside the map counts as zero, the divisor stays 9.
     #[default]
@@ -27,7 +29,7 @@ pub enum Neighbourhood {
 }
 
 /// How a deeper layer is brought to the first layer's grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Alignment {
     /// Bilinear interpolation, pixel centres aligned (PyTorch's `align_corners=False`).
     #[default]
@@ -37,7 +39,7 @@ pub enum Alignment {
 }
 
 /// How the layers' vectors become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Embedding {
     /// One after the other.
     #[default]
@@ -49,7 +51,7 @@ pub enum Embedding {
 }
 
 /// The three choices of an embedding. The default is PatchCore's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct EmbeddingOptions {
     /// Default: [`Neighbourhood::Mean3`].
     pub neighbourhood: Neighbourhood,

@@ -5,10 +5,12 @@
 //! apart. Benign marks (stains and streaks) lie on normal and defective surfaces alike. Contrasts were
 //! tuned by eye and so that a PatchCore over random weights neither fails nor reaches 1.
 
+use serde::{Deserialize, Serialize};
+
 use super::random::Stream;
 
 /// How the surface was finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Texture {
     /// Brushed metal: fine lines along the width.
     Brushed,

@@ -13,7 +13,7 @@ use super::history::{History, field_distance};
 use super::resolve::Resolution;
 use super::survey::{State, Status};
 use super::{Provenance, Record};
-use crate::stages::{Kind, Spec};
+use crate::stages::{Estimates, Spec};
 use crate::store::{Change, Store, difference};
 
 /// Share of made items from which a record tells what all of them take: below, the fixed part dominates.
@@ -98,7 +98,7 @@ pub fn estimate(
                     let inputs = status.resolution.as_ref().map(input_bytes);
                     let (mut estimate, factor) = of_record(record, inputs, inherited);
                     factors[index] = factor;
-                    if matches!(task.spec.kind(), Kind::Preprocess | Kind::Extract) {
+                    if task.spec.about().is_item_wise {
                         let known =
                             status.resolution.as_ref().map(|now| fresh_share(record, now, &task.spec, store));
                         shares[index] = known.unwrap_or(inherited_share);
@@ -114,11 +114,11 @@ pub fn estimate(
 
 /// The share of the input's files that the record's task had not seen; 1 where its fields or input are others.
 fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Store) -> f64 {
-    if record.preimage.spec != spec.fields() {
+    if record.preimage.spec != *spec.key_fields() {
         return 1.0;
     }
     let share = now.inputs.iter().map(|input| {
-        let then = record.preimage.inputs.iter().find(|then| then.role == input.role)?;
+        let then = record.preimage.inputs.iter().find(|then| then.role == input.role.to_string())?;
         let then = store.tree(&then.digest).ok()??;
         let is_new = |change: &Change| !matches!(change, Change::Removed { .. });
         let new = difference(&then, &input.tree).iter().filter(|change| is_new(change)).count();
@@ -153,7 +153,7 @@ fn of_record(record: &Record, inputs: Option<u64>, inherited: f64) -> (Estimate,
 pub struct Models {
     history: History,
     /// The place of the record among those of its kind.
-    found: HashMap<String, Option<usize>>,
+    found: HashMap<(Spec, String), Option<usize>>,
 }
 
 impl Models {
@@ -170,15 +170,16 @@ impl Models {
 
     /// The nearest record of the task's kind that says how long all of its work takes.
     fn nearest(&mut self, task: &Task) -> Option<&Record> {
-        let (kind, fields) = (task.spec.kind().name(), task.spec.fields());
-        let name = format!("{kind} {} {fields:?}", task.stage);
+        let (kind, fields) = (task.spec.kind().name(), task.spec.key_fields());
+        let name = (task.spec.clone(), task.stage.clone());
         let earlier = self.history.of_kind(kind);
         let place = *self.found.entry(name).or_insert_with(|| {
             let made = |place: usize| &earlier[place].record.provenance;
-            let far = |place: usize| field_distance(&earlier[place].record.preimage.spec, &fields);
-            // One program says nothing of another.
+            let far = |place: usize| field_distance(&earlier[place].record.preimage.spec, fields);
             let is_alike = |place: usize| {
-                task.spec.kind() != Kind::Command || made(place).stage == task.stage || far(place) == 0
+                task.spec.about().estimates == Estimates::OfKind
+                    || made(place).stage == task.stage
+                    || far(place) == 0
             };
             let usable = (0..earlier.len()).filter(|&place| made(place).fresh_share > 0.0 && is_alike(place));
             let rank = |place: usize| {
@@ -264,20 +265,24 @@ pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<usize> {
 mod tests {
     use super::*;
     use crate::plan::{Input, OutputRef};
-    use crate::stages::{Reads, download};
+    use crate::stages::fields::{Reader, fields};
+    use crate::stages::{Kind, Reads, Role};
 
     /// Tasks that read those of the given numbers.
     fn plan(upstream: &[&[usize]]) -> Plan {
         let input = |&task: &usize| Input {
-            role: "files".to_owned(),
+            role: Role::only("files"),
             from: OutputRef { task: TaskId(task), output: "files".to_owned() },
             labels: None,
-            reads: Reads::Everything.into(),
+            reads: Reads::Everything,
         };
+        let table = fields([("path", "here".into())]);
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let spec = Kind::parse("download").unwrap().read(&mut Reader::new(&table, &mut problems, &mut ports));
         let task = |of_task: &&[usize]| Task {
             name: "task".to_owned(),
             stage: "task".to_owned(),
-            spec: Spec::Download(download::Spec::Path("here".to_owned())),
+            spec: spec.clone(),
             seed: None,
             inputs: of_task.iter().map(input).collect(),
             variants: vec![0],

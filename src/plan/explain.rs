@@ -188,8 +188,9 @@ fn nearest<'a>(
 /// The leaves that differ between an earlier preimage and a task that can be started.
 pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
     let new = &resolution.preimage;
-    let tree =
-        |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
+    let tree = |role: &str| {
+        resolution.inputs.iter().find(|input| input.role.to_string() == role).map(|input| &*input.tree)
+    };
     let mut found = Vec::new();
     if old.version != new.version {
         found.push(Difference::Version { old: old.version, new: new.version });
@@ -221,7 +222,7 @@ pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store
 /// The fields and seeds that differ between two tasks, whatever they read.
 pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     let mut found = Vec::new();
-    walk_fields("", &old.spec.fields(), &new.spec.fields(), &mut |path, old, new| {
+    walk_fields("", old.spec.key_fields(), new.spec.key_fields(), &mut |path, old, new| {
         found.push(Difference::Field { path, old: old.cloned(), new: new.cloned() });
     });
     if old.seed != new.seed {

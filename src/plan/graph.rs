@@ -8,7 +8,7 @@ use petgraph::graph::DiGraph;
 use super::PlanError;
 use crate::artifacts::Artifact;
 use crate::manifest::{Experiment, Resolved, ResolvedPort};
-use crate::stages::{Kind, Reads, Spec, download, extract};
+use crate::stages::{Implied, MASKS, PortUse, Reads, Role, Shape, Spec};
 
 /// A task of a plan; an index into [`Plan::tasks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,36 +26,14 @@ pub struct OutputRef {
 /// One input of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// The port, or the port with `[i]` for a list or group.
-    pub role: String,
+    /// Under which name the stage knows it.
+    pub role: Role,
     /// Where it comes from.
     pub from: OutputRef,
     /// For features: the image set that they are of.
     pub labels: Option<OutputRef>,
     /// What is read of it.
-    pub reads: ReadsKey,
-}
-
-/// [`Reads`] with a hash, through its text.
-#[derive(Clone, Debug)]
-pub struct ReadsKey(pub Reads, String);
-
-impl From<Reads> for ReadsKey {
-    fn from(reads: Reads) -> Self {
-        let text = format!("{reads:?}");
-        Self(reads, text)
-    }
-}
-impl PartialEq for ReadsKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.1 == other.1
-    }
-}
-impl Eq for ReadsKey {}
-impl std::hash::Hash for ReadsKey {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.1.hash(state);
-    }
+    pub reads: Reads,
 }
 
 /// One stage with one set of values, shared by every variant that agrees on them.
@@ -152,7 +130,7 @@ impl Plan {
 
 /// Builds the plan of an experiment.
 pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
-    let mut builder = Builder { experiment, tasks: Vec::new(), known: HashMap::new(), specs: HashMap::new() };
+    let mut builder = Builder { experiment, tasks: Vec::new(), known: HashMap::new() };
     let mut variants = Vec::new();
     let mut unshared = 0;
     for (index, variant) in experiment.variants.iter().enumerate() {
@@ -162,9 +140,8 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
             targets.extend(builder.stage(&mut of_variant, stage)?);
         }
         for &target in &targets {
-            let shows =
-                matches!(builder.tasks[target.0].spec.kind(), Kind::Evaluate | Kind::Command | Kind::Augment);
-            builder.tasks[target.0].is_shown |= shows;
+            let task = &mut builder.tasks[target.0];
+            task.is_shown |= task.spec.about().is_shown;
         }
         unshared += of_variant.count;
         let values =
@@ -190,16 +167,16 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     })
 }
 
-/// Leaves the set out of an extract task's name where its stage has no other.
+/// Leaves the set out of a task's name if its stage fans out to no other.
 fn shorten_names(tasks: &mut [Task]) {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for task in tasks.iter().filter(|task| task.spec.kind() == Kind::Extract) {
+    for task in tasks.iter().filter(|task| task.name != task.stage) {
         let of_stage = names.entry(task.stage.clone()).or_default();
         if !of_stage.contains(&task.name) {
             of_stage.push(task.name.clone());
         }
     }
-    for task in tasks.iter_mut().filter(|task| task.spec.kind() == Kind::Extract) {
+    for task in tasks.iter_mut().filter(|task| task.name != task.stage) {
         if names[&task.stage].len() == 1 {
             task.name.clone_from(&task.stage);
         }
@@ -210,7 +187,7 @@ fn shorten_names(tasks: &mut [Task]) {
 #[derive(PartialEq, Eq, Hash)]
 struct Identity {
     name: String,
-    spec: usize,
+    spec: Spec,
     seed: Option<u64>,
     inputs: Vec<Input>,
 }
@@ -219,8 +196,6 @@ struct Builder<'a> {
     experiment: &'a Experiment,
     tasks: Vec<Task>,
     known: HashMap<Identity, TaskId>,
-    /// Numbers of specs by their text, so that identities compare quickly.
-    specs: HashMap<String, usize>,
 }
 
 /// One variant's tasks by stage, and how many there are with those that a stage implies.
@@ -238,7 +213,7 @@ struct Member<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// The tasks of a stage in a variant: one, or for `extract` one for each set.
+    /// The tasks of a stage in a variant: one, or one for each member of a port that fans out.
     fn stage(&mut self, variant: &mut OfVariant, stage: usize) -> Result<Vec<TaskId>, PlanError> {
         if let Some(tasks) = variant.tasks.get(&stage) {
             return Ok(tasks.clone());
@@ -246,46 +221,63 @@ impl<'a> Builder<'a> {
         let experiment = self.experiment;
         let Some(resolved) = experiment.stage(variant.index, stage) else { return Ok(Vec::new()) };
         let name = experiment.stages[stage].name.to_string();
-        let tasks = if resolved.spec.kind() == Kind::Extract {
-            self.extract(variant, &name, resolved)?
+        let mut shared = self.inputs(variant, &name, resolved)?;
+        shared.extend(self.implied(variant, &name, &resolved.spec)?);
+        let members: Vec<&ResolvedPort> = resolved.fan_out().collect();
+        let tasks = if members.is_empty() {
+            vec![self.intern(variant, &name, name.clone(), &resolved.spec, shared)]
         } else {
-            let inputs = self.inputs(variant, &name, resolved)?;
-            vec![self.intern(variant, &name, name.clone(), &resolved.spec, inputs)]
+            self.fan_out(variant, &name, resolved, &members, &shared)?
         };
         variant.tasks.insert(stage, tasks.clone());
         Ok(tasks)
     }
 
-    fn extract(
+    /// One task for each member of a port; `shared` are the inputs that all of them read.
+    fn fan_out(
         &mut self,
         variant: &mut OfVariant,
         stage: &str,
         resolved: &Resolved,
+        members: &[&ResolvedPort],
+        shared: &[Input],
     ) -> Result<Vec<TaskId>, PlanError> {
-        let mut shared = Vec::new();
-        for port in resolved.ports.iter().filter(|port| port.field == "weights") {
-            shared.push(self.plain(variant, port, &resolved.spec)?);
-        }
-        if let Spec::Extract(extract::Spec { weights: extract::WeightSource::Published, network, .. }) =
-            &resolved.spec
-        {
-            let spec = Spec::Download(download::Spec::published_weights(network.name()));
-            let name = format!("{stage}.weights");
-            let task = self.intern(variant, &name.clone(), name, &spec, Vec::new());
-            let from = OutputRef { task, output: "files".to_owned() };
-            let reads = Reads::Everything.into();
-            shared.push(Input { role: "weights".to_owned(), from, labels: None, reads });
-        }
-        let sets: Vec<&ResolvedPort> = resolved.ports.iter().filter(|port| port.field == "images").collect();
         let mut tasks = Vec::new();
-        for port in &sets {
-            let mut input = self.plain(variant, port, &resolved.spec)?;
-            "images".clone_into(&mut input.role);
+        for &port in members {
+            let PortUse { reads, .. } = resolved.spec.port(&port.field);
+            let input = Input {
+                role: Role::only(&port.field),
+                from: self.output(variant, port)?,
+                labels: None,
+                reads,
+            };
             let inputs = std::iter::once(input).chain(shared.iter().cloned()).collect();
             let name = format!("{stage}[{}]", self.written(port));
             tasks.push(self.intern(variant, stage, name, &resolved.spec, inputs));
         }
         Ok(tasks)
+    }
+
+    /// The inputs from stages that no manifest names.
+    fn implied(
+        &mut self,
+        variant: &mut OfVariant,
+        stage: &str,
+        spec: &Spec,
+    ) -> Result<Vec<Input>, PlanError> {
+        let mut inputs = Vec::new();
+        for Implied { port, spec } in &spec.about().implied {
+            let name = format!("{stage}.{port}");
+            let outputs = spec.outputs();
+            let (output, _) = outputs
+                .into_iter()
+                .next()
+                .ok_or_else(|| PlanError::NoOutput { stage: name.clone(), output: String::new() })?;
+            let task = self.intern(variant, &name.clone(), name, spec, Vec::new());
+            let from = OutputRef { task, output };
+            inputs.push(Input { role: Role::only(*port), from, labels: None, reads: Reads::Everything });
+        }
+        Ok(inputs)
     }
 
     /// A port's reference as a person would write it.
@@ -297,6 +289,7 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// The inputs that every task of the stage reads: those of all ports but the ones that fan out.
     fn inputs(
         &mut self,
         variant: &mut OfVariant,
@@ -304,29 +297,24 @@ impl<'a> Builder<'a> {
         resolved: &Resolved,
     ) -> Result<Vec<Input>, PlanError> {
         let mut inputs = Vec::new();
-        for port in resolved.ports.iter().filter(|port| port.is_read) {
-            if port.artifact == Artifact::FeatureSet {
-                self.group(variant, stage, resolved, port, &mut inputs)?;
-            } else {
-                inputs.push(self.plain(variant, port, &resolved.spec)?);
-            }
+        for port in resolved.ports.iter().filter(|port| port.is_read()) {
+            let PortUse { reads, shape } = resolved.spec.port(&port.field);
+            let role = match (&shape, port.index) {
+                (Shape::Each, _) => continue,
+                (Shape::Group { .. }, _) => {
+                    self.group(variant, stage, resolved, port, &mut inputs)?;
+                    continue;
+                }
+                (Shape::Named, _) if port.artifact == Artifact::FeatureSet => {
+                    self.named(variant, stage, port, &mut inputs)?;
+                    continue;
+                }
+                (Shape::List, Some(index)) => Role::indexed(&port.field, index),
+                (Shape::List | Shape::One | Shape::Named, _) => Role::only(&port.field),
+            };
+            inputs.push(Input { role, from: self.output(variant, port)?, labels: None, reads });
         }
         Ok(inputs)
-    }
-
-    /// An input that is one artifact.
-    fn plain(
-        &mut self,
-        variant: &mut OfVariant,
-        port: &ResolvedPort,
-        spec: &Spec,
-    ) -> Result<Input, PlanError> {
-        let from = self.output(variant, port)?;
-        let role = match port.index {
-            Some(index) if spec.kind() != Kind::Extract => format!("{}[{index}]", port.field),
-            _ => port.field.clone(),
-        };
-        Ok(Input { role, from, labels: None, reads: spec.reads(&port.field).into() })
     }
 
     fn output(&mut self, variant: &mut OfVariant, port: &ResolvedPort) -> Result<OutputRef, PlanError> {
@@ -338,7 +326,7 @@ impl<'a> Builder<'a> {
         Ok(OutputRef { task, output: port.output.clone() })
     }
 
-    /// The inputs that a feature group gives: the members that the reader names, with their masks.
+    /// The inputs that a feature group gives: the members of the chosen set, or of all, with their masks.
     fn group(
         &mut self,
         variant: &mut OfVariant,
@@ -347,46 +335,48 @@ impl<'a> Builder<'a> {
         port: &ResolvedPort,
         inputs: &mut Vec<Input>,
     ) -> Result<(), PlanError> {
+        let PortUse { reads, shape } = resolved.spec.port(&port.field);
         let mut members = self.members(variant, stage, port)?;
-        if let Some((set, output)) = &resolved.set {
-            members.retain(|member| (member.port.stage, &member.port.output) == (*set, output));
-        } else if resolved.spec.kind() == Kind::Evaluate {
-            let images = resolved.ports.iter().find(|port| port.field == "images");
-            members.retain(|member| {
-                images.is_some_and(|images| {
-                    (images.stage, &images.output) == (member.port.stage, &member.port.output)
-                })
-            });
+        if let Shape::Group { set: Some(chosen_by) } = shape {
+            let chosen = resolved.ports.iter().find(|port| port.field == chosen_by);
+            let is_chosen = |set: &ResolvedPort| {
+                chosen.is_some_and(|chosen| (chosen.stage, &chosen.output) == (set.stage, &set.output))
+            };
+            members.retain(|member| is_chosen(member.port));
             if members.is_empty() {
-                let images = images.map(|images| self.written(images)).unwrap_or_default();
+                let images = chosen.map(|chosen| self.written(chosen)).unwrap_or_default();
                 return Err(PlanError::NoFeatures { stage: stage.to_owned(), images });
             }
         }
-        if resolved.spec.kind() == Kind::Command {
-            let is_one = members.len() == 1;
-            for Member { port: set, features, .. } in members {
-                let role =
-                    if is_one { port.field.clone() } else { format!("{}/{}", port.field, self.written(set)) };
-                inputs.push(Input { role, from: features, labels: None, reads: Reads::Everything.into() });
-            }
-            return Ok(());
-        }
-        let reads = resolved.spec.reads(&port.field);
-        for (place, Member { images, features, .. }) in members.into_iter().enumerate() {
+        for (index, Member { images, features, .. }) in members.into_iter().enumerate() {
             if let Reads::Blocks { selection, with_masks: true } = &reads {
                 inputs.push(Input {
-                    role: format!("masks[{place}]"),
+                    role: Role::indexed(MASKS, index),
                     from: images.clone(),
                     labels: None,
-                    reads: Reads::Masks(selection.clone()).into(),
+                    reads: Reads::Masks(selection.clone()),
                 });
             }
-            inputs.push(Input {
-                role: format!("{}[{place}]", port.field),
-                from: features,
-                labels: Some(images),
-                reads: reads.clone().into(),
-            });
+            let role = Role::indexed(&port.field, index);
+            inputs.push(Input { role, from: features, labels: Some(images), reads: reads.clone() });
+        }
+        Ok(())
+    }
+
+    /// The inputs that a feature group gives to a stage that knows them by the names of their sets.
+    fn named(
+        &mut self,
+        variant: &mut OfVariant,
+        stage: &str,
+        port: &ResolvedPort,
+        inputs: &mut Vec<Input>,
+    ) -> Result<(), PlanError> {
+        let members = self.members(variant, stage, port)?;
+        let is_one = members.len() == 1;
+        for Member { port: set, features, .. } in members {
+            let role =
+                if is_one { Role::only(&port.field) } else { Role::named(&port.field, self.written(set)) };
+            inputs.push(Input { role, from: features, labels: None, reads: Reads::Everything });
         }
         Ok(())
     }
@@ -398,15 +388,14 @@ impl<'a> Builder<'a> {
         port: &ResolvedPort,
     ) -> Result<Vec<Member<'a>>, PlanError> {
         let experiment = self.experiment;
-        let not_extract = || PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() };
-        let resolved = experiment.stage(variant.index, port.stage).ok_or_else(not_extract)?;
-        if resolved.spec.kind() != Kind::Extract {
-            return Err(not_extract());
+        let resolved = experiment.stage(variant.index, port.stage);
+        let sets: Vec<&ResolvedPort> = resolved.into_iter().flat_map(Resolved::fan_out).collect();
+        if sets.is_empty() {
+            return Err(PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() });
         }
         let tasks = self.stage(variant, port.stage)?;
-        let sets = resolved.ports.iter().filter(|port| port.field == "images");
         let mut members = Vec::new();
-        for (set, task) in sets.zip(tasks) {
+        for (set, task) in sets.into_iter().zip(tasks) {
             members.push(Member {
                 port: set,
                 images: self.output(variant, set)?,
@@ -425,10 +414,8 @@ impl<'a> Builder<'a> {
         inputs: Vec<Input>,
     ) -> TaskId {
         variant.count += 1;
-        let seed = spec.is_random().then(|| self.experiment.variants[variant.index].seed);
-        let count = self.specs.len();
-        let number = *self.specs.entry(format!("{spec:?}")).or_insert(count);
-        let identity = Identity { name: name.clone(), spec: number, seed, inputs: inputs.clone() };
+        let seed = spec.about().is_random.then(|| self.experiment.variants[variant.index].seed);
+        let identity = Identity { name: name.clone(), spec: spec.clone(), seed, inputs: inputs.clone() };
         let task = *self.known.entry(identity).or_insert_with(|| {
             self.tasks.push(Task {
                 name,

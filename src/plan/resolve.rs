@@ -9,7 +9,7 @@ use super::graph::{Input, OutputRef, Plan, TaskId};
 use super::key::{InputDigest, Preimage};
 use super::{PlanError, Record, view};
 use crate::stages::fields::Value;
-use crate::stages::{Reads, Spec};
+use crate::stages::{MASKS, Member, Reads, Role, Spec};
 use crate::store::{Digest, Rehash, SourceTree, Store, Tree, hash_source};
 
 /// One output of a task that is done.
@@ -27,9 +27,11 @@ pub type Outputs = BTreeMap<String, Output>;
 /// One input of a task that can be started.
 #[derive(Clone, Debug)]
 pub struct ResolvedInput {
-    /// Its role.
-    pub role: String,
-    /// What is read of it.
+    /// Under which name the stage knows it.
+    pub role: Role,
+    /// Which part of the artifact is read.
+    pub reads: Reads,
+    /// The files of that part.
     pub tree: Arc<Tree>,
     /// Where its files lie, if that is not the store: the source, and the paths in it as they were.
     pub source: Option<Arc<SourceTree>>,
@@ -49,7 +51,7 @@ pub struct Resolution {
 }
 
 /// A cut that was made before: of a listing, by what, with which labels.
-type CutKey = (Digest, String, Option<Digest>);
+type CutKey = (Digest, Reads, Option<Digest>);
 
 /// Resolves the tasks of a plan; remembers hashed sources, cuts and the output of tools.
 pub struct Resolver<'a> {
@@ -103,6 +105,7 @@ impl<'a> Resolver<'a> {
             let (tree, digest) = self.cut(input, output, labels);
             inputs.push(ResolvedInput {
                 role: input.role.clone(),
+                reads: input.reads.clone(),
                 tree,
                 source: output.source.clone(),
                 producer: input.from.task,
@@ -123,27 +126,25 @@ impl<'a> Resolver<'a> {
         inputs: &[ResolvedInput],
         digests: Vec<Digest>,
     ) -> Result<Preimage, PlanError> {
-        let mut fields = spec.fields();
-        if let Spec::Command(command) = spec
-            && !command.tools.is_empty()
-        {
-            let said =
-                command.tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
+        let mut fields = spec.key_fields().clone();
+        let tools = &spec.about().tools;
+        if !tools.is_empty() {
+            let said = tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
             fields.insert("tools".to_owned(), Value::List(said.into_iter().map(Value::Text).collect()));
         }
         let mut inputs: Vec<InputDigest> = inputs
             .iter()
             .zip(digests)
-            .map(|(input, digest)| InputDigest { role: input.role.clone(), digest })
+            .map(|(input, digest)| InputDigest { role: input.role.to_string(), digest })
             .collect();
-        if let Some(path) = source_path(spec) {
+        if let Some(path) = &spec.about().source {
             let digest = self.source(stage, path)?.tree.digest();
             inputs.push(InputDigest { role: "source".to_owned(), digest });
         }
         inputs.sort_by(|a, b| a.role.cmp(&b.role));
         Ok(Preimage {
             kind: spec.kind().name().to_owned(),
-            version: spec.version(),
+            version: spec.about().version,
             spec: fields,
             seed,
             inputs,
@@ -174,7 +175,7 @@ impl<'a> Resolver<'a> {
 
     /// The outputs of a task that never executes: a local path, hashed in place.
     pub fn source_outputs(&mut self, stage: &str, spec: &Spec) -> Result<Option<Outputs>, PlanError> {
-        let Some(path) = source_path(spec) else { return Ok(None) };
+        let Some(path) = &spec.about().source else { return Ok(None) };
         let source = self.source(stage, path)?;
         let output = Output { tree: Arc::new(source.tree.clone()), source: Some(source) };
         Ok(Some(Outputs::from([("files".to_owned(), output)])))
@@ -238,13 +239,13 @@ impl<'a> Resolver<'a> {
 
     fn cut(&mut self, input: &Input, output: &Output, labels: Option<&Output>) -> (Arc<Tree>, Digest) {
         let digest = self.digest(&output.tree);
-        if input.reads.0 == Reads::Everything {
+        if input.reads == Reads::Everything {
             return (output.tree.clone(), digest);
         }
         let labels_digest = labels.map(|labels| self.digest(&labels.tree));
-        let key = (digest, format!("{:?}", input.reads.0), labels_digest);
+        let key = (digest, input.reads.clone(), labels_digest);
         let cut = self.cuts.entry(key).or_insert_with(|| {
-            let tree = view::cut(&output.tree, &input.reads.0, labels.map(|labels| &*labels.tree));
+            let tree = view::cut(&output.tree, &input.reads, labels.map(|labels| &*labels.tree));
             let digest = tree.digest();
             (Arc::new(tree), digest)
         });
@@ -252,23 +253,13 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The local path of a `download` that is hashed in place.
-fn source_path(spec: &Spec) -> Option<&str> {
-    match spec {
-        Spec::Download(download) => download.source_path(),
-        _ => None,
-    }
-}
-
-/// Leaves out the sets of which nothing is read, and counts the others anew, so that a further set in a
-/// group touches no one who reads none of its images.
+/// Drops the sets of feature groups of which nothing is read, with their masks, and counts the others anew, so that
+/// a further set in a group touches no stage that reads none of its images.
 fn without_empty_sets(inputs: Vec<ResolvedInput>, digests: Vec<Digest>) -> (Vec<ResolvedInput>, Vec<Digest>) {
-    let place = |role: &str, port: &str| -> Option<usize> {
-        role.strip_prefix(port)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
-    };
+    let is_block_set = |input: &ResolvedInput| matches!(input.reads, Reads::Blocks { .. });
     let mut kept: Vec<usize> = Vec::new();
-    for input in &inputs {
-        if let Some(index) = place(&input.role, "features")
+    for input in inputs.iter().filter(|input| is_block_set(input)) {
+        if let Member::Index(index) = input.role.member
             && view::has_blocks(&input.tree)
         {
             kept.push(index);
@@ -276,12 +267,11 @@ fn without_empty_sets(inputs: Vec<ResolvedInput>, digests: Vec<Digest>) -> (Vec<
     }
     let mut left = (Vec::new(), Vec::new());
     for (mut input, digest) in inputs.into_iter().zip(digests) {
-        let port = ["features", "masks"].into_iter().find(|port| place(&input.role, port).is_some());
-        if let Some(port) = port {
-            let index =
-                place(&input.role, port).and_then(|index| kept.iter().position(|&kept| kept == index));
-            let Some(index) = index else { continue };
-            input.role = format!("{port}[{index}]");
+        if let Member::Index(index) = input.role.member
+            && (is_block_set(&input) || input.role.port == MASKS)
+        {
+            let Some(index) = kept.iter().position(|&kept| kept == index) else { continue };
+            input.role = Role::indexed(input.role.port, index);
         }
         left.0.push(input);
         left.1.push(digest);

@@ -8,7 +8,6 @@ use super::summary::{RunRequest, RunSummary};
 use super::table::Table;
 use crate::engine::Run;
 use crate::plan::{Plan, TaskId};
-use crate::stages::Kind;
 use crate::store::{Digest, Store, StoreError, Tree};
 
 /// What can go wrong while a run's folder is written.
@@ -97,7 +96,7 @@ impl Folder {
             let shown: Vec<TaskId> =
                 variant.targets.iter().copied().filter(|id| plan.tasks[id.0].is_shown).collect();
             let folder = self.path.join("variants").join(&variant.id);
-            let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.kind() == Kind::Evaluate;
+            let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.about().is_target;
             for id in shown {
                 let folder = if is_plain { folder.clone() } else { folder.join(&plan.tasks[id.0].stage) };
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
@@ -121,7 +120,8 @@ impl Folder {
     ) -> Result<(), ReportError> {
         for (task, end) in plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| !task.is_shown) {
             for output in end.outputs.iter().flat_map(|outputs| outputs.values()) {
-                let shown = output.tree.filter(|entry| task.spec.pictures().contains(&entry.path.as_str()));
+                let shown =
+                    output.tree.filter(|entry| task.spec.about().pictures.contains(&entry.path.as_str()));
                 if shown.is_empty() || !store.missing(&shown).map_err(ReportError::Store)?.is_empty() {
                     continue;
                 }

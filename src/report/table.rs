@@ -10,7 +10,6 @@ use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::engine::{Outcome, Run};
 use crate::plan::{Plan, PlanVariant};
-use crate::stages::Kind;
 
 /// The metrics that the table shows: title, and name in `metrics.json`.
 pub(super) const SHOWN: [(&str, &str); 5] = [
@@ -86,7 +85,7 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
 /// The tasks that evaluate a variant.
 pub(super) fn evaluations(plan: &Plan, variant: &PlanVariant) -> Vec<usize> {
     let tasks = variant.targets.iter().map(|id| id.0);
-    tasks.filter(|&task| plan.tasks[task].spec.kind() == Kind::Evaluate).collect()
+    tasks.filter(|&task| plan.tasks[task].spec.about().is_target).collect()
 }
 
 /// The metric of that name.

@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The number of channels of an input image.
 pub const INPUT_CHANNELS: usize = 3;
 
@@ -16,7 +18,7 @@ pub const INPUT_CHANNELS: usize = 3;
 const STEM_CHANNELS: usize = 64;
 
 /// A residual network of torchvision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Network {
     /// ResNet-18: basic blocks (2, 2, 2).
     ResNet18,
@@ -31,7 +33,7 @@ pub enum Network {
 }
 
 /// A stage of the network whose map can be an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Layer {
     /// Stride 4.
     Layer1,

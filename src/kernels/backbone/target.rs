@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A way of running a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backend {
     /// Without a native library: always there, on the CPU, in f32.
     Rust,
@@ -12,7 +14,7 @@ pub enum Backend {
 }
 
 /// Where the numbers are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     /// The processor.
     Cpu,
@@ -21,7 +23,7 @@ pub enum Device {
 }
 
 /// The numbers that a network is computed in; pixels and maps are f32 in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arithmetic {
     /// Single precision; never TF32.
     F32,
@@ -30,7 +32,7 @@ pub enum Arithmetic {
 }
 
 /// What a network is run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The backend.
     pub backend: Backend,

@@ -4,11 +4,13 @@
 //! Smaller than theirs: one block a level on the way down and one on the way up, so that a step takes a fraction of
 //! a second on two cores.
 
+use serde::{Deserialize, Serialize};
+
 use super::{IMAGE_CHANNELS, INPUT_CHANNELS};
 use crate::kernels::random::Stream;
 
 /// The sizes of a U-Net.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Architecture {
     /// Side of a patch, in px: a multiple of `2^(levels - 1)`.
     pub side: usize,

@@ -1,5 +1,7 @@
 //! How a network is trained, apart from what it is shown.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Noise, Prediction};
 
 /// The share that squared errors outside of the hole weigh; what is there is given, and only joins the rest.
@@ -9,7 +11,7 @@ pub const OUTSIDE: f32 = 0.1;
 const WARM_UP: usize = 50;
 
 /// Numbers of a training.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Steps of the optimiser.
     pub steps: usize,

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use image::{GrayImage, RgbImage};
 use rayon::prelude::*;
 
@@ -18,19 +20,19 @@ const BATCH: usize = 64;
 const DEFECTS: [Defect; 3] = [Defect::Scratch, Defect::Spot, Defect::Crack];
 
 /// What is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum SurfaceKind {
     Surfaces,
 }
 
-const KINDS: [(&str, Kind); 1] = [("surfaces", Kind::Surfaces)];
+const SURFACES: [(&str, SurfaceKind); 1] = [("surfaces", SurfaceKind::Surfaces)];
 
 const TEXTURES: [(&str, Texture); 2] = [("brushed", Texture::Brushed), ("cast", Texture::Cast)];
 
 /// How many surfaces are made, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synthetic {
-    kind: Kind,
+    kind: SurfaceKind,
     texture: Texture,
     train_normal: usize,
     train_defect: usize,
@@ -44,7 +46,7 @@ pub struct Synthetic {
 impl Synthetic {
     /// Reads the table `synthetic`. The default counts and size serve a quickstart of seconds.
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let kind = reader.choice("kind", &KINDS, Some("surfaces"));
+        let kind = reader.choice("kind", &SURFACES, Some("surfaces"));
         let texture = reader.choice("texture", &TEXTURES, Some("brushed"));
         let mut count = |name, least, default| reader.integer(name, least..=100_000, Some(default)) as usize;
         Self {
@@ -60,11 +62,11 @@ impl Synthetic {
         }
     }
 
-    pub(super) fn fields(&self) -> Fields {
+    pub(super) fn key_fields(&self) -> Fields {
         let Self { kind, texture, train_normal, train_defect, test_normal, test_defect, height, width, seed } =
             self;
         fields([
-            ("kind", name_of(&KINDS, kind).into()),
+            ("kind", name_of(&SURFACES, kind).into()),
             ("texture", name_of(&TEXTURES, texture).into()),
             ("train_normal", (*train_normal).into()),
             ("train_defect", (*train_defect).into()),

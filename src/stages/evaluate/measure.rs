@@ -1,6 +1,6 @@
 //! The metrics of an evaluation, from its rows and the counts of their pixels.
 
-use super::{Row, Spec};
+use super::{Evaluate, Row};
 use crate::artifacts::image_set;
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::{AtThreshold, Interval, Intervals, KindMetrics, Metrics};
@@ -10,7 +10,7 @@ use crate::stages::{Context, StageError};
 
 /// Computes every metric; the pixel metrics' intervals where there are statistics.
 pub(super) fn measure(
-    spec: &Spec,
+    spec: &Evaluate,
     model: &Model,
     rows: &[Row<'_>],
     pixel_scores: PixelScores,
@@ -56,7 +56,7 @@ pub(super) fn measure(
 }
 
 /// Says why there is no metric: in words of the split where it has one class only.
-pub(super) fn no_metric(spec: &Spec, rows: &[Row<'_>], error: MetricError) -> StageError {
+pub(super) fn no_metric(spec: &Evaluate, rows: &[Row<'_>], error: MetricError) -> StageError {
     let defects = rows.iter().filter(|row| row.is_defect()).count();
     if defects == 0 || defects == rows.len() {
         return StageError::data(

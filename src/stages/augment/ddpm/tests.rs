@@ -13,7 +13,7 @@ use crate::artifacts::image_set::{
 };
 use crate::kernels::backbone::Device;
 use crate::stages::fields::{Fields, Reader, Value};
-use crate::stages::{Context, Inputs, Item, ItemFile, Items, Make, Progress, Spec, StageError};
+use crate::stages::{Augment, Context, Inputs, Item, ItemFile, Items, Make, Progress, StageError};
 
 /// A cache of items in a folder, which may stop a training after some steps.
 struct Desk {
@@ -56,7 +56,7 @@ impl Desk {
         .collect();
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = Spec::Augment(super::super::Spec::read(&mut reader));
+        let spec = crate::stages::Spec::new(super::super::Augment::read(&mut reader));
         reader.finish();
         assert!(problems.is_empty(), "{problems:?}");
         let output = tempfile::tempdir_in(self.folder.path()).unwrap().keep();

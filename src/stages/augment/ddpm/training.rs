@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::super::fields::{Fields, Value};
 use super::super::super::{Context, ItemFile, StageError};
-use super::super::Spec;
+use super::super::Augment;
 use super::super::sources::Sources;
 use super::patches::Patches;
 use super::{Painting, failed};
@@ -33,7 +33,7 @@ pub(super) struct Trained {
 /// The trained network, found again where the same data, recipe and seed have met before.
 pub(super) fn train(
     painting: &Painting,
-    spec: &Spec,
+    spec: &Augment,
     sources: &Sources<'_>,
     context: &Context<'_>,
 ) -> Result<Trained, StageError> {
@@ -55,7 +55,7 @@ pub(super) fn train(
 }
 
 /// What a training depends on.
-fn fields(painting: &Painting, spec: &Spec, sources: &Sources<'_>, seed: u64) -> Fields {
+fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, seed: u64) -> Fields {
     let mut fields = painting.training_fields();
     spec.motions.add_fields(&mut fields);
     fields.insert("item".to_owned(), "training".into());

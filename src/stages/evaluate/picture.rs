@@ -4,8 +4,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
-use super::StageError;
-use super::evaluate::{Row, Spec, smooth};
+use super::{Evaluate, Row, StageError, smooth};
 use crate::artifacts::Files;
 use crate::artifacts::image_set::{pixels, read_mask, read_rgb, write_rgb};
 
@@ -16,7 +15,12 @@ const OUTLINE: Rgb<u8> = Rgb([255, 40, 40]);
 
 /// Draws the `spec.pictures` images of the highest score into `pictures/`, the highest first. The colours of
 /// all of them share one scale, from the lowest to the highest pixel drawn.
-pub(super) fn draw(spec: &Spec, folder: &Path, rows: &[Row<'_>], images: &Files) -> Result<(), StageError> {
+pub(super) fn draw(
+    spec: &Evaluate,
+    folder: &Path,
+    rows: &[Row<'_>],
+    images: &Files,
+) -> Result<(), StageError> {
     let mut strongest: Vec<&Row<'_>> = rows.iter().collect();
     strongest.sort_by(|a, b| b.scored.score.total_cmp(&a.scored.score));
     strongest.truncate(spec.pictures);

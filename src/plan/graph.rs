@@ -1,4 +1,4 @@
-//! Variants become distinct tasks: two variants share a task where they agree on everything that it uses.
+//! The graph of distinct tasks: two variants share a task if they agree on everything that it uses.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -26,58 +26,58 @@ pub struct OutputRef {
 /// One input of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// Under which name the stage knows it.
+    /// The name under which the stage knows it.
     pub role: Role,
-    /// Where it comes from.
+    /// The output that it is.
     pub from: OutputRef,
-    /// For features: the image set that they are of.
+    /// For features, the image set that they were extracted from: its labels select the blocks.
     pub labels: Option<OutputRef>,
-    /// What is read of it.
+    /// The part that is read.
     pub reads: Reads,
 }
 
 /// One stage with one set of values, shared by every variant that agrees on them.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// The stage's name, with `[set]` where `extract` has several sets.
+    /// The stage's name, with `[set]` if the stage fans out to several image sets.
     pub name: String,
     /// The stage's name.
     pub stage: String,
-    /// Its fields.
+    /// The kind and its checked fields.
     pub spec: Spec,
-    /// The seed, where the kind is random.
+    /// The seed; `None` if the stage is not random.
     pub seed: Option<u64>,
-    /// What it reads.
+    /// The inputs.
     pub inputs: Vec<Input>,
-    /// The variants that share it, as indices.
+    /// Indices of the variants that share the task.
     pub variants: Vec<usize>,
-    /// Whether the run's folder shows its output.
+    /// Whether the run's folder shows its outputs.
     pub is_shown: bool,
 }
 
-/// A variant and what it is for.
+/// A variant and the tasks that it is made for.
 #[derive(Clone, Debug)]
 pub struct PlanVariant {
-    /// Its name, such as `bank=dual,seed=0`.
+    /// Name, such as `bank=dual,seed=0`.
     pub id: String,
-    /// Its axes' values.
+    /// Name and value of each axis.
     pub values: Vec<(String, String)>,
-    /// The tasks that it ends in.
+    /// The tasks that the variant ends in.
     pub targets: Vec<TaskId>,
 }
 
-/// The distinct tasks of an experiment, each after those that it reads.
+/// The distinct tasks of an experiment in topological order.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The experiment's name.
+    /// Name of the experiment.
     pub experiment: String,
-    /// The question that it asks.
+    /// The question that the experiment asks.
     pub question: Option<String>,
-    /// Names of the axes, repeats left out.
+    /// Names of the axes, without repeat axes.
     pub axes: Vec<String>,
     /// Names of the repeat axes.
     pub repeats: Vec<String>,
-    /// The tasks in an order in which they can run.
+    /// The tasks, each after those that it reads.
     pub tasks: Vec<Task>,
     /// The variants.
     pub variants: Vec<PlanVariant>,
@@ -86,7 +86,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The tasks that a task reads, each once.
+    /// Returns the tasks that a task reads, each once.
     pub fn upstream(&self, task: TaskId) -> Vec<TaskId> {
         let mut tasks: Vec<TaskId> = self.tasks[task.0]
             .inputs
@@ -99,23 +99,23 @@ impl Plan {
         tasks
     }
 
-    /// The values that tell a task from others: of each axis on which its variants agree, and not all do.
+    /// Returns the axis values that distinguish a task: those on which all its variants agree, and not all variants do.
     pub fn values_of(&self, task: TaskId) -> String {
         let axes = self.variants.first().map_or(0, |variant| variant.values.len());
         let of_task = &self.tasks[task.0].variants;
-        let mut told = Vec::new();
+        let mut values = Vec::new();
         for axis in 0..axes {
             let value = |variant: usize| &self.variants[variant].values[axis];
             let Some((name, first)) = of_task.first().map(|&variant| value(variant)) else { continue };
             let agree = of_task.iter().all(|&variant| value(variant).1 == *first);
             if agree && self.variants.iter().any(|variant| variant.values[axis].1 != *first) {
-                told.push(format!("{name}={first}"));
+                values.push(format!("{name}={first}"));
             }
         }
-        told.join(",")
+        values.join(",")
     }
 
-    /// The graph of tasks, edges from a task to those that read it.
+    /// Returns the graph of tasks, with edges from a task to those that read it.
     pub fn graph(&self) -> DiGraph<TaskId, ()> {
         let mut graph = DiGraph::new();
         let nodes: Vec<_> = (0..self.tasks.len()).map(|index| graph.add_node(TaskId(index))).collect();
@@ -129,6 +129,9 @@ impl Plan {
 }
 
 /// Builds the plan of an experiment.
+///
+/// # Errors
+/// [`PlanError::NoFeatures`] and the like: what the manifest's own checks cannot see.
 pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     let mut builder = Builder { experiment, tasks: Vec::new(), known: HashMap::new() };
     let mut variants = Vec::new();
@@ -183,7 +186,7 @@ fn shorten_names(tasks: &mut [Task]) {
     }
 }
 
-/// What makes two tasks of a stage one.
+/// Equal for tasks that are one.
 #[derive(PartialEq, Eq, Hash)]
 struct Identity {
     name: String,
@@ -198,7 +201,7 @@ struct Builder<'a> {
     known: HashMap<Identity, TaskId>,
 }
 
-/// One variant's tasks by stage, and how many there are with those that a stage implies.
+/// The tasks of one variant by stage, and their number with implied ones.
 struct OfVariant {
     index: usize,
     tasks: BTreeMap<usize, Vec<TaskId>>,
@@ -280,7 +283,7 @@ impl<'a> Builder<'a> {
         Ok(inputs)
     }
 
-    /// A port's reference as a person would write it.
+    /// Returns a port's reference as a manifest would write it.
     fn written(&self, port: &ResolvedPort) -> String {
         let stage = &self.experiment.stages[port.stage].name;
         match port.output.as_str() {

@@ -1,8 +1,20 @@
-//! From a checked experiment to distinct tasks, their keys, and what is known of them.
+//! From a checked experiment to distinct tasks, their keys, and their states.
 //!
-//! Planning is a pure function of the experiment and of what the store holds: it never writes to the store
-//! or the project (hashing a source may fill the stat cache in the user's cache folder), so that
-//! `patchflow plan` is always safe. The engine uses the same [`Resolver`] while it runs.
+//! ```text
+//! graph      variants become distinct tasks; equal ones are shared
+//! resolve    a task whose inputs are known: its key
+//! key        what enters a key, and how it is encoded
+//! view       the part of an artifact that a task reads
+//! survey     the state of every task, without running any
+//! explain    why a task would run: the difference from the nearest earlier record
+//! estimate   seconds, memory and bytes of what would run
+//! record     what the cache keeps of a finished task
+//! lock       keys and outputs that a paper pins
+//! ```
+//!
+//! Planning is a pure function of the experiment and of what the cache holds. It never writes to the cache or the
+//! project (hashing a source may fill the stat cache in the user's cache folder), so that `patchflow plan` is always
+//! safe. The engine uses the same [`Resolver`] while it runs.
 
 mod between;
 mod estimate;
@@ -21,7 +33,7 @@ pub use estimate::{Basis, Estimate, Models, by_chain, estimate, input_bytes, mak
 pub use explain::{Difference, Explanation, Reason, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
-pub use key::{ITEM_DOMAIN, InputDigest, Preimage, TASK_DOMAIN, item_key};
+pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_key};
 pub use lock::{Extent, Lock, LockError, LockedTask, Pin, check_pins, differing_output, lock_path};
 pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
@@ -84,12 +96,12 @@ pub enum PlanError {
         source: std::io::Error,
     },
     /// A value that no key can hold.
-    #[error("stage `{stage}`: `{field}` is not a finite number")]
+    #[error("stage `{stage}`: {source}")]
     NotFinite {
         /// The stage.
         stage: String,
         /// The field.
-        field: String,
+        source: NotFinite,
     },
 }
 

@@ -114,7 +114,8 @@ impl<'a> Resolver<'a> {
         }
         let (inputs, digests) = without_empty_sets(inputs, digests);
         let preimage = self.preimage(of.stage.as_str(), &of.spec, of.seed, &inputs, digests)?;
-        let key = preimage.key().map_err(|field| PlanError::NotFinite { stage: of.stage.clone(), field })?;
+        let key =
+            preimage.key().map_err(|source| PlanError::NotFinite { stage: of.stage.clone(), source })?;
         Ok(Resolution { key, preimage, inputs })
     }
 

@@ -1,5 +1,5 @@
-//! The part of an artifact that a task reads: a listing cut from a listing, so that keys see no more than
-//! what is used. Splits and labels are folders of the labels' names, so that no file needs to be opened.
+//! The part of an artifact that a task reads, cut from its tree, so that keys see no more than what is used.
+//! Splits and labels are folders in the names of masks, so that no file has to be opened.
 
 use std::collections::BTreeSet;
 

@@ -11,14 +11,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ArtifactError;
+use crate::digest::Digest;
 
 /// One file of an artifact.
 #[derive(Clone, Debug)]
 pub struct File {
     /// Where its bytes can be read.
     pub path: PathBuf,
-    /// Hexadecimal digest of its content.
-    pub digest: String,
+    /// Digest of its content; `None` for a file outside a run that was not hashed.
+    pub digest: Option<Digest>,
     /// Its length.
     pub size_bytes: u64,
     /// Whether its owner may execute it.
@@ -47,8 +48,7 @@ impl Files {
                 let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
                 let size_bytes = entry.metadata().map_or(0, |metadata| metadata.len());
                 let is_executable = false;
-                let file =
-                    File { path: entry.path().to_owned(), digest: String::new(), size_bytes, is_executable };
+                let file = File { path: entry.path().to_owned(), digest: None, size_bytes, is_executable };
                 files.insert(name.to_string_lossy().replace('\\', "/"), file);
             }
         }
@@ -82,6 +82,11 @@ impl Files {
 }
 
 impl File {
+    /// The hexadecimal digest of its content; empty if it was not hashed.
+    pub fn digest_text(&self) -> String {
+        self.digest.map(|digest| digest.to_string()).unwrap_or_default()
+    }
+
     /// Reads the whole file.
     pub fn read(&self) -> Result<Vec<u8>, ArtifactError> {
         std::fs::read(&self.path).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
@@ -91,7 +96,7 @@ impl File {
     /// hashed, so that nothing is ever kept under the digest of other bytes.
     pub fn read_unchanged(&self) -> Result<Vec<u8>, ArtifactError> {
         let bytes = self.read()?;
-        if !self.digest.is_empty() && blake3::hash(&bytes).to_hex().as_str() != self.digest {
+        if self.digest.is_some_and(|digest| Digest::of_bytes(&bytes) != digest) {
             return Err(ArtifactError::Changed { path: self.path.clone() });
         }
         Ok(bytes)
@@ -139,7 +144,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         std::fs::write(&path, b"then").unwrap();
-        let digest = blake3::hash(b"then").to_hex().to_string();
+        let digest = Some(Digest::of_bytes(b"then"));
         let file = File { path: path.clone(), digest, size_bytes: 4, is_executable: false };
         assert_eq!(file.read_unchanged().unwrap(), b"then");
         std::fs::write(&path, b"now!").unwrap();

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::cache::{Cache, Digest};
 use crate::plan::{Lock, Plan, Record, Status, TaskId, lock_path};
-use crate::store::{Digest, Store};
 
 /// Arguments of `lock`.
 #[derive(Args)]
@@ -51,14 +51,14 @@ fn warn_of_others(plan: &Plan, statuses: &[Status]) {
     }
 }
 
-fn metrics(record: &Record, store: &Store) -> Option<BTreeMap<String, f64>> {
+fn metrics(record: &Record, store: &Cache) -> Option<BTreeMap<String, f64>> {
     let scores = store.tree(record.outputs.get("scores")?).ok()??;
     let metrics = session::metrics(store, &scores)?;
     Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// Keeps what is locked from collection, until `cache unpin`.
-fn keep_from_collection(experiment: &str, lock: &Lock, store: &Store) -> Result<(), CliError> {
+fn keep_from_collection(experiment: &str, lock: &Lock, store: &Cache) -> Result<(), CliError> {
     let keys: Vec<Digest> = lock.keys().into_iter().collect();
-    store.pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)
+    store.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)
 }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::session::{self, CliError};
 use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::cache::{Cache, Digest};
 use crate::plan::{Plan, Record, TaskId};
-use crate::store::{Digest, Store};
 
 /// Arguments of `log`.
 #[derive(Args)]
@@ -56,8 +56,8 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
 }
 
 /// A heading that says when and where a cached task ran, and what it said; none where there is no record.
-pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Store) -> Option<String> {
-    let record = Record::from_bytes(&store.record(key).ok()??)?;
+pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Cache) -> Option<String> {
+    let record = Record::from_bytes(&store.records().get(key).ok()??)?;
     let made = &record.provenance;
     let finished = made.finished.get(..19).unwrap_or(&made.finished);
     let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);

@@ -9,6 +9,7 @@ mod exit;
 mod explain;
 mod forecast;
 mod graph;
+mod hints;
 mod lock;
 mod log;
 mod plan;

@@ -7,15 +7,15 @@ use clap::Args;
 
 use super::forecast::{Budget, Forecast, parse_budget};
 use super::session::{self, CliError, Project};
-use super::{Environment, Exit, ManifestArguments, amounts, terminal};
+use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
 use crate::artifacts::scores::Metrics;
+use crate::cache::{Cache, ProcessIdentity};
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
 };
-use crate::store::{ProcessIdentity, Store};
 
 /// Set by Ctrl-C.
 pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -104,10 +104,10 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
-    // A survey asks a remote for many records at once; the run then finds the answers.
+    // A survey prefetches many records at once; the run then finds the answers.
     let is_asked = !arguments.budget.is_empty()
         || arguments.locked
-        || project.store.remote().is_some()
+        || project.store.prefers_batches()
         || is_hindered(&plan, environment);
     let statuses = is_asked.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
@@ -203,7 +203,7 @@ fn locked(
 }
 
 /// Shows what the cached tasks said when they ran.
-fn replay(plan: &Plan, run: &Run, store: &Store) {
+fn replay(plan: &Plan, run: &Run, store: &Cache) {
     for (index, end) in run.tasks.iter().enumerate() {
         let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
         if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
@@ -346,7 +346,7 @@ pub(super) fn handle_interrupts() {
 }
 
 /// The metrics of each task that has some.
-fn read_metrics(plan: &Plan, run: &Run, store: &Store) -> Vec<Option<Metrics>> {
+fn read_metrics(plan: &Plan, run: &Run, store: &Cache) -> Vec<Option<Metrics>> {
     let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
 }
@@ -366,7 +366,7 @@ fn finished(run: &Run, folder: PathBuf) -> Event {
     }
 }
 
-fn show_warning(store: &Store) {
+fn show_warning(store: &Cache) {
     if let Some(warning) = store.index().take_warning() {
         terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
     }
@@ -375,7 +375,11 @@ fn show_warning(store: &Store) {
 fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
     for (task, end) in plan.tasks.iter().zip(&run.tasks) {
         let (Outcome::Failed, Some(failure)) = (end.outcome, &end.failure) else { continue };
-        terminal::show_chain(&format!("error in `{}`", task.name), failure, failure.help().as_deref());
+        terminal::show_chain(
+            &format!("error in `{}`", task.name),
+            failure,
+            hints::failure(failure).as_deref(),
+        );
         if let Some(key) = &end.key {
             terminal::tell(&format!("  log: {}", engine::log_path(options, task, key).display()));
         }

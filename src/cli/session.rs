@@ -1,15 +1,18 @@
 //! What every command begins with: the project, its configuration, the experiment, the store.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Environment, Exit, ManifestArguments};
+use super::{Environment, Exit, ManifestArguments, hints};
 use crate::artifacts::scores::Metrics;
+use crate::cache::{
+    Cache, LeaseRules, Rehash, RemoteAddress, RemoteMode, RemoteStore, StatIndex, StoreError, Tree,
+};
 use crate::engine::EngineError;
 use crate::manifest::{self, Config, Experiment, LoadOptions, ManifestError};
 use crate::plan::{self, LockError, Plan, PlanError, Resolver, Status};
 use crate::report::{HistoryError, ReportError};
 use crate::stages::StageError;
-use crate::store::{Rehash, Remote, RemoteAddress, RemoteMode, StatIndex, Store, StoreError, Tree};
 
 /// What can end a command.
 #[derive(Debug, thiserror::Error)]
@@ -110,9 +113,9 @@ impl CliError {
     /// What to do about it, where that is known.
     pub(super) fn help(&self) -> Option<String> {
         match self {
-            Self::Plan(error) => error.help(),
-            Self::Engine(error) => error.help(),
-            Self::Store(error) | Self::Report(ReportError::Store(error)) => error.help(),
+            Self::Plan(error) => error.help().or_else(|| hints::of_causes(error)),
+            Self::Engine(error) => error.help().or_else(|| hints::of_causes(error)),
+            Self::Store(error) | Self::Report(ReportError::Store(error)) => hints::store_error(error),
             Self::Lock(error) => Some(error.help()),
             Self::History(error) => Some(error.help()),
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
@@ -139,7 +142,7 @@ pub(super) struct Project {
     /// Its configuration.
     pub(super) config: Config,
     /// Its cache.
-    pub(super) store: Store,
+    pub(super) store: Cache,
 }
 
 /// Opens the project of the current folder.
@@ -147,11 +150,11 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
     let root = manifest::find_project(&environment.folder);
     let config = Config::load(&root).map_err(CliError::Manifest)?;
     let cache = root.join(&config.cache);
-    let store = Store::open(cache, stat_index(environment)).map_err(CliError::Store)?;
-    Ok(Project { root, config, store })
+    let store = Cache::open(cache, stat_index(environment)).map_err(CliError::Store)?;
+    Ok(Project { root, config, store: store.with_lease_rules(lease_rules(environment)) })
 }
 
-/// The remote that is used: what was typed (an address, or `off`), else what `patchflow.toml` names.
+/// Adds the remote: what was typed (an address, or `off`), else what `patchflow.toml` names.
 pub(super) fn with_remote(
     project: Project,
     typed: Option<&str>,
@@ -163,18 +166,26 @@ pub(super) fn with_remote(
     let mode = if is_written { RemoteMode::ReadWrite } else { RemoteMode::ReadOnly };
     let address = url.map(|url| RemoteAddress { url: url.to_owned(), mode });
     let remote = address
-        .map(|address| Remote::open(&address, &project.root, &super::run::CANCELLED))
+        .map(|address| RemoteStore::open(&address, &project.root, &super::run::CANCELLED))
         .transpose()
         .map_err(CliError::Store)?;
     let Project { root, config, store } = project;
     Ok(Project { root, config, store: store.with_remote(remote) })
 }
 
-/// Tells once what went wrong with the remote.
-pub(super) fn show_remote_warnings(store: &Store) {
-    for warning in store.remote().map(Remote::take_warnings).unwrap_or_default() {
-        super::terminal::tell(&format!("warning: the remote {warning}"));
+/// Shows what went wrong with the remote, each thing once.
+pub(super) fn show_remote_warnings(store: &Cache) {
+    for warning in store.take_remote_warnings() {
+        let hint = hints::remote_warning(&warning).map(|hint| format!("; {hint}")).unwrap_or_default();
+        super::terminal::tell(&format!("warning: the remote {warning}{hint}"));
     }
+}
+
+/// The rules of leases. `PATCHFLOW_TEST_LEASES=<milliseconds>`, for tests, sets the lease time and uses no locks.
+fn lease_rules(environment: &Environment) -> LeaseRules {
+    let milliseconds = environment.variables.get("PATCHFLOW_TEST_LEASES").and_then(|text| text.parse().ok());
+    milliseconds
+        .map_or_else(LeaseRules::default, |time| LeaseRules::without_locks(Duration::from_millis(time)))
 }
 
 /// The stat cache in the user's cache folder; in memory where there is none.
@@ -250,7 +261,7 @@ fn cores() -> usize {
 }
 
 /// The metrics in a listing of scores; none where there are none or their object is gone.
-pub(super) fn metrics(store: &Store, scores: &Tree) -> Option<Metrics> {
+pub(super) fn metrics(store: &Cache, scores: &Tree) -> Option<Metrics> {
     let entry = scores.get("metrics.json")?;
-    serde_json::from_slice(&store.read(&entry.digest).ok()?).ok()
+    serde_json::from_slice(&store.objects().read(&entry.digest).ok()?).ok()
 }

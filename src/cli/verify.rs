@@ -7,10 +7,10 @@ use clap::Args;
 use super::run::{CANCELLED, handle_interrupts};
 use super::session::{self, CliError, Project};
 use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::cache::Digest;
 use crate::engine::{self, Event, Options, Suspect, Verified};
 use crate::plan::{Plan, Record, Resolution, Status, TaskId};
 use crate::report::{Bars, Folder, Verdicts};
-use crate::store::Digest;
 
 /// Tasks that are made again where nothing else is said (chosen: a look, not a second run).
 const SAMPLE: usize = 5;

@@ -5,7 +5,7 @@ use std::fmt;
 use super::explain::{Difference, differences, spec_differences};
 use super::graph::{Plan, TaskId};
 use super::survey::Status;
-use crate::store::Store;
+use crate::cache::Cache;
 
 /// Two variants' tasks of one stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub enum Pair {
 pub fn between(
     plan: &Plan,
     statuses: &[Status],
-    store: &Store,
+    store: &Cache,
     stage: &str,
     variants: [usize; 2],
 ) -> Vec<Pair> {
@@ -92,7 +92,7 @@ fn paired(plan: &Plan, ones: &[TaskId], others: &[TaskId]) -> Vec<(Option<TaskId
     pairs
 }
 
-fn apart(plan: &Plan, statuses: &[Status], store: &Store, pair: [TaskId; 2], upstream: Vec<String>) -> Pair {
+fn apart(plan: &Plan, statuses: &[Status], store: &Cache, pair: [TaskId; 2], upstream: Vec<String>) -> Pair {
     let [one, other] = pair;
     let known = (&statuses[one.0].resolution, &statuses[other.0].resolution);
     let (differences, is_merged) = match known {

@@ -12,8 +12,8 @@ use super::history::{History, field_distance};
 use super::resolve::Resolution;
 use super::survey::{State, Status};
 use super::{Provenance, Record};
+use crate::cache::{Cache, Change, difference};
 use crate::stages::{Estimates, Spec};
-use crate::store::{Change, Store, difference};
 
 /// Least share of new items at which a record predicts a whole run: below it, the fixed cost dominates.
 const MOSTLY_FRESH: f64 = 0.5;
@@ -76,7 +76,7 @@ pub fn estimate(
     plan: &Plan,
     statuses: &[Status],
     models: &mut Models,
-    store: &Store,
+    store: &Cache,
 ) -> Vec<Option<Estimate>> {
     let mut factors = vec![1.0_f64; plan.tasks.len()];
     let mut shares = vec![1.0_f64; plan.tasks.len()];
@@ -112,7 +112,7 @@ pub fn estimate(
 }
 
 /// Returns the share of input files that the record's task had not seen; 1 if its fields or roles differ.
-fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Store) -> f64 {
+fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Cache) -> f64 {
     if record.preimage.spec != *spec.key_fields() {
         return 1.0;
     }

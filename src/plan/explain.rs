@@ -7,8 +7,8 @@ use super::history::{Earlier, History, distance, walk_fields};
 use super::key::Preimage;
 use super::resolve::Resolution;
 use super::survey::{State, Status};
+use crate::cache::{Cache, Change, Digest, Tree, difference};
 use crate::stages::fields::Value;
-use crate::store::{Change, Digest, Store, Tree, difference};
 
 /// One leaf that differs between a task and an earlier one.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ pub struct Explanation {
 }
 
 /// Explains the tasks of `stage` and, where they wait, the chain upwards to the first known causes.
-pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> Vec<Explanation> {
+pub fn explain(plan: &Plan, statuses: &[Status], store: &Cache, stage: &str) -> Vec<Explanation> {
     let mut wanted: Vec<TaskId> =
         (0..plan.tasks.len()).map(TaskId).filter(|id| plan.tasks[id.0].stage == stage).collect();
     let mut place = 0;
@@ -114,7 +114,7 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> 
         .collect()
 }
 
-fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Store) -> Reason {
+fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Cache) -> Reason {
     let status = &statuses[id.0];
     match (status.state, &status.resolution) {
         (State::Hit | State::RemoteHit, _) => Reason::Hit,
@@ -162,7 +162,7 @@ fn nearest<'a>(
     mut candidates: Vec<&'a Earlier>,
     resolution: &Resolution,
     stage: &str,
-    store: &Store,
+    store: &Cache,
 ) -> Option<&'a Earlier> {
     let now = &resolution.preimage;
     let rough = |earlier: &Earlier| {
@@ -186,7 +186,7 @@ fn nearest<'a>(
 }
 
 /// The leaves that differ between an earlier preimage and a task that can be started.
-pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
+pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Cache) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree = |role: &str| {
         resolution.inputs.iter().find(|input| input.role.to_string() == role).map(|input| &*input.tree)
@@ -231,7 +231,7 @@ pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     found
 }
 
-fn changes(old: &Digest, new: Option<&Tree>, store: &Store) -> Option<Vec<Change>> {
+fn changes(old: &Digest, new: Option<&Tree>, store: &Cache) -> Option<Vec<Change>> {
     let old = store.tree(old).ok().flatten()?;
     Some(difference(&old, new?))
 }

@@ -31,8 +31,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Digest;
 use crate::stages::fields::{Fields, Value};
-use crate::store::Digest;
 
 /// Domain of task keys. A change makes every cache cold.
 pub const TASK_DOMAIN: &str = "patchflow 2026-11-24 task key 1";

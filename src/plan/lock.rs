@@ -26,7 +26,7 @@ use super::explain::{Difference, differences, explain};
 use super::graph::{Plan, TaskId};
 use super::record::Record;
 use super::survey::{State, Status};
-use crate::store::{Digest, Store};
+use crate::cache::{Cache, Digest};
 
 pub use task::LockedTask;
 
@@ -259,7 +259,7 @@ impl Lock {
 }
 
 /// Compares what is known of a plan before it runs with its pins, and names the first difference.
-pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Store) -> Result<(), LockError> {
+pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Cache) -> Result<(), LockError> {
     for (index, (status, pin)) in statuses.iter().zip(pins).enumerate() {
         let id = TaskId(index);
         let Some(resolution) = &status.resolution else { continue };
@@ -283,8 +283,8 @@ pub fn differing_output<'a>(outputs: &'a BTreeMap<String, Digest>, pin: &'a Pin)
 }
 
 /// Why a key is not the locked one: what differs from the locked task, or else from the nearest.
-fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Store) -> String {
-    let record = store.record(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
+fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Cache) -> String {
+    let record = store.records().get(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
     if let (Some(record), Some(resolution)) = (record, &statuses[id.0].resolution) {
         let found = differences(&record.preimage, resolution, store);
         let lines: Vec<String> =

@@ -41,7 +41,7 @@ pub use survey::{State, Status, survey};
 
 use std::path::PathBuf;
 
-use crate::store::StoreError;
+use crate::cache::StoreError;
 
 /// What can be wrong with a plan that the manifest's own checks cannot see.
 #[derive(Debug, thiserror::Error)]
@@ -109,13 +109,12 @@ impl PlanError {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Source { source, .. } | Self::Store(source) => source.help(),
             Self::NoFeatures { images, .. } => {
                 Some(format!("add `{images}` to the `images` of the extract stage"))
             }
             Self::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
             Self::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
-            Self::NoOutput { .. } | Self::NotFinite { .. } => None,
+            Self::Source { .. } | Self::Store(_) | Self::NoOutput { .. } | Self::NotFinite { .. } => None,
         }
     }
 }

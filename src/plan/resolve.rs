@@ -1,6 +1,6 @@
 //! From a task and its upstream outputs to its inputs and its key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::graph::{Input, OutputRef, Plan, TaskId};
 use super::key::{InputDigest, Preimage};
 use super::{PlanError, Record, view};
+use crate::cache::{Cache, Digest, Found, Rehash, SourceTree, Tree, hash_source};
 use crate::stages::fields::Value;
 use crate::stages::{MASKS, Member, Reads, Role, Spec};
-use crate::store::{Digest, Rehash, SourceTree, Store, Tree, hash_source};
 
 /// One output of a task that is done.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ type CutKey = (Digest, Reads, Option<Digest>);
 
 /// Resolves the tasks of a plan; remembers hashed sources, cuts and the output of tools.
 pub struct Resolver<'a> {
-    store: &'a Store,
+    store: &'a Cache,
     project: PathBuf,
     rehash: Rehash,
     sources: HashMap<PathBuf, Arc<SourceTree>>,
@@ -64,12 +64,9 @@ pub struct Resolver<'a> {
     tools: HashMap<Vec<String>, String>,
 }
 
-/// A record that the remote has: its bytes, what they say, and its outputs' listings.
-type Remote = (Arc<Vec<u8>>, Record, Outputs);
-
 impl<'a> Resolver<'a> {
     /// A resolver for the project in that folder.
-    pub fn new(store: &'a Store, project: &Path, rehash: Rehash) -> Self {
+    pub fn new(store: &'a Cache, project: &Path, rehash: Rehash) -> Self {
         Self {
             store,
             project: project.to_owned(),
@@ -198,39 +195,16 @@ impl<'a> Resolver<'a> {
         Ok(source)
     }
 
-    /// The record of a key with its outputs' listings; none where any of it is missing or damaged.
-    pub fn recorded(&self, key: &Digest) -> Result<Option<(Record, Outputs)>, PlanError> {
-        let Some(bytes) = self.store.record(key).map_err(PlanError::Store)? else { return Ok(None) };
-        let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
-        let mut outputs = Outputs::new();
-        for (name, digest) in &record.outputs {
-            let Some(tree) = self.store.tree(digest).map_err(PlanError::Store)? else { return Ok(None) };
-            outputs.insert(name.clone(), Output { tree, source: None });
-        }
-        Ok(Some((record, outputs)))
-    }
-
-    /// Asks the remote for the records of many keys at once, and for their outputs' listings; [`Self::remotely`] then
-    /// has them. Nothing of it is kept here.
-    pub fn ask_remote(&self, keys: &[Digest]) -> Result<(), PlanError> {
-        let Some(remote) = self.store.remote() else { return Ok(()) };
-        remote.ask(keys);
-        let records = keys.iter().filter_map(|key| Record::from_bytes(&remote.record(key)?));
-        let trees: BTreeSet<Digest> = records.flat_map(|record| record.outputs.into_values()).collect();
-        self.store.ask_trees(&trees).map_err(PlanError::Store)
-    }
-
-    /// The record of a key that the remote has, with its bytes and its outputs' listings. Nothing of it is kept here.
-    pub fn remotely(&self, key: &Digest) -> Result<Option<Remote>, PlanError> {
-        let Some(bytes) = self.store.remote().and_then(|remote| remote.record(key)) else { return Ok(None) };
-        let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
-        let mut outputs = Outputs::new();
-        for (name, digest) in &record.outputs {
-            let tree = self.store.tree_anywhere(digest).map_err(PlanError::Store)?;
-            let Some(tree) = tree else { return Ok(None) };
-            outputs.insert(name.clone(), Output { tree, source: None });
-        }
-        Ok(Some((bytes, record, outputs)))
+    /// The record that answers a key, and the outputs that it names. Nothing is written.
+    pub fn lookup(&self, key: &Digest) -> Result<Option<(Found<Record>, Outputs)>, PlanError> {
+        let found = self.store.lookup::<Record>(key).map_err(PlanError::Store)?.found();
+        Ok(found.map(|found| {
+            let output = |(name, tree): (&String, &Arc<Tree>)| {
+                (name.clone(), Output { tree: Arc::clone(tree), source: None })
+            };
+            let outputs = found.record.outputs.keys().zip(&found.trees).map(output).collect();
+            (found, outputs)
+        }))
     }
 
     fn digest(&mut self, tree: &Arc<Tree>) -> Digest {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::graph::{Plan, TaskId};
 use super::resolve::{Outputs, Resolution, Resolver};
 use super::{PlanError, Record};
-use crate::store::{Digest, Store, Tree};
+use crate::cache::{Cache, Digest, Found, Origin, Presence, Tree};
 
 /// What is known of a task beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,12 @@ pub struct Status {
 }
 
 /// Looks at every task of a plan.
-pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result<Vec<Status>, PlanError> {
+pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Cache) -> Result<Vec<Status>, PlanError> {
     let mut outputs: Vec<Option<Outputs>> = vec![None; plan.tasks.len()];
     let mut statuses: Vec<Option<Status>> = (0..plan.tasks.len()).map(|_| None).collect();
     let mut misses: HashMap<Digest, TaskId> = HashMap::new();
-    for level in levels(plan, store.remote().is_some()) {
-        ask_remote(plan, &level, resolver, store, &outputs)?;
+    for level in levels(plan, store.prefers_batches()) {
+        prefetch(plan, &level, resolver, store, &outputs)?;
         for id in level {
             let waits_for = plan.upstream(id).into_iter().find(|upstream| outputs[upstream.0].is_none());
             statuses[id.0] = Some(match waits_for {
@@ -79,10 +79,10 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result
     Ok(statuses)
 }
 
-/// The tasks in an order in which they can be looked at. With a remote, those that do not depend on each other come
-/// together, so that it is asked for many at once.
-fn levels(plan: &Plan, is_grouped: bool) -> Vec<Vec<TaskId>> {
-    if !is_grouped {
+/// The tasks in an order in which they can be looked at. If the cache prefers batches, tasks that do not depend on
+/// each other form one level.
+fn levels(plan: &Plan, prefers_batches: bool) -> Vec<Vec<TaskId>> {
+    if !prefers_batches {
         return vec![(0..plan.tasks.len()).map(TaskId).collect()];
     }
     let mut depths: Vec<usize> = Vec::with_capacity(plan.tasks.len());
@@ -96,15 +96,15 @@ fn levels(plan: &Plan, is_grouped: bool) -> Vec<Vec<TaskId>> {
     levels
 }
 
-/// Asks the remote for the records of a level's tasks that are not here, and of those whose objects are gone.
-fn ask_remote(
+/// Prefetches the records of the tasks of a level that are not here, and of shown tasks whose objects are gone.
+fn prefetch(
     plan: &Plan,
     level: &[TaskId],
     resolver: &mut Resolver<'_>,
-    store: &Store,
+    store: &Cache,
     outputs: &[Option<Outputs>],
 ) -> Result<(), PlanError> {
-    if store.remote().is_none() {
+    if !store.prefers_batches() {
         return Ok(());
     }
     let mut keys = Vec::new();
@@ -115,40 +115,23 @@ fn ask_remote(
             continue;
         }
         let key = resolver.resolve(plan, id, outputs)?.key;
-        let is_here = match resolver.recorded(&key)? {
-            Some((_, found)) => !task.is_shown || !is_gone(store, &found)?,
-            None => false,
-        };
-        if !is_here {
-            keys.push(key);
-        }
+        keys.push((key, if task.is_shown { Presence::Objects } else { Presence::Record }));
     }
-    resolver.ask_remote(&keys)
+    store.prefetch::<Record>(&keys).map_err(PlanError::Store)
 }
 
 /// Whether objects of some output are not here.
-fn is_gone(store: &Store, outputs: &Outputs) -> Result<bool, PlanError> {
+fn is_gone(store: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
     for output in outputs.values() {
-        if !store.missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
+        if !store.objects().missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Whether objects that are gone here can be fetched, as far as a record there tells.
-fn is_fetched(store: &Store, key: &Digest) -> bool {
-    store.remote().is_some_and(|remote| remote.record(key).is_some())
-}
-
-/// Asks the remote for the records of hits whose objects are gone, and which a task that runs may read: for all at once.
-fn ask_for_evicted(
-    plan: &Plan,
-    store: &Store,
-    outputs: &[Option<Outputs>],
-    statuses: &[Status],
-) -> Result<(), PlanError> {
-    let Some(remote) = store.remote() else { return Ok(()) };
+/// Prefetches the records of hits that a task that runs may read and whose objects are gone.
+fn prefetch_evicted(plan: &Plan, store: &Cache, statuses: &[Status]) -> Result<(), PlanError> {
     let would_run = (0..statuses.len()).filter(|&task| !statuses[task].state.is_hit());
     let read: BTreeSet<usize> =
         would_run.flat_map(|task| plan.upstream(TaskId(task))).map(|TaskId(producer)| producer).collect();
@@ -159,31 +142,26 @@ fn ask_for_evicted(
         else {
             continue;
         };
-        if let Some(outputs) = &outputs[producer]
-            && is_gone(store, outputs)?
-        {
-            keys.push(resolution.key);
-        }
+        keys.push((resolution.key, Presence::Objects));
     }
-    remote.ask(&keys);
-    Ok(())
+    store.prefetch::<Record>(&keys).map_err(PlanError::Store)
 }
 
 /// A hit whose objects are gone runs all the same where a task that runs reads them.
 fn mark_evicted(
     plan: &Plan,
-    store: &Store,
+    store: &Cache,
     outputs: &[Option<Outputs>],
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
-    ask_for_evicted(plan, store, outputs, statuses)?;
+    prefetch_evicted(plan, store, statuses)?;
     // Many tasks read the same listing; the statuses keep all of them at their addresses.
     let mut known: HashMap<*const Tree, bool> = HashMap::new();
     let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
         if let Some(&is_gone) = known.get(&Arc::as_ptr(tree)) {
             return Ok(is_gone);
         }
-        let is_gone = !store.missing(tree).map_err(PlanError::Store)?.is_empty();
+        let is_gone = !store.objects().missing(tree).map_err(PlanError::Store)?.is_empty();
         known.insert(Arc::as_ptr(tree), is_gone);
         Ok(is_gone)
     };
@@ -209,7 +187,7 @@ fn mark_evicted(
                 }
             }
             let key = statuses[producer].resolution.as_ref().map(|resolution| resolution.key);
-            if is_gone && !key.is_some_and(|key| is_fetched(store, &key)) {
+            if is_gone && !key.is_some_and(|key| store.can_fetch(&key)) {
                 statuses[producer].state = State::Miss;
                 statuses[producer].reason =
                     format!("evicted: made again for `{}`, which reads it", plan.tasks[reader].name);
@@ -223,7 +201,7 @@ fn look(
     plan: &Plan,
     id: TaskId,
     resolver: &mut Resolver<'_>,
-    store: &Store,
+    store: &Cache,
     outputs: &mut [Option<Outputs>],
     misses: &mut HashMap<Digest, TaskId>,
 ) -> Result<Status, PlanError> {
@@ -234,8 +212,9 @@ fn look(
         let reason = "a local source, hashed in place".to_owned();
         return Ok(Status { state: State::Hit, reason, resolution: Some(resolution), record: None });
     }
-    if let Some((record, found)) = resolver.recorded(&resolution.key)? {
-        if task.is_shown && is_gone(store, &found)? && !is_fetched(store, &resolution.key) {
+    let answer = resolver.lookup(&resolution.key)?;
+    if let Some((Found { origin: Origin::Local, record, .. }, found)) = answer {
+        if task.is_shown && is_gone(store, &found)? && !store.can_fetch(&resolution.key) {
             let reason = "its objects, which the run's folder shows, are gone".to_owned();
             return Ok(Status {
                 state: State::Miss,
@@ -252,7 +231,7 @@ fn look(
             record: Some(record),
         });
     }
-    if let Some((_, record, found)) = resolver.remotely(&resolution.key)? {
+    if let Some((Found { record, .. }, found)) = answer {
         outputs[id.0] = Some(found);
         let reason = "a record of the remote".to_owned();
         return Ok(Status {
@@ -262,7 +241,7 @@ fn look(
             record: Some(record),
         });
     }
-    let (state, reason) = match store.holder(&resolution.key) {
+    let (state, reason) = match store.leases().holder(&resolution.key) {
         Some(holder) => (State::InFlight, format!("process {} is making it", holder.process.pid)),
         None => match misses.get(&resolution.key) {
             Some(other) => {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::differences::Differences;
 use super::summary::{RunRequest, RunSummary};
 use super::table::Table;
+use crate::cache::{Cache, Digest, StoreError, Tree};
 use crate::engine::Run;
 use crate::plan::{Plan, TaskId};
-use crate::store::{Digest, Store, StoreError, Tree};
 
 /// What can go wrong while a run's folder is written.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ impl Folder {
     }
 
     /// Links the outputs of every variant's targets.
-    pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Store) -> Result<(), ReportError> {
+    pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Cache) -> Result<(), ReportError> {
         let mut links = Vec::new();
         for variant in &plan.variants {
             let shown: Vec<TaskId> =
@@ -107,7 +107,7 @@ impl Folder {
             }
         }
         self.link_pictures(plan, run, store, &mut links)?;
-        store.link_all(&links).map_err(ReportError::Store)
+        store.objects().link_all(&links).map_err(ReportError::Store)
     }
 
     /// Links what people look at of the stages before: what is in the cache, since nothing is made again for it.
@@ -115,14 +115,16 @@ impl Folder {
         &self,
         plan: &Plan,
         run: &Run,
-        store: &Store,
+        store: &Cache,
         links: &mut Vec<(Digest, PathBuf)>,
     ) -> Result<(), ReportError> {
         for (task, end) in plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| !task.is_shown) {
             for output in end.outputs.iter().flat_map(|outputs| outputs.values()) {
                 let shown =
                     output.tree.filter(|entry| task.spec.about().pictures.contains(&entry.path.as_str()));
-                if shown.is_empty() || !store.missing(&shown).map_err(ReportError::Store)?.is_empty() {
+                if shown.is_empty()
+                    || !store.objects().missing(&shown).map_err(ReportError::Store)?.is_empty()
+                {
                     continue;
                 }
                 for &variant in &task.variants {

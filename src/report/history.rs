@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::summary::{RunRequest, RunSummary};
-use crate::store::{Liveness, ProcessIdentity};
+use crate::cache::{Liveness, ProcessIdentity};
 
 /// The metric by which `runs` names a run's best variant.
 const HEADLINE: &str = "image_auroc";

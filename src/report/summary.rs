@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::scores::Metrics;
+use crate::cache::ProcessIdentity;
 use crate::engine::{Outcome, Run};
 use crate::plan::{Plan, TaskId};
 use crate::stages::fields::{Fields, Value};
-use crate::store::ProcessIdentity;
 
 /// How a run was asked for: what `run.json` holds, and the member `run` of `summary.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

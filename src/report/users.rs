@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::store::Digest;
+use crate::cache::Digest;
 
 /// The part of `summary.json` that is read back.
 #[derive(Deserialize)]

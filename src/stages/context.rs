@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::fields::Fields;
 use super::{Member, Role, StageError};
 use crate::artifacts::{File, Files};
+use crate::digest::Digest;
 use crate::kernels::backbone::Device;
 
 /// A stage's inputs by role.
@@ -56,8 +57,8 @@ pub trait Progress: Sync {
 pub struct ItemFile {
     /// Where its bytes can be read.
     pub path: PathBuf,
-    /// Hexadecimal digest of its content.
-    pub digest: String,
+    /// Digest of its content.
+    pub digest: Digest,
     /// Its length.
     pub size_bytes: u64,
 }
@@ -66,7 +67,7 @@ impl ItemFile {
     /// It, as a file of an artifact.
     pub fn file(&self) -> File {
         let Self { path, digest, size_bytes } = self.clone();
-        File { path, digest, size_bytes, is_executable: false }
+        File { path, digest: Some(digest), size_bytes, is_executable: false }
     }
 }
 
@@ -235,8 +236,8 @@ pub(crate) mod testing {
         }
         fn keep(&self, _: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
             let kept = files.iter().map(|path| {
-                let digest = blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string();
-                let to = self.folder.path().join(&digest);
+                let digest = Digest::of_file(path).unwrap();
+                let to = self.folder.path().join(digest.to_string());
                 std::fs::rename(path, &to).unwrap();
                 let size_bytes = to.metadata().unwrap().len();
                 ItemFile { path: to, digest, size_bytes }

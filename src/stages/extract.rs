@@ -334,7 +334,7 @@ impl Finished<'_> {
 fn item_fields(spec: &Extract, weights: &str, pixels: &File) -> Fields {
     let mut all = spec.key_fields();
     all.insert("weights".to_owned(), weights.into());
-    all.insert("pixels".to_owned(), Value::Text(pixels.digest.clone()));
+    all.insert("pixels".to_owned(), Value::Text(pixels.digest_text()));
     all
 }
 
@@ -348,7 +348,7 @@ fn weights_input<'a>(spec: &Extract, inputs: &'a Inputs) -> Result<(String, Opti
         Path::new(name).extension().is_some_and(|end| end == "pth" || end == "pt" || end == "safetensors")
     });
     if let (Some((_, file)), None) = (found.next(), found.next()) {
-        return Ok((file.digest.clone(), Some(file)));
+        return Ok((file.digest_text(), Some(file)));
     }
     let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
     Err(StageError::data(

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
+use crate::cache::Digest;
 use crate::cli::session::{self, CliError};
 use crate::cli::{Environment, Exit, ManifestArguments, terminal};
-use crate::store::Digest;
 
 /// Arguments of `cache pin`.
 #[derive(Args)]
@@ -34,8 +34,8 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     keys.sort_unstable();
     keys.dedup();
     let name = arguments.name.as_deref().unwrap_or(&plan.experiment);
-    let before = project.store.pins().into_iter().find(|pin| pin.name == name);
-    project.store.pin(name, &keys).map_err(CliError::Store)?;
+    let before = project.store.housekeeping().pins().into_iter().find(|pin| pin.name == name);
+    project.store.housekeeping().pin(name, &keys).map_err(CliError::Store)?;
     if let Some(before) = before.filter(|pin| pin.keys != keys) {
         terminal::tell(&format!(
             "`{name}` held {} other records before, which it keeps no more (`--name` pins beside it)",
@@ -54,7 +54,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
 /// Takes a pin away.
 pub(super) fn unpin(arguments: &UnpinArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    if project.store.unpin(&arguments.name).map_err(CliError::Store)? {
+    if project.store.housekeeping().unpin(&arguments.name).map_err(CliError::Store)? {
         return Ok(Exit::Done);
     }
     Err(CliError::UnknownPin { name: arguments.name.clone() })

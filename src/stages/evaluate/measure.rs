@@ -124,7 +124,8 @@ fn by_kind(rows: &[Row<'_>]) -> Result<Vec<KindMetrics>, MetricError> {
 fn split_digest(rows: &[Row<'_>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for row in rows {
-        for part in [row.labelled.entry.id, row.labelled.entry.split, &row.labelled.mask.digest] {
+        let mask = row.labelled.mask.digest_text();
+        for part in [row.labelled.entry.id, row.labelled.entry.split, &mask] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }

@@ -46,9 +46,9 @@ pub(super) fn make(
 /// What can change a byte of the item's files, and nothing else: neither its name nor its label.
 fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
     let mut fields = spec.pixel_fields();
-    fields.insert("image".to_owned(), source.image.digest.as_str().into());
+    fields.insert("image".to_owned(), source.image.digest_text().into());
     if let Some(mask) = source.mask {
-        fields.insert("mask".to_owned(), mask.digest.as_str().into());
+        fields.insert("mask".to_owned(), mask.digest_text().into());
         if let Some(crops) = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN) {
             fields.insert("crops".to_owned(), Value::Table(crops.key_fields()));
         }

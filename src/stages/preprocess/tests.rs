@@ -7,6 +7,7 @@ use crate::artifacts::Files;
 use crate::artifacts::image_set::Resize;
 use crate::artifacts::image_set::{labelled, parse_label, pixels, read_mask, read_preprocessing, read_rgb};
 use crate::artifacts::image_set::{write_mask, write_rgb};
+use crate::digest::Digest;
 use crate::stages::context::testing::TestContext;
 use crate::stages::fields::{Fields, Problem, Reader, Value, fields};
 use crate::stages::{Role, Stage};
@@ -353,7 +354,7 @@ impl crate::stages::Items for Memory {
     ) -> Result<crate::stages::Item, StageError> {
         let file = |path: &PathBuf| {
             assert!(path.is_file());
-            crate::stages::ItemFile { path: path.clone(), digest: String::new(), size_bytes: 0 }
+            crate::stages::ItemFile { path: path.clone(), digest: Digest::of_bytes(b""), size_bytes: 0 }
         };
         let item = crate::stages::Item { files: files.iter().map(file).collect(), note: note.to_owned() };
         self.kept.lock().unwrap().push((fields.clone(), item.clone()));
@@ -375,7 +376,7 @@ impl crate::stages::Progress for Memory {
 /// The folder's files with the digests that an executor would give.
 fn digested(folder: &Folder) -> Files {
     Files::new(folder.files().iter().map(|(name, file)| {
-        let digest = blake3::hash(&file.read().unwrap()).to_hex().to_string();
+        let digest = Some(Digest::of_bytes(&file.read().unwrap()));
         (name.to_owned(), crate::artifacts::File { digest, ..file.clone() })
     }))
 }

@@ -92,7 +92,7 @@ fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, trained: &
     let mut fields = painting.sampling_fields();
     spec.motions.add_fields(&mut fields);
     fields.insert("item".to_owned(), "sample".into());
-    fields.insert("network".to_owned(), trained.digest.clone().into());
+    fields.insert("network".to_owned(), trained.digest.to_string().into());
     fields.insert("blend".to_owned(), painting.blend.into());
     fields.insert("side".to_owned(), painting.architecture.side.into());
     fields.insert("device".to_owned(), painting.device.class().into());

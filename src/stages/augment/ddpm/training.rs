@@ -10,6 +10,7 @@ use super::super::sources::Sources;
 use super::patches::Patches;
 use super::{Painting, failed};
 use crate::artifacts::denoiser;
+use crate::digest::Digest;
 use crate::kernels::diffusion::{DiffusionError, Parameters, Trainer};
 
 /// Between two checkpoints.
@@ -22,8 +23,8 @@ const TOLD: usize = 100;
 pub(super) struct Trained {
     /// Its numbers.
     pub(super) parameters: Parameters,
-    /// Hexadecimal digest of its file.
-    pub(super) digest: String,
+    /// Digest of its file.
+    pub(super) digest: Digest,
     /// The loss of each step.
     pub(super) losses: Vec<f32>,
     /// Its file, and that of its losses.
@@ -48,7 +49,7 @@ pub(super) fn train(
     })?;
     Ok(Trained {
         parameters: denoiser::read(&network.path, &painting.architecture)?,
-        digest: network.digest.clone(),
+        digest: network.digest,
         losses: denoiser::read_losses(&losses.path)?,
         files: [network, losses],
     })

@@ -160,7 +160,7 @@ impl<'a> Jobs<'a> {
         let digests: Vec<String> = self.sources.digests().collect();
         fields.insert("data".to_owned(), digests.into());
         if let Some(weights) = self.weights {
-            let weights = weights.iter().flat_map(|(name, file)| [name.to_owned(), file.digest.clone()]);
+            let weights = weights.iter().flat_map(|(name, file)| [name.to_owned(), file.digest_text()]);
             fields.insert("weights".to_owned(), weights.collect::<Vec<String>>().into());
         }
         fields

@@ -1,9 +1,12 @@
 //! What differs between two trees, for explaining why a task would run.
 
+use serde::Serialize;
+
 use crate::cache::tree::Tree;
 
 /// One difference between two trees.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change {
     /// Only the new tree has it.
     Added {

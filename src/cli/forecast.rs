@@ -44,7 +44,7 @@ pub(super) struct Forecast {
 impl Forecast {
     /// Judges a plan by the records of the cache; reads them only where something would run.
     pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
-        let open = statuses.iter().filter(|status| !status.state.is_hit()).count();
+        let open = statuses.iter().filter(|status| !status.state().is_hit()).count();
         let history = if open == 0 { History::default() } else { History::load(&project.store) };
         let tasks = estimate(plan, statuses, &mut Models::new(history), &project.store);
         let known = || tasks.iter().flatten();

@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
         if let Some(told) = key.and_then(|key| told(&plan, TaskId(index), &key, &project.store)) {
             terminal::print(&told);
             shown += 1;
-        } else if status.state.is_hit() {
+        } else if status.state().is_hit() {
             terminal::tell(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
         } else {
             terminal::tell(&format!("{}: not in the cache ({})", title(&plan, TaskId(index)), status.reason));

@@ -54,7 +54,7 @@ fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
     let mut totals =
         BTreeMap::from([("hit", 0), ("remote_hit", 0), ("in_flight", 0), ("miss", 0), ("unknown", 0)]);
     for status in statuses {
-        *totals.entry(status.state.name()).or_default() += 1;
+        *totals.entry(status.state().name()).or_default() += 1;
     }
     totals
 }
@@ -68,8 +68,9 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
             "name": task.name,
             "kind": task.spec.kind().name(),
             "key": status.resolution.as_ref().map(|resolution| resolution.key.to_string()),
-            "state": status.state.name(),
-            "reason": status.reason,
+            "state": status.state().name(),
+            "reason": status.reason.to_string(),
+            "cause": status.reason,
             "variants": variants,
             "estimate": forecast::task_json(estimate.as_ref()),
         })
@@ -100,7 +101,7 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
         .set_header(["task", "of", "kind", "state", "variants", "key", "takes", "why"]);
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         let key = status.resolution.as_ref().map(|resolution| resolution.key.to_string()[..12].to_owned());
-        let state = if status.state == State::Unknown { "upstream" } else { status.state.name() };
+        let state = if status.state() == State::Unknown { "upstream" } else { status.state().name() };
         table.add_row([
             task.name.clone(),
             plan.values_of(TaskId(index)),
@@ -109,7 +110,7 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
             task.variants.len().to_string(),
             key.unwrap_or_default(),
             forecast.tasks[index].as_ref().map_or_else(String::new, takes),
-            status.reason.clone(),
+            status.reason.to_string(),
         ]);
     }
     let totals = totals(statuses);

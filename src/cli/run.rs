@@ -264,7 +264,7 @@ fn check_obstacles(
     statuses: &[Status],
 ) -> Result<(), CliError> {
     for (task, status) in plan.tasks.iter().zip(statuses) {
-        let would_run = !status.state.is_hit() || arguments.force.contains(&task.stage);
+        let would_run = !status.state().is_hit() || arguments.force.contains(&task.stage);
         if let Some(source) = task.spec.preflight(&environment.variables).err().filter(|_| would_run) {
             return Err(CliError::CannotRun { task: task.name.clone(), source });
         }

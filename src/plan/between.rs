@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::explain::{Difference, differences, spec_differences};
+use super::explain::{differences, spec_differences};
 use super::graph::{Plan, TaskId};
+use super::reason::Difference;
 use super::survey::Status;
 use crate::cache::Cache;
 
@@ -51,9 +52,9 @@ pub fn between(
     };
     let mut pairs = paired(plan, &of(variants[0]), &of(variants[1]));
     let mut found: Vec<Pair> = Vec::new();
-    let mut place = 0;
-    while place < pairs.len() {
-        let pair = match pairs[place] {
+    let mut next = 0;
+    while next < pairs.len() {
+        let pair = match pairs[next] {
             (Some(one), Some(other)) if one == other => Pair::Shared { task: plan.tasks[one.0].name.clone() },
             (Some(one), Some(other)) => {
                 let further: Vec<_> = paired(plan, &plan.upstream(one), &plan.upstream(other))
@@ -76,7 +77,7 @@ pub fn between(
             }
         };
         found.push(pair);
-        place += 1;
+        next += 1;
     }
     found
 }

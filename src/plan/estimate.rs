@@ -82,7 +82,7 @@ pub fn estimate(
     let mut shares = vec![1.0_f64; plan.tasks.len()];
     let mut estimates = Vec::with_capacity(plan.tasks.len());
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
-        estimates.push(match (status.state, &status.record) {
+        estimates.push(match (status.state(), &status.record) {
             (State::Hit | State::RemoteHit, _) => None,
             (_, Some(record)) => Some(scaled(record, 1.0, Basis::Itself)),
             (_, None) => {

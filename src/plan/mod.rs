@@ -6,7 +6,8 @@
 //! key        what enters a key, and how it is encoded
 //! view       the part of an artifact that a task reads
 //! survey     the state of every task, without running any
-//! explain    why a task would run: the difference from the nearest earlier record
+//! reason     why a task is in its state
+//! explain    the difference from the nearest earlier record
 //! estimate   seconds, memory and bytes of what would run
 //! record     what the cache keeps of a finished task
 //! lock       keys and outputs that a paper pins
@@ -23,6 +24,7 @@ mod graph;
 mod history;
 mod key;
 mod lock;
+mod reason;
 mod record;
 mod resolve;
 mod survey;
@@ -30,11 +32,12 @@ mod view;
 
 pub use between::{Pair, between};
 pub use estimate::{Basis, Estimate, Models, by_chain, estimate, input_bytes, makespan, typical_seconds};
-pub use explain::{Difference, Explanation, Reason, explain};
+pub use explain::{Explanation, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
 pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_key};
 pub use lock::{Extent, Lock, LockError, LockedTask, Pin, check_pins, differing_output, lock_path};
+pub use reason::{Difference, Reason};
 pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
 pub use survey::{State, Status, survey};

@@ -43,7 +43,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
         ));
     }
     // A local source is a hit without a record.
-    let open = statuses.iter().filter(|status| status.record.is_none() && !status.state.is_hit()).count();
+    let open = statuses.iter().filter(|status| status.record.is_none() && !status.state().is_hit()).count();
     terminal::print(&format!("pinned {} records as `{name}`\n", keys.len()));
     if open > 0 {
         terminal::tell(&format!("{open} tasks have not run and are not pinned: run them and pin again"));

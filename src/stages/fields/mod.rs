@@ -37,6 +37,20 @@ pub enum Value {
 pub type Fields = BTreeMap<String, Value>;
 
 impl Value {
+    /// Returns the value as plain JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Integer(number) => (*number).into(),
+            Self::Float(number) => (*number).into(),
+            Self::Bool(flag) => (*flag).into(),
+            Self::List(items) => items.iter().map(Self::to_json).collect(),
+            Self::Table(fields) => {
+                fields.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+            }
+        }
+    }
+
     /// The word that messages use for the value's type.
     pub fn type_name(&self) -> &'static str {
         match self {

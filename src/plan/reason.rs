@@ -102,9 +102,8 @@ impl Reason {
     /// Returns the full sentence that `explain` prints: what happens to the task, and why.
     pub fn sentence(&self) -> String {
         match self {
-            Self::Recorded | Self::RecordedRemotely | Self::LocalSource => {
-                "would not run: its result is in the cache".to_owned()
-            }
+            Self::Recorded | Self::LocalSource => "would not run: its result is in the cache".to_owned(),
+            Self::RecordedRemotely => "would not run: its result is in the remote".to_owned(),
             Self::InFlight { .. } => self.to_string(),
             Self::WaitsFor { tasks } => format!("waits for {}", tasks.join(", ")),
             Self::EqualTo { .. } => format!("does not run: {self}"),

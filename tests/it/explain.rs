@@ -248,3 +248,20 @@ fn two_variants_are_compared() {
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(said.contains("no variant `bank=dul`"), "{said}");
 }
+
+#[test]
+fn as_json_a_cause_has_old_and_new_values() {
+    let project = Project::small();
+    project.run("m.toml", &[]);
+    project.edit("ratio = 0.2", "ratio = 0.3");
+    let text = why(&project, &["normal_bank", "--json"]);
+    let explained: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let task = &explained["tasks"][0];
+    assert_eq!((task["task"].as_str(), task["state"].as_str()), (Some("normal_bank"), Some("miss")));
+    assert!(task["reason"].as_str().unwrap().starts_with("would run: differs from"), "{task}");
+    assert_eq!(task["cause"]["kind"], "differs");
+    assert_eq!(
+        task["cause"]["differences"],
+        serde_json::json!([{ "kind": "field", "path": "ratio", "old": 0.2, "new": 0.3 }])
+    );
+}

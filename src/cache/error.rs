@@ -17,7 +17,7 @@ pub enum StoreError {
         address: String,
         /// Why.
         #[source]
-        source: RemoteError,
+        source: Box<RemoteError>,
     },
     /// A file or folder could not be opened, listed or read.
     #[error("cannot read `{}`", path.display())]

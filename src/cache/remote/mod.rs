@@ -132,7 +132,7 @@ impl RemoteStore {
         project: &FilePath,
         stop: &'static AtomicBool,
     ) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Remote { address: address.url.clone(), source };
+        let failed = |source| StoreError::Remote { address: address.url.clone(), source: Box::new(source) };
         let objects = address::open(address, project).map_err(failed)?;
         let mut breaker = CircuitBreaker::new(&address.url);
         if let Some(folder) = address::missing_folder(address, project) {

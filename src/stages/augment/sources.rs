@@ -83,7 +83,7 @@ impl<'a> Sources<'a> {
     /// of the normal ones.
     pub(super) fn digests(&self) -> impl Iterator<Item = String> + '_ {
         let defective = self.defective.iter().flat_map(|(_, image, one)| [*image, one.mask]);
-        defective.chain(self.normals.iter().map(|(_, image)| *image)).map(|file| file.digest_text())
+        defective.chain(self.normals.iter().map(|(_, image)| *image)).map(crate::artifacts::File::digest_text)
     }
 }
 

@@ -37,7 +37,7 @@ fn greedy(points: &[f32], d: usize, first: usize, count: usize) -> Picks {
     k_center_greedy(points, d, first, count, &|_| true).unwrap()
 }
 
-/// Exact distances, some a little or much higher, some not told: every ceiling is allowed.
+/// Exact distances, some a little or much higher, some unknown: every upper bound is allowed.
 struct Loose<'a> {
     points: &'a [f32],
     d: usize,
@@ -51,7 +51,7 @@ impl<'a> Loose<'a> {
     }
 }
 
-impl Ceilings for Loose<'_> {
+impl UpperBounds for Loose<'_> {
     fn lower(&mut self, picks: &[u32], bounds: &mut [f32]) -> Result<(), KernelError> {
         let row = |index: usize| &self.points[index * self.d..][..self.d];
         for (point, (bound, least)) in bounds.iter_mut().zip(&mut self.least).enumerate() {
@@ -70,31 +70,28 @@ impl Ceilings for Loose<'_> {
 }
 
 /// The devices of this build that are there on every machine.
-fn ceilings<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn Ceilings + 'a>> {
+fn upper_bounds<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn UpperBounds + 'a>> {
     vec![
-        Box::new(NoCeilings),
+        Box::new(NoUpperBounds),
         Box::new(Loose::new(points, d)),
         #[cfg(feature = "torch")]
-        Box::new(torch::Torch::new(Device::Cpu, points, d, &norms_for(points, d).unwrap()).unwrap()),
+        device_upper_bounds(Device::Cpu, points, d, &norms_for(points, d).unwrap()).unwrap(),
     ]
 }
 
-/// The same by both screens, whichever of them this processor would use, and with all ceilings.
+/// The same by both filters, whichever of them this processor would use, and with all upper bounds.
 fn by_all_ways(points: &[f32], d: usize, first: usize, count: usize) -> Vec<Picks> {
     let norms = norms_for(points, d).unwrap();
     let mut found = Vec::new();
-    for is_bytes in [true, false] {
-        for mut ceilings in ceilings(points, d) {
+    for is_int8 in [true, false] {
+        for mut upper in upper_bounds(points, d) {
             let bounds = squared_distances(points, d, &points[first * d..][..d]);
-            let (ceilings, first) = (&mut *ceilings, Some(first));
-            let picks = if is_bytes {
-                Search::new(points, d, &norms, bounds, first, Bytes::of(points, d)).run(
-                    count,
-                    ceilings,
-                    &|_| true,
-                )
+            let (upper, first) = (&mut *upper, Some(first));
+            let picks = if is_int8 {
+                let filter = Int8Filter::about_mean(points, d);
+                Search::new(points, d, &norms, bounds, first, filter).run(count, upper, &|_| true)
             } else {
-                Search::new(points, d, &norms, bounds, first, Floats::new(d)).run(count, ceilings, &|_| true)
+                Search::new(points, d, &norms, bounds, first, no_floats(d)).run(count, upper, &|_| true)
             };
             found.push(picks.unwrap());
         }
@@ -254,7 +251,7 @@ fn bank_sizes_are_capped() {
     assert_eq!(random_rows(5, 5, &mut Stream::new(1, "rows")), [0, 1, 2, 3, 4]);
 }
 
-/// Where numbers underflow or their squares overflow, ceilings must be right or absent.
+/// Where numbers underflow or their squares overflow, upper bounds must be right or absent.
 #[test]
 fn every_scale_equals_the_textbook() {
     let mut stream = Stream::new(10, "coreset");
@@ -266,11 +263,11 @@ fn every_scale_equals_the_textbook() {
         }
         points[7 * d] = points[7 * d].abs().max(1e-45) * 3.0;
         let expected = textbook(&points, d, vec![f32::INFINITY; n], Some(3), 60);
-        for mut ceilings in ceilings(&points, d) {
+        for mut upper in upper_bounds(&points, d) {
             let norms = norms_for(&points, d).unwrap();
             let bounds = squared_distances(&points, d, &points[3 * d..4 * d]);
-            let search = Search::new(&points, d, &norms, bounds, Some(3), Floats::new(d));
-            assert_eq!(search.run(60, &mut *ceilings, &|_| true).unwrap(), expected, "{scale}");
+            let search = Search::new(&points, d, &norms, bounds, Some(3), no_floats(d));
+            assert_eq!(search.run(60, &mut *upper, &|_| true).unwrap(), expected, "{scale}");
         }
     }
 }

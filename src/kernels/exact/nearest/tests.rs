@@ -1,11 +1,25 @@
 //! The search equals brute force to the bit.
 #![expect(clippy::float_cmp, reason = "these results are promised to the bit")]
 
-use super::axes::{Axes, mean};
 use super::*;
 use crate::kernels::backbone::Backend;
 use crate::kernels::distance::squared_euclidean;
+use crate::kernels::exact::pca::PrincipalAxes;
 use crate::kernels::random::Stream;
+
+fn nearest(queries: &[f32], bank: &[f32], d: usize, k: usize) -> Result<Neighbours, KernelError> {
+    Bank::new(bank.to_vec(), d)?.nearest(queries, k)
+}
+
+fn nearest_excluding(
+    queries: &[f32],
+    query_group: &[u32],
+    bank: &[f32],
+    bank_group: &[u32],
+    d: usize,
+) -> Result<Neighbours, KernelError> {
+    Bank::new(bank.to_vec(), d)?.nearest_excluding(queries, query_group, bank_group)
+}
 
 fn brute(queries: &[f32], bank: &[f32], d: usize, k: usize) -> Neighbours {
     let mut found = Neighbours { index: Vec::new(), distance: Vec::new() };
@@ -108,22 +122,25 @@ fn wrong_data_is_refused() {
 
 /// Searches with codes of `width` and of `count` axes, whether they pay or not.
 fn by_codes(queries: &[f32], bank: &[f32], d: usize, k: usize, (width, count): (usize, usize)) -> Neighbours {
-    let axes = Axes::of(bank, d, count).unwrap();
+    let axes = PrincipalAxes::of(bank, d, count).unwrap();
     by_axes(axes, queries, bank, k, width)
 }
 
-fn by_axes(axes: Axes, queries: &[f32], bank: &[f32], k: usize, width: usize) -> Neighbours {
+fn by_axes(axes: PrincipalAxes, queries: &[f32], bank: &[f32], k: usize, width: usize) -> Neighbours {
     let d = axes.dimension();
-    let screen = Screen::new(axes, width, bank).with_bytes(false);
-    let bytes = ByteBank::of(bank, d, mean(bank, d), 0.0);
+    let pca = PcaFilter::new(axes, width, bank).with_int8(false);
+    let int8 = Int8Filter::about_mean(bank, d).with(bank);
     let norms = squared_norms(queries, d).unwrap();
     let bank = Bank::new(bank.to_vec(), d).unwrap();
-    let search = |screen: Option<&Screen>, bytes: Option<&ByteBank>| {
-        bank.search_by(screen, bytes, queries, &norms, k.min(bank.len()), |_, _| true)
+    let k = k.min(bank.len());
+    let found = bank.search_with(&pca, (queries, &norms), k, |_, _| true);
+    let by_rows = match int8 {
+        Some(int8) => bank.search_with(&int8, (queries, &norms), k, |_, _| true),
+        None => bank.search_with(&bank.rows, (queries, &norms), k, |_, _| true),
     };
-    let found = search(Some(&screen), None);
-    assert_eq!(search(None, bytes.as_ref()), found, "copies of the rows");
-    assert_eq!(search(Some(&screen.with_bytes(true)), None), found, "copies of the codes");
+    assert_eq!(by_rows, found, "int8 rows");
+    let by_codes = bank.search_with(&pca.with_int8(true), (queries, &norms), k, |_, _| true);
+    assert_eq!(by_codes, found, "int8 codes");
     found
 }
 
@@ -174,7 +191,7 @@ fn codes_equal_brute_force_on_every_kind_of_rows() {
     }
 }
 
-/// Fails without the slack: all distances are of the size of the codes' rounding.
+/// Fails without the error bound of codes: all distances are of the size of the codes' rounding.
 #[test]
 fn rows_that_differ_in_their_last_bits_are_told_apart() {
     let mut stream = Stream::new(6, "nearest");
@@ -201,7 +218,7 @@ fn axes_that_are_hardly_orthonormal_lose_nothing() {
     for (stretch, tilt) in [(1.001, 0.0), (0.999, 0.0), (1.0, 0.0005)] {
         let mut directions = vec![tilt; 7 * d];
         (0..7).for_each(|axis| directions[axis * d + axis] = stretch);
-        let axes = Axes::measure(vec![0.0; d], directions).unwrap();
+        let axes = PrincipalAxes::measure(vec![0.0; d], directions).unwrap();
         assert_eq!(by_axes(axes, &queries, &bank, 2, 4), brute(&queries, &bank, d, 2), "{stretch} {tilt}");
     }
 }
@@ -216,13 +233,13 @@ fn every_scale_equals_brute_force() {
         let (queries, bank) = (scaled(&queries), scaled(&bank));
         let expected = brute(&queries, &bank, d, 4);
         assert_eq!(nearest(&queries, &bank, d, 4).unwrap(), expected, "{scale}");
-        if let Some(axes) = Axes::of(&bank, d, 15) {
+        if let Some(axes) = PrincipalAxes::of(&bank, d, 15) {
             assert_eq!(by_axes(axes, &queries, &bank, 4, 8), expected, "{scale} by codes");
         }
     }
     let mut outlier = bank;
     outlier[77 * d..78 * d].fill(2e37); // one row whose code overflows
-    let axes = Axes::of(&outlier[100 * d..], d, 15).unwrap();
+    let axes = PrincipalAxes::of(&outlier[100 * d..], d, 15).unwrap();
     assert_eq!(by_axes(axes, &queries, &outlier, 4, 8), brute(&queries, &outlier, d, 4));
 }
 
@@ -235,14 +252,14 @@ fn a_bank_makes_codes_once_they_pay_and_never_for_noise() {
         let (queries, bank) = (rows(400, &mut stream), rows(1000, &mut stream));
         let group: Vec<u32> = (0..1000).map(|row| row / 100).collect();
         let bank = Bank::new(bank, d).unwrap();
-        assert!(bank.screen.get().is_none());
+        assert!(bank.pca.get().is_none());
         let first = bank.nearest(&queries[..20 * d], 5).unwrap();
-        assert!(bank.screen.get().is_none(), "20 queries do not pay");
+        assert!(bank.pca.get().is_none(), "20 queries do not pay");
         for k in [5, 1, 9] {
             let found = bank.nearest(&queries, k).unwrap();
             assert_eq!(found, brute(&queries, bank.rows(), d, k), "{is_noise} {k}");
         }
-        assert_eq!(bank.screen.get().unwrap().is_none(), is_noise);
+        assert_eq!(bank.pca.get().unwrap().is_none(), is_noise);
         assert_eq!(first, bank.nearest(&queries[..20 * d], 5).unwrap());
         let plain = nearest_excluding(&queries[..400 * d], &group[..400], bank.rows(), &group, d).unwrap();
         assert_eq!(bank.nearest_excluding(&queries, &group[..400], &group).unwrap(), plain);
@@ -280,7 +297,7 @@ mod on_libtorch {
 
     /// A bank whose bounds come from libtorch, on its own processor device or on a GPU.
     fn bank(device: Device, rows: &[f32], d: usize) -> Bank {
-        Bank::new(rows.to_vec(), d).unwrap().through_libtorch(device).unwrap()
+        Bank::new(rows.to_vec(), d).unwrap().with_bounds_of(device).unwrap()
     }
 
     fn assert_small_sizes(device: Device) {

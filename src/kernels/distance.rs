@@ -1,7 +1,7 @@
 //! The one definition of distance between rows, and the error bound of a faster estimate.
 //!
-//! Exact search (`exact`) promises the results of the plain algorithm to the bit. It decides by
-//! [`squared_euclidean`] alone; matrix products only rule out what cannot matter.
+//! Exact search (`exact`) promises the results of the plain algorithm to the bit. It decides by [`squared_euclidean`]
+//! alone; matrix products only rule out what cannot matter.
 
 use super::KernelError;
 
@@ -13,9 +13,9 @@ const ROUNDING: f32 = 1.0 / 16_777_216.0;
 
 /// Returns `Σ_c (a_c - b_c)²` in f32.
 ///
-/// Term `c` goes to partial sum `c mod 32`, in ascending order; the partial sums are then added in a
-/// tree of halves. Nothing is fused, so the bits are the same on every machine and for every vector
-/// width. Relative error at most `(d/32 + 8)·2^-24` to first order. NaN in, NaN out; no rows, 0.
+/// Term `c` goes to partial sum `c mod 32`, in ascending order; the partial sums are then added in a tree of halves.
+/// Nothing is fused, so the bits are the same on every machine and for every vector width. Relative error at most
+/// `(d/32 + 8)·2^-24` to first order. NaN in, NaN out; no rows, 0.
 ///
 /// # Panics
 /// If the rows differ in length.

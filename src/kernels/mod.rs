@@ -13,6 +13,7 @@ mod libtorch;
 pub mod map;
 pub mod metrics;
 mod product;
+mod projection;
 pub mod quantile;
 pub mod random;
 pub mod resize;

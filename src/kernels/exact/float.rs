@@ -22,8 +22,10 @@ pub(super) struct F32Filter {
     error: ErrorBound,
     rows: Vec<f32>,
     lower: Vec<f32>,
-    step: usize,
 }
+
+/// Rows in one matrix product (measured 2026-11-24 on 2 Zen 4 cores: 256 to 2048 within 10 %).
+pub(super) const STEP: usize = 512;
 
 /// A query's bound term, and the threshold of `lower - 2·product` above which a row is out.
 #[derive(Clone, Copy)]
@@ -35,11 +37,11 @@ pub(super) struct F32Query {
 pub(super) type F32Queries = Block<F32Query, f32>;
 
 impl F32Filter {
-    /// Takes `rows: [n, d]` with their squared norms; compares `step` of them at a time.
-    pub(super) fn new(rows: Vec<f32>, norms: &[f32], d: usize, step: usize) -> Self {
+    /// Takes `rows: [n, d]` with their squared norms.
+    pub(super) fn new(rows: Vec<f32>, norms: &[f32], d: usize) -> Self {
         let error = ErrorBound::of_product(d);
         let lower = norms.iter().map(|&norm| error.lower(norm)).collect();
-        Self { d, error, rows, lower, step }
+        Self { d, error, rows, lower }
     }
 
     /// The rows, `[n, d]`.
@@ -67,7 +69,7 @@ impl LowerBound for F32Filter {
     type Queries = F32Queries;
 
     fn step(&self) -> usize {
-        self.step
+        STEP
     }
 
     fn encode(&self, rows: Vec<f32>, norms: &[f32]) -> F32Queries {
@@ -97,6 +99,8 @@ impl LowerBound for F32Filter {
 }
 
 impl Growing for F32Filter {
+    const PICK_STEP: usize = 128;
+
     fn push(&mut self, row: &[f32], norm: f32) {
         self.rows.extend_from_slice(row);
         self.lower.push(self.error.lower(norm));

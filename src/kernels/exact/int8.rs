@@ -2,9 +2,9 @@
 //! rigorous. The rows may be those that are measured, or their codes (`pca`).
 //!
 //! **Quantised rows.** With `μ` near the mean of the rows, which shortens them (a product of long rows that are close
-//! cancels), a row `x` becomes `x̂ = s·q`, `q` integers of at most 127 and `s` its own step, so that
-//! `x - μ = x̂ + r`. The length of what is lost, `‖r‖`, is measured, not assumed, and rounded up to `e`. A step for
-//! each row keeps a few long rows from coarsening all.
+//! cancels), a row `x` becomes `x̂ = s·q`, `q` integers of at most 127 and `s` its own step, so that `x - μ = x̂ +
+//! r`. The length of what is lost, `‖r‖`, is measured, not assumed, and rounded up to `e`. A step for each row keeps
+//! a few long rows from coarsening all.
 //!
 //! **Bound.** For two rows `a` and `b`, by the triangle inequality
 //! ```text
@@ -15,14 +15,13 @@
 //! distances are no longer than the rows' (inequality (1) of `pca`), so the bounds of both are added.
 //!
 //! **Rounding**, `u = 2^-24`, `S = ‖â‖² + ‖b̂‖²`, so that `|2·â·b̂| <= S`:
-//! - `e`: each part of `r` errs by at most `3·u·M`, `M` the largest part of `x - μ` (the differences with `μ`
-//!   and with `s·q`, the product `s·q`), so the vector by `3·u·M·√d`; the sum of squares, sixteen partial
-//!   sums of at most 4096 terms, by less than a part in 2000.
-//! - The norms err by `3·u·S` (the step squared, the sum as f32, their product) and are lowered by `16·u·S`;
-//!   the term of the product errs by `2·u·S`, the difference by `2·u·S`, the limit by `u·(S + limit)`: 8 of
-//!   the 16 are used.
-//! - `squared_euclidean` is above `limit` where `‖a - b‖` is above `ErrorBound::farthest(limit)`, which takes the place
-//!   of `√limit`. What is compared is a square of a sum of six: `32·u` more.
+//! - `e`: each part of `r` errs by at most `3·u·M`, `M` the largest part of `x - μ` (the differences with `μ` and
+//!   with `s·q`, the product `s·q`), so the vector by `3·u·M·√d`; the sum of squares, sixteen partial sums of at most
+//!   4096 terms, by less than a part in 2000.
+//! - The norms err by `3·u·S` (the step squared, the sum as f32, their product) and are lowered by `16·u·S`; the term
+//!   of the product errs by `2·u·S`, the difference by `2·u·S`, the limit by `u·(S + limit)`: 8 of the 16 are used.
+//! - `squared_euclidean` is above `limit` where `‖a - b‖` is above `ErrorBound::farthest(limit)`, which takes the
+//!   place of `√limit`. What is compared is a square of a sum of six: `32·u` more.
 //! - Underflow: every sum of squares loses at most `d·2^-126`, in each `e` and in the norms: four times the root of
 //!   that is added before squaring. Overflow: nothing is ruled out where a squared norm is above [`LARGEST_NORM`].
 
@@ -122,7 +121,7 @@ impl Int8Filter {
         }
         let part = |rows: &[f32]| {
             let mut part = Self::about(self.centre.clone(), 0, 0.0);
-            rows.chunks_exact(length).for_each(|row| part.add(row));
+            rows.chunks_exact(length).for_each(|row| part.push(row, 0.0));
             part
         };
         let parts: Vec<Self> = rows.par_chunks(BLOCK * length).map(part).collect();
@@ -132,25 +131,6 @@ impl Int8Filter {
             self.rows += part.rows;
         }
         Some(self)
-    }
-
-    fn add(&mut self, row: &[f32]) {
-        let mut words = Vec::with_capacity(self.width);
-        let QuantisedRow { step, norm, error, .. } = quantise(row, &self.centre, &mut words);
-        let lane = self.rows % TILE;
-        if lane == 0 {
-            self.tiles.push(Tile::new(self.width));
-            self.errors.push(0.0);
-        }
-        let last = self.rows / TILE;
-        let tile = &mut self.tiles[last];
-        for (of_word, word) in tile.words.iter_mut().zip(words) {
-            // Adding 128 to a signed byte flips its highest bit.
-            of_word[lane] = word ^ 0x8080_8080;
-        }
-        (tile.scale[lane], tile.norm[lane]) = (step, norm);
-        self.errors[last] = self.errors[last].max(error);
-        self.rows += 1;
     }
 
     /// Encodes codes, `error(query)` the error bound of each; as [`LowerBound::encode`].
@@ -183,7 +163,7 @@ impl LowerBound for Int8Filter {
     type Queries = Int8Queries;
 
     fn step(&self) -> usize {
-        2 * TILE
+        TILE
     }
 
     fn encode(&self, rows: Vec<f32>, norms: &[f32]) -> Int8Queries {
@@ -212,8 +192,25 @@ impl LowerBound for Int8Filter {
 }
 
 impl Growing for Int8Filter {
+    const PICK_STEP: usize = 2 * TILE;
+
     fn push(&mut self, row: &[f32], _: f32) {
-        self.add(row);
+        let mut words = Vec::with_capacity(self.width);
+        let QuantisedRow { step, norm, error, .. } = quantise(row, &self.centre, &mut words);
+        let lane = self.rows % TILE;
+        if lane == 0 {
+            self.tiles.push(Tile::new(self.width));
+            self.errors.push(0.0);
+        }
+        let last = self.rows / TILE;
+        let tile = &mut self.tiles[last];
+        for (of_word, word) in tile.words.iter_mut().zip(words) {
+            // Adding 128 to a signed byte flips its highest bit.
+            of_word[lane] = word ^ 0x8080_8080;
+        }
+        (tile.scale[lane], tile.norm[lane]) = (step, norm);
+        self.errors[last] = self.errors[last].max(error);
+        self.rows += 1;
     }
 
     fn retain(queries: &mut Int8Queries, is_kept: &[bool]) {

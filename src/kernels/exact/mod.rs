@@ -44,8 +44,8 @@ trait LowerBound: Sync {
     /// A block of encoded queries, each with a threshold.
     type Queries;
 
-    /// Rows to be compared in one call of [`LowerBound::candidates`], a multiple of a tile. More of them feed the
-    /// product better, but thresholds do not move in between.
+    /// Returns how many rows to compare in one call of [`LowerBound::candidates`], a multiple of a tile. More of them
+    /// feed the product better, but thresholds do not move in between.
     fn step(&self) -> usize;
 
     /// Encodes `rows: [n, d]` with their squared norms. No limit is set, so that nothing is ruled out.
@@ -72,6 +72,9 @@ trait LowerBound: Sync {
 
 /// A filter whose rows and blocks change: picks are added, and points leave a block.
 trait Growing: LowerBound {
+    /// Picks to compare at a time: a point goes on past the pick that rules it out to the end of the step.
+    const PICK_STEP: usize;
+
     /// Adds a row with its squared norm.
     fn push(&mut self, row: &[f32], norm: f32);
 

@@ -1,30 +1,29 @@
 //! Greedy k-center that measures a point only when it could be picked.
 //!
-//! A point's distance to its nearest pick only falls, so what was last known of it bounds what it is.
-//! The search goes in rounds:
+//! A point's distance to its nearest pick only falls, so what was last known of it bounds what it is. The search goes
+//! in rounds:
 //! 0. **lower** all bounds to the upper bounds of a GPU, if there is one (`device`);
-//! 1. **admit** the points with the largest bounds, a few thousand; every other point is below the
-//!    lowest of them, the threshold. They come from a candidate heap, which is filled for several rounds at a time;
-//! 2. **refresh** them against the picks that they have not seen. Blocks of points by blocks of picks
-//!    go through a lower bound (`LowerBound`), which rules out nearly all pairs; what is left is measured by
-//!    `squared_euclidean`. A point that falls below the threshold is dropped, with the number of picks it has
-//!    seen;
-//! 3. **pick** the farthest while it is not below the threshold (so no point outside can be farther),
-//!    measuring those still above the threshold, the active set, against each new pick.
+//! 1. **admit** the points with the largest bounds, a few thousand; every other point is below the lowest of them,
+//!    the threshold. They come from a candidate heap, which is filled for several rounds at a time;
+//! 2. **refresh** them against the picks that they have not seen. Blocks of points by blocks of picks go through a
+//!    lower bound (`LowerBound`), which rules out nearly all pairs; what is left is measured by `squared_euclidean`.
+//!    A point that falls below the threshold is dropped, with the number of picks it has seen;
+//! 3. **pick** the farthest while it is not below the threshold (so no point outside can be farther), measuring those
+//!    still above the threshold, the active set, against each new pick.
 //!
-//! What it costs, and what did not pay (features of KSDD by `resnet18`, projected to 128; 2026-11-24, CPU
-//! seconds of the picks, 10 % of 148,960 rows):
-//! - the lower bound in f32: 4.5; in int8, with the candidate heap: 1.8. At KSDD2's size (1,167,600 rows, 1 %)
-//!   a fifth of all pairs is compared, and one pair of 500 of those is measured.
-//! - Triangle inequality between picks (none within twice a point's bound of its own pick need be looked at):
-//!   rules out 2 % of the pairs. The radius is not small beside the distances between picks (3.1 to 4.3).
-//! - Rotation by variance, then the first 31 dimensions and the length of the rest: leaves 13 to 18 % of
-//!   the pairs (63 dimensions: 4 to 6 %), where 2 % are within the radius. Int8 leaves about those 2 % for
-//!   a quarter of the work.
+//! What it costs, and what did not pay (features of KSDD by `resnet18`, projected to 128; 2026-11-24, CPU seconds of
+//! the picks, 10 % of 148,960 rows):
+//! - the lower bound in f32: 4.5; in int8, with the candidate heap: 1.8. At KSDD2's size (1,167,600 rows, 1 %) a
+//!   fifth of all pairs is compared, and one pair of 500 of those is measured.
+//! - Triangle inequality between picks (none within twice a point's bound of its own pick need be looked at): rules
+//!   out 2 % of the pairs. The radius is not small beside the distances between picks (3.1 to 4.3).
+//! - Rotation by variance, then the first 31 dimensions and the length of the rest: leaves 13 to 18 % of the pairs
+//!   (63 dimensions: 4 to 6 %), where 2 % are within the radius. Int8 leaves about those 2 % for a quarter of the
+//!   work.
 //! - Half precision: the product crate widens it to f32, so it saves memory alone, which is not the bottleneck.
 //!
-//! Points are ordered by (distance, lower index first), so ties are those of the textbook. Nothing
-//! here depends on the number of threads except the speed.
+//! Points are ordered by (distance, lower index first), so ties are those of the textbook. Nothing here depends on
+//! the number of threads except the speed.
 
 use rayon::prelude::*;
 
@@ -69,8 +68,8 @@ pub(super) struct Search<'a, F> {
     d: usize,
     norms: &'a [f32],
     filter: F,
-    /// Squared distance of each point to the nearest of the picks that it has seen, or less: at least the
-    /// distance to the nearest of all (`device`).
+    /// Squared distance of each point to the nearest of the picks that it has seen, or less: at least the distance to
+    /// the nearest of all (`device`).
     bounds: Vec<f32>,
     /// How many picks each point has seen.
     seen: Vec<u32>,
@@ -222,7 +221,7 @@ impl<'a, F: Growing> Search<'a, F> {
         // Sorted by picks seen: the first has seen the fewest. Seeing a pick twice changes nothing.
         let mut start = block[0].0 as usize / TILE * TILE;
         while start < total && !state.points.is_empty() {
-            let end = (start + self.filter.step()).min(total);
+            let end = (start + F::PICK_STEP).min(total);
             self.filter.candidates(&state.queries, start..end, &mut candidates);
             self.tighten(&mut state, start, &candidates);
             let BlockState { points, bounds, .. } = &state;

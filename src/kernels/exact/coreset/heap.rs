@@ -13,8 +13,8 @@ pub(super) struct CandidateHeap {
 }
 
 impl CandidateHeap {
-    /// Returns the keys of the largest `count` points, in any order; at least one, unless all points are picked.
-    /// If the heap has fewer left, it is filled with `refill` points.
+    /// Returns the keys of the largest `count` points, in any order; at least one, unless all points are picked. If
+    /// the heap has fewer left, it is filled with `refill` points.
     pub(super) fn largest(&mut self, bounds: &[f32], count: usize, refill: usize) -> Vec<u64> {
         let mut keys = self.keys(bounds);
         if keys.len() < count && self.points.len() < bounds.len() {

@@ -1,43 +1,38 @@
 //! Choosing the rows of a bank: greedy k-center and two other samplers.
 //!
-//! The greedy algorithm is that of Sener and Savarese, "Active Learning for Convolutional Neural
-//! Networks: A Core-Set Approach", ICLR 2018, as PatchCore uses it (Roth et al., CVPR 2022, Algorithm
-//! 1): the next pick is the point farthest from all picks so far. The private module `greedy` computes it
-//! faster than its textbook form and promises the same picks; the tests hold the textbook form. A GPU provides
-//! upper bounds of all distances (`device`), which leave less to measure and change no pick.
+//! The greedy algorithm is that of Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
+//! Approach", ICLR 2018, as PatchCore uses it (Roth et al., CVPR 2022, Algorithm 1): the next pick is the point
+//! farthest from all picks so far. The private module `greedy` computes it faster than its textbook form and promises
+//! the same picks; the tests hold the textbook form. A GPU provides upper bounds of all distances (`device`), which
+//! leave less to measure and change no pick.
 
 mod greedy;
 mod heap;
-mod projection;
 #[cfg(test)]
 mod tests;
 
 use rayon::prelude::*;
 
 use self::greedy::Search;
-pub use self::projection::{Projection, join_blocks};
 use super::device::{NoUpperBounds, UpperBounds, device_upper_bounds, find_device};
 use super::float::F32Filter;
 use super::int8::Int8Filter;
 use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
 use crate::kernels::distance::{squared_norms, squared_to_centre};
+pub use crate::kernels::projection::{Projection, join_blocks};
 use crate::kernels::random::Stream;
 
 /// Rows measured against one centre by one task.
 const ROW_BLOCK: usize = 256;
-
-/// Picks compared in one matrix product (chosen): more of them feed the product better, but a point goes on past the
-/// pick that rules it out to the end of the step.
-const PICK_BLOCK: usize = 128;
 
 /// The rows chosen by a greedy sampler, in the order of choosing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picks {
     /// Indices of the chosen rows, all different.
     pub rows: Vec<u32>,
-    /// `radii[i]`: the largest distance of a point to its nearest pick after pick `i` (covering
-    /// radius), plain Euclidean, in the space that was searched; it never grows.
+    /// `radii[i]`: the largest distance of a point to its nearest pick after pick `i` (covering radius), plain
+    /// Euclidean, in the space that was searched; it never grows.
     pub radii: Vec<f32>,
 }
 
@@ -53,24 +48,6 @@ pub fn bank_size(n: usize, ratio: f64, min_size: usize) -> usize {
 pub fn random_rows(n: usize, count: usize, stream: &mut Stream) -> Vec<u32> {
     assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
     stream.choose(n, count).into_iter().map(|row| row as u32).collect()
-}
-
-/// Chooses `count` of `points: [n, d]` by greedy k-center from the row `first`; as [`Points::k_center_greedy`], for
-/// points that are used once, on the processor.
-///
-/// # Errors
-/// If a point holds NaN or an infinity, or `progress` returned false.
-///
-/// # Panics
-/// As [`Points::new`] and [`Points::k_center_greedy`].
-pub fn k_center_greedy(
-    points: &[f32],
-    d: usize,
-    first: usize,
-    count: usize,
-    progress: &(dyn Fn(usize) -> bool + Sync),
-) -> Result<Picks, KernelError> {
-    Points::new(points, d)?.k_center_greedy(first, count, progress)
 }
 
 /// Points to choose from, and the device that bounds their distances, unless it is the processor.
@@ -111,14 +88,14 @@ impl<'a> Points<'a> {
 
     /// Chooses `count` of the points by greedy k-center from the row `first`.
     ///
-    /// Pick `i + 1` is the point with the largest squared distance ([`squared_euclidean`]) to its nearest
-    /// pick; among equal distances the lowest index. A picked row is not picked again, so that once all
-    /// distances are 0 the remaining rows follow in ascending order. Exact: the picks and radii are those of
-    /// the textbook algorithm to the bit, for every number of threads and every device.
+    /// Pick `i + 1` is the point with the largest squared distance ([`squared_euclidean`]) to its nearest pick; among
+    /// equal distances the lowest index. A picked row is not picked again, so that once all distances are 0 the
+    /// remaining rows follow in ascending order. Exact: the picks and radii are those of the textbook algorithm to
+    /// the bit, for every number of threads and every device.
     ///
-    /// `progress` is called with the number of picks after each; if it returns false, the search stops.
-    /// Cost at most `2·n·count·d` operations in matrix products (less where bounds rule points out),
-    /// memory `16·n` bytes besides the points.
+    /// `progress` is called with the number of picks after each; if it returns false, the search stops. Cost at most
+    /// `2·n·count·d` operations in matrix products (less where bounds rule points out), memory `16·n` bytes besides
+    /// the points.
     ///
     /// [`squared_euclidean`]: super::super::distance::squared_euclidean
     ///
@@ -140,11 +117,10 @@ impl<'a> Points<'a> {
 
     /// Chooses `count` of the points as `ApproximateGreedyCoresetSampler` of patchcore-inspection does.
     ///
-    /// A point's distance starts as its mean distance to `anchors` random points (10 there), as if that
-    /// were its distance to a pick; then greedy k-center goes on, the first pick included. Ties go to the
-    /// lower index, a picked row is not picked again (there it can be). The radii are the greedy
-    /// algorithm's own distances, which the anchors keep below the covering radius at first. Cost as
-    /// [`Points::k_center_greedy`].
+    /// A point's distance starts as its mean distance to `anchors` random points (10 there), as if that were its
+    /// distance to a pick; then greedy k-center goes on, the first pick included. Ties go to the lower index, a
+    /// picked row is not picked again (there it can be). The radii are the greedy algorithm's own distances, which
+    /// the anchors keep below the covering radius at first. Cost as [`Points::k_center_greedy`].
     ///
     /// # Errors
     /// If `progress` returned false, or the device of [`Points::on`] fails.
@@ -181,13 +157,12 @@ impl<'a> Points<'a> {
         let upper = &mut *upper;
         match Int8Filter::without_rows(rows, *d, norms) {
             Some(filter) => Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress),
-            None => Search::new(rows, *d, norms, bounds, first, no_floats(*d)).run(count, upper, progress),
+            None => {
+                let filter = F32Filter::new(Vec::new(), &[], *d);
+                Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress)
+            }
         }
     }
-}
-
-fn no_floats(d: usize) -> F32Filter {
-    F32Filter::new(Vec::new(), &[], d, PICK_BLOCK)
 }
 
 /// Makes sure that a device can bound distances; the processor never takes its place.

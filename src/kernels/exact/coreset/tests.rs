@@ -34,7 +34,7 @@ fn textbook(points: &[f32], d: usize, mut bounds: Vec<f32>, first: Option<usize>
 }
 
 fn greedy(points: &[f32], d: usize, first: usize, count: usize) -> Picks {
-    k_center_greedy(points, d, first, count, &|_| true).unwrap()
+    Points::new(points, d).unwrap().k_center_greedy(first, count, &|_| true).unwrap()
 }
 
 /// Exact distances, some a little or much higher, some unknown: every upper bound is allowed.
@@ -83,18 +83,16 @@ fn upper_bounds<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn UpperBounds + 'a
 fn by_all_ways(points: &[f32], d: usize, first: usize, count: usize) -> Vec<Picks> {
     let norms = norms_for(points, d).unwrap();
     let mut found = Vec::new();
-    for is_int8 in [true, false] {
-        for mut upper in upper_bounds(points, d) {
-            let bounds = squared_distances(points, d, &points[first * d..][..d]);
-            let (upper, first) = (&mut *upper, Some(first));
-            let picks = if is_int8 {
-                let filter = Int8Filter::about_mean(points, d);
-                Search::new(points, d, &norms, bounds, first, filter).run(count, upper, &|_| true)
-            } else {
-                Search::new(points, d, &norms, bounds, first, no_floats(d)).run(count, upper, &|_| true)
-            };
-            found.push(picks.unwrap());
-        }
+    let start = || squared_distances(points, d, &points[first * d..][..d]);
+    for mut upper in upper_bounds(points, d) {
+        let filter = Int8Filter::about_mean(points, d);
+        let search = Search::new(points, d, &norms, start(), Some(first), filter);
+        found.push(search.run(count, &mut *upper, &|_| true).unwrap());
+    }
+    for mut upper in upper_bounds(points, d) {
+        let filter = F32Filter::new(Vec::new(), &[], d);
+        let search = Search::new(points, d, &norms, start(), Some(first), filter);
+        found.push(search.run(count, &mut *upper, &|_| true).unwrap());
     }
     found
 }
@@ -122,8 +120,8 @@ fn small_sizes_equal_the_textbook_with_ties() {
     }
 }
 
-/// Rows of one of five kinds: none of them special, ties on a grid, duplicates, tight groups far from the
-/// origin (where a matrix product cancels), one row over and over.
+/// Rows of one of five kinds: none of them special, ties on a grid, duplicates, tight groups far from the origin
+/// (where a matrix product cancels), one row over and over.
 fn random_case(stream: &mut Stream, kind: usize, n: usize, d: usize) -> Vec<f32> {
     let mut points = normals(stream, n * d);
     match kind {
@@ -238,9 +236,9 @@ fn the_approximate_greedy_starts_from_mean_distances() {
 #[test]
 fn cancelling_and_wrong_data_are_errors() {
     let points = [0.0, 1.0, 2.0, 3.0];
-    assert_eq!(k_center_greedy(&points, 1, 0, 4, &|picks| picks < 2), Err(KernelError::Cancelled));
-    let points = [0.0, f32::NAN];
-    assert_eq!(k_center_greedy(&points, 1, 0, 2, &|_| true), Err(KernelError::NotFinite { row: 1 }));
+    let points = Points::new(&points, 1).unwrap();
+    assert_eq!(points.k_center_greedy(0, 4, &|picks| picks < 2), Err(KernelError::Cancelled));
+    assert_eq!(Points::new(&[0.0, f32::NAN], 1).unwrap_err(), KernelError::NotFinite { row: 1 });
 }
 
 #[test]
@@ -266,7 +264,7 @@ fn every_scale_equals_the_textbook() {
         for mut upper in upper_bounds(&points, d) {
             let norms = norms_for(&points, d).unwrap();
             let bounds = squared_distances(&points, d, &points[3 * d..4 * d]);
-            let search = Search::new(&points, d, &norms, bounds, Some(3), no_floats(d));
+            let search = Search::new(&points, d, &norms, bounds, Some(3), F32Filter::new(Vec::new(), &[], d));
             assert_eq!(search.run(60, &mut *upper, &|_| true).unwrap(), expected, "{scale}");
         }
     }

@@ -1,7 +1,8 @@
 //! Bounds from a GPU: lower bounds that sort a bank's rows for `nearest`, upper bounds of distances for `coreset`.
 //!
-//! **Upper bounds.** The greedy search keeps for each point `i` a bound `B` and the number of picks that it has `seen`.
-//! With `D` the distance to the nearest of all picks so far, as `squared_euclidean` computes it, it needs no more than
+//! **Upper bounds.** The greedy search keeps for each point `i` a bound `B` and the number of picks that it has
+//! `seen`. With `D` the distance to the nearest of all picks so far, as `squared_euclidean` computes it, it needs no
+//! more than
 //!
 //! ```text
 //! D(i) <= B(i) <= the distance to the nearest of the first seen(i) picks                            (1)
@@ -9,20 +10,21 @@
 //!
 //! so `B` may be lowered to any upper bound of `D`, with `seen` left as it is:
 //! - Points are ruled out by `B < threshold` alone, which implies `D < threshold`.
-//! - A refresh measures each pick that was not seen unless its distance is proven to be at least `B`. If `D = B`,
-//!   `B` is right already, and measured distances, none below `D`, leave it. If `D < B`, the nearest pick is nearer
-//!   than all that were seen, by (1), so it is one of the others; its distance, `D`, is below `B`, so it is
-//!   measured. Either way the refreshed bound is `D`: what was lowered in between is not taken for a distance.
+//! - A refresh measures each pick that was not seen unless its distance is proven to be at least `B`. If `D = B`, `B`
+//!   is right already, and measured distances, none below `D`, leave it. If `D < B`, the nearest pick is nearer than
+//!   all that were seen, by (1), so it is one of the others; its distance, `D`, is below `B`, so it is measured.
+//!   Either way the refreshed bound is `D`: what was lowered in between is not taken for a distance.
 //! - Where a refresh ends early, at a bound below the threshold, what it has measured and ruled out keeps (1); and a
 //!   new pick only lowers `D`.
 //!
 //! Picks and radii are therefore the same with any upper bounds.
 //!
-//! Good upper bounds leave the search with points that are nearly as far as they look: of 2,000 picks of 200,000 × 128
-//! (groups on 40 directions, noise) the search's own part falls from 0.41 s to 0.08 s (2 Zen 4 cores, 2026-11-24). The
-//! products are what that costs: 3.6 s on these cores, so a processor has no use for them.
+//! Good upper bounds leave the search with points that are nearly as far as they look: of 2,000 picks of 200,000 ×
+//! 128 (groups on 40 directions, noise) the search's own part falls from 0.41 s to 0.08 s (2 Zen 4 cores,
+//! 2026-11-24). The products are what that costs: 3.6 s on these cores, so a processor has no use for them.
 //!
-//! libtorch is optional. Its part of this folder is three functions, each of which has a twin in `absent` that refuses.
+//! libtorch is optional. Its part of this folder is three functions, each of which has a twin in `absent` that
+//! refuses.
 
 #[cfg(not(feature = "torch"))]
 mod absent;

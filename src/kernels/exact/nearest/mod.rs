@@ -40,9 +40,6 @@ use crate::kernels::distance::squared_norms;
 /// have none.
 const QUERY_BLOCK: usize = 256;
 
-/// Bank rows in one matrix product (measured 2026-11-24 on 2 Zen 4 cores: 256 to 2048 within 10 %).
-const BANK_BLOCK: usize = 512;
-
 /// Queries after which a bank without codes quantises its rows, which costs about as much as searching for ten
 /// (chosen).
 const INT8_AFTER: usize = 32;
@@ -99,7 +96,7 @@ impl Bank {
         let norms = squared_norms(&rows, d)?;
         assert!(norms.len() < NO_ROW as usize, "{} bank rows do not fit 32 bits", norms.len());
         Ok(Self {
-            rows: F32Filter::new(rows, &norms, d, BANK_BLOCK),
+            rows: F32Filter::new(rows, &norms, d),
             queries_seen: AtomicUsize::new(0),
             pca: OnceLock::new(),
             int8: OnceLock::new(),
@@ -158,11 +155,11 @@ impl Bank {
 
     /// Finds the `min(k, m)` nearest rows of each of `queries: [n, d]`.
     ///
-    /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its
-    /// square root. Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed
-    /// of the matrix product, less where codes rule most rows out, which a later search of the same bank makes;
-    /// memory a megabyte a thread, and the codes, at most two thirds of the rows' own.
-    /// On a device: [`Bank::on`]. No queries give an empty result, as does `k = 0`.
+    /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its square root.
+    /// Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed of the matrix product, less
+    /// where codes rule most rows out, which a later search of the same bank makes; memory a megabyte a thread, and
+    /// the codes, at most two thirds of the rows' own. On a device: [`Bank::on`]. No queries give an empty result, as
+    /// does `k = 0`.
     ///
     /// [`squared_euclidean`]: super::distance::squared_euclidean
     ///
@@ -177,9 +174,9 @@ impl Bank {
 
     /// Finds the nearest row of each query among those of other groups: leave one image out.
     ///
-    /// `query_group: [n]` and `bank_group: [m]` number the image that each row is from. Where every
-    /// row is of the query's own group, the distance is `f32::INFINITY` and the index [`NO_ROW`].
-    /// Otherwise as [`Bank::nearest`] with `k = 1`.
+    /// `query_group: [n]` and `bank_group: [m]` number the image that each row is from. Where every row is of the
+    /// query's own group, the distance is `f32::INFINITY` and the index [`NO_ROW`]. Otherwise as [`Bank::nearest`]
+    /// with `k = 1`.
     ///
     /// # Errors
     /// If a query holds NaN or an infinity, or the device of [`Bank::on`] fails.

@@ -1,7 +1,7 @@
 //! Calibration of the codes: how long they should be, and whether they pay at all, by a trial on a sample.
 //!
-//! Features of a network lie near few dimensions: a fraction of a distance rules most rows out. Noise has no
-//! such directions, and there the whole rows in one matrix product are best. The answer changes speed alone.
+//! Features of a network lie near few dimensions: a fraction of a distance rules most rows out. Noise has no such
+//! directions, and there the whole rows in one matrix product are best. The answer changes speed alone.
 
 use super::principal_axes::PrincipalAxes;
 use crate::kernels::distance::squared_euclidean;
@@ -14,8 +14,8 @@ const ROWS: usize = 1024;
 /// Steps of the code's length.
 const STEP: usize = 16;
 
-/// Cost of a row that the coarse codes leave, in multiplications of the matrix product (measured
-/// 2026-11-24 on Zen 4: about 15 ns against 0.02 ns).
+/// Cost of a row that the coarse codes leave, in multiplications of the matrix product (measured 2026-11-24 on Zen 4:
+/// about 15 ns against 0.02 ns).
 const CANDIDATE_COST: f64 = 750.0;
 
 /// Share of the plain search's cost above which codes are not worth their preparation (chosen).

@@ -2,9 +2,9 @@
 //! first limit.
 //!
 //! A query looks at the list of its own nearest centroid before it looks at the bank. The `k` rows found there need
-//! not be its nearest, but their distances give a limit close to the final one from the start (measured 2026-11-24
-//! on patches of `ResNet18`, 20,000 rows: a third fewer rows pass the coarse codes, half as many the fine ones).
-//! Lists change speed alone.
+//! not be its nearest, but their distances give a limit close to the final one from the start (measured 2026-11-24 on
+//! patches of `ResNet18`, 20,000 rows: a third fewer rows pass the coarse codes, half as many the fine ones). Lists
+//! change speed alone.
 
 use rayon::prelude::*;
 
@@ -27,8 +27,8 @@ pub(super) struct InvertedLists {
 }
 
 impl InvertedLists {
-    /// Groups rows by their nearest centroid according to coarse codes: `coarse: [m, width]`, bound terms
-    /// `lower: [m]`.
+    /// Groups rows by their nearest centroid according to coarse codes: `coarse: [m, width]`, bound terms `lower:
+    /// [m]`.
     pub(super) fn of(coarse: &[f32], width: usize, lower: &[f32]) -> Self {
         let m = lower.len();
         let centroids = (m / LIST).clamp(1, MOST_CENTROIDS);

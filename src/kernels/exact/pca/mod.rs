@@ -1,27 +1,27 @@
 //! The lower bound by short codes along principal axes, and what the codes may err.
 //!
-//! With the principal axes `V: [p, d]`, `‖V·Vᵀ - I‖ <= ε`, and the centre `c`, a row `a` gets the code
-//! `(V·a', ρ)`, where `a' = a - c` and `ρ` is the length of what the axes do not see of `a'`. In exact
-//! arithmetic, with `P` the projection on the span of the axes,
+//! With the principal axes `V: [p, d]`, `‖V·Vᵀ - I‖ <= ε`, and the centre `c`, a row `a` gets the code `(V·a', ρ)`,
+//! where `a' = a - c` and `ρ` is the length of what the axes do not see of `a'`. In exact arithmetic, with `P` the
+//! projection on the span of the axes,
 //!
 //! ```text
 //! ‖q - b‖² = ‖P(q' - b')‖² + ‖(I - P)(q' - b')‖² >= ‖V(q' - b')‖²/(1 + ε) + (ρ(q) - ρ(b))²
 //! ```
 //!
-//! because `‖V·x‖ = ‖V·P·x‖ <= √(1 + ε)·‖P·x‖`, and by the triangle inequality. The codes as computed lie
-//! within `error(a)` of these exact ones (scaled), so that again by the triangle inequality
+//! because `‖V·x‖ = ‖V·P·x‖ <= √(1 + ε)·‖P·x‖`, and by the triangle inequality. The codes as computed lie within
+//! `error(a)` of these exact ones (scaled), so that again by the triangle inequality
 //!
 //! ```text
 //! ‖code(q) - code(b)‖ <= ‖q - b‖ + error(q) + error(b)                                            (1)
 //! ```
 //!
 //! **The error bound.** Let `u = 2^-24` and `N = ‖a'‖ + 2^-76`, whose second part stands for all that underflows
-//! (`p·d·2^-126` at most). Each code number is a product of `d` terms: `V·a'` errs by `1.1·√p·d·u·N` at
-//! most (Higham 2002, section 3.1); the subtraction of the centre by `u·N`; the scale by `ε·N`; the rounding
-//! of `ρ` by `u·N`. Their sum is below `κ·N`, `κ = 1.1·√p·d·u + ε + 4u`. As for `ρ² = ‖a'‖² - ‖P·a'‖²`, taken
-//! as `‖a'‖² - ‖code‖²` in f64: `‖V·a'‖²` is within `ε` of `‖P·a'‖²`, and the code within `κ·N` of `V·a'`, so
-//! it errs by `3κ·N²` at most. Since `|x - y| = |x² - y²|/(x + y)` and `(x - y)² <= |x² - y²|`, `ρ` errs by
-//! `min(3κ·N²/ρ, √(3κ)·N)`. The derivation needs `ε <= 0.01` and `d·u <= 0.01`.
+//! (`p·d·2^-126` at most). Each code number is a product of `d` terms: `V·a'` errs by `1.1·√p·d·u·N` at most (Higham
+//! 2002, section 3.1); the subtraction of the centre by `u·N`; the scale by `ε·N`; the rounding of `ρ` by `u·N`.
+//! Their sum is below `κ·N`, `κ = 1.1·√p·d·u + ε + 4u`. As for `ρ² = ‖a'‖² - ‖P·a'‖²`, taken as `‖a'‖² - ‖code‖²` in
+//! f64: `‖V·a'‖²` is within `ε` of `‖P·a'‖²`, and the code within `κ·N` of `V·a'`, so it errs by `3κ·N²` at most.
+//! Since `|x - y| = |x² - y²|/(x + y)` and `(x - y)² <= |x² - y²|`, `ρ` errs by `min(3κ·N²/ρ, √(3κ)·N)`. The
+//! derivation needs `ε <= 0.01` and `d·u <= 0.01`.
 //!
 //! **Two codes a row.** The coarse one, of the first axes, goes through a matrix product in f32; the fine one, of all
 //! axes, is compared one by one with what that leaves. Where the processor multiplies bytes, the fine codes in int8
@@ -39,15 +39,15 @@ use self::calibration::coarse_width;
 use self::inverted_lists::{InvertedLists, nearest_centroids};
 pub(super) use self::principal_axes::PrincipalAxes;
 use self::principal_axes::ROUNDS;
-use super::float::{F32Filter, F32Queries};
+use super::float::{F32Filter, F32Queries, STEP};
 use super::int8::{Int8Filter, Int8Queries};
 use super::{Candidates, LowerBound, set_bits};
 use crate::kernels::distance::{ErrorBound, measure, squared_norm};
 use crate::kernels::product::int8::TILE;
 use crate::kernels::sample::sample_rows;
 
-/// Rows that the axes are found from (measured 2026-11-24: from 512, 1024 and 2048 of 20,000 rows, the first
-/// 64 axes hold 81.3, 82.6 and 83.3 % of the variance).
+/// Rows that the axes are found from (measured 2026-11-24: from 512, 1024 and 2048 of 20,000 rows, the first 64 axes
+/// hold 81.3, 82.6 and 83.3 % of the variance).
 const SAMPLE: usize = 2048;
 
 /// Most axes: a longer fine code costs more than the distances that it saves (chosen, of 127 and 255).
@@ -61,9 +61,6 @@ const LONGEST_ROW: usize = 1 << 17;
 
 /// Rows encoded by one task.
 const ENCODE_BLOCK: usize = 256;
-
-/// Coarse codes in one matrix product (measured 2026-11-24 on 2 Zen 4 cores: 256 to 2048 within 10 %).
-const STEP: usize = 512;
 
 /// How far codes may lie from the exact ones: `error` of the module's inequality (1).
 #[derive(Debug, Clone, Copy, Default)]
@@ -142,7 +139,7 @@ impl PcaFilter {
             coarse: most.coarse.max(error.coarse),
             fine: most.fine.max(error.fine),
         });
-        let coarse = F32Filter::new(coarse, &norms, width, STEP);
+        let coarse = F32Filter::new(coarse, &norms, width);
         let lists = InvertedLists::of(coarse.rows(), width, coarse.lower());
         let int8 = Int8Filter::of_codes(&fine, axes.count() + 1, axes.dimension(), error.fine);
         let distance = ErrorBound::of_distance(axes.dimension());
@@ -286,8 +283,8 @@ impl Encoder {
         Self { kappa: products + axes.skew() + 4.0 * rounding }
     }
 
-    /// Writes the code of a row of squared length `squared` about the centre whose products with the axes
-    /// are `along`; returns its error bound.
+    /// Writes the code of a row of squared length `squared` about the centre whose products with the axes are
+    /// `along`; returns its error bound.
     fn write(&self, squared: f64, along: &[f32], code: &mut [f32]) -> f64 {
         let (seen, rest) = code.split_at_mut(code.len() - 1);
         seen.copy_from_slice(&along[..seen.len()]);

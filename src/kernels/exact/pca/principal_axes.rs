@@ -10,8 +10,8 @@ use crate::kernels::product::inner_products;
 use crate::kernels::random::Stream;
 use crate::kernels::sample::mean;
 
-/// Multiplications by the scatter matrix (measured 2026-11-24 on patches of `ResNet18`: the first 64 of
-/// 384 axes hold 79.3, 82.5, 83.3 and 83.5 % of the variance after 1, 2, 4 and 8; the best hold 84.2).
+/// Multiplications by the scatter matrix (measured 2026-11-24 on patches of `ResNet18`: the first 64 of 384 axes hold
+/// 79.3, 82.5, 83.3 and 83.5 % of the variance after 1, 2, 4 and 8; the best hold 84.2).
 pub(super) const ROUNDS: usize = 4;
 
 /// Partial sums.
@@ -29,8 +29,8 @@ pub(in super::super) struct PrincipalAxes {
 impl PrincipalAxes {
     /// Finds `count` axes of `sample: [s, d]`; `None` if its numbers overflow on the way.
     ///
-    /// Cost `2·s·d² + 4·ROUNDS·count·d²` operations in matrix products and `(ROUNDS + 1)·2·count²·d` in
-    /// Gram-Schmidt; the directions do not depend on the number of threads.
+    /// Cost `2·s·d² + 4·ROUNDS·count·d²` operations in matrix products and `(ROUNDS + 1)·2·count²·d` in Gram-Schmidt;
+    /// the directions do not depend on the number of threads.
     pub(in super::super) fn of(sample: &[f32], d: usize, count: usize) -> Option<Self> {
         let centre = mean(sample, d);
         let scatter = scatter(sample, &centre);
@@ -69,8 +69,7 @@ impl PrincipalAxes {
         self.skew
     }
 
-    /// Writes `rows - centre` into `centred: [n, d]` and its products with the directions into
-    /// `out: [n, count]`.
+    /// Writes `rows - centre` into `centred: [n, d]` and its products with the directions into `out: [n, count]`.
     pub(super) fn apply(&self, rows: &[f32], centred: &mut [f32], out: &mut [f32]) {
         for (row, centred) in rows.chunks_exact(self.d).zip(centred.chunks_exact_mut(self.d)) {
             for (to, (x, centre)) in centred.iter_mut().zip(row.iter().zip(&self.centre)) {
@@ -81,8 +80,8 @@ impl PrincipalAxes {
     }
 }
 
-/// `Σ (row - centre)·(row - centre)ᵀ`, `[d, d]`, and a small multiple of the identity: it turns no axis, and
-/// no direction loses its length where rows span few dimensions.
+/// `Σ (row - centre)·(row - centre)ᵀ`, `[d, d]`, and a small multiple of the identity: it turns no axis, and no
+/// direction loses its length where rows span few dimensions.
 fn scatter(rows: &[f32], centre: &[f32]) -> Vec<f32> {
     let (d, count) = (centre.len(), rows.len() / centre.len());
     let mut columns = vec![0.0; rows.len()];
@@ -100,8 +99,8 @@ fn scatter(rows: &[f32], centre: &[f32]) -> Vec<f32> {
     out
 }
 
-/// Orthonormalises rows in order: Gram-Schmidt, each row twice, which is enough in f32 where once is
-/// not (Giraud, Langou and Rozložník 2005).
+/// Orthonormalises rows in order: Gram-Schmidt, each row twice, which is enough in f32 where once is not (Giraud,
+/// Langou and Rozložník 2005).
 fn orthonormalise(rows: &mut [f32], d: usize) {
     pulp::Arch::new().dispatch(Orthonormalise { rows, d });
 }
@@ -156,8 +155,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// Returns the Frobenius norm of `V·Vᵀ - I`, which bounds its spectral norm. Summed in f64, whose own rounding,
-/// below `count·d·2^-50`, is added.
+/// Returns the Frobenius norm of `V·Vᵀ - I`, which bounds its spectral norm. Summed in f64, whose own rounding, below
+/// `count·d·2^-50`, is added.
 fn skew(directions: &[f32], d: usize) -> f64 {
     let count = directions.len() / d;
     let squares: Vec<f64> = (0..count)

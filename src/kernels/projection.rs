@@ -10,8 +10,8 @@ const ROW_BLOCK: usize = 256;
 
 /// A seeded Gaussian projection from `d` to `to` dimensions.
 ///
-/// `out[i, j] = Σ_c features[i, c] · g[j, c] / √to`, the `g` standard normal, drawn from the stream row by
-/// row (`j`, then `c`). Squared distances are kept in expectation (Johnson and Lindenstrauss 1984).
+/// `out[i, j] = Σ_c features[i, c] · g[j, c] / √to`, the `g` standard normal, drawn from the stream row by row (`j`,
+/// then `c`). Squared distances are kept in expectation (Johnson and Lindenstrauss 1984).
 pub struct Projection {
     matrix: Vec<f32>,
     d: usize,
@@ -33,9 +33,9 @@ impl Projection {
     /// Projects the rows of every block: `[n, to]`, `n` the sum of `sizes`.
     ///
     /// `read(block)` returns the rows of that block, `[sizes[block], d]`; blocks are read and projected on all
-    /// threads at once, so that memory holds the result and one block a thread. The bytes are the same for
-    /// every number of threads; across machines, and for other bounds of the blocks, they may differ in the
-    /// last bits, because the matrix product follows instruction set and shape. Cost `2·n·d·to`.
+    /// threads at once, so that memory holds the result and one block a thread. The bytes are the same for every
+    /// number of threads; across machines, and for other bounds of the blocks, they may differ in the last bits,
+    /// because the matrix product follows instruction set and shape. Cost `2·n·d·to`.
     ///
     /// # Errors
     /// The error of one of the blocks that could not be read.

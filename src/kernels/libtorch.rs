@@ -1,35 +1,34 @@
-//! What the kernels that search on a device share: finding it, bringing rows there, products that are f32.
+//! Access to a libtorch device for exact search: finding it, copying rows to it, making sure its products are f32.
 //!
 //! A device only rules out or bounds: `squared_euclidean` on the processor decides. So every product may err by
-//! what [`Margin`] allows and no more. That covers sums of f32 in any order, fused or not, as cuBLAS has them by
-//! default; not TF32, which libtorch does not use unless told to, but its environment can tell it
-//! (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`), and `tch` has no word against it. So a device is tried ([`find`]) and
-//! refused where it rounds factors. Nor does it cover f32 emulated by bf16, which newer cuBLAS has on request alone
-//! and the trial would not see.
+//! what [`ErrorBound`] allows and no more. That covers sums of f32 in any order, fused or not, as cuBLAS computes
+//! them by default; not TF32, which libtorch does not use by default, but which an environment variable can switch
+//! on (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`), and `tch` cannot switch off. So a device is tested ([`find`]) and
+//! refused where it rounds factors. Nor does it cover f32 emulated by bf16, which newer cuBLAS offers on request
+//! only and which the test would not detect.
 //!
-//! [`Margin`]: super::distance::Margin
+//! [`ErrorBound`]: super::distance::ErrorBound
 
 use tch::{Kind, TchError, Tensor};
 
 use super::KernelError;
 use super::backbone::{Device, cuda_devices};
 
-/// Most numbers of a product that is held at once: 256 MB, and with its copies under 1 GB (chosen, untested on a
-/// GPU).
+/// Most numbers of a product held at once: 256 MB, and with its copies under 1 GB (chosen, untested on a GPU).
 pub(super) const PRODUCTS: usize = 1 << 26;
 
 /// Numbers copied to the device at once, so that the processor's memory holds no second copy of all.
 const COPIED: usize = 1 << 24;
 
-/// Side of the product that a device is tried with: beyond what vectors and short loops are chosen for.
-const TRIED: i64 = 512;
+/// Side of the product that a device is tested with: large enough for the kernels of real searches.
+const TESTED: i64 = 512;
 
 /// Finds a device and makes sure that its products are f32.
 ///
 /// # Errors
 /// If it is not there, fails, or rounds factors to less than f32.
 pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
-    let place = match device {
+    let found = match device {
         Device::Cpu => tch::Device::Cpu,
         Device::Cuda(number) => {
             let count = cuda_devices();
@@ -39,8 +38,8 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
             tch::Device::Cuda(number)
         }
     };
-    if is_f32(place, Kind::Float).map_err(|error| failed(device, &error))? {
-        return Ok(place);
+    if is_f32(found, Kind::Float).map_err(|error| failed(device, &error))? {
+        return Ok(found);
     }
     Err(KernelError::Device {
         device,
@@ -51,20 +50,20 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
 /// Says whether products keep the last bits of their factors: every sum of `1 + 2^-12`, up to 512 of them, has no
 /// more bits than f32, and TF32, of 10 bits after the first, makes 512 of 512.125. The factors are first rounded to
 /// `factors`.
-fn is_f32(place: tch::Device, factors: Kind) -> Result<bool, TchError> {
+fn is_f32(device: tch::Device, factors: Kind) -> Result<bool, TchError> {
     let number = 1.0 + 2.0_f64.powi(-12);
-    let shape = [TRIED, TRIED];
+    let shape = [TESTED, TESTED];
     let left =
-        Tensor::f_full(shape, number, (Kind::Float, place))?.f_to_kind(factors)?.f_to_kind(Kind::Float)?;
-    let right = Tensor::f_ones(shape, (Kind::Float, place))?;
-    let expected = Tensor::f_full(shape, number * TRIED as f64, (Kind::Float, place))?;
+        Tensor::f_full(shape, number, (Kind::Float, device))?.f_to_kind(factors)?.f_to_kind(Kind::Float)?;
+    let right = Tensor::f_ones(shape, (Kind::Float, device))?;
+    let expected = Tensor::f_full(shape, number * TESTED as f64, (Kind::Float, device))?;
     Ok(left.f_mm(&right)?.f_equal(&expected)? && right.f_mm(&left)?.f_equal(&expected)?)
 }
 
 /// Copies `rows: [n, d]` to the device.
-pub(super) fn upload(rows: &[f32], d: usize, place: tch::Device) -> Result<Tensor, TchError> {
+pub(super) fn upload(rows: &[f32], d: usize, device: tch::Device) -> Result<Tensor, TchError> {
     let shape = [(rows.len() / d) as i64, d as i64];
-    let all = Tensor::f_empty(shape, (Kind::Float, place))?;
+    let all = Tensor::f_empty(shape, (Kind::Float, device))?;
     let step = (COPIED / d).max(1);
     for (number, some) in rows.chunks(step * d).enumerate() {
         let count = (some.len() / d) as i64;
@@ -83,7 +82,7 @@ pub(super) fn download<T: tch::kind::Element + Clone + Default>(tensor: &Tensor)
     Ok(values)
 }
 
-/// libtorch's reason, its first line: what follows is a trace of its own code.
+/// Converts an error of libtorch, keeping its first line: the rest is a stack trace of its own code.
 pub(super) fn failed(device: Device, error: &TchError) -> KernelError {
     let reason = error.to_string();
     KernelError::Device { device, reason: reason.lines().next().unwrap_or_default().to_owned() }

@@ -1,33 +1,27 @@
-//! Choosing the rows of a bank: greedy k-center and the samplers that stand beside it.
+//! Choosing the rows of a bank: greedy k-center and two other samplers.
 //!
-//! The greedy algorithm is that of Sener and Savarese, "Active Learning for Convolutional Neural
-//! Networks: A Core-Set Approach", ICLR 2018, as PatchCore uses it (Roth et al., CVPR 2022, Algorithm
-//! 1): the next pick is the point farthest from all picks so far. The private module `lazy` computes it
-//! faster than its textbook form and promises the same picks; the tests hold the textbook form. A GPU gives it
-//! upper bounds of all distances (`ceilings`, `torch`), which leave less to measure and change no pick.
+//! The greedy algorithm is that of Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
+//! Approach", ICLR 2018, as PatchCore uses it (Roth et al., CVPR 2022, Algorithm 1): the next pick is the point
+//! farthest from all picks so far. The private module `greedy` computes it faster than its textbook form and promises
+//! the same picks; the tests hold the textbook form. A GPU provides upper bounds of all distances (`device`), which
+//! leave less to measure and change no pick.
+
+mod greedy;
+mod heap;
+#[cfg(test)]
+mod tests;
 
 use rayon::prelude::*;
 
-use super::KernelError;
-use super::backbone::Device;
-use super::distance::{squared_norms, squared_to_centre};
-use super::random::Stream;
-
-mod bytes;
-mod ceilings;
-mod lazy;
-mod projection;
-mod screen;
-#[cfg(test)]
-mod tests;
-#[cfg(feature = "torch")]
-mod torch;
-
-use bytes::Bytes;
-use ceilings::{Ceilings, NoCeilings};
-use lazy::Search;
-pub use projection::{Projection, join_blocks};
-use screen::Floats;
+use self::greedy::Search;
+use super::device::{NoUpperBounds, UpperBounds, device_upper_bounds, find_device};
+use super::float::F32Filter;
+use super::int8::Int8Filter;
+use crate::kernels::KernelError;
+use crate::kernels::backbone::Device;
+use crate::kernels::distance::{squared_norms, squared_to_centre};
+pub use crate::kernels::projection::{Projection, join_blocks};
+use crate::kernels::random::Stream;
 
 /// Rows measured against one centre by one task.
 const ROW_BLOCK: usize = 256;
@@ -37,8 +31,8 @@ const ROW_BLOCK: usize = 256;
 pub struct Picks {
     /// Indices of the chosen rows, all different.
     pub rows: Vec<u32>,
-    /// `radii[i]`: the largest distance of a point to its nearest pick after pick `i` (covering
-    /// radius), plain Euclidean, in the space that was searched; it never grows.
+    /// `radii[i]`: the largest distance of a point to its nearest pick after pick `i` (covering radius), plain
+    /// Euclidean, in the space that was searched; it never grows.
     pub radii: Vec<f32>,
 }
 
@@ -56,38 +50,13 @@ pub fn random_rows(n: usize, count: usize, stream: &mut Stream) -> Vec<u32> {
     stream.choose(n, count).into_iter().map(|row| row as u32).collect()
 }
 
-/// Chooses `count` of `points: [n, d]` by greedy k-center from the row `first`; as [`Points::k_center_greedy`], for
-/// points that are chosen from once, on the processor.
-///
-/// # Errors
-/// If a point holds NaN or an infinity, or `progress` answered false.
-///
-/// # Panics
-/// As [`Points::new`] and [`Points::k_center_greedy`].
-pub fn k_center_greedy(
-    points: &[f32],
-    d: usize,
-    first: usize,
-    count: usize,
-    progress: &(dyn Fn(usize) -> bool + Sync),
-) -> Result<Picks, KernelError> {
-    Points::new(points, d)?.k_center_greedy(first, count, progress)
-}
-
-/// Points to choose from, and the device that bounds their distances.
+/// Points to choose from, and the device that bounds their distances, unless it is the processor.
 #[derive(Debug)]
 pub struct Points<'a> {
     rows: &'a [f32],
     d: usize,
     norms: Vec<f32>,
-    place: Place,
-}
-
-/// Who bounds distances beside the search itself.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Nobody,
-    Libtorch(Device),
+    device: Device,
 }
 
 impl<'a> Points<'a> {
@@ -99,7 +68,7 @@ impl<'a> Points<'a> {
     /// # Panics
     /// If they are no rows of `d`, or `n` does not fit 32 bits.
     pub fn new(rows: &'a [f32], d: usize) -> Result<Self, KernelError> {
-        Ok(Self { rows, d, norms: norms_for(rows, d)?, place: Place::Nobody })
+        Ok(Self { rows, d, norms: norms_for(rows, d)?, device: Device::Cpu })
     }
 
     /// Takes rows whose distances a device bounds; on [`Device::Cpu`] as [`Points::new`].
@@ -108,31 +77,30 @@ impl<'a> Points<'a> {
     /// memory and at most a gigabyte beside, and `2·n·count·d` operations there.
     ///
     /// # Errors
-    /// As [`Points::new`] and [`require_device`]; a choice, where the device fails.
+    /// As [`Points::new`] and [`require_device`]; a later choice, if the device fails.
     ///
     /// # Panics
     /// As [`Points::new`].
     pub fn on(device: Device, rows: &'a [f32], d: usize) -> Result<Self, KernelError> {
         require_device(device)?;
-        let place = if device == Device::Cpu { Place::Nobody } else { Place::Libtorch(device) };
-        Ok(Self { place, ..Self::new(rows, d)? })
+        Ok(Self { device, ..Self::new(rows, d)? })
     }
 
     /// Chooses `count` of the points by greedy k-center from the row `first`.
     ///
-    /// Pick `i + 1` is the point with the largest squared distance ([`squared_euclidean`]) to its nearest
-    /// pick; among equal distances the lowest index. A picked row is not picked again, so that once all
-    /// distances are 0 the remaining rows follow in ascending order. Exact: the picks and radii are those of
-    /// the textbook algorithm to the bit, for every number of threads and every device.
+    /// Pick `i + 1` is the point with the largest squared distance ([`squared_euclidean`]) to its nearest pick; among
+    /// equal distances the lowest index. A picked row is not picked again, so that once all distances are 0 the
+    /// remaining rows follow in ascending order. Exact: the picks and radii are those of the textbook algorithm to
+    /// the bit, for every number of threads and every device.
     ///
-    /// `progress` is told the number of picks after each; if it answers false, the search stops.
-    /// Cost at most `2·n·count·d` operations in matrix products (less where bounds rule points out),
-    /// memory `8·n` bytes besides the points.
+    /// `progress` is called with the number of picks after each; if it returns false, the search stops. Cost at most
+    /// `2·n·count·d` operations in matrix products (less where bounds rule points out), memory `16·n` bytes besides
+    /// the points.
     ///
-    /// [`squared_euclidean`]: super::distance::squared_euclidean
+    /// [`squared_euclidean`]: super::super::distance::squared_euclidean
     ///
     /// # Errors
-    /// If `progress` answered false, or the device of [`Points::on`] failed.
+    /// If `progress` returned false, or the device of [`Points::on`] fails.
     ///
     /// # Panics
     /// If `count` is not in `1..=n`, or `first` is no row.
@@ -147,16 +115,15 @@ impl<'a> Points<'a> {
         self.search(bounds, Some(first), count, progress)
     }
 
-    /// Chooses `count` of the points as patchcore-inspection's `ApproximateGreedyCoresetSampler`.
+    /// Chooses `count` of the points as `ApproximateGreedyCoresetSampler` of patchcore-inspection does.
     ///
-    /// A point's distance starts as its mean distance to `anchors` random points (10 there), as if that
-    /// were its distance to a pick; then greedy k-center goes on, the first pick included. Ties go to the
-    /// lower index, a picked row is not picked again (there it can be). The radii are the greedy
-    /// algorithm's own distances, which the anchors keep below the covering radius at first. Cost as
-    /// [`Points::k_center_greedy`].
+    /// A point's distance starts as its mean distance to `anchors` random points (10 there), as if that were its
+    /// distance to a pick; then greedy k-center goes on, the first pick included. Ties go to the lower index, a
+    /// picked row is not picked again (there it can be). The radii are the greedy algorithm's own distances, which
+    /// the anchors keep below the covering radius at first. Cost as [`Points::k_center_greedy`].
     ///
     /// # Errors
-    /// If `progress` answered false, or the device of [`Points::on`] failed.
+    /// If `progress` returned false, or the device of [`Points::on`] fails.
     ///
     /// # Panics
     /// If `count` is not in `1..=n`, or `anchors` is 0.
@@ -180,45 +147,32 @@ impl<'a> Points<'a> {
         count: usize,
         progress: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Picks, KernelError> {
-        let Self { rows, d, norms, .. } = self;
+        let Self { rows, d, norms, device } = self;
         let n = norms.len();
         assert!((1..=n).contains(&count), "{count} of {n} rows were asked for");
-        let mut ceilings = self.ceilings()?;
-        let ceilings = &mut *ceilings;
-        match Bytes::new(rows, *d, norms) {
-            Some(screen) => {
-                Search::new(rows, *d, norms, bounds, first, screen).run(count, ceilings, progress)
-            }
+        let mut upper: Box<dyn UpperBounds> = match device {
+            Device::Cpu => Box::new(NoUpperBounds),
+            device => device_upper_bounds(*device, rows, *d, norms)?,
+        };
+        let upper = &mut *upper;
+        match Int8Filter::without_rows(rows, *d, norms) {
+            Some(filter) => Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress),
             None => {
-                Search::new(rows, *d, norms, bounds, first, Floats::new(*d)).run(count, ceilings, progress)
+                let filter = F32Filter::new(Vec::new(), &[], *d);
+                Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress)
             }
-        }
-    }
-
-    fn ceilings(&self) -> Result<Box<dyn Ceilings>, KernelError> {
-        match self.place {
-            Place::Nobody => Ok(Box::new(NoCeilings)),
-            #[cfg(feature = "torch")]
-            Place::Libtorch(device) => {
-                Ok(Box::new(torch::Torch::new(device, self.rows, self.d, &self.norms)?))
-            }
-            #[cfg(not(feature = "torch"))]
-            Place::Libtorch(device) => Err(KernelError::NotBuilt { device }),
         }
     }
 }
 
-/// Makes sure that a device can bound distances: the processor never does its part.
+/// Makes sure that a device can bound distances; the processor never takes its place.
 ///
 /// # Errors
 /// If this build has the processor alone, or the device is not there, fails, or its products are not f32.
 pub fn require_device(device: Device) -> Result<(), KernelError> {
     match device {
         Device::Cpu => Ok(()),
-        #[cfg(feature = "torch")]
-        Device::Cuda(_) => super::libtorch::find(device).map(drop),
-        #[cfg(not(feature = "torch"))]
-        Device::Cuda(_) => Err(KernelError::NotBuilt { device }),
+        Device::Cuda(_) => find_device(device),
     }
 }
 
@@ -231,7 +185,7 @@ fn norms_for(points: &[f32], d: usize) -> Result<Vec<f32>, KernelError> {
         })
     };
     let blocks: Vec<_> = points.par_chunks(ROW_BLOCK * d).enumerate().map(norms).collect();
-    // One by one, so that the first row that is not finite is named.
+    // In order, so that the first row that is not finite is named.
     let norms = blocks.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     let n = norms.len();
     assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");

@@ -34,10 +34,10 @@ fn textbook(points: &[f32], d: usize, mut bounds: Vec<f32>, first: Option<usize>
 }
 
 fn greedy(points: &[f32], d: usize, first: usize, count: usize) -> Picks {
-    k_center_greedy(points, d, first, count, &|_| true).unwrap()
+    Points::new(points, d).unwrap().k_center_greedy(first, count, &|_| true).unwrap()
 }
 
-/// Exact distances, some a little or much higher, some not told: every ceiling is allowed.
+/// Exact distances, some a little or much higher, some unknown: every upper bound is allowed.
 struct Loose<'a> {
     points: &'a [f32],
     d: usize,
@@ -51,7 +51,7 @@ impl<'a> Loose<'a> {
     }
 }
 
-impl Ceilings for Loose<'_> {
+impl UpperBounds for Loose<'_> {
     fn lower(&mut self, picks: &[u32], bounds: &mut [f32]) -> Result<(), KernelError> {
         let row = |index: usize| &self.points[index * self.d..][..self.d];
         for (point, (bound, least)) in bounds.iter_mut().zip(&mut self.least).enumerate() {
@@ -70,34 +70,29 @@ impl Ceilings for Loose<'_> {
 }
 
 /// The devices of this build that are there on every machine.
-fn ceilings<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn Ceilings + 'a>> {
+fn upper_bounds<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn UpperBounds + 'a>> {
     vec![
-        Box::new(NoCeilings),
+        Box::new(NoUpperBounds),
         Box::new(Loose::new(points, d)),
         #[cfg(feature = "torch")]
-        Box::new(torch::Torch::new(Device::Cpu, points, d, &norms_for(points, d).unwrap()).unwrap()),
+        device_upper_bounds(Device::Cpu, points, d, &norms_for(points, d).unwrap()).unwrap(),
     ]
 }
 
-/// The same by both screens, whichever of them this processor would use, and with all ceilings.
+/// The same by both filters, whichever of them this processor would use, and with all upper bounds.
 fn by_all_ways(points: &[f32], d: usize, first: usize, count: usize) -> Vec<Picks> {
     let norms = norms_for(points, d).unwrap();
     let mut found = Vec::new();
-    for is_bytes in [true, false] {
-        for mut ceilings in ceilings(points, d) {
-            let bounds = squared_distances(points, d, &points[first * d..][..d]);
-            let (ceilings, first) = (&mut *ceilings, Some(first));
-            let picks = if is_bytes {
-                Search::new(points, d, &norms, bounds, first, Bytes::of(points, d)).run(
-                    count,
-                    ceilings,
-                    &|_| true,
-                )
-            } else {
-                Search::new(points, d, &norms, bounds, first, Floats::new(d)).run(count, ceilings, &|_| true)
-            };
-            found.push(picks.unwrap());
-        }
+    let start = || squared_distances(points, d, &points[first * d..][..d]);
+    for mut upper in upper_bounds(points, d) {
+        let filter = Int8Filter::about_mean(points, d);
+        let search = Search::new(points, d, &norms, start(), Some(first), filter);
+        found.push(search.run(count, &mut *upper, &|_| true).unwrap());
+    }
+    for mut upper in upper_bounds(points, d) {
+        let filter = F32Filter::new(Vec::new(), &[], d);
+        let search = Search::new(points, d, &norms, start(), Some(first), filter);
+        found.push(search.run(count, &mut *upper, &|_| true).unwrap());
     }
     found
 }
@@ -125,8 +120,8 @@ fn small_sizes_equal_the_textbook_with_ties() {
     }
 }
 
-/// Rows of one of five kinds: none of them special, ties on a grid, duplicates, tight groups far from the
-/// origin (where a matrix product cancels), one row over and over.
+/// Rows of one of five kinds: none of them special, ties on a grid, duplicates, tight groups far from the origin
+/// (where a matrix product cancels), one row over and over.
 fn random_case(stream: &mut Stream, kind: usize, n: usize, d: usize) -> Vec<f32> {
     let mut points = normals(stream, n * d);
     match kind {
@@ -241,9 +236,9 @@ fn the_approximate_greedy_starts_from_mean_distances() {
 #[test]
 fn cancelling_and_wrong_data_are_errors() {
     let points = [0.0, 1.0, 2.0, 3.0];
-    assert_eq!(k_center_greedy(&points, 1, 0, 4, &|picks| picks < 2), Err(KernelError::Cancelled));
-    let points = [0.0, f32::NAN];
-    assert_eq!(k_center_greedy(&points, 1, 0, 2, &|_| true), Err(KernelError::NotFinite { row: 1 }));
+    let points = Points::new(&points, 1).unwrap();
+    assert_eq!(points.k_center_greedy(0, 4, &|picks| picks < 2), Err(KernelError::Cancelled));
+    assert_eq!(Points::new(&[0.0, f32::NAN], 1).unwrap_err(), KernelError::NotFinite { row: 1 });
 }
 
 #[test]
@@ -254,7 +249,7 @@ fn bank_sizes_are_capped() {
     assert_eq!(random_rows(5, 5, &mut Stream::new(1, "rows")), [0, 1, 2, 3, 4]);
 }
 
-/// Where numbers underflow or their squares overflow, ceilings must be right or absent.
+/// Where numbers underflow or their squares overflow, upper bounds must be right or absent.
 #[test]
 fn every_scale_equals_the_textbook() {
     let mut stream = Stream::new(10, "coreset");
@@ -266,11 +261,11 @@ fn every_scale_equals_the_textbook() {
         }
         points[7 * d] = points[7 * d].abs().max(1e-45) * 3.0;
         let expected = textbook(&points, d, vec![f32::INFINITY; n], Some(3), 60);
-        for mut ceilings in ceilings(&points, d) {
+        for mut upper in upper_bounds(&points, d) {
             let norms = norms_for(&points, d).unwrap();
             let bounds = squared_distances(&points, d, &points[3 * d..4 * d]);
-            let search = Search::new(&points, d, &norms, bounds, Some(3), Floats::new(d));
-            assert_eq!(search.run(60, &mut *ceilings, &|_| true).unwrap(), expected, "{scale}");
+            let search = Search::new(&points, d, &norms, bounds, Some(3), F32Filter::new(Vec::new(), &[], d));
+            assert_eq!(search.run(60, &mut *upper, &|_| true).unwrap(), expected, "{scale}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Gaussian projection in which distances are measured, for rows that come block by block.
+//! The Gaussian projection in which distances are measured, for rows that are read block by block.
 
 use rayon::prelude::*;
 
@@ -10,8 +10,8 @@ const ROW_BLOCK: usize = 256;
 
 /// A seeded Gaussian projection from `d` to `to` dimensions.
 ///
-/// `out[i, j] = Σ_c features[i, c] · g[j, c] / √to`, the `g` standard normal, drawn from the stream row by
-/// row (`j`, then `c`). Squared distances are kept in expectation (Johnson and Lindenstrauss 1984).
+/// `out[i, j] = Σ_c features[i, c] · g[j, c] / √to`, the `g` standard normal, drawn from the stream row by row (`j`,
+/// then `c`). Squared distances are kept in expectation (Johnson and Lindenstrauss 1984).
 pub struct Projection {
     matrix: Vec<f32>,
     d: usize,
@@ -32,16 +32,16 @@ impl Projection {
 
     /// Projects the rows of every block: `[n, to]`, `n` the sum of `sizes`.
     ///
-    /// `read(block)` gives the rows of that block, `[sizes[block], d]`; blocks are read and projected on all
-    /// threads at once, so that memory holds the result and one block a thread. The bytes are the same for
-    /// every number of threads; across machines, and for other bounds of the blocks, they may differ in the
-    /// last bits, because the matrix product follows instruction set and shape. Cost `2·n·d·to`.
+    /// `read(block)` returns the rows of that block, `[sizes[block], d]`; blocks are read and projected on all
+    /// threads at once, so that memory holds the result and one block a thread. The bytes are the same for every
+    /// number of threads; across machines, and for other bounds of the blocks, they may differ in the last bits,
+    /// because the matrix product follows instruction set and shape. Cost `2·n·d·to`.
     ///
     /// # Errors
     /// The error of one of the blocks that could not be read.
     ///
     /// # Panics
-    /// If a block has other rows than said.
+    /// If a block has another number of rows than `sizes` says.
     pub fn apply_blocks<E: Send>(
         &self,
         sizes: &[usize],
@@ -65,7 +65,7 @@ impl Projection {
 /// The error of one of the blocks that could not be read.
 ///
 /// # Panics
-/// If a block has other rows than said.
+/// If a block has another number of rows than `sizes` says.
 pub fn join_blocks<E: Send>(
     sizes: &[usize],
     d: usize,
@@ -77,7 +77,7 @@ pub fn join_blocks<E: Send>(
     })
 }
 
-/// Lets `fill` write each block's rows in their place, on all threads.
+/// Lets `fill` write each block's rows, on all threads.
 fn fill_blocks<E: Send>(
     sizes: &[usize],
     to: usize,
@@ -85,13 +85,13 @@ fn fill_blocks<E: Send>(
 ) -> Result<Vec<f32>, E> {
     let mut all = vec![0.0; sizes.iter().sum::<usize>() * to];
     let mut rest = all.as_mut_slice();
-    let mut places = Vec::with_capacity(sizes.len());
+    let mut blocks = Vec::with_capacity(sizes.len());
     for size in sizes {
-        let (place, after) = rest.split_at_mut(size * to);
-        places.push(place);
+        let (block, after) = rest.split_at_mut(size * to);
+        blocks.push(block);
         rest = after;
     }
-    places.into_par_iter().enumerate().try_for_each(|(block, place)| fill(block, place))?;
+    blocks.into_par_iter().enumerate().try_for_each(|(block, out)| fill(block, out))?;
     Ok(all)
 }
 

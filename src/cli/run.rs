@@ -14,7 +14,8 @@ use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
-    Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
+    Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
+    variant_table,
 };
 
 /// Set by Ctrl-C.
@@ -395,7 +396,13 @@ fn counted(count: usize, word: &str) -> String {
 const SHOWN_DIFFERENCES: usize = 24;
 
 /// What a person reads at the end of a run.
-fn summary(plan: &Plan, run: &Run, table: &Table, differences: &Differences, folder: &Folder) -> String {
+fn summary(
+    plan: &Plan,
+    run: &Run,
+    table: &ResultTable,
+    differences: &Differences,
+    folder: &Folder,
+) -> String {
     let mut lines = Vec::new();
     if !table.rows.is_empty() {
         lines.extend(plan.question.clone());

@@ -10,7 +10,7 @@ use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::cache::Digest;
 use crate::engine::{self, Event, Options, Suspect, Verified};
 use crate::plan::{Plan, Record, Resolution, Status, TaskId};
-use crate::report::{Bars, Folder, Verdicts};
+use crate::report::{Bars, Folder, VerdictKind, Verdicts};
 
 /// Tasks that are made again where nothing else is said (chosen: a look, not a second run).
 const SAMPLE: usize = 5;
@@ -72,13 +72,13 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     } else {
         format!("{}files: {}\n", verdicts.to_text(), file.display())
     });
-    let checked = verdicts.tasks.len() - verdicts.count("unchecked");
+    let checked = verdicts.tasks.len() - verdicts.count(VerdictKind::Unchecked);
     let wanted = verdicts.sample.unwrap_or(usize::MAX).min(candidates.len());
     Ok(if CANCELLED.load(std::sync::atomic::Ordering::Relaxed) {
         Exit::Interrupted
-    } else if verdicts.count("differs") > 0 {
+    } else if verdicts.count(VerdictKind::Differs) > 0 {
         Exit::Differs
-    } else if verdicts.count("failed") > 0 {
+    } else if verdicts.count(VerdictKind::Failed) > 0 {
         Exit::Failed
     } else if checked < wanted {
         terminal::tell(&format!(

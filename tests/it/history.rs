@@ -48,7 +48,7 @@ fn a_running_run_and_a_killed_one_are_distinguished() {
     let first = project.run("m.toml", &[]);
     let folder = project.path(first.folder());
     std::fs::remove_file(folder.join("summary.json")).unwrap();
-    let outcome = |project: &Project| json(project, &["runs", "--json"])["runs"][0]["outcome"].clone();
+    let outcome = |project: &Project| project.json(&["runs"])["runs"][0]["outcome"].clone();
     assert_eq!(outcome(&project), "incomplete");
     // The process of this test is alive.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();

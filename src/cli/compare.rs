@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
-use super::session::CliError;
+use super::error::CliError;
 use super::{Environment, Exit, terminal};
 use crate::manifest;
 use crate::report::{Comparison, MetricsShown, find_run};

@@ -7,7 +7,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use super::Environment;
-use super::session::CliError;
+use super::error::CliError;
 
 /// Columns at which diagnostics wrap.
 const MESSAGE_WIDTH: usize = 100;
@@ -37,7 +37,7 @@ pub(super) fn print(text: &str) {
 }
 
 /// Writes a message.
-pub(super) fn tell(text: &str) {
+pub(super) fn message(text: &str) {
     eprintln!("{text}");
 }
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-
 use crate::project::{Project, Report};
 
 /// Takes whatever can go.

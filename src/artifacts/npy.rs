@@ -1,42 +1,51 @@
-//! NumPy files: arrays through `ndarray-npy`; and what that crate does not write, the one-row structured array of
-//! a variant's metrics and arrays that come piece by piece.
+//! NumPy files: f32 arrays, written at once or piece by piece, and the one-row structured array of a variant's
+//! metrics.
+//!
+//! Format: NumPy Enhancement Proposal 1, version 1.0. The dictionary in the header is spelt in two ways, with and
+//! without a trailing comma. NumPy reads both; each writer keeps its own, since the bytes of results do not change.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use ndarray_npy::WriteNpyExt;
-
 use super::ArtifactError;
 
 /// Writes `data` as an f32 array of that shape.
-pub fn write_f32(path: &Path, shape: &[usize], data: Vec<f32>) -> Result<(), ArtifactError> {
-    let array = ndarray::ArrayD::from_shape_vec(shape, data).map_err(|_| ArtifactError::Tensor {
-        path: PathBuf::from(path),
-        tensor: "array".to_owned(),
-        expected: format!("{shape:?} of f32"),
-    })?;
-    let mut bytes = Vec::new();
-    array.write_npy(&mut bytes).map_err(|error| ArtifactError::Io {
-        path: PathBuf::from(path),
-        source: std::io::Error::other(error),
-    })?;
+pub fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), ArtifactError> {
+    if data.len() != shape.iter().product::<usize>() {
+        return Err(ArtifactError::Tensor {
+            path: PathBuf::from(path),
+            tensor: "array".to_owned(),
+            expected: format!("{shape:?} of f32"),
+        });
+    }
+    let mut bytes = header(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {}}}", tuple(shape)));
+    bytes.extend(data.iter().flat_map(|value| value.to_le_bytes()));
     super::files::write(path, &bytes)
+}
+
+/// A shape as Python writes it: `(4, 2, 3)`, `(5,)`.
+fn tuple(shape: &[usize]) -> String {
+    match shape {
+        [side] => format!("({side},)"),
+        sides => format!("({})", sides.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Writes a structured array of one row, an f64 for each field: `np.load(f)["image_auroc"]`.
 ///
-/// Format: NumPy Enhancement Proposal 1, version 1.0. Field names hold no quote.
+/// Field names hold no quote.
 pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactError> {
     let names: Vec<String> = fields.iter().map(|(name, _)| format!("('{name}', '<f8')")).collect();
-    let mut bytes = header(&format!("[{}]", names.join(", ")), "(1,)");
+    let mut bytes =
+        header(&format!("{{'descr': [{}], 'fortran_order': False, 'shape': (1,), }}", names.join(", ")));
     bytes.extend(fields.iter().flat_map(|(_, value)| value.to_le_bytes()));
     super::files::write(path, &bytes)
 }
 
-/// The bytes before the data, padded to a multiple of 64.
-fn header(descr: &str, shape: &str) -> Vec<u8> {
-    let mut header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
+/// The bytes before the data: magic, version, and the dictionary padded so that the data start at a multiple of 64.
+fn header(dictionary: &str) -> Vec<u8> {
+    let mut header = dictionary.to_owned();
     let unpadded = 10 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
     header.push('\n');
@@ -46,7 +55,7 @@ fn header(descr: &str, shape: &str) -> Vec<u8> {
     bytes
 }
 
-/// An f32 array that is written as its values come.
+/// Writes an f32 array piece by piece.
 pub struct Appender {
     path: PathBuf,
     file: BufWriter<File>,
@@ -57,7 +66,9 @@ impl Appender {
     /// Starts an array of that shape.
     pub fn new(path: &Path, shape: &[usize]) -> Result<Self, ArtifactError> {
         let sides: Vec<String> = shape.iter().map(|side| format!("{side},")).collect();
-        super::files::write(path, &header("'<f4'", &format!("({})", sides.join(" "))))?;
+        let dictionary =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sides.join(" "));
+        super::files::write(path, &header(&dictionary))?;
         let file = File::options().append(true).open(path);
         let file =
             BufWriter::new(file.map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?);
@@ -99,12 +110,34 @@ mod tests {
         assert_eq!(&bytes[bytes.len() - 16..bytes.len() - 8], 0.5_f64.to_le_bytes());
     }
 
+    /// Headers as `ndarray-npy` 0.10 wrote them, which wrote these files until 2026-11.
+    #[test]
+    fn the_bytes_of_an_array_are_pinned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        for (shape, text) in [(vec![2], "(2,)"), (vec![1, 2, 1], "(1, 2, 1)")] {
+            write_f32(&path, &shape, &[1.5, -2.0]).unwrap();
+            let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {text}}}");
+            let expected = format!("\x01\0v\0{dictionary:117}\n");
+            let bytes = std::fs::read(&path).unwrap();
+            assert_eq!(&bytes[..6], b"\x93NUMPY");
+            assert_eq!(String::from_utf8_lossy(&bytes[6..128]), expected);
+            assert_eq!(bytes[128..], [0, 0, 0xC0, 0x3F, 0, 0, 0, 0xC0]);
+        }
+    }
+
+    #[test]
+    fn a_shape_of_another_size_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write_f32(&folder.path().join("array.npy"), &[2, 2], &[0.0; 3]).is_err());
+    }
+
     #[test]
     fn an_array_in_pieces_is_the_array_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, pieces) = (folder.path().join("whole.npy"), folder.path().join("pieces.npy"));
         let values: Vec<f32> = (0..24).map(|value| value as f32 / 7.0).collect();
-        write_f32(&whole, &[4, 2, 3], values.clone()).unwrap();
+        write_f32(&whole, &[4, 2, 3], &values).unwrap();
         let mut appender = Appender::new(&pieces, &[4, 2, 3]).unwrap();
         values.chunks(6).for_each(|some| appender.append(some).unwrap());
         appender.finish().unwrap();

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::plan::{Explanation, Plan, between, explain};
 
@@ -49,7 +50,7 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
         return Ok(Exit::Done);
     }
     if explanations.is_empty() {
-        terminal::tell(&format!("no variant needs `{}`", arguments.stage));
+        terminal::message(&format!("no variant needs `{}`", arguments.stage));
     }
     let mut shown = Vec::new();
     for explanation in explanations {

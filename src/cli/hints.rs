@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use super::forecast::free_bytes;
+use super::disk::free_bytes;
 use crate::cache::{RemoteWarning, StoreError};
 use crate::engine::Failure;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::cache::{Cache, Digest};
 use crate::plan::{Lock, Plan, Record, Status, TaskId, lock_path};
@@ -44,7 +45,7 @@ fn warn_of_others(plan: &Plan, statuses: &[Status]) {
     for (index, status) in statuses.iter().enumerate() {
         if status.record.as_ref().is_some_and(|record| !record.others.is_empty()) {
             let title = super::log::title(plan, TaskId(index));
-            terminal::tell(&format!(
+            terminal::message(&format!(
                 "warning: {title} has given other bytes for equal inputs; the last are locked"
             ));
         }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::cache::{Cache, Digest};
 use crate::plan::{Plan, Record, TaskId};
@@ -35,13 +36,17 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
             terminal::print(&told);
             shown += 1;
         } else if status.state().is_hit() {
-            terminal::tell(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
+            terminal::message(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
         } else {
-            terminal::tell(&format!("{}: not in the cache ({})", title(&plan, TaskId(index)), status.reason));
+            terminal::message(&format!(
+                "{}: not in the cache ({})",
+                title(&plan, TaskId(index)),
+                status.reason
+            ));
         }
     }
     if found == 0 {
-        terminal::tell(&format!("no variant needs `{}`", arguments.stage));
+        terminal::message(&format!("no variant needs `{}`", arguments.stage));
     }
     Ok(if shown > 0 || found == 0 { Exit::Done } else { Exit::Failed })
 }

@@ -6,8 +6,9 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::error::CliError;
 use super::forecast::{self, Budget, Forecast, parse_budget};
-use super::session::{self, CliError};
+use super::session;
 use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::plan::{Basis, Estimate, Plan, State, Status, TaskId};
 
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     session::show_remote_warnings(&project.store);
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt().filter(|_| !arguments.budget.is_empty()) {
-        terminal::tell(&format!("warning: {doubt}"));
+        terminal::message(&format!("warning: {doubt}"));
     }
     Ok(Exit::Done)
 }

@@ -1,12 +1,13 @@
 //! `patchflow run`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::error::CliError;
 use super::forecast::{Budget, Forecast, parse_budget};
-use super::session::{self, CliError, Project};
+use super::interrupt::{CANCELLED, handle_interrupts};
+use super::session::{self, Project};
 use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, ProcessIdentity};
@@ -14,11 +15,9 @@ use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
-    Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
+    Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
+    variant_table,
 };
-
-/// Set by Ctrl-C.
-pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -207,7 +206,7 @@ fn replay(plan: &Plan, run: &Run, store: &Cache) {
     for (index, end) in run.tasks.iter().enumerate() {
         let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
         if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
-            terminal::tell(told.trim_end());
+            terminal::message(told.trim_end());
         }
     }
 }
@@ -245,7 +244,7 @@ fn check_budget(
     let forecast = Forecast::new(plan, statuses, project, session::jobs(arguments.jobs, project));
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt() {
-        terminal::tell(&format!("warning: {doubt}"));
+        terminal::message(&format!("warning: {doubt}"));
     }
     Ok(())
 }
@@ -331,20 +330,6 @@ fn options<'a>(
     }
 }
 
-/// The first Ctrl-C (or a TERM) asks running tasks to stop; the second ends the program at once, which
-/// loses nothing that was finished, either.
-pub(super) fn handle_interrupts() {
-    let handler = || {
-        if CANCELLED.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "the user asked twice; every commit to the store is atomic")]
-            std::process::exit(Exit::Interrupted as i32);
-        }
-        terminal::tell("stopping: finished work is kept (press Ctrl-C again to end at once)");
-    };
-    // A second handler, in tests that run several commands in one process, is refused and not needed.
-    let _ = ctrlc::set_handler(handler);
-}
-
 /// The metrics of each task that has some.
 fn read_metrics(plan: &Plan, run: &Run, store: &Cache) -> Vec<Option<Metrics>> {
     let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
@@ -381,7 +366,7 @@ fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
             hints::failure(failure).as_deref(),
         );
         if let Some(key) = &end.key {
-            terminal::tell(&format!("  log: {}", engine::log_path(options, task, key).display()));
+            terminal::message(&format!("  log: {}", engine::log_path(options, task, key).display()));
         }
     }
 }
@@ -395,7 +380,13 @@ fn counted(count: usize, word: &str) -> String {
 const SHOWN_DIFFERENCES: usize = 24;
 
 /// What a person reads at the end of a run.
-fn summary(plan: &Plan, run: &Run, table: &Table, differences: &Differences, folder: &Folder) -> String {
+fn summary(
+    plan: &Plan,
+    run: &Run,
+    table: &ResultTable,
+    differences: &Differences,
+    folder: &Folder,
+) -> String {
     let mut lines = Vec::new();
     if !table.rows.is_empty() {
         lines.extend(plan.question.clone());

@@ -240,7 +240,7 @@ fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
         context.progress.log(&format!("of the made samples {counts}"));
     }
     if !picks.radii.is_empty() {
-        npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], picks.radii)?;
+        npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], &picks.radii)?;
     }
     Ok(())
 }

@@ -293,7 +293,7 @@ fn look_again(
         let looked: Result<Vec<_>, StageError> = some.par_iter().map(look).collect();
         for (row, (full, counted)) in some.iter().zip(looked?) {
             if let Some(maps) = &mut full_maps {
-                maps.append(row, full)?;
+                maps.append(row, &full)?;
             }
             images.extend(counted);
         }

@@ -72,6 +72,7 @@ pub(super) fn open(address: &RemoteAddress, project: &Path) -> Result<Arc<dyn Ob
     if let Some(path) = folder_of(url, project) {
         return folder(&path);
     }
+    install_crypto_provider();
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let retry = RetryConfig { max_retries: 2, retry_timeout: RETRY, ..RetryConfig::default() };
     let options = || {
@@ -102,6 +103,14 @@ pub(super) fn open(address: &RemoteAddress, project: &Path) -> Result<Arc<dyn Ob
         }
         other => Err(RemoteError::UnknownScheme { scheme: other.to_owned() }),
     }
+}
+
+/// Makes ring the cryptography of this process's TLS connections.
+///
+/// `reqwest` is built without a provider of its own (see `Cargo.toml`), so a client cannot be made before this.
+fn install_crypto_provider() {
+    // `Err` means that the process has a provider already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 fn within(store: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {
@@ -136,4 +145,19 @@ pub(super) fn missing_folder(address: &RemoteAddress, project: &Path) -> Option<
         RemoteMode::ReadWrite => path.parent()?,
     };
     (!needed.is_dir()).then(|| needed.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_remote_over_tls_gets_a_client() {
+        let project = tempfile::tempdir().unwrap();
+        for url in ["s3://bucket/results", "gs://bucket/results", "https://example.org/results"] {
+            let address = RemoteAddress { url: url.to_owned(), mode: RemoteMode::ReadOnly };
+            let client = open(&address, project.path());
+            assert!(client.is_ok(), "{url}: {:?}", client.err());
+        }
+    }
 }

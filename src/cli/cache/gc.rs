@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::info::space_json;
 use crate::cache::{Collected, Collection, KeepReason, Share, Space};
-use crate::cli::session::{self, CliError};
+use crate::cli::error::CliError;
+use crate::cli::session;
 use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
 
@@ -47,7 +48,7 @@ pub(super) fn run(arguments: &GcArguments, environment: &Environment) -> Result<
         terminal::print(&to_text(&collection, &collected));
     }
     if let Some(most) = arguments.max_size.filter(|most| collected.after > *most) {
-        terminal::tell(&too_much(most, arguments.grace, &collected));
+        terminal::message(&too_much(most, arguments.grace, &collected));
     }
     Ok(Exit::Done)
 }

@@ -7,7 +7,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::cache::{Described, Group, Pin, Space, StoredRecord, Usage};
-use crate::cli::session::{self, CliError, Project};
+use crate::cli::error::CliError;
+use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
 use crate::report;

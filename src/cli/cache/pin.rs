@@ -3,7 +3,8 @@
 use clap::Args;
 
 use crate::cache::Digest;
-use crate::cli::session::{self, CliError};
+use crate::cli::error::CliError;
+use crate::cli::session;
 use crate::cli::{Environment, Exit, ManifestArguments, terminal};
 
 /// Arguments of `cache pin`.
@@ -37,7 +38,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     let before = project.store.housekeeping().pins().into_iter().find(|pin| pin.name == name);
     project.store.housekeeping().pin(name, &keys).map_err(CliError::Store)?;
     if let Some(before) = before.filter(|pin| pin.keys != keys) {
-        terminal::tell(&format!(
+        terminal::message(&format!(
             "`{name}` held {} other records before, which it keeps no more (`--name` pins beside it)",
             before.keys.iter().filter(|key| !keys.contains(key)).count()
         ));
@@ -46,7 +47,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     let open = statuses.iter().filter(|status| status.record.is_none() && !status.state().is_hit()).count();
     terminal::print(&format!("pinned {} records as `{name}`\n", keys.len()));
     if open > 0 {
-        terminal::tell(&format!("{open} tasks have not run and are not pinned: run them and pin again"));
+        terminal::message(&format!("{open} tasks have not run and are not pinned: run them and pin again"));
     }
     Ok(Exit::Done)
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cache::{Cache, Digest, Fetched, Lookup, Origin, PushOrder, Pushed, Sharing, StoreError, Tree};
-use crate::cli::run::{CANCELLED, handle_interrupts};
-use crate::cli::session::{self, CliError, Project};
+use crate::cli::error::CliError;
+use crate::cli::interrupt::{handle_interrupts, is_cancelled};
+use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::engine;
 use crate::plan::{Record, Status};
@@ -85,12 +85,15 @@ fn bar(word: &str, count: usize) -> ProgressBar {
 /// The code of a command that went through all, was stopped, or whose remote gave up.
 fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
     session::show_remote_warnings(&project.store);
-    if CANCELLED.load(Ordering::Relaxed) {
+    if is_cancelled() {
         return Exit::Interrupted;
     }
     if failed > 0 {
         let results = if failed == 1 { "1 result was" } else { &format!("{failed} results were") };
-        terminal::tell(&format!("{results} left out, since `{}` lacks or refuses a part", remote.address()));
+        terminal::message(&format!(
+            "{results} left out, since `{}` lacks or refuses a part",
+            remote.address()
+        ));
         return Exit::Failed;
     }
     Exit::Done
@@ -163,7 +166,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
         }
         None => match remote.keys() {
             Some(keys) => keys,
-            None if CANCELLED.load(Ordering::Relaxed) => return Ok(Exit::Interrupted),
+            None if is_cancelled() => return Ok(Exit::Interrupted),
             None => {
                 session::show_remote_warnings(&project.store);
                 return Err(CliError::Unlisted { address: remote.address().to_owned() });
@@ -172,7 +175,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
     };
     let (bar, mut all) = (bar("pulling", keys.len()), Pulled::default());
     for some in keys.chunks(TOGETHER) {
-        if CANCELLED.load(Ordering::Relaxed) {
+        if is_cancelled() {
             break;
         }
         all.take(&project.store, some, arguments.dry_run).map_err(CliError::Store)?;

@@ -7,8 +7,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cache::{Described, Digest, VerifyProgress, VerifyReport};
+use crate::cli::error::CliError;
 use crate::cli::run::{self as run_command, RunArguments};
-use crate::cli::session::{self, CliError, Project};
+use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, terminal};
 use crate::engine;
 
@@ -30,7 +31,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
         if report.damaged.is_empty() {
             return Ok(Exit::Done);
         }
-        terminal::tell("the next run that needs what was damaged makes it again");
+        terminal::message("the next run that needs what was damaged makes it again");
         return Ok(Exit::Differs);
     };
     // A store of its own runs the manifest: this one would go on believing what it has verified.

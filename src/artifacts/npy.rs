@@ -1,35 +1,30 @@
-//! NumPy files: f32 arrays, written at once or piece by piece, and the one-row structured array of a variant's
-//! metrics.
+//! NumPy files: arrays through `ndarray-npy`, and two forms that it does not write: the one-row structured array of a
+//! variant's metrics, and arrays that come piece by piece.
 //!
-//! Format: NumPy Enhancement Proposal 1, version 1.0. The dictionary in the header is spelt in two ways, with and
-//! without a trailing comma. NumPy reads both; each writer keeps its own, since the bytes of results do not change.
+//! Format of the latter two: NumPy Enhancement Proposal 1, version 1.0.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
+use ndarray::ArrayViewD;
+use ndarray_npy::WriteNpyExt;
+
 use super::ArtifactError;
 
 /// Writes `data` as an f32 array of that shape.
 pub fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), ArtifactError> {
-    if data.len() != shape.iter().product::<usize>() {
-        return Err(ArtifactError::Tensor {
-            path: PathBuf::from(path),
-            tensor: "array".to_owned(),
-            expected: format!("{shape:?} of f32"),
-        });
-    }
-    let mut bytes = header(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {}}}", tuple(shape)));
-    bytes.extend(data.iter().flat_map(|value| value.to_le_bytes()));
+    let array = ArrayViewD::from_shape(shape, data).map_err(|_| ArtifactError::Tensor {
+        path: PathBuf::from(path),
+        tensor: "array".to_owned(),
+        expected: format!("{shape:?} of f32"),
+    })?;
+    let mut bytes = Vec::new();
+    array.write_npy(&mut bytes).map_err(|error| ArtifactError::Io {
+        path: PathBuf::from(path),
+        source: std::io::Error::other(error),
+    })?;
     super::files::write(path, &bytes)
-}
-
-/// A shape as Python writes it: `(4, 2, 3)`, `(5,)`.
-fn tuple(shape: &[usize]) -> String {
-    match shape {
-        [side] => format!("({side},)"),
-        sides => format!("({})", sides.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
-    }
 }
 
 /// Writes a structured array of one row, an f64 for each field: `np.load(f)["image_auroc"]`.
@@ -110,7 +105,7 @@ mod tests {
         assert_eq!(&bytes[bytes.len() - 16..bytes.len() - 8], 0.5_f64.to_le_bytes());
     }
 
-    /// Headers as `ndarray-npy` 0.10 wrote them, which wrote these files until 2026-11.
+    /// Equal results are equal bytes: another release of `ndarray-npy` must not change them unnoticed.
     #[test]
     fn the_bytes_of_an_array_are_pinned() {
         let folder = tempfile::tempdir().unwrap();

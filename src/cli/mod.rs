@@ -20,6 +20,8 @@ mod run;
 mod runs;
 mod session;
 mod terminal;
+#[cfg(test)]
+mod toy;
 mod verify;
 
 use std::collections::BTreeMap;

@@ -263,7 +263,7 @@ impl<'a, F: Growing> Search<'a, F> {
             let mut bound = state.bounds[query];
             let all = |_| true;
             measure_candidates(row, &self.pick_rows, (first, mask), all, |_, squared| {
-                bound = bound.min(squared)
+                bound = bound.min(squared);
             });
             if bound < state.bounds[query] {
                 state.bounds[query] = bound;

@@ -152,16 +152,14 @@ impl<'a> Points<'a> {
         assert!((1..=n).contains(&count), "{count} of {n} rows were asked for");
         let mut upper: Box<dyn UpperBounds> = match device {
             Device::Cpu => Box::new(NoUpperBounds),
-            device => device_upper_bounds(*device, rows, *d, norms)?,
+            Device::Cuda(_) => device_upper_bounds(*device, rows, *d, norms)?,
         };
         let upper = &mut *upper;
-        match Int8Filter::without_rows(rows, *d, norms) {
-            Some(filter) => Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress),
-            None => {
-                let filter = F32Filter::new(Vec::new(), &[], *d);
-                Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress)
-            }
+        if let Some(filter) = Int8Filter::without_rows(rows, *d, norms) {
+            return Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress);
         }
+        let filter = F32Filter::new(Vec::new(), &[], *d);
+        Search::new(rows, *d, norms, bounds, first, filter).run(count, upper, progress)
     }
 }
 

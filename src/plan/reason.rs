@@ -131,10 +131,10 @@ impl fmt::Display for Reason {
             Self::Evicted { reader } => {
                 write!(formatter, "evicted: made again for `{reader}`, which reads it")
             }
-            Self::WaitsFor { tasks } => match &tasks[..] {
-                [] => formatter.write_str("waits"),
-                [task] => write!(formatter, "waits for `{task}`"),
-                [task, more @ ..] => write!(formatter, "waits for `{task}` and {} more", more.len()),
+            // The first is enough for one cell of a table; `sentence` and JSON name all of them.
+            Self::WaitsFor { tasks } => match tasks.first() {
+                None => formatter.write_str("waits"),
+                Some(task) => write!(formatter, "waits for `{task}`"),
             },
             Self::NoRecord => formatter.write_str("no record of this key"),
             Self::NeverRan => formatter.write_str("no task of this kind has a record here"),
@@ -214,6 +214,6 @@ mod tests {
         insta::assert_snapshot!(serde_json::to_string(&reason).unwrap(), @r#"{"kind":"differs","stage":"bank","finished":"2026-11-28T10:00:00Z","differences":[{"kind":"field","path":"ratio","old":0.01,"new":[1,"a"]},{"kind":"seed","old":null,"new":1}]}"#);
         let waits = Reason::WaitsFor { tasks: vec!["a".to_owned(), "b".to_owned()] };
         assert_eq!((waits.state(), waits.sentence().as_str()), (State::Unknown, "waits for a, b"));
-        assert_eq!(waits.to_string(), "waits for `a` and 1 more");
+        assert_eq!(waits.to_string(), "waits for `a`");
     }
 }

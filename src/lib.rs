@@ -1,7 +1,7 @@
 //! patchflow: reproducible PatchCore experiments as a declarative, content-hashed pipeline.
 //!
 //! ```text
-//! cli        what was typed, and how it is shown
+//! cli        arguments and output, one file per subcommand
 //! report     events and outputs -> progress, tables, the run's folder
 //! engine     scheduler, executor, events
 //! plan       grid -> variants -> task graph -> keys, states, reasons

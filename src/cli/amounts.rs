@@ -1,8 +1,8 @@
-//! Sizes and times as people write and read them.
+//! Sizes and times as text, for reading and for display.
 
 use std::time::Duration;
 
-/// Units of size, each with its bytes; the first of several spellings is shown.
+/// Units of size with their bytes. Of several spellings the first is shown.
 const UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
     ("GB", 1_000_000_000),
@@ -15,7 +15,7 @@ const UNITS: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// `1.23 GB`, in powers of 1000 as disks are sold and `df -H` shows.
+/// Formats bytes as `1.23 GB`, in powers of 1000 like `df -H`.
 pub(super) fn bytes(bytes: u64) -> String {
     for (unit, size) in &UNITS[..4] {
         if bytes >= *size {
@@ -25,7 +25,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// `0.35 s`, `12 min`, `3.1 h`.
+/// Formats seconds as `0.35 s`, `12 min` or `3.1 h`.
 pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 10.0 {
         format!("{seconds:.2} s")
@@ -38,7 +38,7 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// Reads `50GB`, `1.5 GiB`, `800mb`, `1000`.
+/// Parses a size: `50GB`, `1.5 GiB`, `800mb`, `1000`.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let refuse = || format!("`{text}` is no size; write `50GB` or `800MiB`");
     let digits = text.trim().trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -55,7 +55,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads `90s`, `1h`, `2h 30m`, `7d`.
+/// Parses a duration: `90s`, `1h`, `2h 30m`, `7d`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let refuse = || format!("`{text}` is no time; write `90s`, `1h` or `7d`");
     let span: jiff::Span = text.trim().parse().map_err(|_| refuse())?;

@@ -16,10 +16,10 @@ pub(super) struct CompareArguments {
     /// A run: its id or the beginning of it, `EXPERIMENT/ID`, `latest`, `EXPERIMENT/latest`, or a folder.
     #[arg(value_name = "RUN")]
     old: String,
-    /// Another.
+    /// The run to compare it with.
     #[arg(value_name = "RUN")]
     new: String,
-    /// Show the metrics that are equal, too.
+    /// Also show equal metrics.
     #[arg(long)]
     all: bool,
     /// Print one JSON object.
@@ -27,7 +27,7 @@ pub(super) struct CompareArguments {
     json: bool,
 }
 
-/// Says what differs between two runs.
+/// Prints the differences between two runs.
 pub(super) fn run(arguments: &CompareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = manifest::find_project(&environment.folder);
     let find = |name: &str| find_run(&project, &environment.folder, name).map_err(CliError::History);

@@ -1,4 +1,4 @@
-//! `patchflow doctor`: what this build and this machine would compute with. Writes nothing.
+//! `patchflow doctor`: the backends, devices, threads and cache of this build on this machine. Writes nothing.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -22,14 +22,14 @@ pub(super) struct DoctorArguments {
     json: bool,
 }
 
-/// What `doctor` finds.
+/// The report of `doctor`.
 #[derive(Debug, Serialize)]
 struct Report {
     /// The program's version.
     patchflow: &'static str,
     /// The backends of this build; an `extract` stage uses the first unless it names another.
     backends: Vec<&'static str>,
-    /// The version of libtorch, where this build has it.
+    /// The version of libtorch, if this build has it.
     libtorch: Option<&'static str>,
     /// The devices of this build on this machine.
     devices: Vec<DeviceReport>,
@@ -41,9 +41,9 @@ struct Report {
     project: PathBuf,
     /// The cache.
     cache: FolderReport,
-    /// The stat cache's file; none is kept where the user has no cache folder.
+    /// The path of the stat cache; `None` if the user has no cache folder.
     stat_cache: Option<PathBuf>,
-    /// Whether that file is there already.
+    /// Whether the stat cache exists.
     has_stat_cache: bool,
 }
 
@@ -60,7 +60,7 @@ struct FolderReport {
     free_bytes: Option<u64>,
 }
 
-/// Prints what this build and this machine would compute with.
+/// Prints the report.
 pub(super) fn run(arguments: &DoctorArguments, environment: &Environment) -> Result<Exit, CliError> {
     let report = Report::of(environment)?;
     terminal::print(&if arguments.json {

@@ -10,12 +10,12 @@ use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::plan::{Plan, TaskId};
 
-/// The language of a drawn graph.
+/// The language of the printed graph.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     /// Graphviz.
     Dot,
-    /// Mermaid, which GitHub and many editors show.
+    /// Mermaid, which GitHub and many editors render.
     Mermaid,
 }
 

@@ -1,4 +1,4 @@
-//! The command line: what was typed, and how it is shown. One file per subcommand.
+//! The command line: arguments and output. One file per subcommand.
 
 mod amounts;
 mod cache;
@@ -39,7 +39,7 @@ pub use exit::Exit;
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Show more of what happens (-v: steps, -vv: details); `RUST_LOG` overrides it.
+    /// Show more messages (-v: steps, -vv: details); `RUST_LOG` overrides it.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
@@ -50,7 +50,7 @@ enum Command {
     Run(run::RunArguments),
     /// Show every distinct task and whether it would run, without running or writing anything.
     Plan(plan::PlanArguments),
-    /// Say why a stage would run: the nearest earlier record and the exact inputs that differ.
+    /// Explain why a stage would run: the nearest earlier record and the exact inputs that differ.
     Explain(explain::ExplainArguments),
     /// Print the graph of tasks as Graphviz DOT or Mermaid.
     Graph(graph::GraphArguments),
@@ -58,21 +58,21 @@ enum Command {
     Lock(lock::LockArguments),
     /// Make cached tasks again in a clean folder and compare their bytes. Exit code 3 if any differ.
     Verify(verify::VerifyArguments),
-    /// Show what a stage said when its cached results were made.
+    /// Show the logs of the cached results of a stage.
     Log(log::LogArguments),
     /// List the runs of this project, the newest first.
     Runs(runs::RunsArguments),
-    /// Say what differs between two runs: metrics, manifest, keys, time.
+    /// Show the differences between two runs: metrics, manifest, keys, time.
     Compare(compare::CompareArguments),
-    /// Look after the cache.
+    /// Inspect, clean, repair and share the cache.
     Cache(cache::CacheArguments),
-    /// Say what this build computes with here: backends, devices, SIMD level, threads, cache.
+    /// Show what this build computes with: backends, devices, SIMD level, threads, cache.
     Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionArguments),
 }
 
-/// What every command that reads a manifest takes.
+/// Arguments of every command that reads a manifest.
 #[derive(Args, Clone)]
 pub(crate) struct ManifestArguments {
     /// The manifest.
@@ -83,23 +83,23 @@ pub(crate) struct ManifestArguments {
     /// Only the variants with these values: `bank=dual,augment=none`.
     #[arg(long, value_name = "AXIS=VALUE,…")]
     only: Option<String>,
-    /// Only what this stage needs, instead of the evaluate stages; may be repeated.
+    /// Only this stage and what it needs, instead of the evaluate stages; may be repeated.
     #[arg(long = "target", value_name = "STAGE")]
     targets: Vec<String>,
-    /// Hash every source file anew, whatever its times say.
+    /// Hash every source file again, even if its times have not changed.
     #[arg(long)]
     paranoid: bool,
 }
 
-/// What the program was started in. The library reads no environment of its own.
+/// The environment of the program. The library itself reads no environment variable.
 pub struct Environment {
-    /// The variables.
+    /// The environment variables.
     pub variables: BTreeMap<String, String>,
     /// The current folder.
     pub folder: PathBuf,
 }
 
-/// Runs what was typed.
+/// Runs the command.
 pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
     terminal::start_logging(arguments.verbose, environment);
     let result = match arguments.command {

@@ -1,4 +1,4 @@
-//! The one place that writes to the terminal: data to stdout, messages and logs to stderr.
+//! All output to the terminal: data to stdout, messages and logs to stderr.
 #![expect(clippy::print_stderr, reason = "this file is the terminal")]
 
 use std::io::{IsTerminal, Write};
@@ -15,7 +15,7 @@ const MESSAGE_WIDTH: usize = 100;
 /// Sends log lines to stderr.
 pub(super) fn start_logging(verbose: u8, environment: &Environment) {
     let default = match verbose {
-        // Bars are drawn on a terminal alone; elsewhere lines tell how far a run is.
+        // Without a terminal there are no progress bars, so log lines show the progress.
         0 if std::io::stderr().is_terminal() => "warn",
         0 | 1 => "patchflow=info",
         _ => "patchflow=debug",
@@ -30,13 +30,13 @@ pub(super) fn start_logging(verbose: u8, environment: &Environment) {
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
-/// Writes data. A reader that went away, such as `head`, is no error.
+/// Writes data to stdout. A closed pipe, as after `| head`, is not an error.
 pub(super) fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Writes a message.
+/// Writes a message to stderr.
 pub(super) fn message(text: &str) {
     eprintln!("{text}");
 }
@@ -51,7 +51,7 @@ pub(super) fn show_error(error: &CliError) {
     show_chain("error", error, error.help().as_deref());
 }
 
-/// Shows an error with its causes, each on a line, and the remedy.
+/// Shows an error with its causes, each on a line, and a hint.
 pub(super) fn show_chain(head: &str, error: &dyn std::error::Error, help: Option<&str>) {
     eprintln!("{head}: {error}");
     let mut shown = error.to_string();

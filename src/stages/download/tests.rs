@@ -224,6 +224,16 @@ fn an_offline_run_says_so() {
     assert!(error.to_string().contains("offline") && error.help().unwrap().contains("path"));
 }
 
+/// The server closes every connection, so that the handshake fails once TLS is set up.
+#[test]
+fn https_has_a_crypto_provider() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/set.zip", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let error = message(Desk::new().bring(&remote(&[&url], b"x")));
+    assert!(error.contains(&url), "{error}");
+}
+
 #[test]
 fn unsafe_archives_are_refused_whole() {
     let refuse = |body: Vec<u8>, wanted: &str| {

@@ -89,6 +89,13 @@ pub(crate) struct ManifestArguments {
     paranoid: bool,
 }
 
+impl ManifestArguments {
+    /// A whole manifest.
+    pub(crate) fn of(manifest: PathBuf) -> Self {
+        Self { manifest, sets: Vec::new(), only: None, targets: Vec::new(), paranoid: false }
+    }
+}
+
 /// What the program was started in. The library reads no environment of its own.
 pub struct Environment {
     /// The variables.

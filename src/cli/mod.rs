@@ -21,6 +21,7 @@ mod runs;
 mod session;
 mod terminal;
 mod verify;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -68,6 +69,9 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionArguments),
+    /// Run one sealed unit of a run, from the cache alone.
+    #[command(hide = true)]
+    Worker(worker::WorkerArguments),
 }
 
 /// What every command that reads a manifest takes.
@@ -119,6 +123,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),
+        Command::Worker(worker) => worker::run(&worker, environment),
         Command::Completions(completions) => {
             completions::run(&completions);
             Ok(Exit::Done)

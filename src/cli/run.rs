@@ -11,7 +11,7 @@ use super::session::{self, Project};
 use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, ProcessIdentity};
-use crate::engine::{self, Event, Failure, Options, Outcome, OutcomeCounts, Run};
+use crate::engine::{self, Event, Failure, Options, Outcome, OutcomeCounts, Run, Workers};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
@@ -61,6 +61,9 @@ pub(super) struct RunArguments {
     /// Write where the time went as a Chrome trace, which Perfetto and Chromium's browsers show.
     #[arg(long, value_name = "FILE.json")]
     profile: Option<PathBuf>,
+    /// Run each task in a worker process: `PROGRAM worker -`, with the sealed unit on standard input.
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    worker: Option<PathBuf>,
     /// Print one event a line as JSON instead of the table.
     #[arg(long)]
     json: bool,
@@ -80,6 +83,7 @@ impl RunArguments {
             budget: Vec::new(),
             locked: false,
             profile: None,
+            worker: None,
             replay_logs: false,
             restore: true,
             remote: None,
@@ -307,6 +311,7 @@ fn options<'a>(
     Options {
         jobs: session::jobs(arguments.jobs, project),
         threads: session::threads(arguments.threads, &project.config),
+        workers: arguments.worker.clone().map_or(Workers::Threads, |program| Workers::Processes { program }),
         memory: arguments.memory.or_else(|| Some(engine::hardware::available_memory()? / 5 * 4)),
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),

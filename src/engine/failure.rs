@@ -31,9 +31,9 @@ pub enum Failure {
         /// The first such file.
         file: String,
     },
-    /// The listing of a unit's input is not in the cache.
-    #[error("the listing of the input `{role}` is not in the cache")]
-    NoListing {
+    /// The tree of a unit's input is not in the cache.
+    #[error("the tree of the input `{role}` is not in the cache")]
+    NoTree {
         /// The input's role.
         role: Role,
     },
@@ -44,6 +44,15 @@ pub enum Failure {
         message: String,
         /// Its remedy, if known.
         help: Option<String>,
+    },
+    /// A worker process cannot be run.
+    #[error("cannot run the worker `{}`", program.display())]
+    WorkerProcess {
+        /// The program.
+        program: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
     },
     /// The program itself is at fault.
     #[error("internal error: {message}")]
@@ -101,10 +110,10 @@ impl Failure {
             Self::SourceChanged { .. } | Self::SourceDiffers { .. } => {
                 Some("run again when nothing writes to the source".to_owned())
             }
-            Self::NoListing { .. } => None,
+            Self::NoTree { .. } => None,
             Self::Worker { help, .. } => help.clone(),
             Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
-            Self::Store(_) | Self::Remake { .. } => None,
+            Self::Store(_) | Self::Remake { .. } | Self::WorkerProcess { .. } => None,
             Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
             Self::LockedKey { .. } | Self::LockedOutput { .. } => {
                 Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 pub use event::Event;
-pub use executor::Unit;
+pub use executor::{LostInput, Unit, UnitError, UnitReport, work};
 pub use failure::Failure;
 pub use holdings::{ITEMS, describe};
 pub use log::log_path;
@@ -43,12 +43,27 @@ pub use verify::{Suspect, Verdict, Verified, verify};
 use crate::cache::Rehash;
 use crate::kernels::backbone::Device;
 
+/// Where units are run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// On threads of this process.
+    #[default]
+    Threads,
+    /// Each in a process that `program` starts as `program worker -`. Such units report no progress.
+    Processes {
+        /// The program.
+        program: PathBuf,
+    },
+}
+
 /// How a plan is run. Nothing here enters a key.
 pub struct Options<'a> {
     /// Maximum number of tasks that run at the same time.
     pub jobs: usize,
-    /// Threads of the pool that all tasks share.
+    /// Threads of the pool that all tasks of a process share.
     pub threads: usize,
+    /// Where units are run.
+    pub workers: Workers,
     /// Bytes of memory that running tasks may use together; `None` if unknown.
     pub memory: Option<u64>,
     /// Whether independent tasks go on after a failure.
@@ -85,6 +100,7 @@ impl<'a> Options<'a> {
         Self {
             jobs: 1,
             threads: 1,
+            workers: Workers::Threads,
             memory: None,
             keep_going: false,
             force: Vec::new(),

@@ -47,7 +47,7 @@ fn what_one_machine_made_another_shows_without_executing_and_fetches_what_it_rea
     assert_eq!(plan["totals"]["states"]["remote_hit"], 4, "{plan}");
     assert!(!b.path("cache/v1/records").exists(), "plan keeps nothing");
     let explained: serde_json::Value =
-        serde_json::from_str(&stdout(&b, &["explain", "m.toml", "second", "--json"])).unwrap();
+        serde_json::from_str(&b.stdout(&["explain", "m.toml", "second", "--json"])).unwrap();
     let causes: Vec<&str> = explained["tasks"]
         .as_array()
         .unwrap()
@@ -55,7 +55,7 @@ fn what_one_machine_made_another_shows_without_executing_and_fetches_what_it_rea
         .map(|task| task["cause"]["kind"].as_str().unwrap())
         .collect();
     assert_eq!(causes, ["recorded_remotely"; 3], "explain sees what plan sees: {explained}");
-    let without = stdout(&b, &["explain", "m.toml", "first", "--remote", "off"]);
+    let without = b.stdout(&["explain", "m.toml", "first", "--remote", "off"]);
     assert!(without.contains("would run"), "{without}");
 
     let second = b.run("m.toml", &[]);

@@ -11,14 +11,14 @@ use crate::engine::failure::Failure;
 use crate::plan::Resolution;
 use crate::stages::Role;
 
-/// Listings and hashed sources that the units of one process share. What is not here is read from the cache, or hashed.
+/// Trees and hashed sources that the units of one process share. What is not here is read from the cache, or hashed.
 #[derive(Default)]
 pub(in crate::engine) struct SharedInputs {
-    listings: Mutex<HashMap<Digest, Arc<Tree>>>,
+    trees: Mutex<HashMap<Digest, Arc<Tree>>>,
     sources: Mutex<HashMap<PathBuf, Arc<SourceTree>>>,
 }
 
-/// One input whose listing and source are known.
+/// One input whose tree and source are known.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Input {
     pub(super) role: Role,
@@ -35,16 +35,16 @@ impl SharedInputs {
     /// Adds the inputs of a task.
     pub(in crate::engine) fn add(&self, resolution: &Resolution) {
         for input in &resolution.inputs {
-            self.add_listing(input.digest, &input.tree);
+            self.add_tree(input.digest, &input.tree);
             if let Some(source) = &input.source {
                 self.add_source(source);
             }
         }
     }
 
-    fn add_listing(&self, digest: Digest, tree: &Arc<Tree>) {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        listings.entry(digest).or_insert_with(|| tree.clone());
+    fn add_tree(&self, digest: Digest, tree: &Arc<Tree>) {
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        trees.entry(digest).or_insert_with(|| tree.clone());
     }
 
     fn add_source(&self, source: &Arc<SourceTree>) {
@@ -52,12 +52,13 @@ impl SharedInputs {
         sources.entry(source.path.clone()).or_insert_with(|| source.clone());
     }
 
-    fn listing(&self, digest: &Digest, store: &Cache) -> Result<Option<Arc<Tree>>, Failure> {
-        let found = self.listings.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+    /// The tree of a digest, from memory or from the cache.
+    pub(super) fn tree(&self, digest: &Digest, store: &Cache) -> Result<Option<Arc<Tree>>, StoreError> {
+        let found = self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
         if found.is_some() {
             return Ok(found);
         }
-        store.tree(digest).map_err(Failure::Store)
+        store.tree(digest)
     }
 
     fn source(&self, path: &Path, context: &RunContext<'_>) -> Result<Arc<SourceTree>, Failure> {
@@ -74,11 +75,11 @@ impl SharedInputs {
 }
 
 impl Input {
-    /// Finds the listing and the source of an input. A source must have the bytes that the listing names.
+    /// Finds the tree and the source of an input. A source must have the bytes that the tree names.
     pub(super) fn load(input: &UnitInput, context: &RunContext<'_>) -> Result<Self, Failure> {
         let UnitInput { role, digest, whole, source } = input;
-        let tree = context.inputs.listing(digest, context.store)?;
-        let tree = tree.ok_or_else(|| Failure::NoListing { role: role.clone() })?;
+        let tree = context.inputs.tree(digest, context.store).map_err(Failure::Store)?;
+        let tree = tree.ok_or_else(|| Failure::NoTree { role: role.clone() })?;
         let source = source.as_ref().map(|path| {
             let path = context.options.project.join(path);
             let source = context.inputs.source(&path, context)?;

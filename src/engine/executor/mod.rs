@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! unit        one execution as plain data: all that another process needs beside the cache
-//! inputs      listings and hashed sources of a unit's inputs
+//! inputs      trees and hashed sources of a unit's inputs
 //! execution   runs one unit whose lease is held: inputs checked, stage run
 //! commit      publishes its outputs and writes its record
 //! threads     the executor that runs units on threads of this process
@@ -15,16 +15,22 @@
 mod commit;
 mod execution;
 mod inputs;
+mod processes;
 mod threads;
 mod unit;
+mod worker;
 
 use std::sync::mpsc::Sender;
 
+use serde::{Deserialize, Serialize};
+
 pub(super) use self::execution::{Execution, StageFolders, guarded};
 pub(super) use self::inputs::{Input, SharedInputs};
+pub(super) use self::processes::Processes;
 pub(super) use self::threads::Threads;
-pub use self::unit::Unit;
 use self::unit::UnitInput;
+pub use self::unit::{Unit, UnitError};
+pub use self::worker::{UnitReport, work};
 use super::failure::Failure;
 use super::usage::Meter;
 use super::{EngineError, Options};
@@ -51,6 +57,8 @@ pub(super) struct UnitEnd {
 pub(super) enum Executed {
     /// Outputs are published; `differs` if an earlier record of the key had others.
     Done { outputs: Outputs, seconds: f64, differs: bool },
+    /// A record answered it before it ran.
+    Recorded { outputs: Outputs },
     /// Objects of inputs are lost or damaged, and must be restored first.
     InputsLost(Vec<LostInput>),
     /// It failed.
@@ -58,11 +66,12 @@ pub(super) enum Executed {
 }
 
 /// An input with a lost or damaged object.
-pub(super) struct LostInput {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LostInput {
     /// The input's role.
-    pub(super) role: Role,
+    pub role: Role,
     /// Its first lost file.
-    pub(super) file: String,
+    pub file: String,
 }
 
 /// What all units of a process share.
@@ -75,7 +84,7 @@ pub(super) struct RunContext<'a> {
     pub(super) pool: rayon::ThreadPool,
     /// Measures what units use.
     pub(super) meter: Meter,
-    /// Listings and sources that are in memory already.
+    /// Trees and sources that are in memory already.
     pub(super) inputs: SharedInputs,
 }
 

@@ -85,10 +85,15 @@ impl Scheduler<'_> {
     fn recorded(&self, task: TaskId) -> Result<Option<SchedulerEvent>, EngineError> {
         let Some(key) = self.schedule.key(task) else { return Ok(None) };
         let Some((outcome, outputs)) = self.record(task, &key)? else { return Ok(None) };
-        Ok(Some(match self.refused_outputs(task, &outputs) {
+        Ok(Some(self.answered(task, outcome, outputs)))
+    }
+
+    /// The event of a task that a record answers with these outputs.
+    pub(super) fn answered(&self, task: TaskId, outcome: Outcome, outputs: Outputs) -> SchedulerEvent {
+        match self.refused_outputs(task, &outputs) {
             Some(failure) => SchedulerEvent::Failed { task, failure, seconds: 0.0 },
             None => SchedulerEvent::Recorded { task, outcome, outputs },
-        }))
+        }
     }
 
     /// The outputs that a record names. Objects that the run's folder shows must be in the cache, too. The record is

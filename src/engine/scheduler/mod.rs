@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::executor::{Executor, RunContext, Threads, UnitEnd};
+use super::executor::{Executor, Processes, RunContext, Threads, UnitEnd};
 use super::state::{Action, Demand, Run, Schedule, SchedulerEvent};
-use super::{EngineError, Event, Options};
+use super::{EngineError, Event, Options, Workers};
 use crate::cache::{Cache, PushOrder};
 use crate::plan::{
     History, Models, Plan, Resolution, Resolver, TaskId, by_chain, input_bytes, ranks, typical_seconds,
@@ -43,8 +43,11 @@ pub fn run(plan: &Plan, store: &Cache, options: &Options<'_>) -> Result<Run, Eng
                 (options.listener)(Event::Pushed { records: pushed.records, bytes: pushed.bytes });
             });
         });
-        let executor = Threads::new(scope, &context, ends);
-        let scheduler = Scheduler::new(plan, &context, &executor, pushes);
+        let executor: Box<dyn Executor> = match &options.workers {
+            Workers::Threads => Box::new(Threads::new(scope, &context, ends)),
+            Workers::Processes { program } => Box::new(Processes::new(scope, &context, program, ends)),
+        };
+        let scheduler = Scheduler::new(plan, &context, &*executor, pushes);
         scheduler.run(&ended, started)
     })?;
     (options.listener)(Event::RunFinished {

@@ -2,6 +2,7 @@
 
 use super::Scheduler;
 use crate::cache::{Lease, PushOrder};
+use crate::engine::Outcome;
 use crate::engine::executor::{Executed, LostInput, Unit, UnitEnd};
 use crate::engine::state::SchedulerEvent;
 use crate::plan::{Outputs, TaskId};
@@ -40,6 +41,7 @@ impl Scheduler<'_> {
                 };
                 SchedulerEvent::Executed { task, outputs, seconds, differs, refused }
             }
+            Executed::Recorded { outputs } => self.answered(task, Outcome::Hit, outputs),
             Executed::InputsLost(lost) => {
                 SchedulerEvent::InputsLost { task, lost: self.producers(task, lost) }
             }

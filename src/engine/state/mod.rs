@@ -222,6 +222,7 @@ impl<'a> Schedule<'a> {
 
     fn recorded(&mut self, task: TaskId, outcome: Outcome, outputs: Outputs) {
         self.dequeue(task);
+        self.admission.end(task);
         self.succeed(task, outcome, outputs, 0.0);
     }
 

@@ -140,6 +140,25 @@ pub fn read_block(file: &File) -> Result<Block, ArtifactError> {
     Ok(Block { height, width, d, data })
 }
 
+/// `‖new - old‖ / ‖old‖` of two blocks; `None` if either is no block, or their shapes differ.
+pub fn relative_difference(old: &File, new: &File) -> Option<f64> {
+    relative(&read_block(old).ok()?, &read_block(new).ok()?)
+}
+
+fn relative(old: &Block, new: &Block) -> Option<f64> {
+    if (old.height, old.width, old.d) != (new.height, new.width, new.d) {
+        return None;
+    }
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for (&old, &new) in old.data.iter().zip(&new.data) {
+        difference += (f64::from(new) - f64::from(old)).powi(2);
+        norm += f64::from(old).powi(2);
+    }
+    let relative = if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() };
+    // NaN is not close to anything.
+    relative.is_finite().then_some(relative)
+}
+
 /// Reads little-endian f32.
 pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
@@ -173,6 +192,17 @@ pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_compared_by_their_norms() {
+        let block = |data: &[f32]| Block { height: 1, width: 2, d: 1, data: data.to_vec() };
+        let old = block(&[3.0, 4.0]);
+        assert_eq!(relative(&old, &old), Some(0.0));
+        assert_eq!(relative(&old, &block(&[3.0, 4.5])), Some(0.1));
+        assert_eq!(relative(&old, &block(&[f32::NAN, 4.0])), None);
+        assert_eq!(relative(&block(&[0.0, 0.0]), &old), None, "nothing is close to zero but zero");
+        assert_eq!(relative(&old, &Block { width: 1, height: 2, ..old.clone() }), None);
+    }
 
     #[test]
     fn a_block_comes_back_as_it_was() {

@@ -1,8 +1,10 @@
 //! The errors that end a command, their exit codes and what to do about them.
 
+use std::path::PathBuf;
+
 use super::{Exit, hints};
 use crate::cache::StoreError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, UnitError};
 use crate::manifest::ManifestError;
 use crate::plan::{LockError, PlanError};
 use crate::report::{HistoryError, ReportError};
@@ -66,6 +68,18 @@ pub(super) enum CliError {
         /// Its address.
         address: String,
     },
+    /// A sealed unit cannot be read.
+    #[error("cannot read the unit `{}`", path.display())]
+    UnitFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A sealed unit is not run.
+    #[error("the unit is refused")]
+    Unit(#[source] UnitError),
     /// No pin has this name.
     #[error("no pin `{name}` in the cache")]
     UnknownPin {
@@ -92,10 +106,14 @@ impl CliError {
             | Self::UnknownVariant { .. }
             | Self::UnknownPin { .. }
             | Self::NoRemote
+            | Self::UnitFile { .. }
             | Self::History(_)
             | Self::Store(StoreError::BadPin { .. } | StoreError::Remote { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
-            Self::Budget { .. } | Self::Lock(_) | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
+            Self::Budget { .. }
+            | Self::Lock(_)
+            | Self::Unit(_)
+            | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
             Self::Engine(_)
             | Self::Store(_)
             | Self::Report(_)
@@ -124,7 +142,8 @@ impl CliError {
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
             Self::CannotRun { source, .. } => source.help().map(str::to_owned),
-            Self::Manifest(_) => None,
+            Self::Unit(_) => Some("use the build of patchflow that runs the manifest".to_owned()),
+            Self::Manifest(_) | Self::UnitFile { .. } => None,
         }
     }
 }

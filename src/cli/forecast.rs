@@ -6,7 +6,7 @@ use super::amounts;
 use super::disk::free_bytes;
 use super::error::CliError;
 use super::session::Project;
-use crate::plan::{Estimate, History, Models, Plan, Status, estimate, makespan};
+use crate::plan::{Basis, Estimate, History, Models, Plan, Status, estimate, makespan};
 
 /// A limit that the user sets: of time or of bytes written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl Forecast {
             free_bytes: free_bytes(project.store.root()),
             unknown: open - known().count(),
             open,
-            guesses: known().filter(|estimate| estimate.basis.name() == "guess").count(),
+            guesses: known().filter(|estimate| matches!(estimate.basis, Basis::Guess { .. })).count(),
             tasks,
         }
     }

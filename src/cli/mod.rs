@@ -23,6 +23,7 @@ mod terminal;
 #[cfg(test)]
 mod toy;
 mod verify;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,6 +71,9 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionArguments),
+    /// Run one sealed unit of a run, from the cache alone.
+    #[command(hide = true)]
+    Worker(worker::WorkerArguments),
 }
 
 /// Arguments of every command that reads a manifest.
@@ -89,6 +93,13 @@ pub(crate) struct ManifestArguments {
     /// Hash every source file again, even if its times have not changed.
     #[arg(long)]
     paranoid: bool,
+}
+
+impl ManifestArguments {
+    /// A whole manifest.
+    pub(crate) fn of(manifest: PathBuf) -> Self {
+        Self { manifest, sets: Vec::new(), only: None, targets: Vec::new(), paranoid: false }
+    }
 }
 
 /// The environment of the program. The library itself reads no environment variable.
@@ -114,6 +125,7 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
         Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),
+        Command::Worker(worker) => worker::run(&worker, environment),
         Command::Completions(completions) => {
             completions::run(&completions);
             Ok(Exit::Done)

@@ -11,7 +11,7 @@ use super::session::{self, Project};
 use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, ProcessIdentity};
-use crate::engine::{self, Event, Failure, Options, Outcome, Run};
+use crate::engine::{self, Event, Failure, Options, Outcome, OutcomeCounts, Run, Workers};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
@@ -61,6 +61,9 @@ pub(super) struct RunArguments {
     /// Write where the time went as a Chrome trace, which Perfetto and Chromium's browsers show.
     #[arg(long, value_name = "FILE.json")]
     profile: Option<PathBuf>,
+    /// Run each task in a worker process: `PROGRAM worker -`, with the sealed unit on standard input.
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    worker: Option<PathBuf>,
     /// Print one event a line as JSON instead of the table.
     #[arg(long)]
     json: bool,
@@ -69,13 +72,7 @@ pub(super) struct RunArguments {
 impl RunArguments {
     /// Runs a whole manifest so that all its objects are there.
     pub(super) fn restoring(manifest: PathBuf) -> Self {
-        let manifest = ManifestArguments {
-            manifest,
-            sets: Vec::new(),
-            only: None,
-            targets: Vec::new(),
-            paranoid: false,
-        };
+        let manifest = ManifestArguments::of(manifest);
         Self {
             manifest,
             jobs: None,
@@ -86,6 +83,7 @@ impl RunArguments {
             budget: Vec::new(),
             locked: false,
             profile: None,
+            worker: None,
             replay_logs: false,
             restore: true,
             remote: None,
@@ -154,10 +152,9 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let linked = folder.link_variants(&plan, &run, &project.store);
     let told = RunSummary::new(request, &plan, &run, &of_task);
     folder.write(&told, &table, &differences).map_err(CliError::Report)?;
-    if !run.is_interrupted && run.count(Outcome::Failed) == 0 && arguments.manifest.targets.is_empty() {
+    if !run.is_interrupted && run.counts().failed == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
-    listener(finished(&run, folder.relative().to_owned()));
     if arguments.replay_logs {
         replay(&plan, &run, &project.store);
     }
@@ -314,6 +311,7 @@ fn options<'a>(
     Options {
         jobs: session::jobs(arguments.jobs, project),
         threads: session::threads(arguments.threads, &project.config),
+        workers: arguments.worker.clone().map_or(Workers::Threads, |program| Workers::Processes { program }),
         memory: arguments.memory.or_else(|| Some(engine::hardware::available_memory()? / 5 * 4)),
         keep_going: arguments.keep_going,
         force: arguments.force.clone(),
@@ -321,12 +319,11 @@ fn options<'a>(
         is_offline: arguments.offline,
         search_device: project.config.search_device(),
         rehash: session::rehash(&arguments.manifest),
-        project: project.root.clone(),
+        folder: folder.relative().to_owned(),
         logs: folder.logs(),
         environment: environment.variables.clone(),
         pins,
-        cancelled: &CANCELLED,
-        listener,
+        ..Options::new(project.root.clone(), &CANCELLED, listener)
     }
 }
 
@@ -334,21 +331,6 @@ fn options<'a>(
 fn read_metrics(plan: &Plan, run: &Run, store: &Cache) -> Vec<Option<Metrics>> {
     let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
-}
-
-fn finished(run: &Run, folder: PathBuf) -> Event {
-    Event::RunFinished {
-        executed: run.count(Outcome::Executed),
-        hits: run.count(Outcome::Hit),
-        remote_hits: run.count(Outcome::RemoteHit),
-        merged: run.count(Outcome::Merged),
-        failed: run.count(Outcome::Failed),
-        blocked: run.count(Outcome::Blocked),
-        remade: run.remade,
-        interrupted: run.is_interrupted,
-        seconds: run.duration.as_secs_f64(),
-        folder,
-    }
 }
 
 fn show_warning(store: &Cache) {
@@ -405,19 +387,12 @@ fn summary(
             lines.push(format!("{} gave no metrics", counted(table.missing(), "evaluation")));
         }
     }
-    let always = [(Outcome::Executed, "executed"), (Outcome::Hit, "cached")];
-    let mut counts: Vec<String> =
-        always.iter().map(|&(outcome, word)| format!("{} {word}", run.count(outcome))).collect();
-    for (outcome, word) in [
-        (Outcome::RemoteHit, "from the remote"),
-        (Outcome::Merged, "merged"),
-        (Outcome::Failed, "failed"),
-        (Outcome::Blocked, "blocked"),
-    ] {
-        if run.count(outcome) > 0 {
-            counts.push(format!("{} {word}", run.count(outcome)));
-        }
-    }
+    let OutcomeCounts { executed, hits, remote_hits, merged, failed, blocked } = run.counts();
+    let mut counts = vec![format!("{executed} executed"), format!("{hits} cached")];
+    let others =
+        [(remote_hits, "from the remote"), (merged, "merged"), (failed, "failed"), (blocked, "blocked")];
+    counts
+        .extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")));
     if run.remade > 0 {
         counts.push(format!("{} made again", run.remade));
     }

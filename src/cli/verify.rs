@@ -141,7 +141,7 @@ fn examine(
     }
     let suspects =
         candidates.iter().map(|&Candidate { id, resolution, record }| Suspect { id, resolution, record });
-    let mut told = |verified: &Verified| {
+    let mut report = |verified: &Verified| {
         if let Some(of) = candidates.iter().find(|candidate| candidate.id == verified.id) {
             verdicts.add(plan, of.record, of.resolution.key.to_string(), verified);
             tracing::info!(
@@ -159,7 +159,7 @@ fn examine(
     };
     let options = options(arguments, environment, project, folder, &listener);
     let count = sample.unwrap_or(usize::MAX);
-    engine::verify(plan, &project.store, &options, suspects, count, &mut told).map_err(CliError::Engine)?;
+    engine::verify(plan, &project.store, &options, suspects, count, &mut report).map_err(CliError::Engine)?;
     Ok(verdicts)
 }
 
@@ -171,20 +171,14 @@ fn options<'a>(
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
     Options {
-        jobs: 1,
-        memory: None,
         threads: session::threads(arguments.threads, &project.config),
         keep_going: true,
-        force: Vec::new(),
-        restores: false,
         is_offline: arguments.offline,
         search_device: project.config.search_device(),
         rehash: session::rehash(&arguments.manifest),
-        project: project.root.clone(),
+        folder: folder.relative().to_owned(),
         logs: folder.logs(),
         environment: environment.variables.clone(),
-        pins: None,
-        cancelled: &CANCELLED,
-        listener,
+        ..Options::new(project.root.clone(), &CANCELLED, listener)
     }
 }

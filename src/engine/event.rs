@@ -1,26 +1,11 @@
-//! What a run tells while it goes: the contract between the engine and whoever shows or stores it.
+//! The event stream of a run: the contract between the engine and everything that shows or stores its progress.
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It ran.
-    Executed,
-    /// A record gave its outputs, or another process made them meanwhile.
-    Hit,
-    /// A record of the remote gave its outputs.
-    RemoteHit,
-    /// Its inputs turned out equal to those of another task of this run.
-    Merged,
-    /// It failed.
-    Failed,
-    /// It could not run, because of another failure or a stop.
-    Blocked,
-}
+use super::{Outcome, OutcomeCounts};
+use crate::plan::TaskId;
 
 /// One thing that happened. Serialised as one line of NDJSON, tagged by `event`.
 #[derive(Clone, Debug, Serialize)]
@@ -37,11 +22,11 @@ pub enum Event {
     },
     /// A task starts to run.
     TaskStarted {
-        /// Number of the task in the plan.
-        task: usize,
+        /// Its index in the plan.
+        task: TaskId,
         /// Its name.
         name: String,
-        /// The axes' values that tell it from others of its stage.
+        /// The axis values that distinguish it from other tasks of its stage.
         values: String,
         /// Its stage.
         stage: String,
@@ -50,27 +35,27 @@ pub enum Event {
         /// Its key.
         key: String,
     },
-    /// How far a running task has come; for progress bars, not for files.
+    /// Progress of a running task; for progress bars, not for files.
     TaskProgress {
-        /// Number of the task in the plan.
-        task: usize,
+        /// Its index in the plan.
+        task: TaskId,
         /// Units done.
         done: u64,
         /// Units in all.
         total: u64,
-        /// What a unit is.
+        /// The unit's name.
         unit: &'static str,
     },
-    /// Another process is making the task; this one waits without a worker.
+    /// Another process executes the task; this one waits.
     TaskWaiting {
-        /// Number of the task in the plan.
-        task: usize,
+        /// Its index in the plan.
+        task: TaskId,
         /// Its name.
         name: String,
-        /// Who makes it.
+        /// The process that executes it.
         holder: String,
     },
-    /// A finished task runs again, because a reader found its objects gone or damaged.
+    /// A finished task runs again, because a reader found its objects lost or damaged.
     TaskRemade {
         /// Its name.
         name: String,
@@ -78,45 +63,45 @@ pub enum Event {
         stage: String,
         /// Its kind.
         kind: &'static str,
-        /// The first file that was gone or damaged.
+        /// The first lost or damaged file.
         file: String,
     },
-    /// A task that was made again is done, or it cannot be.
+    /// A task that ran again has ended, well or badly.
     RemakeFinished {
-        /// Number of the task in the plan.
-        task: usize,
+        /// Its index in the plan.
+        task: TaskId,
         /// Its name.
         name: String,
-        /// Whether its objects are there again.
+        /// Whether its objects are restored.
         succeeded: bool,
         /// Seconds that it ran.
         seconds: f64,
     },
-    /// A task that had started waits until what it reads is made again.
+    /// A task that had started waits until its lost inputs are restored.
     TaskStalled {
-        /// Number of the task in the plan.
-        task: usize,
+        /// Its index in the plan.
+        task: TaskId,
         /// Its name.
         name: String,
     },
-    /// A stage gave other bytes than before for the same key.
+    /// A stage produced other bytes than before for the same key.
     Nondeterministic {
         /// Its name.
         name: String,
         /// Its key.
         key: String,
     },
-    /// A task is done, one way or the other; once for each planned task.
+    /// A task has ended, well or badly; once for each planned task.
     TaskFinished {
-        /// Number of the task in the plan.
-        task: usize,
+        /// Its index in the plan.
+        task: TaskId,
         /// Its name.
         name: String,
         /// Its stage.
         stage: String,
         /// Its kind.
         kind: &'static str,
-        /// Its key, where it is known.
+        /// Its key, if known.
         key: Option<String>,
         /// How it ended.
         outcome: Outcome,
@@ -131,34 +116,25 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         log: Option<PathBuf>,
     },
-    /// Results were put into the remote; numbers of the run so far.
+    /// Results were pushed to the remote; totals of the run so far.
     Pushed {
-        /// Results that were not there.
+        /// Results that the remote did not have.
         records: usize,
-        /// Bytes that went up.
+        /// Bytes uploaded.
         bytes: u64,
     },
-    /// The run is over.
+    /// The run is over: always the last event.
     RunFinished {
-        /// Tasks that ran.
-        executed: usize,
-        /// Tasks answered by records.
-        hits: usize,
-        /// Tasks answered by records of the remote.
-        remote_hits: usize,
-        /// Tasks equal to another of this run.
-        merged: usize,
-        /// Tasks that failed.
-        failed: usize,
-        /// Tasks that could not run.
-        blocked: usize,
-        /// Finished tasks that were made again for a reader.
+        /// How many tasks ended in each way.
+        #[serde(flatten)]
+        outcomes: OutcomeCounts,
+        /// Finished tasks that ran again to restore lost objects.
         remade: usize,
         /// Whether the user stopped it.
         interrupted: bool,
-        /// Seconds in all.
+        /// Wall-clock seconds.
         seconds: f64,
-        /// The run's folder.
+        /// The run's folder, relative to the project.
         folder: PathBuf,
     },
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::artifacts::ArtifactError;
 use crate::cache::StoreError;
 use crate::plan::PlanError;
-use crate::stages::StageError;
+use crate::stages::{Role, StageError};
 
 /// Why a task did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,35 @@ pub enum Failure {
     SourceChanged {
         /// The first such file.
         file: String,
+    },
+    /// A source is not the one that a unit was made of.
+    #[error("`{file}` has changed since the task was planned")]
+    SourceDiffers {
+        /// The first such file.
+        file: String,
+    },
+    /// The tree of a unit's input is not in the cache.
+    #[error("the tree of the input `{role}` is not in the cache")]
+    NoTree {
+        /// The input's role.
+        role: Role,
+    },
+    /// A worker process failed.
+    #[error("{message}")]
+    Worker {
+        /// Its error, with all causes.
+        message: String,
+        /// Its remedy, if known.
+        help: Option<String>,
+    },
+    /// A worker process cannot be run.
+    #[error("cannot run the worker `{}`", program.display())]
+    WorkerProcess {
+        /// The program.
+        program: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
     },
     /// The program itself is at fault.
     #[error("internal error: {message}")]
@@ -78,9 +107,13 @@ impl Failure {
         match self {
             Self::Stage(error) => error.help().map(str::to_owned),
             Self::Plan(error) => error.help(),
-            Self::SourceChanged { .. } => Some("run again when nothing writes to the source".to_owned()),
+            Self::SourceChanged { .. } | Self::SourceDiffers { .. } => {
+                Some("run again when nothing writes to the source".to_owned())
+            }
+            Self::NoTree { .. } => None,
+            Self::Worker { help, .. } => help.clone(),
             Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
-            Self::Store(_) | Self::Remake { .. } => None,
+            Self::Store(_) | Self::Remake { .. } | Self::WorkerProcess { .. } => None,
             Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
             Self::LockedKey { .. } | Self::LockedOutput { .. } => {
                 Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())

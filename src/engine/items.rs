@@ -55,7 +55,7 @@ pub(super) struct TaskItems<'a> {
     recalls: bool,
     cancelled: &'a AtomicBool,
     log: &'a Log,
-    placed: Mutex<BTreeMap<String, TreeEntry>>,
+    added: Mutex<BTreeMap<String, TreeEntry>>,
     made: AtomicUsize,
     recalled: AtomicUsize,
 }
@@ -75,16 +75,16 @@ impl<'a> TaskItems<'a> {
             recalls,
             cancelled,
             log,
-            placed: Mutex::default(),
+            added: Mutex::default(),
             made: AtomicUsize::new(0),
             recalled: AtomicUsize::new(0),
         }
     }
 
-    /// What was placed, by output name: the entries to join with the files of the scratch folder.
-    pub(super) fn into_placed(self) -> BTreeMap<String, Vec<TreeEntry>> {
+    /// What was added, by output name: the entries to join with the files of the scratch folder.
+    pub(super) fn into_outputs(self) -> BTreeMap<String, Vec<TreeEntry>> {
         let mut outputs: BTreeMap<String, Vec<TreeEntry>> = BTreeMap::new();
-        for (name, entry) in self.placed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        for (name, entry) in self.added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             let (output, path) = name.split_once('/').unwrap_or(("", &name));
             outputs.entry(output.to_owned()).or_default().push(TreeEntry { path: path.to_owned(), ..entry });
         }
@@ -213,8 +213,8 @@ impl Items for TaskItems<'_> {
             size: file.size_bytes,
             executable: false,
         };
-        let mut placed = self.placed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        placed.insert(name.to_owned(), entry);
+        let mut added = self.added.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        added.insert(name.to_owned(), entry);
     }
 }
 

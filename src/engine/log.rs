@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::Failure;
+use super::{Failure, Options};
+use crate::cache::Digest;
+use crate::plan::Task;
 
 /// Bytes of a log's beginning that the store keeps, and as many of its end (chosen: a program's settings
 /// stand first, its result last).
@@ -21,6 +23,14 @@ pub(super) struct Log {
 struct State {
     file: std::fs::File,
     kept: Kept,
+}
+
+/// The file of a task's log, in the run's folder.
+pub fn log_path(options: &Options<'_>, task: &Task, key: &Digest) -> PathBuf {
+    let safe: String = (task.name.chars())
+        .map(|letter| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '_' })
+        .collect();
+    options.logs.join(format!("{safe}-{}.log", &key.to_string()[..8]))
 }
 
 /// The beginning and the end of a text.

@@ -14,18 +14,18 @@ use crate::stages::{Item, ItemFile, Items, Make, StageError};
 pub(super) struct LooseItems {
     folder: PathBuf,
     number: AtomicU64,
-    placed: Mutex<BTreeMap<String, (TreeEntry, PathBuf)>>,
+    added: Mutex<BTreeMap<String, (TreeEntry, PathBuf)>>,
 }
 
 impl LooseItems {
     /// Items that lie in `folder`, which exists and is not the one that the stage writes into.
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), number: AtomicU64::new(0), placed: Mutex::default() }
+        Self { folder: folder.to_owned(), number: AtomicU64::new(0), added: Mutex::default() }
     }
 
-    /// What was placed, by `<output name>/<path>`, each with the file that holds it.
-    pub(super) fn into_placed(self) -> BTreeMap<String, (TreeEntry, PathBuf)> {
-        self.placed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// What was added, by `<output name>/<path>`, each with the file that holds it.
+    pub(super) fn into_outputs(self) -> BTreeMap<String, (TreeEntry, PathBuf)> {
+        self.added.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, path: &Path) -> Result<ItemFile, StageError> {
@@ -60,7 +60,7 @@ impl Items for LooseItems {
             size: file.size_bytes,
             executable: false,
         };
-        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        placed.insert(name.to_owned(), (entry, file.path.clone()));
+        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.insert(name.to_owned(), (entry, file.path.clone()));
     }
 }

@@ -1,26 +1,28 @@
-//! Runs a plan: looks every task up, executes what no record answers, commits, and tells what happens.
+//! Runs a plan: looks every task up, executes what no record answers, publishes, and reports progress as events.
 //!
 //! ```text
-//! schedule   which task next: the scheduler's thread owns every state, workers own their task
-//! execute    one task: inputs checked, stage run in a scratch folder, outputs published, record written
-//! verify     one task made again in a clean folder and compared with its record; nothing is published
+//! state      the state of every task, changed by events: what to do next, as pure data
+//! scheduler  the thread that performs what the state asks for: look-ups, leases, starts
+//! executor   runs units: one execution as plain data, on a thread here or in another process
+//! verify     runs a task again in a clean folder and compares it with its record; nothing is published
 //! items      the memory of single items for preprocess and extract
-//! usage      what a task takes of the machine
-//! holdings   what a record holds, for whoever takes stock of the cache or collects there
-//! event      what is told, to whoever listens
+//! usage      what a task uses of the machine
+//! holdings   what a record holds, for taking stock of the cache and for collection
+//! event      the event stream of a run
 //! ```
-//! A run with nobody listening leaves the same records. Nothing here writes to the terminal.
+//! A run without a listener leaves the same records. Nothing here writes to the terminal.
 
 mod event;
-mod execute;
+mod executor;
 mod failure;
 pub mod hardware;
 mod holdings;
 mod items;
 mod log;
 mod loose;
-mod queue;
-mod schedule;
+mod outcome;
+mod scheduler;
+mod state;
 mod usage;
 mod verify;
 
@@ -28,48 +30,93 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-pub use event::{Event, Outcome};
-pub use execute::log_path;
+pub use event::Event;
+pub use executor::{LostInput, Unit, UnitError, UnitReport, work};
 pub use failure::Failure;
 pub use holdings::{ITEMS, describe};
-pub use schedule::{Run, TaskEnd, run};
+pub use log::log_path;
+pub use outcome::{Outcome, OutcomeCounts};
+pub use scheduler::run;
+pub use state::{Run, TaskEnd};
 pub use verify::{Suspect, Verdict, Verified, verify};
 
 use crate::cache::Rehash;
 use crate::kernels::backbone::Device;
 
+/// Where units are run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// On threads of this process.
+    #[default]
+    Threads,
+    /// Each in a process that `program` starts as `program worker -`. Such units report no progress.
+    Processes {
+        /// The program.
+        program: PathBuf,
+    },
+}
+
 /// How a plan is run. Nothing here enters a key.
 pub struct Options<'a> {
-    /// Tasks at once.
+    /// Maximum number of tasks that run at the same time.
     pub jobs: usize,
-    /// Threads of the pool that all tasks share.
+    /// Threads of the pool that all tasks of a process share.
     pub threads: usize,
-    /// Bytes of memory that tasks at once may take together; none where nobody knows.
+    /// Where units are run.
+    pub workers: Workers,
+    /// Bytes of memory that running tasks may use together; `None` if unknown.
     pub memory: Option<u64>,
     /// Whether independent tasks go on after a failure.
     pub keep_going: bool,
-    /// Stages that run although there is a record.
+    /// Stages that run even if they have a record.
     pub force: Vec<String>,
-    /// Whether a record counts only where all its objects are there, also those that no task reads.
+    /// Whether a record counts only if all its objects are in the cache, even those that no task reads.
     pub restores: bool,
     /// Whether the network may not be used.
     pub is_offline: bool,
-    /// Where coresets and neighbours are searched.
+    /// The device on which coresets and neighbours are searched.
     pub search_device: Device,
-    /// Whether sources are hashed anew.
+    /// Whether sources are hashed again.
     pub rehash: Rehash,
     /// The project's root.
     pub project: PathBuf,
-    /// Folder for the tasks' logs.
+    /// The run's folder, relative to the project.
+    pub folder: PathBuf,
+    /// The folder of the tasks' logs.
     pub logs: PathBuf,
-    /// The environment that commands may be passed.
+    /// The environment from which variables may be passed to commands.
     pub environment: BTreeMap<String, String>,
-    /// What a lock file says of each task of the plan (`--locked`).
+    /// What the lock file pins for each task of the plan (`--locked`).
     pub pins: Option<&'a [crate::plan::Pin]>,
     /// Set when the user wants to stop.
     pub cancelled: &'a AtomicBool,
-    /// Told of everything that happens, from any thread.
+    /// Event callback, called from any thread.
     pub listener: &'a (dyn Fn(Event) + Sync),
+}
+
+impl<'a> Options<'a> {
+    /// The options of a plain run of a project: one task at a time on one thread, trusting the stat cache.
+    pub fn new(project: PathBuf, cancelled: &'a AtomicBool, listener: &'a (dyn Fn(Event) + Sync)) -> Self {
+        Self {
+            jobs: 1,
+            threads: 1,
+            workers: Workers::Threads,
+            memory: None,
+            keep_going: false,
+            force: Vec::new(),
+            restores: false,
+            is_offline: false,
+            search_device: Device::Cpu,
+            rehash: Rehash::Trust,
+            logs: project.join("logs"),
+            folder: PathBuf::new(),
+            project,
+            environment: BTreeMap::new(),
+            pins: None,
+            cancelled,
+            listener,
+        }
+    }
 }
 
 /// What can stop a whole run.
@@ -81,19 +128,19 @@ pub enum EngineError {
     /// The store failed.
     #[error("the cache failed")]
     Store(#[source] crate::cache::StoreError),
-    /// The pool of threads cannot be made.
+    /// The pool of threads cannot be started.
     #[error("cannot start {threads} threads")]
     Threads {
-        /// How many were wanted.
+        /// Its size.
         threads: usize,
-        /// Why.
+        /// The cause.
         #[source]
         source: rayon::ThreadPoolBuildError,
     },
 }
 
 impl EngineError {
-    /// What to do about it, where that is known.
+    /// The remedy, if known.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Plan(error) => error.help(),

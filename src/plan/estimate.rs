@@ -5,10 +5,11 @@
 //! [`Basis`] says so; a kind without a record has no estimate. Nothing here can change a result.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::graph::{Plan, Task, TaskId};
 use super::history::{History, field_distance};
+use super::queue::Queue;
 use super::resolve::Resolution;
 use super::survey::{State, Status};
 use super::{Provenance, Record};
@@ -215,88 +216,37 @@ fn chains(plan: &Plan, seconds: &[f64]) -> Vec<f64> {
     longest
 }
 
-/// Seconds until the last task ends where `jobs` run at once, the longest chain first (list scheduling,
-/// Graham 1969: at most twice the best).
+/// Seconds until the last task ends if `jobs` run at once, the longest chain first (list scheduling,
+/// Graham 1969: at most twice the optimum).
 pub fn makespan(plan: &Plan, seconds: &[f64], jobs: usize) -> f64 {
-    let count = plan.tasks.len();
-    let order = by_chain(plan, seconds);
-    let mut rank = vec![0; count];
-    order.iter().enumerate().for_each(|(place, &index)| rank[index] = place);
-    let upstream: Vec<Vec<TaskId>> = (0..count).map(|index| plan.upstream(TaskId(index))).collect();
-    let mut missing: Vec<usize> = upstream.iter().map(Vec::len).collect();
-    let mut readers = vec![Vec::new(); count];
-    for (index, of_task) in upstream.iter().enumerate() {
-        for upstream in of_task {
-            readers[upstream.0].push(index);
-        }
-    }
-    let mut ready: BTreeSet<usize> =
-        (0..count).filter(|&index| missing[index] == 0).map(|index| rank[index]).collect();
-    let (mut running, mut clock): (Vec<(f64, usize)>, f64) = (Vec::new(), 0.0);
+    let mut queue = Queue::ordered(plan, &by_chain(plan, seconds));
+    let (mut running, mut clock): (Vec<(f64, TaskId)>, f64) = (Vec::new(), 0.0);
     loop {
         while running.len() < jobs.max(1)
-            && let Some(place) = ready.pop_first()
+            && let Some(task) = queue.pop()
         {
-            running.push((clock + seconds[order[place]], order[place]));
+            running.push((clock + seconds[task.0], task));
         }
         let next = (0..running.len()).min_by(|&a, &b| running[a].0.total_cmp(&running[b].0));
         let Some(next) = next else { return clock };
-        let (end, done) = running.swap_remove(next);
+        let (end, finished) = running.swap_remove(next);
         clock = end;
-        for &reader in &readers[done] {
-            missing[reader] -= 1;
-            if missing[reader] == 0 {
-                ready.insert(rank[reader]);
-            }
-        }
+        queue.finish(finished);
     }
 }
 
-/// The tasks by the chain that waits for them, the longest first, among equals the first of the plan.
-pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<usize> {
+/// All tasks by the length of the chain that waits for them, longest first; ties in the plan's order.
+pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<TaskId> {
     let chains = chains(plan, seconds);
-    let mut order: Vec<usize> = (0..plan.tasks.len()).collect();
-    order.sort_by(|&a, &b| chains[b].total_cmp(&chains[a]).then(a.cmp(&b)));
+    let mut order: Vec<TaskId> = (0..plan.tasks.len()).map(TaskId).collect();
+    order.sort_by(|a, b| chains[b.0].total_cmp(&chains[a.0]).then(a.cmp(b)));
     order
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Input, OutputRef};
-    use crate::stages::fields::{Reader, fields};
-    use crate::stages::{Kind, Reads, Role};
-
-    /// Tasks that read those of the given numbers.
-    fn plan(upstream: &[&[usize]]) -> Plan {
-        let input = |&task: &usize| Input {
-            role: Role::only("files"),
-            from: OutputRef { task: TaskId(task), output: "files".to_owned() },
-            labels: None,
-            reads: Reads::Everything,
-        };
-        let table = fields([("path", "here".into())]);
-        let (mut problems, mut ports) = (Vec::new(), Vec::new());
-        let spec = Kind::parse("download").unwrap().read(&mut Reader::new(&table, &mut problems, &mut ports));
-        let task = |of_task: &&[usize]| Task {
-            name: "task".to_owned(),
-            stage: "task".to_owned(),
-            spec: spec.clone(),
-            seed: None,
-            inputs: of_task.iter().map(input).collect(),
-            variants: vec![0],
-            is_shown: false,
-        };
-        Plan {
-            experiment: "test".to_owned(),
-            question: None,
-            axes: Vec::new(),
-            repeats: Vec::new(),
-            tasks: upstream.iter().map(task).collect(),
-            variants: Vec::new(),
-            unshared: upstream.len(),
-        }
-    }
+    use crate::plan::testing::plan;
 
     #[test]
     fn the_longest_chain_starts_first() {
@@ -304,7 +254,7 @@ mod tests {
         let plan = plan(&[&[], &[], &[0], &[2], &[]]);
         let seconds = [1.0, 4.0, 1.0, 5.0, 1.0];
         assert_eq!(chains(&plan, &seconds), [7.0, 4.0, 6.0, 5.0, 1.0]);
-        assert_eq!(by_chain(&plan, &seconds), [0, 2, 3, 1, 4]);
+        assert_eq!(by_chain(&plan, &seconds), [0, 2, 3, 1, 4].map(TaskId));
     }
 
     #[test]

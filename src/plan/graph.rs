@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use petgraph::graph::DiGraph;
+use serde::{Deserialize, Serialize};
 
 use super::PlanError;
 use crate::artifacts::Artifact;
@@ -11,7 +12,8 @@ use crate::manifest::{Experiment, Resolved, ResolvedPort};
 use crate::stages::{Implied, MASKS, PortUse, Reads, Role, Shape, Spec};
 
 /// A task of a plan; an index into [`Plan::tasks`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct TaskId(pub usize);
 
 /// An output of a task.

@@ -24,10 +24,13 @@ mod graph;
 mod history;
 mod key;
 mod lock;
+mod queue;
 mod reason;
 mod record;
 mod resolve;
 mod survey;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 
 pub use between::{Pair, between};
@@ -37,6 +40,7 @@ pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
 pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_key};
 pub use lock::{Extent, Lock, LockError, LockedTask, Pin, check_pins, differing_output, lock_path};
+pub use queue::{Queue, ranks};
 pub use reason::{Difference, Reason};
 pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};

@@ -33,6 +33,10 @@ pub struct ResolvedInput {
     pub reads: Reads,
     /// The files of that part.
     pub tree: Arc<Tree>,
+    /// Digest of the tree.
+    pub digest: Digest,
+    /// Digest of the whole output that the tree is a part of.
+    pub whole: Digest,
     /// Where its files lie, if that is not the store: the source, and the paths in it as they were.
     pub source: Option<Arc<SourceTree>>,
     /// The task that made it.
@@ -78,17 +82,16 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Finds the inputs and the key of a task; `outputs` holds those of its upstream.
-    pub fn resolve(
+    /// Finds the inputs and the key of a task; `outputs` gives those of its upstream tasks.
+    pub fn resolve<'o>(
         &mut self,
         plan: &Plan,
         task: TaskId,
-        outputs: &[Option<Outputs>],
+        outputs: &dyn Fn(TaskId) -> Option<&'o Outputs>,
     ) -> Result<Resolution, PlanError> {
         let of = &plan.tasks[task.0];
         let find = |reference: &OutputRef| {
-            let output =
-                outputs[reference.task.0].as_ref().and_then(|outputs| outputs.get(&reference.output));
+            let output = outputs(reference.task).and_then(|outputs| outputs.get(&reference.output));
             output.ok_or_else(|| PlanError::NoOutput {
                 stage: plan.tasks[reference.task.0].stage.clone(),
                 output: reference.output.clone(),
@@ -104,6 +107,8 @@ impl<'a> Resolver<'a> {
                 role: input.role.clone(),
                 reads: input.reads.clone(),
                 tree,
+                digest,
+                whole: self.digest(&output.tree),
                 source: output.source.clone(),
                 producer: input.from.task,
             });

@@ -120,7 +120,7 @@ fn prefetch(
         if !is_known || resolver.source_outputs(&task.stage, &task.spec)?.is_some() {
             continue;
         }
-        let key = resolver.resolve(plan, id, outputs)?.key;
+        let key = resolver.resolve(plan, id, &|id| outputs[id.0].as_ref())?.key;
         keys.push((key, if task.is_shown { Presence::Objects } else { Presence::Record }));
     }
     store.prefetch::<Record>(&keys).map_err(PlanError::Store)
@@ -210,7 +210,7 @@ fn look(
     misses: &mut HashMap<Digest, TaskId>,
 ) -> Result<Status, PlanError> {
     let task = &plan.tasks[id.0];
-    let resolution = resolver.resolve(plan, id, outputs)?;
+    let resolution = resolver.resolve(plan, id, &|id| outputs[id.0].as_ref())?;
     let key = resolution.key;
     let status = |reason, record| Status { reason, resolution: Some(resolution), record };
     if let Some(found) = resolver.source_outputs(&task.stage, &task.spec)? {

@@ -190,8 +190,8 @@ fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
     };
     match summary(folder) {
         Ok(summary) => Some(PastRun {
-            executed: summary.count("executed"),
-            cached: summary.count("hits"),
+            executed: summary.tasks.outcomes.executed,
+            cached: summary.tasks.outcomes.hits,
             seconds: Some(summary.seconds),
             best: best(&summary),
             ..run(summary.run.clone(), status(&summary))
@@ -214,7 +214,7 @@ fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
 fn status(summary: &RunSummary) -> RunStatus {
     if summary.interrupted {
         RunStatus::Interrupted
-    } else if summary.count("failed") > 0 || summary.count("planned") == 0 {
+    } else if summary.tasks.outcomes.failed > 0 || summary.tasks.planned == 0 {
         RunStatus::Failed
     } else {
         RunStatus::Ok

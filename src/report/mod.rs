@@ -34,7 +34,7 @@ pub use history::{HistoryError, PastRun, RunStatus, find_run, past_runs};
 pub use profile::Profile;
 pub use progress::Bars;
 pub use statistics::{MeanInterval, Summary, paired, summarise};
-pub use summary::{RunRequest, RunSummary, TaskSummary, VariantSummary};
+pub use summary::{RunRequest, RunSummary, TaskCounts, TaskSummary, VariantSummary};
 pub use table::{ResultCell, ResultTable, variant_table};
 pub use users::users_of_keys;
 pub use verdicts::{KindVerdicts, TaskVerdict, VerdictKind, Verdicts};

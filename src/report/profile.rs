@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::ReportError;
 use crate::engine::{Event, Outcome};
+use crate::plan::TaskId;
 
 /// The process id that traces name: a run is one process.
 const PROCESS: u32 = 1;
@@ -28,7 +29,7 @@ pub struct Profile {
 struct State {
     experiment: String,
     /// Executions that go on, by task.
-    open: BTreeMap<usize, Open>,
+    open: BTreeMap<TaskId, Open>,
     /// How many lanes there were.
     lanes: usize,
     events: Vec<Value>,
@@ -113,7 +114,7 @@ impl Profile {
 }
 
 impl State {
-    fn open(&mut self, task: usize, name: &str, kind: &'static str, began: f64, arguments: Value) {
+    fn open(&mut self, task: TaskId, name: &str, kind: &'static str, began: f64, arguments: Value) {
         let is_free = |lane: &usize| self.open.values().all(|open| open.lane != *lane);
         // One of so many lanes is free, as each execution holds one.
         let lane = (1..=self.open.len() + 1).find(is_free).unwrap_or(1);
@@ -121,7 +122,7 @@ impl State {
         self.open.insert(task, Open { lane, began, name: name.to_owned(), kind, arguments });
     }
 
-    fn close(&mut self, task: usize, now: f64, outcome: &str, variants: Option<String>) {
+    fn close(&mut self, task: TaskId, now: f64, outcome: &str, variants: Option<String>) {
         let Some(Open { lane, began, name, kind, mut arguments }) = self.open.remove(&task) else { return };
         arguments["outcome"] = outcome.into();
         if let Some(variants) = variants {

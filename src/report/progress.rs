@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::engine::{Event, Outcome};
+use crate::plan::TaskId;
 
 /// Progress bars driven by a run's events; hidden if stderr is not a terminal.
 pub struct Bars {
@@ -16,7 +17,7 @@ pub struct Bars {
 
 struct State {
     run: ProgressBar,
-    tasks: HashMap<usize, ProgressBar>,
+    tasks: HashMap<TaskId, ProgressBar>,
 }
 
 impl Bars {

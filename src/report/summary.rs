@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::scores::Metrics;
 use crate::cache::ProcessIdentity;
-use crate::engine::{Outcome, Run};
+use crate::engine::{Outcome, OutcomeCounts, Run};
 use crate::plan::{Plan, TaskId};
 use crate::stages::fields::{Fields, Value};
 
@@ -69,13 +69,24 @@ pub struct RunSummary {
     /// Whether the user stopped it.
     pub interrupted: bool,
     /// The number of planned tasks, and of tasks with each outcome.
-    pub tasks: BTreeMap<String, usize>,
+    pub tasks: TaskCounts,
     /// Wall-clock seconds.
     pub seconds: f64,
     /// How each task ended, in the plan's order.
     pub ended: Vec<TaskSummary>,
     /// The variants, in the manifest's order.
     pub variants: Vec<VariantSummary>,
+}
+
+/// How many tasks were planned, and ended in each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskCounts {
+    /// Distinct tasks of the plan.
+    pub planned: usize,
+    /// Tasks by outcome.
+    #[serde(flatten)]
+    pub outcomes: OutcomeCounts,
 }
 
 /// How one task ended.
@@ -119,31 +130,17 @@ impl RunSummary {
         run: &Run,
         metrics: &dyn Fn(usize) -> Option<Metrics>,
     ) -> Self {
-        let outcomes = [
-            ("planned", plan.tasks.len()),
-            ("executed", run.count(Outcome::Executed)),
-            ("hits", run.count(Outcome::Hit)),
-            ("remote_hits", run.count(Outcome::RemoteHit)),
-            ("merged", run.count(Outcome::Merged)),
-            ("failed", run.count(Outcome::Failed)),
-            ("blocked", run.count(Outcome::Blocked)),
-        ];
         Self {
             experiment: plan.experiment.clone(),
             question: plan.question.clone(),
             patchflow: request.patchflow.clone(),
             run: request,
             interrupted: run.is_interrupted,
-            tasks: outcomes.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            tasks: TaskCounts { planned: plan.tasks.len(), outcomes: run.counts() },
             seconds: run.duration.as_secs_f64(),
             ended: ended(plan, run),
             variants: variants(plan, run, metrics),
         }
-    }
-
-    /// How many tasks ended so: `executed`, `hits`, `merged`, `failed`, `blocked`; or are `planned`.
-    pub fn count(&self, name: &str) -> usize {
-        self.tasks.get(name).copied().unwrap_or(0)
     }
 }
 

@@ -17,3 +17,4 @@ mod remote;
 mod sdxl;
 mod shipped;
 mod words;
+mod worker;

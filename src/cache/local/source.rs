@@ -48,6 +48,8 @@ pub struct SourceStats {
 /// A hashed source, still in its place.
 #[derive(Debug, Clone)]
 pub struct SourceTree {
+    /// The folder or file that was hashed.
+    pub path: PathBuf,
     /// Its files; a source that is one file has one entry, under the file's name.
     pub tree: Tree,
     /// The folder that the tree's paths start from.
@@ -93,23 +95,21 @@ pub fn hash_source(source: &Path, index: &StatIndex, rehash: Rehash) -> Result<S
     };
     let mut fresh = hashed.into_iter().map(|(_, digest)| digest);
     let digests = known.into_iter().map(|known| known.or_else(|| fresh.next()));
-    assemble(root, &files, digests, stats)
+    let (tree, seen) = assemble(&files, digests)?;
+    Ok(SourceTree { path: source.to_path_buf(), tree, root, stats, seen })
 }
 
 fn assemble(
-    root: PathBuf,
     files: &[Found],
     digests: impl Iterator<Item = Option<Digest>>,
-    stats: SourceStats,
-) -> Result<SourceTree, StoreError> {
+) -> Result<(Tree, Vec<FileStat>), StoreError> {
     let mut entries = Vec::with_capacity(files.len());
     for (file, digest) in files.iter().zip(digests) {
         let digest = digest.expect("each file is known or was hashed");
         let (size, executable) = (file.stat.size, file.executable);
         entries.push(TreeEntry { path: file.relative.clone(), digest, size, executable });
     }
-    let seen = files.iter().map(|file| file.stat).collect();
-    Ok(SourceTree { tree: Tree::new(entries)?, root, stats, seen })
+    Ok((Tree::new(entries)?, files.iter().map(|file| file.stat).collect()))
 }
 
 impl SourceTree {

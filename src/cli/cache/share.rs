@@ -55,11 +55,9 @@ fn of_manifest(
     environment: &Environment,
 ) -> Result<Vec<PushOrder>, CliError> {
     let arguments = ManifestArguments {
-        manifest: manifest.to_owned(),
         sets: arguments.sets.clone(),
         only: arguments.only.clone(),
-        targets: Vec::new(),
-        paranoid: false,
+        ..ManifestArguments::of(manifest.to_owned())
     };
     let (_, plan) = session::load(&arguments, &project.root, environment)?;
     let statuses = session::survey(&arguments, &plan, project)?;

@@ -1,0 +1,197 @@
+//! Runs one unit whose lease is held: checks its inputs, runs its stage in a scratch folder, publishes the outputs.
+//!
+//! Only this file and [`super::commit`] commit to the cache.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::commit::Effort;
+use super::inputs::Input;
+use super::{Executed, LostInput, RunContext, Unit};
+use crate::cache::StoreError;
+use crate::engine::failure::Failure;
+use crate::engine::items::TaskItems;
+use crate::engine::log::Log;
+use crate::engine::{Event, Options};
+use crate::error_chain::error_chain;
+use crate::plan::{KeptLog, TaskId};
+use crate::stages::{Context, Inputs, Items, Progress, StageError};
+
+/// The folders and services that a stage is given.
+pub(in crate::engine) struct StageFolders<'a> {
+    /// The empty folder that it writes into.
+    pub(in crate::engine) output: &'a Path,
+    /// Its own files that survive a stop.
+    pub(in crate::engine) work: &'a Path,
+    /// The memory of single items.
+    pub(in crate::engine) items: &'a dyn Items,
+    /// Its log.
+    pub(in crate::engine) log: &'a Log,
+}
+
+/// One execution of a unit.
+pub(in crate::engine) struct Execution<'a> {
+    pub(in crate::engine) unit: &'a Unit,
+    pub(in crate::engine) context: &'a RunContext<'a>,
+}
+
+impl<'a> Execution<'a> {
+    pub(in crate::engine) fn new(unit: &'a Unit, context: &'a RunContext<'a>) -> Self {
+        Self { unit, context }
+    }
+
+    /// Runs the unit to its end. No panic of a stage gets past here.
+    pub(in crate::engine) fn run(&self) -> Executed {
+        let started = Instant::now();
+        guarded(|| self.try_run(started))
+            .unwrap_or_else(|failure| Executed::Failed { failure, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
+        let Self { unit, context } = self;
+        let store = context.store;
+        // What is published below stays for this run's readers, and so does an earlier record's output.
+        store.leases().hold(&unit.key);
+        let inputs = self.load_inputs()?;
+        let lost = self.materialise(&inputs)?;
+        if !lost.is_empty() {
+            return Ok(Executed::InputsLost(lost));
+        }
+        let measured = context.meter.start();
+        let log = Log::create(&self.log_path())?;
+        let scratch = store.scratch(&unit.stage).map_err(Failure::Store)?;
+        let work = store.workdir(&unit.key);
+        let kind = (unit.spec.kind().name(), unit.spec.about().version);
+        let items = TaskItems::new(store, kind, !unit.is_forced, context.options.cancelled, &log);
+        let folders = StageFolders { output: scratch.path(), work: work.path(), items: &items, log: &log };
+        if let Err(failure) = self.make(&folders, &inputs) {
+            return self.failed(failure, &inputs);
+        }
+        let fresh_share = items.fresh_share();
+        let seconds = started.elapsed().as_secs_f64();
+        // The log is no result: if it cannot be kept, the record goes without.
+        let kept = KeptLog::keep(log.kept(), store);
+        let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
+        let (outputs, differs) = self.commit(&scratch, items, &inputs, effort).map_err(Failure::Store)?;
+        // A folder that cannot be removed only takes space; the next run of this key uses it again.
+        let _ = work.remove();
+        log.note(&format!("done in {seconds:.3} s"));
+        Ok(Executed::Done { outputs, seconds, differs })
+    }
+
+    /// The file of the unit's log.
+    pub(in crate::engine) fn log_path(&self) -> PathBuf {
+        self.context.options.project.join(&self.unit.log)
+    }
+
+    /// The listings and sources of the inputs.
+    pub(in crate::engine) fn load_inputs(&self) -> Result<Vec<Input>, Failure> {
+        self.unit.inputs.iter().map(|input| Input::load(input, self.context)).collect()
+    }
+
+    /// Runs the stage in these folders; nothing is committed.
+    pub(in crate::engine) fn make(
+        &self,
+        folders: &StageFolders<'_>,
+        inputs: &[Input],
+    ) -> Result<(), Failure> {
+        let result = self.run_stage(folders, inputs);
+        if let Err(error) = &result {
+            folders.log.note(&format!("failed: {}", error_chain(error)));
+        }
+        result.map_err(Failure::Stage)?;
+        check_sources(inputs)
+    }
+
+    /// What a stage's error means. If an input was removed while it ran, by someone who deletes files of the cache or
+    /// collects without working locks, the input is restored like one that was lost before.
+    fn failed(&self, failure: Failure, inputs: &[Input]) -> Result<Executed, Failure> {
+        if matches!(failure, Failure::Stage(_)) && !failure.is_cancelled() {
+            let lost = self.lost(inputs)?;
+            if !lost.is_empty() {
+                return Ok(Executed::InputsLost(lost));
+            }
+        }
+        Err(failure)
+    }
+
+    /// Fetches missing objects of inputs if a remote has them; the inputs that are still lost.
+    fn materialise(&self, inputs: &[Input]) -> Result<Vec<LostInput>, Failure> {
+        lost(inputs, |input| input.materialise(self.context.store))
+    }
+
+    /// Inputs with objects that are lost or damaged here.
+    pub(in crate::engine) fn lost(&self, inputs: &[Input]) -> Result<Vec<LostInput>, Failure> {
+        lost(inputs, |input| input.lost(self.context.store))
+    }
+
+    fn run_stage(&self, folders: &StageFolders<'_>, inputs: &[Input]) -> Result<(), StageError> {
+        let Self { unit, context: RunContext { store, options, pool, .. } } = self;
+        let reporter = Reporter { log: folders.log, options, task: unit.task };
+        let context = Context {
+            seed: unit.preimage.seed.unwrap_or_default(),
+            threads: options.threads,
+            progress: &reporter,
+            items: folders.items,
+            cancelled: options.cancelled,
+            is_offline: unit.is_offline,
+            search_device: options.search_device,
+            work: folders.work,
+            project: &options.project,
+            environment: &options.environment,
+        };
+        let files = inputs.iter().map(|input| (input.role.clone(), input.files(store)));
+        let inputs = Inputs(files.collect());
+        let run = || unit.spec.run(&inputs, folders.output, &context);
+        if unit.spec.about().is_blocking { run() } else { pool.install(run) }
+    }
+}
+
+fn lost(
+    inputs: &[Input],
+    check: impl Fn(&Input) -> Result<Option<String>, StoreError>,
+) -> Result<Vec<LostInput>, Failure> {
+    let mut lost = Vec::new();
+    for input in inputs {
+        let file = check(input).map_err(Failure::Store)?;
+        lost.extend(file.map(|file| LostInput { role: input.role.clone(), file }));
+    }
+    Ok(lost)
+}
+
+/// Refuses a result that was made of files other than those that were hashed.
+fn check_sources(inputs: &[Input]) -> Result<(), Failure> {
+    for source in inputs.iter().filter_map(|input| input.source.as_ref()) {
+        let changed = source.changed_since().map_err(Failure::Store)?;
+        if let Some(file) = changed.into_iter().next() {
+            return Err(Failure::SourceChanged { file: source.root.join(file).display().to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Runs `work`; a panic becomes a failure.
+pub(in crate::engine) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(Failure::Panic { message: message.unwrap_or_else(|| "no message".to_owned()) })
+    })
+}
+
+struct Reporter<'a> {
+    log: &'a Log,
+    options: &'a Options<'a>,
+    task: TaskId,
+}
+
+impl Progress for Reporter<'_> {
+    fn report(&self, done: u64, total: u64, unit: &'static str) {
+        (self.options.listener)(Event::TaskProgress { task: self.task, done, total, unit });
+    }
+
+    fn log(&self, line: &str) {
+        self.log.line(line);
+    }
+}

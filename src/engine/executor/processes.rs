@@ -1,0 +1,118 @@
+//! Runs each unit in a process of its own: `PROGRAM worker -`, with the sealed unit on standard input.
+//!
+//! The program may be any launcher that ends in `patchflow worker -` on a machine that shares the cache. A worker that
+//! is stopped hard, or whose run is, leaves what a run that is stopped leaves: its lease is given back by the system.
+
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use super::{Executed, Executor, RunContext, Unit, UnitEnd, UnitReport, send};
+use crate::cache::Lease;
+use crate::engine::Failure;
+
+/// Time between two looks at a worker, and at whether the user wants to stop.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Runs each unit in a worker process.
+pub(in crate::engine) struct Processes<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    context: &'env RunContext<'env>,
+    program: &'env Path,
+    ends: Sender<UnitEnd>,
+}
+
+impl<'scope, 'env> Processes<'scope, 'env> {
+    /// Workers started by `program`; ends of units are sent to `ends`.
+    pub(in crate::engine) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        context: &'env RunContext<'env>,
+        program: &'env Path,
+        ends: Sender<UnitEnd>,
+    ) -> Self {
+        Self { scope, context, program, ends }
+    }
+}
+
+impl Executor for Processes<'_, '_> {
+    fn start(&self, unit: Unit, lease: Lease) {
+        // The worker takes it itself. If another process is quicker, the worker waits and finds its record.
+        drop(lease);
+        let Self { context, program, .. } = *self;
+        let ends = self.ends.clone();
+        self.scope.spawn(move || {
+            let started = Instant::now();
+            let executed = run(&unit, context, program).unwrap_or_else(|failure| Executed::Failed {
+                failure,
+                seconds: started.elapsed().as_secs_f64(),
+            });
+            send(&ends, unit.task, executed);
+        });
+    }
+}
+
+fn run(unit: &Unit, context: &RunContext<'_>, program: &Path) -> Result<Executed, Failure> {
+    // What the worker publishes stays for the readers of this run.
+    context.store.leases().hold(&unit.key);
+    let sealed = unit.seal(context).map_err(Failure::Store)?;
+    let failed = |source| Failure::WorkerProcess { program: program.to_owned(), source };
+    let mut child = start(context, program).map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A worker that ended without reading says why in its status.
+        let _ = stdin.write_all(&sealed);
+    }
+    let stdout = child.stdout.take();
+    let (text, status) = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read(stdout));
+        let status = wait(&mut child, context);
+        (reader.join().unwrap_or_default(), status)
+    });
+    let status = status.map_err(failed)?;
+    match serde_json::from_str::<UnitReport>(text.trim()) {
+        Ok(report) => report.into_executed(context.store),
+        Err(_) => Err(Failure::Worker { message: format!("the worker ended with {status}"), help: None }),
+    }
+}
+
+fn start(context: &RunContext<'_>, program: &Path) -> std::io::Result<Child> {
+    Command::new(program)
+        .args(["worker", "-"])
+        .current_dir(&context.options.project)
+        .env_clear()
+        .envs(&context.options.environment)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // Ctrl-C reaches this process alone, which then stops the worker.
+        .process_group(0)
+        .spawn()
+}
+
+fn read(stdout: Option<ChildStdout>) -> String {
+    let mut text = String::new();
+    // What cannot be read is no report.
+    let _ = stdout.map(|mut stdout| stdout.read_to_string(&mut text));
+    text
+}
+
+/// Waits for a worker, and asks it to stop when the user wants to.
+fn wait(child: &mut Child, context: &RunContext<'_>) -> std::io::Result<std::process::ExitStatus> {
+    let mut is_stopped = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if context.options.cancelled.load(Ordering::Relaxed) && !is_stopped {
+            is_stopped = true;
+            if let Some(process) = rustix::process::Pid::from_raw(child.id() as i32) {
+                // A worker that has ended meanwhile needs no signal.
+                let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}

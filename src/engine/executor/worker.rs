@@ -1,0 +1,144 @@
+//! What a worker process does with its unit, and what it reports.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Executed, Execution, LostInput, RunContext, Unit};
+use crate::cache::{Cache, Digest, Lease, Origin, StoreError};
+use crate::engine::{EngineError, Failure, Options};
+use crate::error_chain::error_chain;
+use crate::plan::{Output, Outputs, Record};
+use crate::stages::StageError;
+
+/// Time between two looks at whether another process has given the lease back.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What came of a unit, as one line of JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum UnitReport {
+    /// It ran.
+    Executed {
+        /// Digests of the outputs by name.
+        outputs: BTreeMap<String, Digest>,
+        /// Seconds that it ran.
+        seconds: f64,
+        /// Whether an earlier record of the key had other outputs.
+        differs: bool,
+    },
+    /// A record answered it, and nothing ran.
+    Hit {
+        /// Digests of the outputs by name.
+        outputs: BTreeMap<String, Digest>,
+    },
+    /// Objects of inputs are lost, and must be restored first.
+    InputsLost {
+        /// The inputs.
+        lost: Vec<LostInput>,
+    },
+    /// It failed.
+    Failed {
+        /// The error with its causes.
+        error: String,
+        /// The remedy, if known.
+        help: Option<String>,
+        /// Whether it was stopped.
+        is_cancelled: bool,
+        /// Seconds that it ran.
+        seconds: f64,
+    },
+}
+
+/// Runs one unit: takes the lease of its key, executes it unless a record answers, and publishes.
+pub fn work(unit: &Unit, store: &Cache, options: &Options<'_>) -> Result<UnitReport, EngineError> {
+    let context = RunContext::new(store, options)?;
+    store.leases().hold(&unit.key);
+    let Some(lease) = wait_for_lease(unit, &context).map_err(EngineError::Store)? else {
+        let failure = Failure::Stage(StageError::Cancelled);
+        return Ok(Executed::Failed { failure, seconds: 0.0 }.into());
+    };
+    if let Some(outputs) = recorded(unit, store).map_err(EngineError::Store)? {
+        return Ok(UnitReport::Hit { outputs });
+    }
+    let executed = Execution::new(unit, &context).run();
+    drop(lease);
+    Ok(executed.into())
+}
+
+/// The lease of the unit's key; `None` if the user wants to stop.
+fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>, StoreError> {
+    while !context.options.cancelled.load(Ordering::Relaxed) {
+        if let Some(lease) = context.store.leases().take(&unit.key)? {
+            return Ok(Some(lease));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(None)
+}
+
+/// The outputs of the key's record, unless the unit is to replace it.
+fn recorded(unit: &Unit, store: &Cache) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
+    if unit.is_replacing {
+        return Ok(None);
+    }
+    let Some(found) = store.lookup::<Record>(&unit.key)?.found() else { return Ok(None) };
+    if found.origin == Origin::Remote {
+        store.publication()?.adopt(&unit.key, &found)?;
+    }
+    Ok(Some(found.record.outputs))
+}
+
+impl From<Executed> for UnitReport {
+    fn from(executed: Executed) -> Self {
+        let digests = |outputs: Outputs| {
+            outputs.into_iter().map(|(name, output)| (name, output.tree.digest())).collect()
+        };
+        match executed {
+            Executed::Done { outputs, seconds, differs } => {
+                Self::Executed { outputs: digests(outputs), seconds, differs }
+            }
+            Executed::Recorded { outputs } => Self::Hit { outputs: digests(outputs) },
+            Executed::InputsLost(lost) => Self::InputsLost { lost },
+            Executed::Failed { failure, seconds } => Self::Failed {
+                error: error_chain(&failure),
+                help: failure.help(),
+                is_cancelled: failure.is_cancelled(),
+                seconds,
+            },
+        }
+    }
+}
+
+impl UnitReport {
+    /// What the report means for the scheduler that has sent the unit.
+    pub(super) fn into_executed(self, store: &Cache) -> Result<Executed, Failure> {
+        Ok(match self {
+            Self::Executed { outputs, seconds, differs } => {
+                Executed::Done { outputs: trees(&outputs, store)?, seconds, differs }
+            }
+            Self::Hit { outputs } => Executed::Recorded { outputs: trees(&outputs, store)? },
+            Self::InputsLost { lost } => Executed::InputsLost(lost),
+            Self::Failed { is_cancelled: true, seconds, .. } => {
+                Executed::Failed { failure: Failure::Stage(StageError::Cancelled), seconds }
+            }
+            Self::Failed { error, help, seconds, .. } => {
+                Executed::Failed { failure: Failure::Worker { message: error, help }, seconds }
+            }
+        })
+    }
+}
+
+fn trees(outputs: &BTreeMap<String, Digest>, store: &Cache) -> Result<Outputs, Failure> {
+    let output = |(name, digest): (&String, &Digest)| {
+        let tree = store.tree(digest).map_err(Failure::Store)?;
+        let missing = || Failure::Worker {
+            message: format!("the worker published no tree of its output `{name}`"),
+            help: None,
+        };
+        Ok((name.clone(), Output { tree: tree.ok_or_else(missing)?, source: None }))
+    };
+    outputs.iter().map(output).collect()
+}

@@ -1,0 +1,181 @@
+//! The scheduler: one thread that performs the actions of the [`Schedule`] and reports what came of them to it.
+//!
+//! A task whose upstream tasks are done is resolved to its key. A record answers it, or an equal task of this run
+//! does, or it is executed under a lease of its key, so that it runs once however many processes need it. While another
+//! process holds the lease, the task stays queued and takes no worker. An execution that finds objects of its inputs
+//! lost comes back, and the tasks that made them run again first.
+
+mod locked;
+mod lookup;
+mod prefetch;
+mod units;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::executor::{Executor, Processes, RunContext, Threads, UnitEnd};
+use super::state::{Action, Demand, Run, Schedule, SchedulerEvent};
+use super::{EngineError, Event, Options, Workers};
+use crate::cache::{Cache, PushOrder};
+use crate::plan::{
+    History, Models, Plan, Resolution, Resolver, TaskId, by_chain, input_bytes, ranks, typical_seconds,
+};
+
+/// Time between two looks at leases that other processes hold, and at whether the user wants to stop.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Runs a plan to its end.
+pub fn run(plan: &Plan, store: &Cache, options: &Options<'_>) -> Result<Run, EngineError> {
+    let started = Instant::now();
+    let context = RunContext::new(store, options)?;
+    (options.listener)(Event::RunStarted {
+        experiment: plan.experiment.clone(),
+        tasks: plan.tasks.len(),
+        variants: plan.variants.len(),
+    });
+    let (ends, ended) = channel();
+    let (pushes, pusher) = store.pusher();
+    let run = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            pusher.run(options.cancelled, |pushed| {
+                (options.listener)(Event::Pushed { records: pushed.records, bytes: pushed.bytes });
+            });
+        });
+        let executor: Box<dyn Executor> = match &options.workers {
+            Workers::Threads => Box::new(Threads::new(scope, &context, ends)),
+            Workers::Processes { program } => Box::new(Processes::new(scope, &context, program, ends)),
+        };
+        let scheduler = Scheduler::new(plan, &context, &*executor, pushes);
+        scheduler.run(&ended, started)
+    })?;
+    (options.listener)(Event::RunFinished {
+        outcomes: run.counts(),
+        remade: run.remade,
+        interrupted: run.is_interrupted,
+        seconds: run.duration.as_secs_f64(),
+        folder: options.folder.clone(),
+    });
+    Ok(run)
+}
+
+struct Scheduler<'a> {
+    plan: &'a Plan,
+    context: &'a RunContext<'a>,
+    store: &'a Cache,
+    options: &'a Options<'a>,
+    schedule: Schedule<'a>,
+    resolver: Resolver<'a>,
+    costs: Costs<'a>,
+    executor: &'a dyn Executor,
+    /// Tasks whose records were fetched ahead.
+    prefetched: BTreeSet<TaskId>,
+    pushes: Sender<PushOrder>,
+}
+
+impl<'a> Scheduler<'a> {
+    fn new(
+        plan: &'a Plan,
+        context: &'a RunContext<'a>,
+        executor: &'a dyn Executor,
+        pushes: Sender<PushOrder>,
+    ) -> Self {
+        let RunContext { store, options, .. } = *context;
+        Self {
+            plan,
+            context,
+            store,
+            options,
+            schedule: Schedule::new(plan, options),
+            resolver: Resolver::new(store, &options.project, options.rehash),
+            costs: Costs { plan, store, known: None },
+            executor,
+            prefetched: BTreeSet::new(),
+            pushes,
+        }
+    }
+
+    fn run(mut self, ended: &Receiver<UnitEnd>, started: Instant) -> Result<Run, EngineError> {
+        loop {
+            self.perform_all()?;
+            if self.schedule.is_over() {
+                break;
+            }
+            match ended.recv_timeout(POLL) {
+                Ok(end) => self.ended(end),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.schedule.handle(SchedulerEvent::Polled);
+            if self.options.cancelled.load(Ordering::Relaxed) {
+                self.schedule.handle(SchedulerEvent::Cancelled);
+            }
+        }
+        self.schedule.close();
+        self.perform_all()?;
+        let is_interrupted = self.options.cancelled.load(Ordering::Relaxed);
+        Ok(self.schedule.into_run(is_interrupted, started.elapsed()))
+    }
+
+    fn perform_all(&mut self) -> Result<(), EngineError> {
+        while let Some(action) = self.schedule.next_action() {
+            if let Some(event) = self.perform(action)? {
+                self.schedule.handle(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action) -> Result<Option<SchedulerEvent>, EngineError> {
+        match action {
+            Action::Resolve(task) => {
+                self.prefetch(task)?;
+                Ok(Some(self.resolve(task)))
+            }
+            Action::LookUp(task) => self.look_up(task).map(Some),
+            Action::TakeLease(task) => self.take_lease(task).map(Some),
+            Action::Restore(task) => self.restore(task).map(Some),
+            Action::Execute { task, lease } => {
+                self.execute(task, lease);
+                Ok(None)
+            }
+            Action::ReportHolder(task) => {
+                self.report_holder(task);
+                Ok(None)
+            }
+            Action::Emit(event) => {
+                (self.options.listener)(event);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// What tasks use, as records of similar tasks say. The records are read once a task must run.
+struct Costs<'a> {
+    plan: &'a Plan,
+    store: &'a Cache,
+    /// The records, and the rank of each task.
+    known: Option<(Models, Vec<usize>)>,
+}
+
+impl Costs<'_> {
+    fn demand(&mut self, task: TaskId, resolution: &Resolution) -> Demand {
+        let Self { plan, store, known } = self;
+        let (models, ranks) = known.get_or_insert_with(|| {
+            let mut models = Models::new(History::load(store));
+            let ranks = ranks(&by_chain(plan, &typical_seconds(plan, &mut models)));
+            (models, ranks)
+        });
+        let of = &plan.tasks[task.0];
+        let input = input_bytes(resolution);
+        let about = of.spec.about();
+        let memory = match models.peak_bytes(of, input) {
+            // A record cannot lower what the manifest declares.
+            Some(peak) => peak.max(about.memory_bytes),
+            None => of.spec.estimated_memory(input),
+        };
+        Demand { rank: ranks[task.0], threads: about.threads, memory }
+    }
+}

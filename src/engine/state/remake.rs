@@ -1,0 +1,89 @@
+//! Finished tasks that run again, because a reader found their objects lost or damaged.
+
+use std::collections::BTreeSet;
+
+use super::{Action, Attempt, Demand, Schedule, TaskEnd, TaskState};
+use crate::engine::{Event, Failure};
+use crate::plan::{Outputs, Resolution, TaskId};
+
+impl Schedule<'_> {
+    /// Lets a task wait until the producers of its lost inputs have restored them.
+    pub(super) fn stall(&mut self, task: TaskId, lost: Vec<(TaskId, String)>) {
+        self.admission.end(task);
+        let TaskState::Running(attempt) = self.take(task) else { return };
+        let name = self.plan.tasks[task.0].name.clone();
+        self.emit(Event::TaskStalled { task, name });
+        let mut producers = BTreeSet::new();
+        for (producer, file) in lost {
+            // A task that is not done is being restored for another reader.
+            if producers.insert(producer) && matches!(self.tasks[producer.0], TaskState::Done(_)) {
+                let of = &self.plan.tasks[producer.0];
+                self.emit(Event::TaskRemade {
+                    name: of.name.clone(),
+                    stage: of.stage.clone(),
+                    kind: of.spec.kind().name(),
+                    file,
+                });
+                self.actions.push_back(Action::Restore(producer));
+            }
+        }
+        self.tasks[task.0] = TaskState::Stalled(attempt, producers);
+    }
+
+    pub(super) fn restorable(&mut self, task: TaskId, resolution: Box<Resolution>, demand: Demand) {
+        if let TaskState::Done(end) = self.take(task) {
+            let attempt = Attempt { resolution: *resolution, demand, earlier: Some(end), is_reported: false };
+            self.enqueue(task, Box::new(attempt));
+        }
+    }
+
+    /// A task has restored its objects: tasks that stalled on it go on if the bytes are the same as before. Without
+    /// `outputs`, another task or process has restored them.
+    pub(super) fn restored(&mut self, task: TaskId, outputs: Option<&Outputs>, seconds: f64) {
+        self.dequeue(task);
+        let Some(end) = self.take(task).into_earlier() else { return };
+        let is_same = outputs.is_none_or(|new| end.outputs.as_ref().is_some_and(|old| is_same(old, new)));
+        self.remade += usize::from(seconds > 0.0);
+        self.end_restoring(task, end, true, seconds);
+        let readers = self.stalled_on(task);
+        if is_same {
+            readers.into_iter().for_each(|reader| self.resume(reader, task));
+            return;
+        }
+        self.emit_nondeterministic(task);
+        for reader in readers {
+            let stage = self.plan.tasks[task.0].stage.clone();
+            self.fail(reader, Failure::Nondeterministic { stage }, 0.0);
+        }
+    }
+
+    /// Ends a task again as it has ended before.
+    pub(super) fn end_restoring(&mut self, task: TaskId, end: TaskEnd, succeeded: bool, seconds: f64) {
+        let name = self.plan.tasks[task.0].name.clone();
+        self.emit(Event::RemakeFinished { task, name, succeeded, seconds });
+        self.tasks[task.0] = TaskState::Done(TaskEnd { seconds: end.seconds + seconds, ..end });
+    }
+
+    /// The tasks that wait for `producer` to restore its objects.
+    pub(super) fn stalled_on(&self, producer: TaskId) -> Vec<TaskId> {
+        let is_stalled = |state: &TaskState| matches!(state, TaskState::Stalled(_, producers) if producers.contains(&producer));
+        (0..self.tasks.len()).map(TaskId).filter(|task| is_stalled(&self.tasks[task.0])).collect()
+    }
+
+    /// Queues a stalled task again if it waited for `producer` alone.
+    fn resume(&mut self, task: TaskId, producer: TaskId) {
+        if let TaskState::Stalled(attempt, mut producers) = self.take(task) {
+            producers.remove(&producer);
+            if producers.is_empty() {
+                self.enqueue(task, attempt);
+            } else {
+                self.tasks[task.0] = TaskState::Stalled(attempt, producers);
+            }
+        }
+    }
+}
+
+fn is_same(old: &Outputs, new: &Outputs) -> bool {
+    old.len() == new.len()
+        && old.iter().zip(new).all(|(old, new)| old.0 == new.0 && old.1.tree.digest() == new.1.tree.digest())
+}

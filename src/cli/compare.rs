@@ -42,8 +42,8 @@ pub(super) fn run(arguments: &CompareArguments, environment: &Environment) -> Re
     };
     let (old_name, new_name) = (name(&old_folder), name(&new_folder));
     if arguments.json {
-        let told = json!({ "runs": [old_name, new_name], "differences": comparison });
-        terminal::print(&format!("{told}\n"));
+        let compared = json!({ "runs": [old_name, new_name], "differences": comparison });
+        terminal::print(&format!("{compared}\n"));
     } else {
         terminal::print(&comparison.to_text(&old_name, &new_name));
     }

@@ -15,11 +15,10 @@ pub(super) struct ExplainArguments {
     manifest: ManifestArguments,
     /// The stage.
     stage: String,
-    /// Say instead why two variants do not share its task: `bank=dual bank=single`. Axes that are left out
-    /// are equal.
+    /// Explain instead why two variants do not share its task: `bank=dual bank=single`. Other axes are equal.
     #[arg(long, num_args = 2, value_names = ["VARIANT", "VARIANT"], conflicts_with = "json")]
     between: Vec<String>,
-    /// The remote to look into, instead of that of `patchflow.toml`; `off` for none.
+    /// The remote to consult instead of the one in `patchflow.toml`; `off` for none.
     #[arg(long, value_name = "ADDRESS")]
     remote: Option<String>,
     /// Print one JSON object: the tasks with state, reason and cause.
@@ -27,7 +26,7 @@ pub(super) struct ExplainArguments {
     json: bool,
 }
 
-/// Says why a stage would run.
+/// Explains why a stage would run.
 pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let project = session::with_remote(project, arguments.remote.as_deref(), false)?;

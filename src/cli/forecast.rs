@@ -1,4 +1,4 @@
-//! What a run would take, and whether a budget allows it; shared by `plan` and `run`.
+//! The estimate of a run in time and bytes, and its check against a budget; shared by `plan` and `run`.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::error::CliError;
 use super::session::Project;
 use crate::plan::{Basis, Estimate, History, Models, Plan, Status, estimate, makespan};
 
-/// A limit that the user sets: of time or of bytes written.
+/// A limit of time or of bytes written, set by the user.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Budget {
     /// Seconds of the whole run.
@@ -17,32 +17,32 @@ pub(super) enum Budget {
     Bytes(u64),
 }
 
-/// Reads `2h` or `50GB`.
+/// Parses `2h` or `50GB`.
 pub(super) fn parse_budget(text: &str) -> Result<Budget, String> {
     let time = amounts::parse_duration(text).map(|time| Budget::Seconds(time.as_secs_f64()));
     time.or_else(|_| amounts::parse_bytes(text).map(Budget::Bytes))
         .map_err(|_| format!("`{text}` is neither a duration such as 2h nor a size such as 50GB"))
 }
 
-/// What the tasks that are no hits would take.
+/// The estimate of all tasks that are not hits.
 pub(super) struct Forecast {
-    /// Each task's, none for hits and where no record helps.
+    /// The estimate of each task; `None` for hits and if no record helps.
     pub(super) tasks: Vec<Option<Estimate>>,
     jobs: usize,
     seconds: f64,
     peak_bytes: Option<u64>,
     written_bytes: u64,
     free_bytes: Option<u64>,
-    /// Tasks that may run and cannot be judged.
+    /// The number of tasks that may run and cannot be estimated.
     unknown: usize,
-    /// Tasks that may run.
+    /// The number of tasks that may run.
     open: usize,
-    /// Estimates that rest on inputs which are not there yet.
+    /// The number of estimates made before the inputs exist.
     guesses: usize,
 }
 
 impl Forecast {
-    /// Judges a plan by the records of the cache; reads them only where something would run.
+    /// Estimates a plan from the records of the cache, which are read only if something would run.
     pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
         let open = statuses.iter().filter(|status| !status.state().is_hit()).count();
         let history = if open == 0 { History::default() } else { History::load(&project.store) };
@@ -63,13 +63,13 @@ impl Forecast {
         }
     }
 
-    /// What a person reads under the plan; empty where nothing would run.
+    /// The text under a plan; empty if nothing would run.
     pub(super) fn to_text(&self) -> String {
         if self.open == 0 {
             return String::new();
         }
         if self.unknown == self.open {
-            return "no record tells how long that takes: no task of these kinds has run with this cache\n"
+            return "no estimate: no task of these kinds has run with this cache\n"
                 .to_owned();
         }
         let about = if self.unknown > 0 { "at least" } else { "about" };
@@ -109,7 +109,7 @@ impl Forecast {
         })
     }
 
-    /// Refuses what goes beyond a budget.
+    /// Fails if the estimate exceeds a budget.
     pub(super) fn check(&self, budgets: &[Budget]) -> Result<(), CliError> {
         for &budget in budgets {
             let (needed, allowed) = match budget {
@@ -126,8 +126,8 @@ impl Forecast {
         Ok(())
     }
 
-    /// What a budget cannot promise, where that is so.
-    pub(super) fn doubt(&self) -> Option<String> {
+    /// A warning if some tasks cannot be estimated, so that a budget does not count them.
+    pub(super) fn warning(&self) -> Option<String> {
         (self.unknown > 0).then(|| {
             format!(
                 "the budget does not count {} of {} tasks: no record to judge by",
@@ -137,7 +137,7 @@ impl Forecast {
     }
 }
 
-/// One task's estimate for JSON.
+/// The estimate of one task as JSON.
 pub(super) fn task_json(estimate: Option<&Estimate>) -> Value {
     let Some(Estimate { seconds, peak_bytes, output_bytes, basis }) = estimate else { return Value::Null };
     json!({

@@ -17,7 +17,7 @@ pub(super) struct LockArguments {
     manifest: ManifestArguments,
 }
 
-/// Pins a table whose every task is cached.
+/// Writes the lock file of a table whose tasks are all cached.
 pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
@@ -39,8 +39,7 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     Ok(Exit::Done)
 }
 
-/// Names tasks that have given other bytes for the same key: a lock of such a task holds only as long as its
-/// objects do.
+/// Warns of tasks that have produced different bytes for one key: their lock holds only while their objects are kept.
 fn warn_of_others(plan: &Plan, statuses: &[Status]) {
     for (index, status) in statuses.iter().enumerate() {
         if status.record.as_ref().is_some_and(|record| !record.others.is_empty()) {
@@ -58,7 +57,7 @@ fn metrics(record: &Record, store: &Cache) -> Option<BTreeMap<String, f64>> {
     Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// Keeps what is locked from collection, until `cache unpin`.
+/// Protects the locked outputs from collection, until `cache unpin`.
 fn keep_from_collection(experiment: &str, lock: &Lock, store: &Cache) -> Result<(), CliError> {
     let keys: Vec<Digest> = lock.keys().into_iter().collect();
     store.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)

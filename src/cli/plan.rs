@@ -20,7 +20,7 @@ pub(super) struct PlanArguments {
     /// Tasks at once, for the estimate (default: the number of cores).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// End with code 4 where the run would take more: `2h`, `50GB`; may be repeated.
+    /// End with code 4 if the run would take more: `2h`, `50GB`; may be repeated.
     #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
     budget: Vec<Budget>,
     /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
@@ -45,8 +45,8 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     }
     session::show_remote_warnings(&project.store);
     forecast.check(&arguments.budget)?;
-    if let Some(doubt) = forecast.doubt().filter(|_| !arguments.budget.is_empty()) {
-        terminal::message(&format!("warning: {doubt}"));
+    if let Some(warning) = forecast.warning().filter(|_| !arguments.budget.is_empty()) {
+        terminal::message(&format!("warning: {warning}"));
     }
     Ok(Exit::Done)
 }
@@ -133,7 +133,7 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
     )
 }
 
-/// `12 s`; `~12 s` where the inputs are not there yet.
+/// `12 s`; `~12 s` if the inputs do not exist yet.
 fn takes(estimate: &Estimate) -> String {
     let about = if matches!(estimate.basis, Basis::Guess { .. }) { "~" } else { "" };
     format!("{about}{}", amounts::seconds(estimate.seconds))

@@ -31,22 +31,22 @@ pub(super) struct RunArguments {
     /// Threads that all tasks share (default: the number of cores).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Memory that tasks at once may take together, such as `16GB` (default: four fifths of what is free).
+    /// Memory for all running tasks together, such as `16GB` (default: four fifths of what is free).
     #[arg(long, value_name = "SIZE", value_parser = amounts::parse_bytes)]
     memory: Option<u64>,
-    /// Go on with independent tasks after a failure.
+    /// Continue with independent tasks after a failure.
     #[arg(long)]
     keep_going: bool,
-    /// Run this stage although its result is cached; may be repeated.
+    /// Run this stage even if its result is cached; may be repeated.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// Run nothing, and end with code 4, where the run would take more: `2h`, `50GB`; may be repeated.
+    /// Run nothing, and end with code 4, if the run would take more: `2h`, `50GB`; may be repeated.
     #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
     budget: Vec<Budget>,
     /// Run only what the manifest's lock file pins: refuse other keys, and outputs with other bytes.
     #[arg(long)]
     locked: bool,
-    /// Make again what was evicted or damaged, also where no stage reads it.
+    /// Also make evicted or damaged outputs again that no stage reads.
     #[arg(long)]
     restore: bool,
     /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
@@ -55,10 +55,10 @@ pub(super) struct RunArguments {
     /// Use no network and no remote: a download that is not cached fails.
     #[arg(long)]
     offline: bool,
-    /// Show what each cached task said when it ran, on stderr.
+    /// Show the logs of cached tasks on stderr.
     #[arg(long)]
     replay_logs: bool,
-    /// Write where the time went as a Chrome trace, which Perfetto and Chromium's browsers show.
+    /// Write the timing of the run as a Chrome trace, for Perfetto or a Chromium browser.
     #[arg(long, value_name = "FILE.json")]
     profile: Option<PathBuf>,
     /// Run each task in a worker process: `PROGRAM worker -`, with the sealed unit on standard input.
@@ -70,7 +70,7 @@ pub(super) struct RunArguments {
 }
 
 impl RunArguments {
-    /// Runs a whole manifest so that all its objects are there.
+    /// The arguments that run a whole manifest and restore all its objects.
     pub(super) fn restoring(manifest: PathBuf) -> Self {
         let manifest = ManifestArguments::of(manifest);
         Self {
@@ -150,8 +150,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let table = variant_table(&plan, &run, &of_task);
     let differences = differences(&plan, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.store);
-    let told = RunSummary::new(request, &plan, &run, &of_task);
-    folder.write(&told, &table, &differences).map_err(CliError::Report)?;
+    let summarised = RunSummary::new(request, &plan, &run, &of_task);
+    folder.write(&summarised, &table, &differences).map_err(CliError::Report)?;
     if !run.is_interrupted && run.counts().failed == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
@@ -168,7 +168,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
 }
 
-/// The code of a run that was not stopped: the lock's own codes go before a failure's.
+/// The exit code of a run that was not interrupted. Codes of the lock take precedence over that of a failure.
 fn exit(run: &Run) -> Exit {
     let mut exit = Exit::Done;
     for failure in run.tasks.iter().filter_map(|task| task.failure.as_ref()) {
@@ -182,7 +182,7 @@ fn exit(run: &Run) -> Exit {
     exit
 }
 
-/// What the manifest's lock file says of each task; refused where anything known beforehand differs.
+/// Reads what the lock file pins for each task, and refuses the run if anything known in advance differs.
 fn locked(
     arguments: &RunArguments,
     environment: &Environment,
@@ -198,17 +198,17 @@ fn locked(
     Ok(pins)
 }
 
-/// Shows what the cached tasks said when they ran.
+/// Shows the logs of the cached tasks.
 fn replay(plan: &Plan, run: &Run, store: &Cache) {
     for (index, end) in run.tasks.iter().enumerate() {
         let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
-        if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
-            terminal::message(told.trim_end());
+        if let Some(log) = super::log::log_of(plan, TaskId(index), key, store) {
+            terminal::message(log.trim_end());
         }
     }
 }
 
-/// How the run was asked for.
+/// The request that `run.json` keeps.
 fn request(
     arguments: &ManifestArguments,
     experiment: &Experiment,
@@ -228,7 +228,7 @@ fn request(
     }
 }
 
-/// Refuses a run that goes beyond a budget, and says what no record can tell.
+/// Refuses a run that exceeds a budget, and warns of tasks that cannot be estimated.
 fn check_budget(
     arguments: &RunArguments,
     project: &Project,
@@ -240,19 +240,19 @@ fn check_budget(
     }
     let forecast = Forecast::new(plan, statuses, project, session::jobs(arguments.jobs, project));
     forecast.check(&arguments.budget)?;
-    if let Some(doubt) = forecast.doubt() {
-        terminal::message(&format!("warning: {doubt}"));
+    if let Some(warning) = forecast.warning() {
+        terminal::message(&format!("warning: {warning}"));
     }
     Ok(())
 }
 
-/// Whether this build or machine cannot run some task.
+/// Whether this build or machine cannot run one of the tasks.
 fn is_hindered(plan: &Plan, environment: &Environment) -> bool {
     plan.tasks.iter().any(|task| task.spec.preflight(&environment.variables).is_err())
 }
 
-/// Refuses a run that would come to a task which it cannot run, before anything is run. A task whose key is not
-/// known yet counts: what it waits for is new, so that a hit would be chance.
+/// Refuses a run, before anything runs, if one of its tasks cannot run here. A task whose key is not known yet
+/// counts, since its inputs are new and a hit is unlikely.
 fn check_obstacles(
     arguments: &RunArguments,
     environment: &Environment,
@@ -268,7 +268,7 @@ fn check_obstacles(
     Ok(())
 }
 
-/// A line for each task that starts and ends, where logs are shown (`-v`, or no terminal to draw bars on).
+/// Logs a line for each task that starts or ends; shown with `-v`, or without a terminal for progress bars.
 fn log(event: &Event) {
     match event {
         Event::TaskStarted { name, values, kind, key, .. } => {
@@ -327,7 +327,7 @@ fn options<'a>(
     }
 }
 
-/// The metrics of each task that has some.
+/// The metrics of each task, if it has any.
 fn read_metrics(plan: &Plan, run: &Run, store: &Cache) -> Vec<Option<Metrics>> {
     let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
@@ -358,10 +358,10 @@ fn counted(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Differences that a person still reads at the end of a run.
+/// The most differences that are printed at the end of a run.
 const SHOWN_DIFFERENCES: usize = 24;
 
-/// What a person reads at the end of a run.
+/// The text at the end of a run.
 fn summary(
     plan: &Plan,
     run: &Run,

@@ -13,7 +13,7 @@ use crate::engine::{self, Event, Options, Suspect, Verified};
 use crate::plan::{Plan, Record, Resolution, Status, TaskId};
 use crate::report::{Bars, Folder, VerdictKind, Verdicts};
 
-/// Tasks that are made again where nothing else is said (chosen: a look, not a second run).
+/// The default size of the sample (chosen: a spot check, not a second run).
 const SAMPLE: usize = 5;
 
 /// Arguments of `verify`.
@@ -27,10 +27,10 @@ pub(super) struct VerifyArguments {
     /// Make every cached task again.
     #[arg(long)]
     all: bool,
-    /// Only tasks of this stage; may be repeated. Downloads are made again only where they are named.
+    /// Only tasks of this stage; may be repeated. Downloads are made again only if named here.
     #[arg(long = "stage", value_name = "STAGE")]
     stages: Vec<String>,
-    /// Another number draws another sample.
+    /// The seed of the sample.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Threads (default: the number of cores).
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     })
 }
 
-/// The cached tasks that were asked for, each key once, in the order of the draw.
+/// The selected cached tasks, each key once, in the order of the draw.
 fn candidates<'a>(arguments: &VerifyArguments, plan: &Plan, statuses: &'a [Status]) -> Vec<Candidate<'a>> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();

@@ -20,10 +20,10 @@ pub(super) struct GcArguments {
     /// Evict what is cheapest to make again, until the cache takes no more than this: `50GB`, `800MiB`.
     #[arg(long, value_name = "SIZE", value_parser = amounts::parse_bytes)]
     max_size: Option<u64>,
-    /// Say what would go, and remove nothing.
+    /// Show what would be removed, and remove nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Leave what was made or used within this time.
+    /// Keep what was made or used within this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = amounts::parse_duration)]
     grace: Duration,
     /// Print one JSON object.
@@ -31,7 +31,7 @@ pub(super) struct GcArguments {
     json: bool,
 }
 
-/// Collects.
+/// Removes objects.
 pub(super) fn run(arguments: &GcArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let collection = Collection {
@@ -121,7 +121,7 @@ fn to_text(collection: &Collection, collected: &Collected) -> String {
     if table.row_count() == 0 { format!("nothing to remove\n{total}") } else { format!("{table}\n{total}") }
 }
 
-/// Why the cap was not reached.
+/// Explains why the cap was not reached.
 fn too_much(most: u64, grace: Duration, collected: &Collected) -> String {
     let reason = |(reason, space): (&KeepReason, &Space)| {
         let why = match reason {

@@ -13,7 +13,7 @@ use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
 use crate::report;
 
-/// Stands for the experiment of records that name none and that no latest run uses.
+/// Shown for records that name no experiment and that no latest run uses.
 const NO_EXPERIMENT: &str = "(none)";
 
 /// Arguments of `cache info`.
@@ -24,7 +24,7 @@ pub(super) struct InfoArguments {
     json: bool,
 }
 
-/// Shows what takes the space.
+/// Shows the space in use.
 pub(super) fn run(arguments: &InfoArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let usage = take_stock(&project)?;
@@ -37,8 +37,8 @@ pub(super) fn run(arguments: &InfoArguments, environment: &Environment) -> Resul
     Ok(Exit::Done)
 }
 
-/// The records' own experiments, and those whose latest run of this project uses them. Single items count
-/// with the tasks that hold them.
+/// Attributes records to the experiments that made them, and to those whose latest run in this project uses them.
+/// Per-image records count with the tasks that hold them.
 fn take_stock(project: &Project) -> Result<Usage, CliError> {
     let users = report::users_of_keys(&project.root);
     let describe = |record: &StoredRecord| {
@@ -76,7 +76,7 @@ fn linked(usage: &Usage) -> Space {
     space
 }
 
-/// A space as JSON.
+/// The space of a group as JSON.
 pub(super) fn space_json(space: Space) -> Value {
     json!({ "files": space.files, "bytes": space.bytes })
 }

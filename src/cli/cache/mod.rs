@@ -1,4 +1,4 @@
-//! `patchflow cache`: what takes the space, what can go, and whether all is sound.
+//! `patchflow cache`: the space in use, collection, verification, pins, and the remote.
 
 mod gc;
 mod info;
@@ -20,24 +20,24 @@ pub(super) struct CacheArguments {
 
 #[derive(Subcommand)]
 enum CacheCommand {
-    /// Show what takes the space, by kind of stage and by experiment.
+    /// Show the space in use, by kind of stage and by experiment.
     Info(info::InfoArguments),
     /// Remove what nothing refers to and, with `--max-size`, what is cheapest to make again. Results stay
-    /// cached: what was evicted is made again only where another stage reads it.
+    /// cached: an evicted object is made again only when another stage reads it.
     Gc(gc::GcArguments),
-    /// Hash every object, listing and record again; put what is damaged aside. Exit code 3 if any was.
+    /// Hash every object, tree and record again, and move damaged ones aside. Exit code 3 if there were any.
     Verify(verify::VerifyArguments),
-    /// Keep `gc` from the outputs of a manifest's tasks.
+    /// Protect the outputs of a manifest's tasks from `gc`.
     Pin(pin::PinArguments),
-    /// Take a pin away.
+    /// Remove a pin.
     Unpin(pin::UnpinArguments),
-    /// Put results into the remote that are not there: of a manifest's tasks, or all.
+    /// Copy results to the remote that it lacks: those of a manifest's tasks, or all.
     Push(share::ShareArguments),
-    /// Take results from the remote with their files: of a manifest's tasks, or all.
+    /// Copy results with their files from the remote: those of a manifest's tasks, or all.
     Pull(share::ShareArguments),
 }
 
-/// Looks after the cache.
+/// Runs a command of the cache.
 pub(super) fn run(arguments: &CacheArguments, environment: &Environment) -> Result<Exit, CliError> {
     match &arguments.command {
         CacheCommand::Info(info) => info::run(info, environment),

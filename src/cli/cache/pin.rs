@@ -24,7 +24,7 @@ pub(super) struct UnpinArguments {
     name: String,
 }
 
-/// Pins what the cache holds of a manifest.
+/// Pins the cached results of a manifest.
 pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
@@ -52,7 +52,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     Ok(Exit::Done)
 }
 
-/// Takes a pin away.
+/// Removes a pin.
 pub(super) fn unpin(arguments: &UnpinArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     if project.store.housekeeping().unpin(&arguments.name).map_err(CliError::Store)? {

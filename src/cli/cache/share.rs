@@ -1,4 +1,4 @@
-//! `patchflow cache push` and `cache pull`: the remote that a team's machines share.
+//! `patchflow cache push` and `cache pull`: copying results to and from a shared remote.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,12 +29,12 @@ pub(super) struct ShareArguments {
     /// The remote: a folder, s3://…, gs://…, az://…, http(s)://… (default: patchflow.toml's).
     #[arg(long, value_name = "ADDRESS")]
     remote: Option<String>,
-    /// Say what would be done, and do nothing.
+    /// Show what would be copied, and copy nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Results that are taken together: their packs share the requests.
+/// The number of results that are pulled together, so that their packs share requests.
 const TOGETHER: usize = 64;
 
 fn open(arguments: &ShareArguments, environment: &Environment) -> Result<Project, CliError> {
@@ -47,7 +47,7 @@ fn open(arguments: &ShareArguments, environment: &Environment) -> Result<Project
     Ok(project)
 }
 
-/// The tasks of the manifest that a record answers, here or there.
+/// The tasks of the manifest with a record, here or in the remote.
 fn of_manifest(
     manifest: &Path,
     arguments: &ShareArguments,
@@ -80,7 +80,7 @@ fn bar(word: &str, count: usize) -> ProgressBar {
     bar
 }
 
-/// The code of a command that went through all, was stopped, or whose remote gave up.
+/// The exit code, depending on whether the command finished, was interrupted, or lost its remote.
 fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
     session::show_remote_warnings(&project.store);
     if is_cancelled() {
@@ -97,7 +97,7 @@ fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
     Exit::Done
 }
 
-/// Pushes.
+/// Copies results to the remote.
 pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
     let Some(remote) = project.store.sharing() else { return Err(CliError::NoRemote) };
@@ -131,7 +131,7 @@ pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Res
     Ok(exit(&remote, failed, &project))
 }
 
-/// Says what a push would do. Bytes count as if no part of a result were there.
+/// Shows what a push would copy. Bytes are counted as if the remote held no part of these results.
 fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) -> Result<Exit, CliError> {
     let keys: Vec<Digest> = results.iter().map(|order| order.key).collect();
     let absent: BTreeSet<Digest> = remote.absent(&keys).into_iter().collect();
@@ -154,7 +154,7 @@ fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) ->
     Ok(exit(remote, 0, project))
 }
 
-/// Pulls.
+/// Copies results from the remote.
 pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
     let Some(remote) = project.store.sharing() else { return Err(CliError::NoRemote) };
@@ -191,19 +191,19 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
     Ok(exit(&remote, all.failed, &project))
 }
 
-/// What was pulled so far.
+/// Totals of a pull.
 #[derive(Default)]
 struct Pulled {
-    /// Results that were not here.
+    /// Results that were not in the local cache.
     records: usize,
-    /// Objects.
+    /// Fetched objects.
     fetched: Fetched,
-    /// Results that the remote lacks a part of.
+    /// Results that the remote holds only in part.
     failed: usize,
 }
 
 impl Pulled {
-    /// Takes some results, or counts what would be taken.
+    /// Pulls some results, or counts what would be pulled.
     fn take(&mut self, cache: &Cache, keys: &[Digest], is_dry_run: bool) -> Result<(), StoreError> {
         let mut wholes = Vec::new();
         for (key, answer) in keys.iter().zip(cache.lookup_many::<Record>(keys)?) {

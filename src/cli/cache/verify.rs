@@ -16,13 +16,12 @@ use crate::engine;
 /// Arguments of `cache verify`.
 #[derive(Args)]
 pub(super) struct VerifyArguments {
-    /// Then run this manifest, so that every object of its tasks is there: what was damaged, lost or evicted
-    /// is made again, also where no stage reads it.
+    /// Then run this manifest and make every damaged, lost or evicted object of its tasks again.
     #[arg(long, value_name = "MANIFEST")]
     repair: Option<PathBuf>,
 }
 
-/// Verifies, and repairs where that is wanted.
+/// Verifies the cache, and repairs it on request.
 pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let report = verify(&project)?;
@@ -84,7 +83,7 @@ fn show(project: &Project, report: &VerifyReport) {
     ));
 }
 
-/// `, of extract "features" in dual_aug`: the task that an object belongs to.
+/// `, of extract "features" in dual_aug`: the task to which an object belongs.
 fn owner(holders: &BTreeMap<Digest, Vec<Described>>, digest: &Digest) -> String {
     let holders = holders.get(digest).map(Vec::as_slice).unwrap_or_default();
     // Tasks say more than single items.

@@ -7,7 +7,7 @@ use image::{ImageFormat, RgbImage};
 use patchflow::artifacts::File;
 use patchflow::artifacts::image_set::read_rgb;
 use patchflow::kernels::backbone::normalise;
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 use patchflow::kernels::resize::resize;
 use patchflow::kernels::surface::{Texture, surface};
 
@@ -19,7 +19,7 @@ fn main() {
 }
 
 fn pixels() -> Vec<u8> {
-    surface(&mut Stream::new(1, "pixels"), Texture::Brushed, None, HEIGHT, WIDTH).pixels
+    surface(&mut Rng::new(1, "pixels"), Texture::Brushed, None, HEIGHT, WIDTH).pixels
 }
 
 #[divan::bench(args = [ImageFormat::Png, ImageFormat::Jpeg])]

@@ -26,16 +26,16 @@ pub struct Description {
     pub candidates: usize,
     /// Candidates that a filter took away beforehand.
     pub filtered: usize,
-    /// What became of made samples, where they were filtered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<MadeCounts>,
+    /// Counts of the synthetic-sample filter; `None` if it did not run.
+    #[serde(rename = "made", default, skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<SyntheticCounts>,
     /// Images that had candidates, in order; a row's `image` counts in this list.
     pub images: Vec<String>,
 }
 
 /// How many made samples were kept, and how many dropped for which reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MadeCounts {
+pub struct SyntheticCounts {
     /// Kept.
     pub kept: usize,
     /// Dropped: no farther from the normal bank than normal rows are.
@@ -44,7 +44,7 @@ pub struct MadeCounts {
     pub far_from_real: usize,
 }
 
-impl std::fmt::Display for MadeCounts {
+impl std::fmt::Display for SyntheticCounts {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kept, near_normal, far_from_real } = self;
         write!(

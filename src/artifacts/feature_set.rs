@@ -40,7 +40,7 @@ pub struct Extraction {
     /// `concat` or `patchcore-1024`.
     pub embedding: String,
     /// `f16` or `f32`, as stored.
-    pub storage: Precision,
+    pub storage: StoragePrecision,
     /// Length of a patch's vector.
     pub dimension: usize,
 }
@@ -57,7 +57,7 @@ impl Extraction {
 /// How features are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
+pub enum StoragePrecision {
     /// Half precision: half the bytes; the mean AUROC over seeds moves in the fourth decimal.
     F16,
     /// Single precision.
@@ -98,11 +98,13 @@ pub fn read_extraction(files: &Files) -> Result<Extraction, ArtifactError> {
 }
 
 /// Writes one block.
-pub fn write_block(path: &Path, block: &Block, precision: Precision) -> Result<(), ArtifactError> {
+pub fn write_block(path: &Path, block: &Block, precision: StoragePrecision) -> Result<(), ArtifactError> {
     let shape = vec![block.height, block.width, block.d];
     let (dtype, bytes) = match precision {
-        Precision::F32 => (Dtype::F32, block.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()),
-        Precision::F16 => {
+        StoragePrecision::F32 => {
+            (Dtype::F32, block.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+        }
+        StoragePrecision::F16 => {
             let mut halves = vec![f16::ZERO; block.data.len()];
             halves.convert_from_f32_slice(&block.data);
             (Dtype::F16, halves.reinterpret_cast().iter().flat_map(|x: &u16| x.to_le_bytes()).collect())
@@ -147,7 +149,7 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
 
 /// An entry of a safetensors header, as far as it is read.
 #[derive(Deserialize)]
-struct Tensor {
+struct TensorHeader {
     shape: [usize; 3],
 }
 
@@ -165,7 +167,7 @@ pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
     open.read_exact(&mut head).map_err(io)?;
     let length = head.iter().rev().fold(0_u64, |length, &byte| (length << 8) | u64::from(byte));
     open.take(length.min(MAX_HEADER_BYTES)).read_to_end(&mut head).map_err(io)?;
-    let header: BTreeMap<String, Tensor> = serde_json::from_slice(&head[8..])
+    let header: BTreeMap<String, TensorHeader> = serde_json::from_slice(&head[8..])
         .map_err(|source| ArtifactError::Json { path: file.path.clone(), source })?;
     header.get("features").map(|tensor| tensor.shape).ok_or_else(wrong)
 }
@@ -178,7 +180,7 @@ mod tests {
     fn a_block_comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let block = Block { height: 2, width: 1, d: 3, data: vec![0.0, 1.0, -2.5, 0.1, 3.0, 1000.0] };
-        for precision in [Precision::F32, Precision::F16] {
+        for precision in [StoragePrecision::F32, StoragePrecision::F16] {
             let path = folder.path().join("block");
             write_block(&path, &block, precision).unwrap();
             let file = File { path, digest: String::new(), size_bytes: 0, is_executable: false };

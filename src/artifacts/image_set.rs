@@ -24,7 +24,7 @@ use super::{ArtifactError, File, Files};
 pub const UNKNOWN_KIND: &str = "any";
 
 /// The kind of a defect that an `augment` stage made.
-pub const MADE_KIND: &str = "synthetic";
+pub const SYNTHETIC_KIND: &str = "synthetic";
 
 /// Folder of what `extract` reads.
 pub const PIXELS: &str = "pixels";
@@ -72,7 +72,7 @@ pub enum Label {
 
 /// What the name of a mask says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry<'a> {
+pub struct ImageEntry<'a> {
     /// `train`, `test` or the author's own.
     pub split: &'a str,
     /// Normal or defective.
@@ -84,13 +84,13 @@ pub struct Entry<'a> {
 }
 
 /// Reads `labels/<split>/…/<id>.png`; none for any other file.
-pub fn parse_label(name: &str) -> Option<Entry<'_>> {
+pub fn parse_label(name: &str) -> Option<ImageEntry<'_>> {
     let (split, rest) = name.strip_prefix("labels/")?.strip_suffix(".png")?.split_once('/')?;
     if let Some(id) = rest.strip_prefix("normal/") {
-        return Some(Entry { split, label: Label::Normal, kind: None, id });
+        return Some(ImageEntry { split, label: Label::Normal, kind: None, id });
     }
     let (kind, id) = rest.strip_prefix("defect/")?.split_once('/')?;
-    Some(Entry { split, label: Label::Defect, kind: Some(kind), id })
+    Some(ImageEntry { split, label: Label::Defect, kind: Some(kind), id })
 }
 
 /// The name of a mask within the set.
@@ -122,7 +122,7 @@ pub struct Selection {
 
 impl Selection {
     /// Whether an image is meant.
-    pub fn holds(&self, entry: &Entry<'_>) -> bool {
+    pub fn holds(&self, entry: &ImageEntry<'_>) -> bool {
         self.split.as_deref().is_none_or(|split| split == entry.split)
             && self.label.is_none_or(|label| label == entry.label)
     }
@@ -132,7 +132,7 @@ impl Selection {
 #[derive(Clone, Debug)]
 pub struct Labelled<'a> {
     /// What its mask's name says.
-    pub entry: Entry<'a>,
+    pub entry: ImageEntry<'a>,
     /// Its mask.
     pub mask: &'a File,
 }

@@ -13,14 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The 2.5 % quantile of the resamples.
-    pub low: f64,
-    /// The 97.5 % quantile.
-    pub high: f64,
-}
+use crate::kernels::metrics::ConfidenceInterval;
 
 /// The 95 % intervals of a variant's metrics over images (bootstrap).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,17 +29,17 @@ pub struct Intervals {
     /// The same of `aupro`.
     pub aupro_error: f64,
     /// Of `image_auroc`.
-    pub image_auroc: Interval,
+    pub image_auroc: ConfidenceInterval,
     /// Of `image_ap`.
-    pub image_ap: Interval,
+    pub image_ap: ConfidenceInterval,
     /// Of `image_f1_max`.
-    pub image_f1_max: Interval,
+    pub image_f1_max: ConfidenceInterval,
     /// Of `pixel_auroc`.
-    pub pixel_auroc: Interval,
+    pub pixel_auroc: ConfidenceInterval,
     /// Of `pixel_ap`.
-    pub pixel_ap: Interval,
+    pub pixel_ap: ConfidenceInterval,
     /// Of `aupro`.
-    pub aupro: Interval,
+    pub aupro: ConfidenceInterval,
 }
 
 /// Decisions at the model's own threshold, which saw normals alone.

@@ -252,7 +252,7 @@ fn check_budget(
 
 /// Whether this build or machine cannot run some task.
 fn is_hindered(plan: &Plan, environment: &Environment) -> bool {
-    plan.tasks.iter().any(|task| task.spec.obstacle(&environment.variables).is_some())
+    plan.tasks.iter().any(|task| task.spec.preflight(&environment.variables).is_some())
 }
 
 /// Refuses a run that would come to a task which it cannot run, before anything is run. A task whose key is not
@@ -265,7 +265,7 @@ fn check_obstacles(
 ) -> Result<(), CliError> {
     for (task, status) in plan.tasks.iter().zip(statuses) {
         let would_run = !status.state.is_hit() || arguments.force.contains(&task.stage);
-        if let Some(source) = task.spec.obstacle(&environment.variables).filter(|_| would_run) {
+        if let Some(source) = task.spec.preflight(&environment.variables).filter(|_| would_run) {
             return Err(CliError::CannotRun { task: task.name.clone(), source });
         }
     }

@@ -74,7 +74,7 @@ fn flood(waiting: &mut [bool], height: usize, width: usize, start: usize) -> Com
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Spreads the smallest index of each component until nothing changes.
     fn naive(mask: &[u8], height: usize, width: usize) -> Vec<Vec<u32>> {
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn components_agree_with_the_naive_search() {
-        let mut stream = Stream::new(1, "components");
+        let mut rng = Rng::new(1, "components");
         for size in 1..=12 {
             for share in [0.2, 0.4, 0.6] {
-                let (height, width) = (size, 1 + stream.below(12));
+                let (height, width) = (size, 1 + rng.below(12));
                 let mask: Vec<u8> =
-                    (0..height * width).map(|_| u8::from(stream.uniform() < share) * 128).collect();
+                    (0..height * width).map(|_| u8::from(rng.uniform() < share) * 128).collect();
                 let found: Vec<_> =
                     components(&mask, height, width).into_iter().map(|one| one.pixels).collect();
                 assert_eq!(found, naive(&mask, height, width), "{height}×{width} {mask:?}");

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::KernelError;
 use super::backbone::Device;
 use super::distance::{squared_norms, squared_to_centre};
-use super::random::Stream;
+use super::random::Rng;
 
 mod bytes;
 mod ceilings;
@@ -51,7 +51,7 @@ pub fn bank_size(n: usize, ratio: f64, min_size: usize) -> usize {
 ///
 /// # Panics
 /// If `count` is greater than `n`, or `n` does not fit 32 bits.
-pub fn random_rows(n: usize, count: usize, stream: &mut Stream) -> Vec<u32> {
+pub fn random_rows(n: usize, count: usize, stream: &mut Rng) -> Vec<u32> {
     assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
     stream.choose(n, count).into_iter().map(|row| row as u32).collect()
 }
@@ -164,7 +164,7 @@ impl<'a> Points<'a> {
         &self,
         count: usize,
         anchors: usize,
-        stream: &mut Stream,
+        stream: &mut Rng,
         progress: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Picks, KernelError> {
         assert!(anchors > 0, "an approximate coreset needs anchors");

@@ -6,7 +6,7 @@
 
 /// A defect with the surface around it, cut from an image.
 #[derive(Debug, Clone)]
-pub struct Patch {
+pub struct DefectPatch {
     height: usize,
     width: usize,
     /// `[height, width, 3]`.
@@ -21,7 +21,7 @@ pub struct Patch {
 
 /// How a defect is changed on its way.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Motion {
+pub struct DefectTransform {
     /// Turn, in degrees.
     pub angle: f64,
     /// Factor of its size.
@@ -34,7 +34,7 @@ pub struct Motion {
 
 /// A defect that has been turned and scaled.
 #[derive(Debug, Clone)]
-pub struct Moved {
+pub struct TransformedDefect {
     width: usize,
     pixels: Vec<f32>,
     mask: Vec<bool>,
@@ -43,8 +43,8 @@ pub struct Moved {
     contrast: f32,
 }
 
-/// An image's pixels, to be changed in place.
-pub struct Target<'a> {
+/// An image's pixels, to be changed in index.
+pub struct TargetImage<'a> {
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -59,7 +59,7 @@ const MARKED_SHARE: f32 = 0.25;
 /// Width of the surface around a defect whose level is compared, beyond the soft border, in px (chosen).
 const RING: usize = 3;
 
-impl Patch {
+impl DefectPatch {
     /// Cuts the component with these `pixels` (row-major indices) out of `image: [height, width, 3]`.
     ///
     /// `mask: [height, width]` marks every defect with a nonzero value; `blend` is the width of the soft
@@ -125,10 +125,10 @@ impl Patch {
             for near_column in column.saturating_sub(margin)..(column + margin + 1).min(self.width) {
                 let squared = row.abs_diff(near_row).pow(2) + column.abs_diff(near_column).pow(2);
                 let alpha = 1.0 - (squared as f32).sqrt() / (blend + 1) as f32;
-                let place = near_row * self.width + near_column;
-                self.alpha[place] = self.alpha[place].max(alpha);
+                let index = near_row * self.width + near_column;
+                self.alpha[index] = self.alpha[index].max(alpha);
                 if squared <= margin * margin {
-                    self.ring[place] = 1.0;
+                    self.ring[index] = 1.0;
                 }
             }
         }
@@ -136,14 +136,14 @@ impl Patch {
 
     /// Turns, mirrors and scales the defect: bilinear, about its centre, into the least box that holds
     /// all of it. A motion of nothing gives the defect's own mask.
-    pub fn moved(&self, motion: &Motion) -> Moved {
+    pub fn transformed(&self, motion: &DefectTransform) -> TransformedDefect {
         let radians = motion.angle.to_radians();
         let (sine, cosine) =
             if motion.angle == 0.0 { (0.0, 1.0) } else { (libm::sin(radians), libm::cos(radians)) };
         let (h, w) = (self.height as f64 * motion.scale, self.width as f64 * motion.scale);
         let height = (h * cosine.abs() + w * sine.abs() - 1e-9).ceil().max(1.0) as usize;
         let width = (w * cosine.abs() + h * sine.abs() - 1e-9).ceil().max(1.0) as usize;
-        let mut moved = Moved {
+        let mut moved = TransformedDefect {
             width,
             pixels: Vec::with_capacity(height * width * 3),
             mask: Vec::with_capacity(height * width),
@@ -151,9 +151,9 @@ impl Patch {
             ring: Vec::with_capacity(height * width),
             contrast: motion.contrast as f32,
         };
-        for place in 0..height * width {
-            let y = (place / width) as f64 + 0.5 - height as f64 / 2.0;
-            let x = (place % width) as f64 + 0.5 - width as f64 / 2.0;
+        for index in 0..height * width {
+            let y = (index / width) as f64 + 0.5 - height as f64 / 2.0;
+            let x = (index % width) as f64 + 0.5 - width as f64 / 2.0;
             let (back_y, back_x) = (cosine * y - sine * x, sine * y + cosine * x);
             let back_x = if motion.flip { -back_x } else { back_x };
             let from_y = back_y / motion.scale + self.height as f64 / 2.0 - 0.5;
@@ -163,8 +163,8 @@ impl Patch {
         moved
     }
 
-    /// Adds one pixel, sampled at a place of the patch; outside it nothing is pasted.
-    fn sample(&self, y: f64, x: f64, moved: &mut Moved) {
+    /// Adds one pixel, sampled at a index of the patch; outside it nothing is pasted.
+    fn sample(&self, y: f64, x: f64, moved: &mut TransformedDefect) {
         let (row, column) = (y.floor(), x.floor());
         let (v, u) = ((y - row) as f32, (x - column) as f32);
         let (mut levels, mut mask, mut alpha, mut ring) = ([0.0; 3], 0.0, 0.0, 0.0);
@@ -181,14 +181,14 @@ impl Patch {
             if !is_inside {
                 continue;
             }
-            let place = row as usize * self.width + column as usize;
-            for (level, &value) in levels.iter_mut().zip(&self.pixels[place * 3..]) {
+            let index = row as usize * self.width + column as usize;
+            for (level, &value) in levels.iter_mut().zip(&self.pixels[index * 3..]) {
                 *level += share * f32::from(value);
             }
             inside += share;
-            mask += share * self.mask[place];
-            alpha += share * self.alpha[place];
-            ring += share * self.ring[place];
+            mask += share * self.mask[index];
+            alpha += share * self.alpha[index];
+            ring += share * self.ring[index];
         }
         moved.pixels.extend(levels.map(|level| if inside > 0.0 { level / inside } else { 0.0 }));
         moved.mask.push(mask >= MARKED_SHARE);
@@ -198,15 +198,15 @@ impl Patch {
     }
 }
 
-impl Moved {
+impl TransformedDefect {
     /// The box of what is marked: top, left, bottom, right; none where the motion has lost the defect.
     pub fn extent(&self) -> Option<(usize, usize, usize, usize)> {
         let marked =
-            || self.mask.iter().enumerate().filter(|&(_, &is_marked)| is_marked).map(|(place, _)| place);
-        let top = marked().map(|place| place / self.width).min()?;
-        let left = marked().map(|place| place % self.width).min()?;
-        let bottom = marked().map(|place| place / self.width).max()? + 1;
-        let right = marked().map(|place| place % self.width).max()? + 1;
+            || self.mask.iter().enumerate().filter(|&(_, &is_marked)| is_marked).map(|(index, _)| index);
+        let top = marked().map(|index| index / self.width).min()?;
+        let left = marked().map(|index| index % self.width).min()?;
+        let bottom = marked().map(|index| index / self.width).max()? + 1;
+        let right = marked().map(|index| index % self.width).max()? + 1;
         Some((top, left, bottom, right))
     }
 
@@ -214,14 +214,14 @@ impl Moved {
     /// `[height, width]`.
     pub fn marked(&self, height: usize, width: usize, top: isize, left: isize) -> Vec<bool> {
         let mut marked = vec![false; height * width];
-        for (from, to) in self.places(height, width, top, left) {
+        for (from, to) in self.overlap(height, width, top, left) {
             marked[to] |= self.mask[from];
         }
         marked
     }
 
     /// The defect's pixels that lie within the image, and where.
-    fn places(
+    fn overlap(
         &self,
         height: usize,
         width: usize,
@@ -243,13 +243,13 @@ impl Moved {
     ///
     /// # Panics
     /// If the target's pixels are not `[height, width, 3]`.
-    pub fn paste(&self, target: &mut Target<'_>, top: isize, left: isize) -> Vec<u8> {
+    pub fn paste(&self, target: &mut TargetImage<'_>, top: isize, left: isize) -> Vec<u8> {
         let (height, width) = (target.height, target.width);
         assert_eq!(target.pixels.len(), height * width * 3, "the target is not [{height}, {width}, 3]");
-        let places: Vec<(usize, usize)> = self.places(height, width, top, left).collect();
-        let (own, new) = self.rings(target.pixels, &places);
+        let overlap: Vec<(usize, usize)> = self.overlap(height, width, top, left).collect();
+        let (own, new) = self.rings(target.pixels, &overlap);
         let mut mask = vec![0; height * width];
-        for (from, to) in places {
+        for (from, to) in overlap {
             if self.mask[from] {
                 mask[to] = 255;
             }
@@ -265,9 +265,9 @@ impl Moved {
 
     /// The mean level around the defect, in the patch and in the image. Without any surface around it
     /// both are 0: the defect keeps its levels.
-    fn rings(&self, pixels: &[u8], places: &[(usize, usize)]) -> ([f32; 3], [f32; 3]) {
+    fn rings(&self, pixels: &[u8], overlap: &[(usize, usize)]) -> ([f32; 3], [f32; 3]) {
         let (mut own, mut new, mut sum) = ([0.0; 3], [0.0; 3], 0.0);
-        for &(from, to) in places {
+        for &(from, to) in overlap {
             let share = f64::from(self.ring[from]);
             sum += share;
             for channel in 0..3 {
@@ -284,7 +284,7 @@ impl Moved {
 mod tests {
     use super::*;
 
-    const STILL: Motion = Motion { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
+    const STILL: DefectTransform = DefectTransform { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
 
     /// An image of one level with a darker L of three pixels at (8, 6), and its mask.
     fn scene(level: u8) -> (Vec<u8>, Vec<u8>, Vec<u32>) {
@@ -297,45 +297,46 @@ mod tests {
         (image, mask, component)
     }
 
-    fn paste(moved: &Moved, level: u8, top: isize, left: isize) -> (Vec<u8>, Vec<u8>) {
+    fn paste(moved: &TransformedDefect, level: u8, top: isize, left: isize) -> (Vec<u8>, Vec<u8>) {
         let mut pixels = vec![level; 20 * 20 * 3];
-        let mask = moved.paste(&mut Target { height: 20, width: 20, pixels: &mut pixels }, top, left);
+        let mask = moved.paste(&mut TargetImage { height: 20, width: 20, pixels: &mut pixels }, top, left);
         (pixels, mask)
     }
 
     #[test]
     fn an_unmoved_defect_is_pasted_as_it_was_with_its_contrast() {
         let (image, mask, component) = scene(150);
-        let moved = Patch::cut(&image, &mask, 20, &component, 0).moved(&STILL);
+        let moved = DefectPatch::cut(&image, &mask, 20, &component, 0).transformed(&STILL);
         let (top, left, bottom, right) = moved.extent().unwrap();
         assert_eq!((bottom - top, right - left), (2, 2));
         let (pixels, found) = paste(&moved, 90, 8 - top as isize, 6 - left as isize);
         assert_eq!(found, mask);
-        for (place, &marked) in mask.iter().enumerate() {
-            assert_eq!(pixels[place * 3], if marked == 0 { 90 } else { 50 }, "pixel {place}");
+        for (index, &marked) in mask.iter().enumerate() {
+            assert_eq!(pixels[index * 3], if marked == 0 { 90 } else { 50 }, "pixel {index}");
         }
     }
 
     #[test]
     fn a_quarter_turn_and_a_mirror_move_each_pixel() {
         let (image, mask, component) = scene(150);
-        let patch = Patch::cut(&image, &mask, 20, &component, 0);
-        let shape = |motion: Motion| {
-            let moved = patch.moved(&motion);
+        let patch = DefectPatch::cut(&image, &mask, 20, &component, 0);
+        let shape = |motion: DefectTransform| {
+            let moved = patch.transformed(&motion);
             let (top, left, ..) = moved.extent().unwrap();
             let (_, mask) = paste(&moved, 90, -(top as isize), -(left as isize));
             [mask[0], mask[1], mask[20], mask[21]].map(|value| value / 255)
         };
         assert_eq!(shape(STILL), [1, 0, 1, 1]);
-        assert_eq!(shape(Motion { flip: true, ..STILL }), [0, 1, 1, 1]);
-        assert_eq!(shape(Motion { angle: 90.0, ..STILL }), [1, 1, 1, 0]);
-        assert_eq!(shape(Motion { angle: 180.0, ..STILL }), [1, 1, 0, 1]);
+        assert_eq!(shape(DefectTransform { flip: true, ..STILL }), [0, 1, 1, 1]);
+        assert_eq!(shape(DefectTransform { angle: 90.0, ..STILL }), [1, 1, 1, 0]);
+        assert_eq!(shape(DefectTransform { angle: 180.0, ..STILL }), [1, 1, 0, 1]);
     }
 
     #[test]
     fn a_soft_border_fades_and_is_not_marked() {
         let (image, mask, component) = scene(150);
-        let moved = Patch::cut(&image, &mask, 20, &component, 2).moved(&Motion { contrast: 2.0, ..STILL });
+        let moved = DefectPatch::cut(&image, &mask, 20, &component, 2)
+            .transformed(&DefectTransform { contrast: 2.0, ..STILL });
         let (top, left, ..) = moved.extent().unwrap();
         let (pixels, found) = paste(&moved, 90, 8 - top as isize, 6 - left as isize);
         assert_eq!(found, mask);
@@ -350,9 +351,9 @@ mod tests {
         for &pixel in &component {
             mask[pixel as usize] = 1;
         }
-        let patch = Patch::cut(&image, &mask, 20, &component, 1);
+        let patch = DefectPatch::cut(&image, &mask, 20, &component, 1);
         for angle in 0..180 {
-            let moved = patch.moved(&Motion { angle: f64::from(angle), ..STILL });
+            let moved = patch.transformed(&DefectTransform { angle: f64::from(angle), ..STILL });
             let marked = moved.mask.iter().filter(|&&is_marked| is_marked).count();
             assert!((12..=32).contains(&marked), "{marked} pixels at {angle}°");
             let found = crate::kernels::components::components(
@@ -367,9 +368,9 @@ mod tests {
     #[test]
     fn what_lies_outside_the_image_is_cut_off() {
         let (image, mask, component) = scene(150);
-        let moved = Patch::cut(&image, &mask, 20, &component, 3).moved(&STILL);
-        for place in [-30, -3, 0, 18, 40] {
-            let (_, found) = paste(&moved, 90, place, place);
+        let moved = DefectPatch::cut(&image, &mask, 20, &component, 3).transformed(&STILL);
+        for index in [-30, -3, 0, 18, 40] {
+            let (_, found) = paste(&moved, 90, index, index);
             assert!(found.len() == 400);
         }
     }

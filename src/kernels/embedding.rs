@@ -313,7 +313,7 @@ fn neighbours_of(index: usize, from: usize, to: usize) -> (usize, usize, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Rounding of at most ten additions of numbers near 1.
     const TOLERANCE: f32 = 2e-6;
@@ -322,8 +322,8 @@ mod tests {
 
     impl Owned {
         fn random(channels: usize, height: usize, width: usize) -> Self {
-            let mut stream = Stream::new(1, &format!("{channels} {height} {width}"));
-            let data = (0..channels * height * width).map(|_| stream.normal() as f32).collect();
+            let mut rng = Rng::new(1, &format!("{channels} {height} {width}"));
+            let data = (0..channels * height * width).map(|_| rng.normal() as f32).collect();
             Self([channels, height, width], data)
         }
 

@@ -29,7 +29,7 @@ const TRIED: i64 = 512;
 /// # Errors
 /// If it is not there, fails, or rounds factors to less than f32.
 pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
-    let place = match device {
+    let tch_device = match device {
         Device::Cpu => tch::Device::Cpu,
         Device::Cuda(number) => {
             let count = cuda_devices();
@@ -39,8 +39,8 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
             tch::Device::Cuda(number)
         }
     };
-    if is_f32(place, Kind::Float).map_err(|error| failed(device, &error))? {
-        return Ok(place);
+    if is_f32(tch_device, Kind::Float).map_err(|error| failed(device, &error))? {
+        return Ok(tch_device);
     }
     Err(KernelError::Device {
         device,
@@ -51,20 +51,21 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
 /// Says whether products keep the last bits of their factors: every sum of `1 + 2^-12`, up to 512 of them, has no
 /// more bits than f32, and TF32, of 10 bits after the first, makes 512 of 512.125. The factors are first rounded to
 /// `factors`.
-fn is_f32(place: tch::Device, factors: Kind) -> Result<bool, TchError> {
+fn is_f32(tch_device: tch::Device, factors: Kind) -> Result<bool, TchError> {
     let number = 1.0 + 2.0_f64.powi(-12);
     let shape = [TRIED, TRIED];
-    let left =
-        Tensor::f_full(shape, number, (Kind::Float, place))?.f_to_kind(factors)?.f_to_kind(Kind::Float)?;
-    let right = Tensor::f_ones(shape, (Kind::Float, place))?;
-    let expected = Tensor::f_full(shape, number * TRIED as f64, (Kind::Float, place))?;
+    let left = Tensor::f_full(shape, number, (Kind::Float, tch_device))?
+        .f_to_kind(factors)?
+        .f_to_kind(Kind::Float)?;
+    let right = Tensor::f_ones(shape, (Kind::Float, tch_device))?;
+    let expected = Tensor::f_full(shape, number * TRIED as f64, (Kind::Float, tch_device))?;
     Ok(left.f_mm(&right)?.f_equal(&expected)? && right.f_mm(&left)?.f_equal(&expected)?)
 }
 
 /// Copies `rows: [n, d]` to the device.
-pub(super) fn upload(rows: &[f32], d: usize, place: tch::Device) -> Result<Tensor, TchError> {
+pub(super) fn upload(rows: &[f32], d: usize, tch_device: tch::Device) -> Result<Tensor, TchError> {
     let shape = [(rows.len() / d) as i64, d as i64];
-    let all = Tensor::f_empty(shape, (Kind::Float, place))?;
+    let all = Tensor::f_empty(shape, (Kind::Float, tch_device))?;
     let step = (COPIED / d).max(1);
     for (number, some) in rows.chunks(step * d).enumerate() {
         let count = (some.len() / d) as i64;

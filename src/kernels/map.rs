@@ -50,9 +50,9 @@ struct Tap {
 }
 
 impl Tap {
-    fn new(place: usize, from: usize, to: usize) -> Self {
+    fn new(index: usize, from: usize, to: usize) -> Self {
         let scale = from as f32 / to as f32;
-        let position = ((place as f32 + 0.5) * scale - 0.5).max(0.0);
+        let position = ((index as f32 + 0.5) * scale - 0.5).max(0.0);
         let low = (position as usize).min(from - 1);
         Self { low, high: (low + 1).min(from - 1), share: (position - low as f32).clamp(0.0, 1.0) }
     }
@@ -120,7 +120,7 @@ fn blur_columns(map: &[f32], h: usize, w: usize, kernel: &[f64]) -> Vec<f32> {
 fn blur_rows(map: &[f32], w: usize, kernel: &[f64]) -> Vec<f32> {
     let radius = kernel.len() - 1;
     let sources: Vec<usize> =
-        (0..w + 2 * radius).map(|place| mirrored(place as isize - radius as isize, w)).collect();
+        (0..w + 2 * radius).map(|index| mirrored(index as isize - radius as isize, w)).collect();
     let mut blurred = Vec::with_capacity(map.len());
     let (mut padded, mut sums) = (vec![0.0_f64; sources.len()], vec![0.0_f64; w]);
     for line in map.chunks(w) {
@@ -138,10 +138,10 @@ fn blur_rows(map: &[f32], w: usize, kernel: &[f64]) -> Vec<f32> {
     blurred
 }
 
-/// Maps a place beyond the border into `0..length`: `d c b a | a b c d | d c b a`.
-fn mirrored(place: isize, length: usize) -> usize {
+/// Maps a index beyond the border into `0..length`: `d c b a | a b c d | d c b a`.
+fn mirrored(index: isize, length: usize) -> usize {
     let length = length as isize;
-    let folded = place.rem_euclid(2 * length);
+    let folded = index.rem_euclid(2 * length);
     folded.min(2 * length - 1 - folded) as usize
 }
 
@@ -217,7 +217,7 @@ impl BoxBlur {
 
     /// Beyond the border the edge pixel goes on.
     fn once(&self, line: &[u8]) -> Vec<u8> {
-        let at = |place: isize| u32::from(line[place.clamp(0, line.len() as isize - 1) as usize]);
+        let at = |index: isize| u32::from(line[index.clamp(0, line.len() as isize - 1) as usize]);
         let radius = self.radius as isize;
         let mut sum: u32 = (-radius - 1..radius).map(at).sum();
         (0..line.len() as isize)
@@ -238,7 +238,7 @@ fn assert_map(map: &[f32], h: usize, w: usize) {
 #[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Made by `tests/golden/kernels.py` (versions in its first line).
     const GOLDEN: &str = include_str!("../../tests/golden/map.txt");
@@ -284,10 +284,10 @@ mod tests {
 
     #[test]
     fn all_small_maps_blur_as_the_formula_to_the_bit() {
-        let mut stream = Stream::new(2, "map");
+        let mut rng = Rng::new(2, "map");
         for h in 1..=20 {
             let (w, kernel) = (21 - h, gaussian_kernel(0.3 * h as f64));
-            let map: Vec<f32> = (0..h * w).map(|_| stream.normal() as f32).collect();
+            let map: Vec<f32> = (0..h * w).map(|_| rng.normal() as f32).collect();
             let down: Vec<f32> = (0..h * w)
                 .map(|i| written(|dy| map[mirrored((i / w) as isize + dy, h) * w + i % w], &kernel))
                 .collect();
@@ -300,9 +300,9 @@ mod tests {
 
     #[test]
     fn a_blur_keeps_the_mean_and_a_flat_map() {
-        let mut stream = Stream::new(1, "map");
+        let mut rng = Rng::new(1, "map");
         for side in 1..=20 {
-            let map: Vec<f32> = (0..side * 6).map(|_| stream.uniform() as f32).collect();
+            let map: Vec<f32> = (0..side * 6).map(|_| rng.uniform() as f32).collect();
             let blurred = gaussian_blur(&map, side, 6, 1.5);
             let (before, after): (f32, f32) = (map.iter().sum(), blurred.iter().sum());
             assert!((before - after).abs() < 1e-4 * before, "{side}: {before} {after}");

@@ -66,7 +66,7 @@ fn rank(table: &[f32], value: f32) -> f64 {
 }
 
 /// Returns the `q` quantile of `values` in any order: `numpy.quantile`'s `linear` method, the value at
-/// place `q·(n - 1)` of the sorted sample, linear between neighbours. Cost `n·log n`.
+/// index `q·(n - 1)` of the sorted sample, linear between neighbours. Cost `n·log n`.
 ///
 /// # Errors
 /// If there are no values, or one is NaN.
@@ -95,12 +95,12 @@ pub fn quantile_of_sorted(sorted: &[f32], q: f64) -> Result<f32, KernelError> {
     if sorted.is_empty() {
         return Err(KernelError::NoValues);
     }
-    let place = q * (sorted.len() - 1) as f64;
-    let below = place.floor() as usize;
+    let index = q * (sorted.len() - 1) as f64;
+    let below = index.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
     let (low, high) = (f64::from(sorted[below]), f64::from(sorted[above]));
-    let share = place - below as f64;
-    // Neither equal neighbours nor a place on a value are interpolated: infinities would make NaN of them.
+    let share = index - below as f64;
+    // Neither equal neighbours nor a index on a value are interpolated: infinities would make NaN of them.
     let is_exact = share <= 0.0 || low.total_cmp(&high).is_eq();
     Ok(if is_exact { low } else { low + (high - low) * share } as f32)
 }

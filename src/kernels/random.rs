@@ -1,4 +1,4 @@
-//! Seeded random streams: the one place that randomness comes from.
+//! Seeded random streams: the one index that randomness comes from.
 //!
 //! A stream is the extendable output of blake3 in key-derivation mode, keyed by the stream's name and
 //! seed. It gives the same numbers on every machine, for every thread count and for every version of
@@ -13,15 +13,15 @@ const BUFFER_BYTES: usize = 1024;
 /// A named, seeded sequence of random numbers.
 ///
 /// Two streams of different name or seed are independent; a stream is never shared between threads:
-/// derive one for each unit of work ([`Stream::child`]).
-pub struct Stream {
+/// derive one for each unit of work ([`Rng::child`]).
+pub struct Rng {
     reader: blake3::OutputReader,
     buffer: [u8; BUFFER_BYTES],
     used: usize,
     spare_normal: Option<f64>,
 }
 
-impl Stream {
+impl Rng {
     /// Opens the stream `name` of `seed`.
     #[must_use]
     pub fn new(seed: u64, name: &str) -> Self {
@@ -94,13 +94,6 @@ impl Stream {
         radius * libm::cos(angle)
     }
 
-    /// Shuffles `items` uniformly (Fisher and Yates, in Durstenfeld's form).
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-    }
-
     /// Chooses `count` different numbers of `0..n`, in ascending order.
     ///
     /// # Panics
@@ -109,9 +102,9 @@ impl Stream {
     pub fn choose(&mut self, n: usize, count: usize) -> Vec<usize> {
         assert!(count <= n, "{count} different numbers of 0..{n} were asked for");
         let mut all: Vec<usize> = (0..n).collect();
-        for place in 0..count {
-            let other = place + self.below(n - place);
-            all.swap(place, other);
+        for index in 0..count {
+            let other = index + self.below(n - index);
+            all.swap(index, other);
         }
         all.truncate(count);
         all.sort_unstable();
@@ -125,8 +118,8 @@ mod tests {
 
     #[test]
     fn a_stream_is_the_same_everywhere() {
-        let mut stream = Stream::new(42, "test");
-        let drawn: Vec<u64> = (0..3).map(|_| stream.next_u64()).collect();
+        let mut rng = Rng::new(42, "test");
+        let drawn: Vec<u64> = (0..3).map(|_| rng.next_u64()).collect();
         assert_eq!(drawn, PINNED);
     }
 
@@ -136,25 +129,25 @@ mod tests {
 
     #[test]
     fn names_and_seeds_give_other_streams() {
-        let first = Stream::new(1, "a").next_u64();
-        assert_ne!(first, Stream::new(2, "a").next_u64());
-        assert_ne!(first, Stream::new(1, "b").next_u64());
+        let first = Rng::new(1, "a").next_u64();
+        assert_ne!(first, Rng::new(2, "a").next_u64());
+        assert_ne!(first, Rng::new(1, "b").next_u64());
     }
 
     #[test]
     fn integers_are_uniform() {
-        let mut stream = Stream::new(7, "integers");
+        let mut rng = Rng::new(7, "integers");
         let mut counts = [0_u32; 7];
         for _ in 0..70_000 {
-            counts[stream.below(7)] += 1;
+            counts[rng.below(7)] += 1;
         }
         assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
     }
 
     #[test]
     fn normals_have_mean_0_and_variance_1() {
-        let mut stream = Stream::new(7, "normals");
-        let drawn: Vec<f64> = (0..100_000).map(|_| stream.normal()).collect();
+        let mut rng = Rng::new(7, "normals");
+        let drawn: Vec<f64> = (0..100_000).map(|_| rng.normal()).collect();
         let mean = drawn.iter().sum::<f64>() / 1e5;
         let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e5;
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
@@ -162,9 +155,9 @@ mod tests {
 
     #[test]
     fn chosen_numbers_differ_and_are_sorted() {
-        let mut stream = Stream::new(7, "choose");
+        let mut rng = Rng::new(7, "choose");
         for n in 1..=20 {
-            let chosen = stream.choose(n, n / 2);
+            let chosen = rng.choose(n, n / 2);
             assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]) && chosen.iter().all(|&i| i < n));
         }
     }

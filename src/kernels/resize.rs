@@ -31,8 +31,8 @@ fn resize_columns(image: &[u8], w: usize, channels: usize, to_w: usize) -> Vec<u
     let taps = triangle_taps(w, to_w);
     let lines = image.par_chunks(w * channels).flat_map_iter(|line| {
         let taps = &taps;
-        (0..to_w * channels).map(move |place| {
-            let (tap, channel) = (&taps[place / channels], place % channels);
+        (0..to_w * channels).map(move |index| {
+            let (tap, channel) = (&taps[index / channels], index % channels);
             let values = line[tap.first * channels + channel..].iter().step_by(channels);
             level(tap.weights.iter().zip(values).map(|(weight, &value)| weight * i32::from(value)).sum())
         })
@@ -69,8 +69,8 @@ fn triangle_taps(from: usize, to: usize) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let support = scale.max(1.0);
     (0..to)
-        .map(|place| {
-            let centre = (place as f64 + 0.5) * scale;
+        .map(|index| {
+            let centre = (index as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(from);
             let inverse = 1.0 / support;
@@ -108,7 +108,7 @@ pub fn area_maximum(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) -
 }
 
 fn covered(from: usize, to: usize) -> Vec<std::ops::Range<usize>> {
-    (0..to).map(|place| place * from / to..((place + 1) * from).div_ceil(to)).collect()
+    (0..to).map(|index| index * from / to..((index + 1) * from).div_ceil(to)).collect()
 }
 
 /// Resizes a mask as the reference does: bilinear on 0 and 255, divided by 255 and cut to a whole
@@ -168,7 +168,7 @@ fn assert_mask(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Made by `tests/golden/kernels.py` (versions in its first line).
     const GOLDEN: &str = include_str!("../../tests/golden/resize.txt");
@@ -182,8 +182,8 @@ mod tests {
         (0..count).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
     }
 
-    fn random_mask(stream: &mut Stream, count: usize) -> Vec<u8> {
-        (0..count).map(|_| if stream.below(5) == 0 { 255 } else { 0 }).collect()
+    fn random_mask(rng: &mut Rng, count: usize) -> Vec<u8> {
+        (0..count).map(|_| if rng.below(5) == 0 { 255 } else { 0 }).collect()
     }
 
     #[test]
@@ -225,19 +225,19 @@ mod tests {
 
     #[test]
     fn the_area_maximum_sees_every_pixel_it_touches() {
-        let mut stream = Stream::new(1, "resize");
+        let mut rng = Rng::new(1, "resize");
         for from in 1..=20 {
             for to in 1..=20 {
                 let (h, w, to_h, to_w) = (from, 21 - from, to, 7);
-                let mask = random_mask(&mut stream, h * w);
+                let mask = random_mask(&mut rng, h * w);
                 let found = area_maximum(&mask, h, w, to_h, to_w);
-                for (place, &pixel) in found.iter().enumerate() {
+                for (index, &pixel) in found.iter().enumerate() {
                     let is_set = (0..h * w).any(|source| {
                         mask[source] != 0
-                            && touches(source / w, h, place / to_w, to_h)
-                            && touches(source % w, w, place % to_w, to_w)
+                            && touches(source / w, h, index / to_w, to_h)
+                            && touches(source % w, w, index % to_w, to_w)
                     });
-                    assert_eq!(pixel, u8::from(is_set), "{h}×{w} to {to_h}×{to_w}, pixel {place}");
+                    assert_eq!(pixel, u8::from(is_set), "{h}×{w} to {to_h}×{to_w}, pixel {index}");
                 }
             }
         }
@@ -245,11 +245,11 @@ mod tests {
 
     #[test]
     fn shares_add_up_to_the_masks_area() {
-        let mut stream = Stream::new(2, "resize");
+        let mut rng = Rng::new(2, "resize");
         for h in 1..=20 {
             for grid in 1..=12 {
                 let w = 21 - h;
-                let mask = random_mask(&mut stream, h * w);
+                let mask = random_mask(&mut rng, h * w);
                 let shares = overlap(&mask, h, w, grid, 5);
                 let cell = (h * w) as f64 / (grid * 5) as f64;
                 let covered: f64 = shares.iter().map(|&share| f64::from(share) * cell).sum();

@@ -272,7 +272,7 @@ fn softmax_of_strongest(
     Ok(Some(1.0 / sum))
 }
 
-/// Returns the place of the largest score, ties to the lower index.
+/// Returns the index of the largest score, ties to the lower index.
 fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
     if scores.is_empty() {
         return Err(KernelError::NoValues);
@@ -281,9 +281,9 @@ fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
         return Err(KernelError::NotFinite { row });
     }
     let mut best = 0;
-    for (place, &score) in scores.iter().enumerate() {
+    for (index, &score) in scores.iter().enumerate() {
         if score > scores[best] {
-            best = place;
+            best = index;
         }
     }
     Ok(best)
@@ -293,10 +293,10 @@ fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
 mod tests {
     use super::*;
     use crate::kernels::nearest::nearest;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
-    fn normals(stream: &mut Stream, count: usize, scale: f32) -> Vec<f32> {
-        (0..count).map(|_| stream.normal() as f32 * scale).collect()
+    fn normals(rng: &mut Rng, count: usize, scale: f32) -> Vec<f32> {
+        (0..count).map(|_| rng.normal() as f32 * scale).collect()
     }
 
     /// The formula as it is written, in f64, over explicitly listed rows.
@@ -309,9 +309,9 @@ mod tests {
 
     #[test]
     fn the_weight_is_the_papers_formula() {
-        let mut stream = Stream::new(1, "scoring");
-        let (d, bank) = (4, normals(&mut stream, 30 * 4, 1.0));
-        let patches = normals(&mut stream, 10 * 4, 2.0);
+        let mut rng = Rng::new(1, "scoring");
+        let (d, bank) = (4, normals(&mut rng, 30 * 4, 1.0));
+        let patches = normals(&mut rng, 10 * 4, 2.0);
         let bank = Bank::new(bank, d).unwrap();
         let found = bank.nearest(&patches, 1).unwrap();
         let star = strongest(&found.distance).unwrap();
@@ -333,11 +333,11 @@ mod tests {
 
     #[test]
     fn the_reference_divides_two_independent_maxima() {
-        let mut stream = Stream::new(2, "scoring");
+        let mut rng = Rng::new(2, "scoring");
         let d = 3;
-        let normal = Bank::new(normals(&mut stream, 20 * d, 1.0), d).unwrap();
-        let defect = Bank::new(normals(&mut stream, 20 * d, 3.0), d).unwrap();
-        let patches = normals(&mut stream, 8 * d, 2.0);
+        let normal = Bank::new(normals(&mut rng, 20 * d, 1.0), d).unwrap();
+        let defect = Bank::new(normals(&mut rng, 20 * d, 3.0), d).unwrap();
+        let patches = normals(&mut rng, 8 * d, 2.0);
         let (near, far) = (normal.nearest(&patches, 1).unwrap(), defect.nearest(&patches, 1).unwrap());
         let (near, far) = (
             Matched { neighbours: &near, bank: &normal, excluded: None },

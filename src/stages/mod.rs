@@ -202,10 +202,10 @@ impl Spec {
     }
 
     /// Why this build or machine cannot run it, whatever its inputs. `environment` tells where programs are.
-    pub fn obstacle(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
+    pub fn preflight(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
         match self {
-            Self::Augment(spec) => spec.obstacle(environment),
-            Self::Extract(spec) => spec.obstacle(),
+            Self::Augment(spec) => spec.preflight(environment),
+            Self::Extract(spec) => spec.preflight(),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::error::WeightsFault;
-use super::value::{Loaded, Object};
+use super::value::{LoadedPickle, PickleObject};
 use super::{pickle, state};
 use crate::kernels::backbone::Weights;
 
@@ -37,13 +37,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
 fn read_storages(
     archive: &mut Archive<'_>,
     folder: &str,
-    loaded: &Loaded,
+    loaded: &LoadedPickle,
     limit: usize,
 ) -> Result<BTreeMap<String, Vec<u8>>, WeightsFault> {
     let mut storages = BTreeMap::new();
     let mut left = limit;
     for object in &loaded.objects {
-        let Object::Storage(storage) = object else { continue };
+        let PickleObject::Storage(storage) = object else { continue };
         if storage.class.element.is_none() || storages.contains_key(&*storage.key) {
             continue;
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::error::WeightsFault;
-use super::value::{Loaded, Object, Value};
+use super::value::{LoadedPickle, PickleObject, PickleValue};
 use super::{pickle, state};
 use crate::kernels::backbone::Weights;
 
@@ -26,9 +26,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
 }
 
 /// Returns the size of a number of each storage by its key.
-fn sizes(loaded: &Loaded) -> BTreeMap<&str, usize> {
+fn sizes(loaded: &LoadedPickle) -> BTreeMap<&str, usize> {
     let storages = loaded.objects.iter().filter_map(|object| match object {
-        Object::Storage(storage) => Some((&*storage.key, storage.class.size_bytes)),
+        PickleObject::Storage(storage) => Some((&*storage.key, storage.class.size_bytes)),
         _ => None,
     });
     storages.collect()
@@ -36,15 +36,15 @@ fn sizes(loaded: &Loaded) -> BTreeMap<&str, usize> {
 
 /// Splits the rest of the file into the storages, which lie in the order of their keys.
 fn split<'a>(
-    keys: &'a Loaded,
+    keys: &'a LoadedPickle,
     sizes: &BTreeMap<&str, usize>,
     mut rest: &'a [u8],
 ) -> Result<BTreeMap<&'a str, &'a [u8]>, WeightsFault> {
-    let Value::Object(index) = keys.value else { return Err(DAMAGED) };
-    let Some(Object::List(keys)) = keys.objects.get(index) else { return Err(DAMAGED) };
+    let PickleValue::PickleObject(index) = keys.value else { return Err(DAMAGED) };
+    let Some(PickleObject::List(keys)) = keys.objects.get(index) else { return Err(DAMAGED) };
     let mut storages = BTreeMap::new();
     for key in keys {
-        let Value::Text(key) = key else { return Err(DAMAGED) };
+        let PickleValue::Text(key) = key else { return Err(DAMAGED) };
         let (length, after) = rest.split_first_chunk::<8>().ok_or(DAMAGED)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| DAMAGED)?;
         let size = length.checked_mul(*sizes.get(&**key).ok_or(DAMAGED)?).ok_or(DAMAGED)?;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::backbone::{Network, Tensor};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 const ARCHIVE: &[u8] = include_bytes!("../../../tests/golden/weights/archive.pth");
 const NESTED: &[u8] = include_bytes!("../../../tests/golden/weights/nested.pth");
@@ -77,13 +77,13 @@ fn cut_files_are_errors() {
 /// is an answer, without a panic and within the memory of the file.
 #[test]
 fn damaged_files_are_answered() {
-    let mut stream = Stream::new(1, "damage");
+    let mut rng = Rng::new(1, "damage");
     for bytes in [ARCHIVE, NESTED, STREAM, PLAIN, CALL] {
         for _ in 0..2000 {
             let mut damaged = bytes.to_vec();
-            for _ in 0..=stream.below(3) {
-                let place = stream.below(damaged.len());
-                damaged[place] = stream.next_u64() as u8;
+            for _ in 0..=rng.below(3) {
+                let position = rng.below(damaged.len());
+                damaged[position] = rng.next_u64() as u8;
             }
             if let Ok(weights) = parse_weights(&damaged) {
                 let held: usize = weights.iter().map(|(_, tensor)| tensor.values().len()).sum();

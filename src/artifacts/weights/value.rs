@@ -28,7 +28,7 @@ pub(super) struct StorageClass {
 
 /// A value on the stack.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum PickleValue {
     None,
     Bool,
     Integer(i64),
@@ -36,15 +36,15 @@ pub(super) enum Value {
     Text(Rc<str>),
     Global(Global),
     /// An index into the arena.
-    Object(usize),
+    PickleObject(usize),
 }
 
 /// A value that has parts.
 #[derive(Debug, Clone)]
-pub(super) enum Object {
-    Tuple(Vec<Value>),
-    List(Vec<Value>),
-    Dictionary(Vec<(Value, Value)>),
+pub(super) enum PickleObject {
+    Tuple(Vec<PickleValue>),
+    List(Vec<PickleValue>),
+    Dictionary(Vec<(PickleValue, PickleValue)>),
     Storage(StorageReference),
     Tensor(TensorReference),
 }
@@ -69,9 +69,9 @@ pub(super) struct TensorReference {
 
 /// What a pickle came to.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) value: Value,
-    pub(super) objects: Vec<Object>,
+pub(super) struct LoadedPickle {
+    pub(super) value: PickleValue,
+    pub(super) objects: Vec<PickleObject>,
 }
 
 impl Global {

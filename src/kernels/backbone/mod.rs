@@ -5,16 +5,16 @@
 //! `torch.rs` on libtorch (feature `torch`), and `runtime.rs` is the one face of the two. Extraction calls
 //! [`Backbone::forward`], export calls [`encode`]. Nothing here reads a file.
 
-mod bordered;
 mod convolution;
 mod feature_map;
 mod graph;
 mod network;
 pub mod onnx;
+mod padded;
 mod pixels;
 mod pooling;
-mod pure;
 mod runtime;
+mod rust;
 mod target;
 #[cfg(feature = "torch")]
 mod torch;
@@ -22,9 +22,9 @@ mod weights;
 
 pub use feature_map::{FeatureMap, ImageMap};
 pub use graph::{INPUT, append, encode};
-pub use network::{Block, Convolution, INPUT_CHANNELS, Layer, Network, TensorShape};
+pub use network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock, TensorShape};
 pub use pixels::{CHANNEL_DEVIATIONS, CHANNEL_MEANS, normalise};
-pub use pure::{Backbone as PureBackbone, BackboneError, simd_level};
 pub use runtime::{Backbone, RuntimeError};
+pub use rust::{BackboneError, simd_level};
 pub use target::{Arithmetic, Backend, Device, Target, cuda_devices, libtorch_version};
 pub use weights::{FoldedConvolution, Tensor, TensorFault, Weights, WeightsError};

@@ -62,7 +62,7 @@ pub struct Convolution {
 
 /// One residual block: `relu(branch(x) + shortcut(x))`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub struct ResidualBlock {
     /// Name of the block's module, such as `layer2.0`.
     pub name: String,
     /// The stage that the block belongs to.
@@ -125,7 +125,7 @@ impl Network {
     }
 
     /// Returns the residual blocks of layer1 to layer3, in order.
-    pub fn blocks(self) -> Vec<Block> {
+    pub fn blocks(self) -> Vec<ResidualBlock> {
         let mut blocks = Vec::new();
         let mut in_channels = STEM_CHANNELS;
         for (layer, count) in Layer::ALL.into_iter().zip(self.block_counts()) {
@@ -152,7 +152,7 @@ impl Network {
         self.convolutions().iter().flat_map(Convolution::tensors).collect()
     }
 
-    fn block(self, layer: Layer, index: usize, in_channels: usize, ends_layer: bool) -> Block {
+    fn block(self, layer: Layer, index: usize, in_channels: usize, ends_layer: bool) -> ResidualBlock {
         let name = format!("{}.{index}", layer.name());
         let stride = if index == 0 && layer != Layer::Layer1 { 2 } else { 1 };
         let out_channels = self.channels(layer);
@@ -167,7 +167,7 @@ impl Network {
             padding: 0,
         });
         let branch = self.branch(layer, &name, in_channels, stride);
-        Block { name, layer, ends_layer, branch, shortcut }
+        ResidualBlock { name, layer, ends_layer, branch, shortcut }
     }
 
     fn branch(self, layer: Layer, block: &str, in_channels: usize, stride: usize) -> Vec<Convolution> {

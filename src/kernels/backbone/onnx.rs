@@ -22,7 +22,7 @@ const ELEMENT_I64: u64 = 7;
 
 /// An extent of an input or output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent<'a> {
+pub enum Dimension<'a> {
     /// A number.
     Fixed(usize),
     /// A name that stands for any number.
@@ -44,7 +44,7 @@ pub enum Attribute<'a> {
 
 /// One operator of a graph.
 #[derive(Debug, Clone, Copy)]
-pub struct Node<'a> {
+pub struct OnnxNode<'a> {
     /// The operator, such as `Conv`.
     pub operator: &'a str,
     /// The node's own name.
@@ -68,17 +68,17 @@ pub struct Graph {
 
 impl Graph {
     /// Adds an f32 input.
-    pub fn input(&mut self, name: &str, shape: &[Extent<'_>]) {
+    pub fn input(&mut self, name: &str, shape: &[Dimension<'_>]) {
         self.inputs.message(11, &value_info(name, shape));
     }
 
     /// Adds an f32 output; a node must make a value of that name.
-    pub fn output(&mut self, name: &str, shape: &[Extent<'_>]) {
+    pub fn output(&mut self, name: &str, shape: &[Dimension<'_>]) {
         self.outputs.message(12, &value_info(name, shape));
     }
 
     /// Adds a node.
-    pub fn node(&mut self, node: &Node<'_>) {
+    pub fn node(&mut self, node: &OnnxNode<'_>) {
         let mut message = Message::default();
         for input in node.inputs {
             message.text(1, input);
@@ -146,13 +146,13 @@ impl Graph {
     }
 }
 
-fn value_info(name: &str, shape: &[Extent<'_>]) -> Message {
+fn value_info(name: &str, shape: &[Dimension<'_>]) -> Message {
     let mut extents = Message::default();
     for extent in shape {
         let mut dimension = Message::default();
         match extent {
-            Extent::Fixed(value) => dimension.integer(1, *value as u64),
-            Extent::Named(name) => dimension.text(2, name),
+            Dimension::Fixed(value) => dimension.integer(1, *value as u64),
+            Dimension::Named(name) => dimension.text(2, name),
         }
         extents.message(1, &dimension);
     }
@@ -258,15 +258,15 @@ mod tests {
     #[test]
     fn a_small_model_has_the_bytes_of_the_specification() {
         let mut graph = Graph::default();
-        graph.input("x", &[Extent::Named("n"), Extent::Fixed(2)]);
-        graph.node(&Node {
+        graph.input("x", &[Dimension::Named("n"), Dimension::Fixed(2)]);
+        graph.node(&OnnxNode {
             operator: "Relu",
             name: "r",
             inputs: &["x"],
             outputs: &["y"],
             attributes: &[("a", Attribute::Int(-1))],
         });
-        graph.output("y", &[Extent::Fixed(3)]);
+        graph.output("y", &[Dimension::Fixed(3)]);
         let expected: &[u8] = &[
             0x08, 8, 0x12, 9, b'p', b'a', b't', b'c', b'h', b'f', b'l', b'o',
             b'w', // IR version, producer

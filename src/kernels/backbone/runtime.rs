@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use super::feature_map::FeatureMap;
 use super::network::{Layer, Network};
-use super::pure;
-use super::pure::BackboneError;
+use super::rust;
+use super::rust::BackboneError;
 use super::target::{Backend, Device, Target};
 use super::weights::Weights;
 
@@ -98,12 +98,12 @@ impl Backbone {
             return Err(RuntimeError::Unknown(target));
         }
         match target.backend {
-            Backend::Rust => Ok(Self(Box::new(pure::Backbone::new(network, weights, layers, threads)?))),
+            Backend::Rust => Ok(Self(Box::new(rust::RustBackbone::new(network, weights, layers, threads)?))),
             #[cfg(feature = "torch")]
             Backend::Torch => {
                 let Target { device, arithmetic, .. } = target;
                 let runtime =
-                    super::torch::Torch::new(network, weights, layers, threads, device, arithmetic)?;
+                    super::torch::TorchBackbone::new(network, weights, layers, threads, device, arithmetic)?;
                 Ok(Self(Box::new(runtime)))
             }
             #[cfg(not(feature = "torch"))]
@@ -144,7 +144,7 @@ impl Backbone {
     }
 }
 
-impl Runtime for pure::Backbone {
+impl Runtime for rust::RustBackbone {
     fn network(&self) -> Network {
         self.network()
     }

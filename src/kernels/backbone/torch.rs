@@ -21,23 +21,23 @@ use std::sync::{Mutex, PoisonError};
 use tch::{Cuda, Kind, TchError, Tensor};
 
 use super::feature_map::FeatureMap;
-use super::network::{Block, Convolution, INPUT_CHANNELS, Layer, Network};
-use super::pure::{BackboneError, check_layers, check_pixels};
+use super::network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock};
 use super::runtime::{Runtime, RuntimeError};
+use super::rust::{BackboneError, check_layers, check_pixels};
 use super::target::{Arithmetic, Device};
 use super::weights::Weights;
 
 /// A network in libtorch's memory.
-pub(super) struct Torch {
+pub(super) struct TorchBackbone {
     network: Network,
     layers: Vec<Layer>,
     is_processor: bool,
     /// One for each thread, of the same memory: a tensor can be sent to another thread, but not be shared
     /// with it.
-    models: Vec<Mutex<Model>>,
+    models: Vec<Mutex<TorchModel>>,
 }
 
-struct Model {
+struct TorchModel {
     device: tch::Device,
     kind: Kind,
     stem: Folded,
@@ -59,7 +59,7 @@ struct FoldedBlock {
     shortcut: Option<Folded>,
 }
 
-impl Torch {
+impl TorchBackbone {
     /// See [`super::Backbone::on`].
     pub(super) fn new(
         network: Network,
@@ -76,8 +76,8 @@ impl Torch {
             Arithmetic::F32 => Kind::Float,
             Arithmetic::Bf16 => Kind::BFloat16,
         };
-        let model =
-            Model::new(network, weights, layers, device, kind).map_err(|source| failed(network, source))?;
+        let model = TorchModel::new(network, weights, layers, device, kind)
+            .map_err(|source| failed(network, source))?;
         let models = (0..threads.get()).map(|_| Mutex::new(model.shallow_clone())).collect();
         Ok(Self { network, layers: layers.to_vec(), is_processor: device == tch::Device::Cpu, models })
     }
@@ -97,7 +97,7 @@ impl Torch {
     /// Runs image by image, an equal share of them on each thread: for a processor.
     fn run_apart(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, TchError> {
         let size = INPUT_CHANNELS * h * w;
-        let run_share = |model: &Mutex<Model>, share: Range<usize>| {
+        let run_share = |model: &Mutex<TorchModel>, share: Range<usize>| {
             let model = model.lock().unwrap_or_else(PoisonError::into_inner);
             tch::set_num_threads(1);
             let run = |image: usize| {
@@ -123,7 +123,7 @@ impl Torch {
     }
 }
 
-impl Runtime for Torch {
+impl Runtime for TorchBackbone {
     fn network(&self) -> Network {
         self.network
     }
@@ -150,7 +150,7 @@ impl Runtime for Torch {
     }
 }
 
-impl Model {
+impl TorchModel {
     fn new(
         network: Network,
         weights: &Weights,
@@ -159,18 +159,18 @@ impl Model {
         kind: Kind,
     ) -> Result<Self, TchError> {
         let deepest = layers.iter().max().copied();
-        let placed = |convolution: &Convolution| Folded::new(weights, convolution, device, kind);
-        let block = |block: &Block| -> Result<FoldedBlock, TchError> {
+        let fold = |convolution: &Convolution| Folded::new(weights, convolution, device, kind);
+        let block = |block: &ResidualBlock| -> Result<FoldedBlock, TchError> {
             Ok(FoldedBlock {
                 ends: block.ends_layer.then_some(block.layer),
-                branch: block.branch.iter().map(placed).collect::<Result<_, _>>()?,
-                shortcut: block.shortcut.as_ref().map(placed).transpose()?,
+                branch: block.branch.iter().map(fold).collect::<Result<_, _>>()?,
+                shortcut: block.shortcut.as_ref().map(fold).transpose()?,
             })
         };
         let blocks = network.blocks();
         let wanted = blocks.iter().filter(|block| Some(block.layer) <= deepest);
         let blocks = wanted.map(block).collect::<Result<_, _>>()?;
-        Ok(Self { device, kind, stem: placed(&network.stem())?, blocks })
+        Ok(Self { device, kind, stem: fold(&network.stem())?, blocks })
     }
 
     /// The same tensors under another handle.
@@ -316,19 +316,19 @@ fn failed(network: Network, source: TchError) -> RuntimeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     const LAYERS: [Layer; 2] = [Layer::Layer2, Layer::Layer3];
 
-    fn backbone(network: Network, threads: usize, arithmetic: Arithmetic) -> Torch {
+    fn backbone(network: Network, threads: usize, arithmetic: Arithmetic) -> TorchBackbone {
         let weights = Weights::seeded(network, 1);
         let threads = NonZeroUsize::new(threads).unwrap();
-        Torch::new(network, &weights, &LAYERS, threads, Device::Cpu, arithmetic).unwrap()
+        TorchBackbone::new(network, &weights, &LAYERS, threads, Device::Cpu, arithmetic).unwrap()
     }
 
     fn pixels(count: usize) -> Vec<f32> {
-        let mut stream = Stream::new(1, "pixels");
-        (0..count).map(|_| stream.normal() as f32).collect()
+        let mut rng = Rng::new(1, "pixels");
+        (0..count).map(|_| rng.normal() as f32).collect()
     }
 
     fn assert_same_bits(network: Network, arithmetic: Arithmetic, (h, w): (usize, usize)) {

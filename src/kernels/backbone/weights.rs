@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::network::{Block, Convolution, Network};
-use crate::kernels::random::Stream;
+use super::network::{Convolution, Network, ResidualBlock};
+use crate::kernels::random::Rng;
 
 /// torchvision's epsilon of a batch norm.
 const NORM_EPSILON: f64 = 1e-5;
@@ -216,11 +216,11 @@ fn seeded_convolution(
     seed: u64,
 ) -> [(String, Tensor); 5] {
     let name = convolution.weight_name();
-    let mut stream = Stream::new(seed, &format!("backbone weights {network} {name}"));
+    let mut rng = Rng::new(seed, &format!("backbone weights {network} {name}"));
     let deviation = kaiming_variance(convolution).sqrt();
     let shape = convolution.shape();
     let count = shape.iter().product();
-    let weight = (0..count).map(|_| (stream.normal() * deviation) as f32).collect();
+    let weight = (0..count).map(|_| (rng.normal() * deviation) as f32).collect();
     let constant = |value: f64| {
         let channels = convolution.out_channels;
         Tensor::new(vec![channels], vec![value as f32; channels])
@@ -256,7 +256,7 @@ fn expected_variances(network: Network) -> BTreeMap<String, f64> {
     };
     let mut variances = BTreeMap::from([variance(&network.stem(), 1.0)]);
     let mut mean_square = 1.0;
-    for Block { branch, shortcut, .. } in network.blocks() {
+    for ResidualBlock { branch, shortcut, .. } in network.blocks() {
         for (index, convolution) in branch.iter().enumerate() {
             variances.extend([variance(convolution, if index == 0 { mean_square } else { 0.5 })]);
         }

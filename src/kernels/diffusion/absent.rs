@@ -5,7 +5,7 @@ use crate::kernels::backbone::Device;
 
 /// See the network on libtorch.
 #[expect(dead_code, reason = "read by the network on libtorch alone")]
-pub(super) struct Shown<'a> {
+pub(super) struct LossInputs<'a> {
     pub(super) noisy: &'a [f32],
     pub(super) background: &'a [f32],
     pub(super) masks: &'a [f32],
@@ -23,16 +23,16 @@ impl Gradients {
         Err(DiffusionError::NotBuilt)
     }
 
-    pub(super) fn of(&self, _: &[f32], _: &Shown<'_>) -> Result<(f64, Parameters), DiffusionError> {
+    pub(super) fn of(&self, _: &[f32], _: &LossInputs<'_>) -> Result<(f64, Parameters), DiffusionError> {
         match *self {}
     }
 }
 
 /// A trained network: none in this build.
 #[derive(Debug)]
-pub enum Painter {}
+pub enum Denoiser {}
 
-impl Painter {
+impl Denoiser {
     /// Fails: this build has no libtorch.
     pub fn new(_: &Architecture, _: &Parameters, _: Device) -> Result<Self, DiffusionError> {
         Err(DiffusionError::NotBuilt)

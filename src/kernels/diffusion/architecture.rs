@@ -5,7 +5,7 @@
 //! a second on two cores.
 
 use super::{IMAGE_CHANNELS, INPUT_CHANNELS};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// The sizes of a U-Net.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Architecture {
 
     /// Every tensor's name and shape.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut list = List(Vec::new());
+        let mut list = TensorList(Vec::new());
         let (widths, time) = (self.widths(), self.time());
         list.linear("time1", self.channels, time);
         list.linear("time2", time, time);
@@ -89,17 +89,17 @@ impl Architecture {
                     fan_in = shape[1..].iter().product::<usize>();
                 }
                 let bound = 1.0 / (fan_in as f64).sqrt();
-                let mut stream = Stream::new(seed, &format!("diffusion {name}"));
-                parameters.extend((0..count).map(|_| stream.between(-bound, bound) as f32));
+                let mut rng = Rng::new(seed, &format!("diffusion {name}"));
+                parameters.extend((0..count).map(|_| rng.between(-bound, bound) as f32));
             }
         }
         parameters
     }
 }
 
-struct List(Vec<(String, Vec<usize>)>);
+struct TensorList(Vec<(String, Vec<usize>)>);
 
-impl List {
+impl TensorList {
     fn add(&mut self, part: &str, weight: Vec<usize>) {
         let bias = vec![weight[0]];
         self.0.push((format!("{part}.weight"), weight));

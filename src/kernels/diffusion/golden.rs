@@ -39,10 +39,10 @@ fn worst(found: &[f32], wanted: &[f32]) -> f32 {
 fn schedules_are_those_of_diffusers() {
     for (noise, name) in [(Noise::Linear, "linear"), (Noise::Cosine, "squaredcos_cap_v2")] {
         let schedule = Schedule::new(noise, 1000);
-        for (place, wanted) in golden(&format!("alphas/{name}")).into_iter().enumerate() {
-            let found = schedule.alpha(place * 37);
+        for (index, wanted) in golden(&format!("alphas/{name}")).into_iter().enumerate() {
+            let found = schedule.alpha(index * 37);
             // diffusers multiplies in f32.
-            assert!((found - f64::from(wanted)).abs() < 2e-6, "{name} {place}: {found} {wanted}");
+            assert!((found - f64::from(wanted)).abs() < 2e-6, "{name} {index}: {found} {wanted}");
         }
     }
 }
@@ -77,7 +77,7 @@ fn samples_are_those_of_diffusers() {
 #[cfg(feature = "torch")]
 mod network {
     use super::super::trainer::testing;
-    use super::super::{Architecture, Batch, Painter, Parameters, Recipe, Trainer};
+    use super::super::{Architecture, Batch, Denoiser, Parameters, Recipe, Trainer};
     use super::*;
     use crate::kernels::backbone::Device;
 
@@ -131,14 +131,14 @@ mod network {
     #[test]
     fn the_output_is_that_of_pytorch() {
         let (batch, wanted) = (batch(), golden("forward"));
-        let painter = Painter::new(&small(), &parameters(), Device::Cpu).unwrap();
+        let denoiser = Denoiser::new(&small(), &parameters(), Device::Cpu).unwrap();
         for (patch, &time) in batch.times.iter().enumerate() {
             let of = |values: &[f32], size: usize| values[patch * size..(patch + 1) * size].to_vec();
             let (image, hole) = (of(&batch.images, 768), of(&batch.holes, 256));
             let background: Vec<f32> =
-                image.iter().enumerate().map(|(place, x)| x * (1.0 - hole[place % 256])).collect();
+                image.iter().enumerate().map(|(index, x)| x * (1.0 - hole[index % 256])).collect();
             let output =
-                painter.predict(&of(&batch.noise, 768), &background, &of(&batch.masks, 256), time).unwrap();
+                denoiser.predict(&of(&batch.noise, 768), &background, &of(&batch.masks, 256), time).unwrap();
             let difference = worst(&output, &of(&wanted, 768));
             assert!(difference < 1e-4, "{time}: {difference}");
         }
@@ -191,7 +191,7 @@ mod network {
                 masks: many(&one.masks),
                 holes: many(&one.holes),
                 noise: scaled("long noise", 7680, 1.0),
-                times: (0..10).map(|place| place * 99).collect(),
+                times: (0..10).map(|index| index * 99).collect(),
             }
         };
         let recipe = Recipe { steps: 4, ..recipe(Prediction::V) };

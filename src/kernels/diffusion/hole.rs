@@ -7,9 +7,9 @@
 pub fn dilate(mask: &[bool], width: usize, margin: usize) -> Vec<bool> {
     let height = rows(mask.len(), width);
     let mut hole = vec![false; mask.len()];
-    each_near(mask, width, height, margin, |place, squared| {
+    each_near(mask, width, height, margin, |index, squared| {
         if squared <= margin * margin {
-            hole[place] = true;
+            hole[index] = true;
         }
     });
     hole
@@ -22,8 +22,8 @@ pub fn dilate(mask: &[bool], width: usize, margin: usize) -> Vec<bool> {
 pub fn feather(mask: &[bool], width: usize, border: usize) -> Vec<f32> {
     let height = rows(mask.len(), width);
     let mut alpha = vec![0.0_f32; mask.len()];
-    each_near(mask, width, height, border, |place, squared| {
-        alpha[place] = alpha[place].max(1.0 - (squared as f32).sqrt() / (border + 1) as f32);
+    each_near(mask, width, height, border, |index, squared| {
+        alpha[index] = alpha[index].max(1.0 - (squared as f32).sqrt() / (border + 1) as f32);
     });
     alpha
 }
@@ -36,10 +36,10 @@ pub fn feather(mask: &[bool], width: usize, border: usize) -> Vec<f32> {
 pub fn blend(below: &mut [u8], above: &[f32], alpha: &[f32]) {
     let count = alpha.len();
     assert!(below.len() == 3 * count && above.len() == 3 * count, "three channels for each of {count} px");
-    for (place, &alpha) in alpha.iter().enumerate() {
+    for (index, &alpha) in alpha.iter().enumerate() {
         for channel in 0..3 {
-            let level = &mut below[place * 3 + channel];
-            let painted = (above[channel * count + place] + 1.0) * 127.5;
+            let level = &mut below[index * 3 + channel];
+            let painted = (above[channel * count + index] + 1.0) * 127.5;
             let old = f32::from(*level);
             *level = (old + alpha * (painted - old) + 0.5).clamp(0.0, 255.0) as u8;
         }
@@ -53,8 +53,8 @@ fn rows(len: usize, width: usize) -> usize {
 
 /// Calls `visit(pixel, squared distance)` for every pixel of the square around each marked one.
 fn each_near(mask: &[bool], width: usize, height: usize, margin: usize, mut visit: impl FnMut(usize, usize)) {
-    for place in (0..mask.len()).filter(|&place| mask[place]) {
-        let (row, column) = (place / width, place % width);
+    for index in (0..mask.len()).filter(|&index| mask[index]) {
+        let (row, column) = (index / width, index % width);
         for near_row in row.saturating_sub(margin)..(row + margin + 1).min(height) {
             for near_column in column.saturating_sub(margin)..(column + margin + 1).min(width) {
                 let squared = row.abs_diff(near_row).pow(2) + column.abs_diff(near_column).pow(2);
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     fn dot() -> Vec<bool> {
-        (0..35).map(|place| place == 2 * 7 + 3).collect()
+        (0..35).map(|index| index == 2 * 7 + 3).collect()
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! 0 or 1, both row-major.
 //!
 //! Schedules, the sampler and the recipe are plain arithmetic and in every build. The network runs on libtorch
-//! (feature `torch`); without it a [`Trainer`] or [`Painter`] cannot be made. On a processor each patch, or a fixed
+//! (feature `torch`); without it a [`Trainer`] or [`Denoiser`] cannot be made. On a processor each patch, or a fixed
 //! part of a batch, goes through on one thread, and sums have a fixed order: bits do not depend on the number of
 //! threads. On a GPU they may differ from run to run in the last place.
 
@@ -28,15 +28,15 @@ mod unet;
 use super::backbone::Device;
 
 #[cfg(not(feature = "torch"))]
-pub use absent::Painter;
+pub use absent::Denoiser;
 pub use architecture::{Architecture, Parameters};
 pub use hole::{blend, dilate, feather};
-pub use recipe::{OUTSIDE, Recipe};
-pub use sampler::{Condition, Sampling, paint};
+pub use recipe::{KNOWN_WEIGHT, Recipe};
+pub use sampler::{InpaintCondition, Sampling, inpaint};
 pub use schedule::{Ddim, Noise, Prediction, Schedule};
 pub use trainer::Trainer;
 #[cfg(feature = "torch")]
-pub use unet::Painter;
+pub use unet::Denoiser;
 
 /// Channels of an image.
 pub const IMAGE_CHANNELS: usize = 3;

@@ -1,9 +1,9 @@
-//! How a network is trained, apart from what it is shown.
+//! How a network is trained, apart from what it is loss_inputs.
 
 use super::{Noise, Prediction};
 
 /// The share that squared errors outside of the hole weigh; what is there is given, and only joins the rest.
-pub const OUTSIDE: f32 = 0.1;
+pub const KNOWN_WEIGHT: f32 = 0.1;
 
 /// Steps over which the learning rate rises from 0.
 const WARM_UP: usize = 50;

@@ -1,12 +1,12 @@
 //! Paints the hole of a patch: DDIM from pure noise, with the rest of the patch known at every step.
 
-use super::schedule::{Ddim, Known};
-use super::{DiffusionError, IMAGE_CHANNELS, Painter};
-use crate::kernels::random::Stream;
+use super::schedule::{Ddim, KnownRegion};
+use super::{Denoiser, DiffusionError, IMAGE_CHANNELS};
+use crate::kernels::random::Rng;
 
 /// What is painted into.
 #[derive(Debug, Clone, Copy)]
-pub struct Condition<'a> {
+pub struct InpaintCondition<'a> {
     /// The surface, `[3, side, side]` of -1 to 1; what is in the hole is not looked at.
     pub image: &'a [f32],
     /// 1 where a defect shall be, `[side, side]`.
@@ -32,13 +32,13 @@ pub struct Sampling {
 ///
 /// # Panics
 /// If the condition's shapes are not the network's.
-pub fn paint(
-    painter: &Painter,
+pub fn inpaint(
+    denoiser: &Denoiser,
     sampling: &Sampling,
-    condition: &Condition<'_>,
-    stream: &mut Stream,
+    condition: &InpaintCondition<'_>,
+    rng: &mut Rng,
 ) -> Result<Vec<f32>, DiffusionError> {
-    let Condition { image, mask, hole } = *condition;
+    let InpaintCondition { image, mask, hole } = *condition;
     let count = image.len();
     assert!(
         count == IMAGE_CHANNELS * mask.len() && mask.len() == hole.len(),
@@ -47,15 +47,15 @@ pub fn paint(
         hole.len()
     );
     let background: Vec<f32> =
-        image.iter().enumerate().map(|(place, &value)| value * (1.0 - hole[place % hole.len()])).collect();
+        image.iter().enumerate().map(|(index, &value)| value * (1.0 - hole[index % hole.len()])).collect();
     let nothing = vec![0.0; mask.len()];
-    let mut draw = || (0..count).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+    let mut draw = || (0..count).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
     let mut values = draw();
-    let known = Known { image: &background, hole };
+    let known = KnownRegion { image: &background, hole };
     for (step, time) in sampling.ddim.times().enumerate() {
-        let mut output = painter.predict(&values, &background, mask, time)?;
+        let mut output = denoiser.predict(&values, &background, mask, time)?;
         if (sampling.guidance - 1.0).abs() > f64::EPSILON {
-            let plain = painter.predict(&values, &background, &nothing, time)?;
+            let plain = denoiser.predict(&values, &background, &nothing, time)?;
             for (output, plain) in output.iter_mut().zip(plain) {
                 *output = (f64::from(plain) + sampling.guidance * f64::from(*output - plain)) as f32;
             }

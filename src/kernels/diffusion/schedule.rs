@@ -27,7 +27,7 @@ const LINEAR: (f64, f64) = (1e-4, 0.02);
 /// Offset of [`Noise::Cosine`].
 const OFFSET: f64 = 0.008;
 /// Greatest `β` of [`Noise::Cosine`].
-const MOST: f64 = 0.999;
+const MAX_BETA: f64 = 0.999;
 
 /// `ᾱ` at every time: the share of the image's variance that is left.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +49,7 @@ impl Schedule {
                     let share = time as f64 / times as f64;
                     libm::cos((share + OFFSET) / (1.0 + OFFSET) * std::f64::consts::FRAC_PI_2).powi(2)
                 };
-                (1.0 - level(time + 1) / level(time)).min(MOST)
+                (1.0 - level(time + 1) / level(time)).min(MAX_BETA)
             }
         };
         let mut left = 1.0;
@@ -76,12 +76,12 @@ impl Schedule {
 /// The steps of DDIM (Song et al. 2021, eq. 12 and 16) from pure noise to an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ddim {
-    steps: Vec<Step>,
+    steps: Vec<DdimStep>,
     prediction: Prediction,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Step {
+struct DdimStep {
     time: usize,
     alpha: f64,
     /// `ᾱ` of the next step's time, 1 at the end.
@@ -92,7 +92,7 @@ struct Step {
 
 /// What is known of an image beforehand.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known<'a> {
+pub(super) struct KnownRegion<'a> {
     /// The image, where it is known.
     pub(super) image: &'a [f32],
     /// 1 where it is not, by pixel: `[pixels]` for `image: [channels, pixels]`.
@@ -117,7 +117,7 @@ impl Ddim {
             let alpha = schedule.alpha(time(step));
             let next = if step + 1 < count { schedule.alpha(time(step + 1)) } else { 1.0 };
             let variance = (1.0 - next) / (1.0 - alpha) * (1.0 - alpha / next);
-            Step { time: time(step), alpha, next, sigma: eta * variance.sqrt() }
+            DdimStep { time: time(step), alpha, next, sigma: eta * variance.sqrt() }
         });
         Self { steps: steps.collect(), prediction }
     }
@@ -148,25 +148,25 @@ impl Ddim {
         values: &mut [f32],
         output: &[f32],
         noise: &[f32],
-        known: Option<Known<'_>>,
+        known: Option<KnownRegion<'_>>,
     ) {
-        let Step { alpha, next, sigma, time: _ } = self.steps[step];
+        let DdimStep { alpha, next, sigma, time: _ } = self.steps[step];
         assert_eq!(values.len(), output.len(), "an output for each value");
         assert!(sigma <= 0.0 || noise.len() == values.len(), "noise for each value");
         let (signal, blur) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let towards = (1.0 - next - sigma * sigma).max(0.0).sqrt();
-        for (place, value) in values.iter_mut().enumerate() {
-            let (x, out) = (f64::from(*value), f64::from(output[place]));
+        for (index, value) in values.iter_mut().enumerate() {
+            let (x, out) = (f64::from(*value), f64::from(output[index]));
             let (mut image, epsilon) = match self.prediction {
                 Prediction::Epsilon => ((x - blur * out) / signal, out),
                 Prediction::V => (signal * x - blur * out, signal * out + blur * x),
             };
             image = image.clamp(-1.0, 1.0);
             if let Some(known) = known {
-                let hole = f64::from(known.hole[place % known.hole.len()]);
-                image = hole * image + (1.0 - hole) * f64::from(known.image[place]);
+                let hole = f64::from(known.hole[index % known.hole.len()]);
+                image = hole * image + (1.0 - hole) * f64::from(known.image[index]);
             }
-            let added = if sigma > 0.0 { sigma * f64::from(noise[place]) } else { 0.0 };
+            let added = if sigma > 0.0 { sigma * f64::from(noise[index]) } else { 0.0 };
             *value = (next.sqrt() * image + towards * epsilon + added) as f32;
         }
     }
@@ -226,7 +226,7 @@ mod tests {
     fn what_is_known_comes_out_as_it_is() {
         let ddim = Ddim::new(&Schedule::new(Noise::Cosine, 100), Prediction::V, 3, 0.0);
         let mut x = vec![1.0, -2.0, 0.5, 0.1];
-        let known = Known { image: &[0.25, 0.0, -0.5, 0.0], hole: &[0.0, 1.0] };
+        let known = KnownRegion { image: &[0.25, 0.0, -0.5, 0.0], hole: &[0.0, 1.0] };
         for step in 0..3 {
             ddim.step_around(step, &mut x, &[0.3, 0.3, 0.3, 0.3], &[], Some(known));
         }

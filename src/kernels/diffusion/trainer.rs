@@ -9,20 +9,21 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 #[cfg(not(feature = "torch"))]
-use super::absent::{Gradients, Shown};
+use super::absent::{Gradients, LossInputs};
 #[cfg(feature = "torch")]
-use super::unet::{Gradients, Shown};
+use super::unet::{Gradients, LossInputs};
 use super::{
-    Architecture, Batch, DiffusionError, IMAGE_CHANNELS, OUTSIDE, Parameters, Prediction, Recipe, Schedule,
+    Architecture, Batch, DiffusionError, IMAGE_CHANNELS, KNOWN_WEIGHT, Parameters, Prediction, Recipe,
+    Schedule,
 };
 use crate::kernels::backbone::Device;
 
 /// Decays of Adam's two moments, and what keeps its quotient finite (Kingma and Ba 2015, section 2).
-const DECAYS: (f64, f64) = (0.9, 0.999);
-const EPSILON: f64 = 1e-8;
+const ADAM_BETAS: (f64, f64) = (0.9, 0.999);
+const ADAM_EPSILON: f64 = 1e-8;
 
 /// Longest gradient: a longer one is scaled down to it (Ho et al.'s code).
-const MOST: f64 = 1.0;
+const MAX_GRADIENT_NORM: f64 = 1.0;
 
 /// A network that is being trained.
 #[derive(Debug)]
@@ -31,12 +32,12 @@ pub struct Trainer {
     recipe: Recipe,
     schedule: Schedule,
     side: usize,
-    state: State,
+    state: TrainerState,
 }
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq)]
-struct State {
+struct TrainerState {
     parameters: Parameters,
     average: Parameters,
     first: Vec<f32>,
@@ -46,7 +47,7 @@ struct State {
 
 const PARTS: [&str; 5] = ["parameters", "average", "first", "second", "losses"];
 
-impl State {
+impl TrainerState {
     fn new(parameters: Parameters) -> Self {
         let (average, zeros) = (parameters.clone(), vec![0.0; parameters.len()]);
         Self { parameters, average, first: zeros.clone(), second: zeros, losses: Vec::new() }
@@ -93,17 +94,17 @@ impl State {
     fn advance(&mut self, gradient: &[f32], rate: f64, ema: f64) {
         let count = self.losses.len() as i32 + 1;
         let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
-        let shrink = (MOST / (norm + 1e-6)).min(1.0);
-        let (one, two) = DECAYS;
+        let shrink = (MAX_GRADIENT_NORM / (norm + 1e-6)).min(1.0);
+        let (one, two) = ADAM_BETAS;
         let (bias_one, bias_two) = (1.0 - one.powi(count), 1.0 - two.powi(count));
-        for (place, parameter) in self.parameters.iter_mut().enumerate() {
-            let g = f64::from(gradient[place]) * shrink;
-            let first = one * f64::from(self.first[place]) + (1.0 - one) * g;
-            let second = two * f64::from(self.second[place]) + (1.0 - two) * g * g;
-            (self.first[place], self.second[place]) = (first as f32, second as f32);
-            let step = rate * (first / bias_one) / ((second / bias_two).sqrt() + EPSILON);
+        for (index, parameter) in self.parameters.iter_mut().enumerate() {
+            let g = f64::from(gradient[index]) * shrink;
+            let first = one * f64::from(self.first[index]) + (1.0 - one) * g;
+            let second = two * f64::from(self.second[index]) + (1.0 - two) * g * g;
+            (self.first[index], self.second[index]) = (first as f32, second as f32);
+            let step = rate * (first / bias_one) / ((second / bias_two).sqrt() + ADAM_EPSILON);
             *parameter = (f64::from(*parameter) - step) as f32;
-            let average = &mut self.average[place];
+            let average = &mut self.average[index];
             *average = (ema * f64::from(*average) + (1.0 - ema) * f64::from(*parameter)) as f32;
         }
     }
@@ -120,7 +121,7 @@ impl Trainer {
         seed: u64,
         device: Device,
     ) -> Result<Self, DiffusionError> {
-        let state = State::new(architecture.initial(seed));
+        let state = TrainerState::new(architecture.initial(seed));
         Self::with(architecture, recipe, state, device)
     }
 
@@ -134,7 +135,7 @@ impl Trainer {
         checkpoint: &[u8],
         device: Device,
     ) -> Result<Self, DiffusionError> {
-        let state = State::from_bytes(checkpoint, architecture.count())?;
+        let state = TrainerState::from_bytes(checkpoint, architecture.count())?;
         if state.losses.len() > recipe.steps {
             return Err(unfit(format!("it is {} steps on, of {}", state.losses.len(), recipe.steps)));
         }
@@ -144,7 +145,7 @@ impl Trainer {
     fn with(
         architecture: &Architecture,
         recipe: &Recipe,
-        state: State,
+        state: TrainerState,
         device: Device,
     ) -> Result<Self, DiffusionError> {
         Ok(Self {
@@ -183,8 +184,8 @@ impl Trainer {
     /// If the batch's shapes do not agree.
     pub fn step(&mut self, batch: &Batch) -> Result<f32, DiffusionError> {
         let done = self.state.losses.len();
-        let noised = Noised::new(batch, &self.schedule, self.recipe.prediction, self.side);
-        let (loss, gradient) = self.gradients.of(&self.state.parameters, &noised.shown(batch))?;
+        let noised = NoisedBatch::new(batch, &self.schedule, self.recipe.prediction, self.side);
+        let (loss, gradient) = self.gradients.of(&self.state.parameters, &noised.loss_inputs(batch))?;
         if !loss.is_finite() || gradient.iter().any(|number| !number.is_finite()) {
             return Err(DiffusionError::Diverged { step: done });
         }
@@ -199,16 +200,16 @@ fn unfit(reason: impl std::fmt::Display) -> DiffusionError {
 }
 
 /// A batch with its noise added.
-struct Noised {
+struct NoisedBatch {
     noisy: Vec<f32>,
     background: Vec<f32>,
     wanted: Vec<f32>,
     weights: Vec<f32>,
 }
 
-impl Noised {
+impl NoisedBatch {
     /// `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). Each patch weighs as much as another, and within it the
-    /// hole's pixels `1 / OUTSIDE` times as much as others.
+    /// hole's pixels `1 / KNOWN_WEIGHT` times as much as others.
     fn new(batch: &Batch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
         let (n, pixels) = (batch.times.len(), side * side);
         let size = IMAGE_CHANNELS * pixels;
@@ -224,16 +225,16 @@ impl Noised {
             let alpha = schedule.alpha(time);
             let (signal, blur) = (alpha.sqrt() as f32, (1.0 - alpha).sqrt() as f32);
             let hole = &batch.holes[patch * pixels..][..pixels];
-            for place in 0..size {
-                let (image, noise) = (batch.images[patch * size + place], batch.noise[patch * size + place]);
+            for index in 0..size {
+                let (image, noise) = (batch.images[patch * size + index], batch.noise[patch * size + index]);
                 noised.noisy.push(signal * image + blur * noise);
-                noised.background.push(image * (1.0 - hole[place % pixels]));
+                noised.background.push(image * (1.0 - hole[index % pixels]));
                 noised.wanted.push(match prediction {
                     Prediction::Epsilon => noise,
                     Prediction::V => signal * noise - blur * image,
                 });
             }
-            let weight = |&hole: &f32| hole + OUTSIDE * (1.0 - hole);
+            let weight = |&hole: &f32| hole + KNOWN_WEIGHT * (1.0 - hole);
             let sum: f32 = hole.iter().map(weight).sum();
             let share = 1.0 / (IMAGE_CHANNELS as f32 * sum * n as f32);
             noised.weights.extend(hole.iter().map(|hole| weight(hole) * share));
@@ -241,8 +242,8 @@ impl Noised {
         noised
     }
 
-    fn shown<'a>(&'a self, batch: &'a Batch) -> Shown<'a> {
-        Shown {
+    fn loss_inputs<'a>(&'a self, batch: &'a Batch) -> LossInputs<'a> {
+        LossInputs {
             noisy: &self.noisy,
             background: &self.background,
             masks: &batch.masks,
@@ -266,13 +267,14 @@ pub(super) mod testing {
         recipe: &Recipe,
         parameters: Parameters,
     ) -> Trainer {
-        Trainer::with(architecture, recipe, State::new(parameters), Device::Cpu).unwrap()
+        Trainer::with(architecture, recipe, TrainerState::new(parameters), Device::Cpu).unwrap()
     }
 
     /// A step of a given rate and decay.
     pub(in super::super) fn step(trainer: &mut Trainer, batch: &Batch, rate: f64, ema: f64) {
-        let noised = Noised::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
-        let (loss, gradient) = trainer.gradients.of(&trainer.state.parameters, &noised.shown(batch)).unwrap();
+        let noised = NoisedBatch::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
+        let (loss, gradient) =
+            trainer.gradients.of(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap();
         trainer.state.advance(&gradient, rate, ema);
         trainer.state.losses.push(loss as f32);
     }

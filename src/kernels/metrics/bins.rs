@@ -128,14 +128,14 @@ pub(super) fn class_edges<Levels: Iterator<Item = (u32, u64)>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     #[test]
     fn no_bin_but_a_tied_one_holds_more_than_its_part() {
-        let mut stream = Stream::new(1, "bins");
+        let mut rng = Rng::new(1, "bins");
         for total in 1..=60 {
             for parts in 1..=20 {
-                let mut keys: Vec<u32> = (0..total).map(|_| stream.below(total) as u32 * 3).collect();
+                let mut keys: Vec<u32> = (0..total).map(|_| rng.below(total) as u32 * 3).collect();
                 keys.sort_unstable();
                 let levels = || keys.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u64));
                 let bins = ScoreBins::new(class_edges(levels, total as u64, parts));
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn a_key_is_found_between_its_edges() {
         let bins = ScoreBins::new(vec![u32::MAX, 0x3F80_0001, 0x3F80_0000, 0x4000_0000, 5]);
-        let places = [0, 4, 5, 0x3F7F_FFFF, 0x3F80_0000, 0x3F80_0001, 0x4000_0000, u32::MAX - 1, u32::MAX];
-        assert_eq!(places.map(|key| bins.bin(key)), [0, 0, 1, 1, 2, 3, 4, 4, 5]);
+        let keys = [0, 4, 5, 0x3F7F_FFFF, 0x3F80_0000, 0x3F80_0001, 0x4000_0000, u32::MAX - 1, u32::MAX];
+        assert_eq!(keys.map(|key| bins.bin(key)), [0, 0, 1, 1, 2, 3, 4, 4, 5]);
         assert_eq!(bins.ties(), [false, false, true, false, false, false]);
     }
 

@@ -14,11 +14,12 @@
 //! [`MAX_DRAWS`] times.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::MetricError;
 use super::ranking::Ranking;
 use super::statistics::{PixelErrors, PixelEstimate, PixelStatistics};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// The probability left out on each side of an interval: together 95 % remain.
 const TAIL: f64 = 0.025;
@@ -28,8 +29,8 @@ const TAIL: f64 = 0.025;
 const MAX_DRAWS: usize = 100;
 
 /// A 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ConfidenceInterval {
     /// Lower end.
     pub low: f64,
     /// Upper end.
@@ -40,22 +41,22 @@ pub struct Interval {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageIntervals {
     /// Of `auroc`.
-    pub auroc: Interval,
+    pub auroc: ConfidenceInterval,
     /// Of `average_precision`.
-    pub average_precision: Interval,
+    pub average_precision: ConfidenceInterval,
     /// Of `f1_max`, each resample with its own best threshold.
-    pub f1_max: Interval,
+    pub f1_max: ConfidenceInterval,
 }
 
 /// Intervals of the pixel metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelIntervals {
     /// Of `PixelMetrics::auroc`.
-    pub auroc: Interval,
+    pub auroc: ConfidenceInterval,
     /// Of `PixelMetrics::average_precision`.
-    pub average_precision: Interval,
+    pub average_precision: ConfidenceInterval,
     /// Of `PixelMetrics::aupro`.
-    pub aupro: Interval,
+    pub aupro: ConfidenceInterval,
     /// How far an end may be from that of exact resamples: the largest bound of all resamples.
     pub errors: PixelErrors,
 }
@@ -69,7 +70,7 @@ pub fn image_intervals(
     scores: &[f32],
     labels: &[bool],
     resamples: usize,
-    stream: &mut Stream,
+    rng: &mut Rng,
 ) -> Result<ImageIntervals, MetricError> {
     let ranking = Ranking::new(scores, labels)?;
     ranking.sweep(&ranking.tallies())?;
@@ -78,7 +79,7 @@ pub fn image_intervals(
         Ok([sweep.auroc(), sweep.average_precision(), sweep.f1_max().f1])
     };
     let [auroc, average_precision, f1_max] =
-        measure_resamples(scores.len(), resamples, stream, measure)?.map(interval);
+        measure_resamples(scores.len(), resamples, rng, measure)?.map(interval);
     Ok(ImageIntervals { auroc, average_precision, f1_max })
 }
 
@@ -90,7 +91,7 @@ pub fn image_intervals(
 pub fn pixel_intervals(
     statistics: &PixelStatistics,
     resamples: usize,
-    stream: &mut Stream,
+    rng: &mut Rng,
 ) -> Result<PixelIntervals, MetricError> {
     let measure = |weights: &[u32]| {
         let PixelEstimate { auroc, average_precision, aupro, errors } =
@@ -98,7 +99,7 @@ pub fn pixel_intervals(
         Ok([auroc, average_precision, aupro, errors.auroc, errors.average_precision, errors.aupro])
     };
     let [auroc, average_precision, aupro, errors @ ..] =
-        measure_resamples(statistics.images(), resamples, stream, measure)?;
+        measure_resamples(statistics.images(), resamples, rng, measure)?;
     let largest = |errors: &[f64]| errors.iter().copied().fold(0.0, f64::max);
     Ok(PixelIntervals {
         auroc: interval(auroc),
@@ -116,11 +117,11 @@ pub fn pixel_intervals(
 fn measure_resamples<const COLUMNS: usize>(
     images: usize,
     resamples: usize,
-    stream: &mut Stream,
+    rng: &mut Rng,
     measure: impl Fn(&[u32]) -> Result<[f64; COLUMNS], MetricError> + Sync,
 ) -> Result<[Vec<f64>; COLUMNS], MetricError> {
     assert!(resamples > 0, "an interval of no resamples was asked for");
-    let seeds: Vec<u64> = (0..resamples).map(|_| stream.next_u64()).collect();
+    let seeds: Vec<u64> = (0..resamples).map(|_| rng.next_u64()).collect();
     let measured: Vec<[f64; COLUMNS]> = seeds
         .into_par_iter()
         .map(|seed| measure_resample(images, seed, &measure))
@@ -134,11 +135,11 @@ fn measure_resample<T>(
     seed: u64,
     measure: impl Fn(&[u32]) -> Result<T, MetricError>,
 ) -> Result<T, MetricError> {
-    let mut stream = Stream::new(seed, "bootstrap resample");
+    let mut rng = Rng::new(seed, "bootstrap resample");
     for _ in 0..MAX_DRAWS {
         let mut weights = vec![0; images];
         for _ in 0..images {
-            weights[stream.below(images)] += 1;
+            weights[rng.below(images)] += 1;
         }
         match measure(&weights) {
             Err(MetricError::OneClassOnly { .. }) => {}
@@ -149,14 +150,14 @@ fn measure_resample<T>(
 }
 
 /// The percentile interval of values that are not NaN and not empty.
-fn interval(mut values: Vec<f64>) -> Interval {
+fn interval(mut values: Vec<f64>) -> ConfidenceInterval {
     values.sort_unstable_by(f64::total_cmp);
     let quantile = |share: f64| {
-        let place = share * (values.len() - 1) as f64;
-        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-        below + (above - below) * place.fract()
+        let position = share * (values.len() - 1) as f64;
+        let (below, above) = (values[position.floor() as usize], values[position.ceil() as usize]);
+        below + (above - below) * position.fract()
     };
-    Interval { low: quantile(TAIL), high: quantile(1.0 - TAIL) }
+    ConfidenceInterval { low: quantile(TAIL), high: quantile(1.0 - TAIL) }
 }
 
 #[cfg(test)]
@@ -173,12 +174,12 @@ mod tests {
     #[test]
     fn intervals_are_the_quantiles_of_naive_resamples() {
         let (scores, labels) = golden::image_scores();
-        let found = image_intervals(&scores, &labels, 200, &mut Stream::new(5, "bootstrap")).unwrap();
-        let mut seeds = Stream::new(5, "bootstrap");
+        let found = image_intervals(&scores, &labels, 200, &mut Rng::new(5, "bootstrap")).unwrap();
+        let mut seeds = Rng::new(5, "bootstrap");
         let (mut aurocs, mut f1s) = (Vec::new(), Vec::new());
         for _ in 0..200 {
-            let mut stream = Stream::new(seeds.next_u64(), "bootstrap resample");
-            let drawn: Vec<usize> = (0..scores.len()).map(|_| stream.below(scores.len())).collect();
+            let mut rng = Rng::new(seeds.next_u64(), "bootstrap resample");
+            let drawn: Vec<usize> = (0..scores.len()).map(|_| rng.below(scores.len())).collect();
             let scores: Vec<f32> = drawn.iter().map(|&image| scores[image]).collect();
             let labels: Vec<bool> = drawn.iter().map(|&image| labels[image]).collect();
             aurocs.push(auroc(&scores, &labels).unwrap());
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn intervals_hold_the_estimate_and_are_as_wide_as_theory_says() {
         let (scores, labels) = golden::image_scores();
-        let found = image_intervals(&scores, &labels, 2000, &mut Stream::new(5, "bootstrap")).unwrap();
+        let found = image_intervals(&scores, &labels, 2000, &mut Rng::new(5, "bootstrap")).unwrap();
         // Hanley and McNeil (1982), equation 1, with 23 defects and 67 normals.
         let a = auroc(&scores, &labels).unwrap();
         let (q1, q2) = (a / (2.0 - a), 2.0 * a * a / (1.0 + a));
@@ -205,23 +206,23 @@ mod tests {
     fn pixel_intervals_hold_the_exact_metrics_and_ignore_threads() {
         let all: Vec<usize> = (0..golden::IMAGES).collect();
         let statistics = golden::pixel_statistics(&all, |score| score, 256);
-        let compute = || pixel_intervals(&statistics, 200, &mut Stream::new(5, "bootstrap")).unwrap();
+        let compute = || pixel_intervals(&statistics, 200, &mut Rng::new(5, "bootstrap")).unwrap();
         let found = with_threads(1, compute);
         assert_eq!(with_threads(2, compute), found);
         assert_eq!(with_threads(4, compute), found);
         let exact = golden::pixel_scores(all, |score| score).unwrap().finish(0.3).unwrap();
-        let holds = |interval: Interval, value: f64| interval.low < value && value < interval.high;
+        let holds = |interval: ConfidenceInterval, value: f64| interval.low < value && value < interval.high;
         assert!(holds(found.auroc, exact.auroc) && holds(found.aupro, exact.aupro));
         assert!(holds(found.average_precision, exact.average_precision));
     }
 
     /// The pixel intervals of resamples whose pixels are all looked at.
-    fn exact_pixel_intervals(resamples: usize, seed: u64) -> [Interval; 3] {
-        let mut seeds = Stream::new(seed, "bootstrap");
+    fn exact_pixel_intervals(resamples: usize, seed: u64) -> [ConfidenceInterval; 3] {
+        let mut seeds = Rng::new(seed, "bootstrap");
         let mut columns = [(); 3].map(|()| Vec::new());
         for _ in 0..resamples {
-            let mut stream = Stream::new(seeds.next_u64(), "bootstrap resample");
-            let drawn: Vec<usize> = (0..golden::IMAGES).map(|_| stream.below(golden::IMAGES)).collect();
+            let mut rng = Rng::new(seeds.next_u64(), "bootstrap resample");
+            let drawn: Vec<usize> = (0..golden::IMAGES).map(|_| rng.below(golden::IMAGES)).collect();
             let exact = golden::pixel_scores(drawn, |score| score).unwrap().finish(0.3).unwrap();
             let row = [exact.auroc, exact.average_precision, exact.aupro];
             columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
@@ -235,7 +236,7 @@ mod tests {
         let exact = exact_pixel_intervals(60, 5);
         for (bins, limit) in [(DEFAULT_BINS, 1e-12), (256, 1e-3), (32, 2e-2), (4, 0.5)] {
             let statistics = golden::pixel_statistics(&all, |score| score, bins);
-            let found = pixel_intervals(&statistics, 60, &mut Stream::new(5, "bootstrap")).unwrap();
+            let found = pixel_intervals(&statistics, 60, &mut Rng::new(5, "bootstrap")).unwrap();
             let PixelErrors { auroc, average_precision, aupro } = found.errors;
             let intervals = [found.auroc, found.average_precision, found.aupro];
             for ((found, exact), bound) in intervals.iter().zip(exact).zip([auroc, average_precision, aupro])
@@ -249,13 +250,13 @@ mod tests {
     #[test]
     fn resamples_of_one_class_are_drawn_again() {
         // One of two images is defective: half of all draws hold one class only.
-        let found = image_intervals(&[1.0, 2.0], &[false, true], 100, &mut Stream::new(5, "bootstrap"));
-        assert_eq!(found.unwrap().auroc, Interval { low: 1.0, high: 1.0 });
+        let found = image_intervals(&[1.0, 2.0], &[false, true], 100, &mut Rng::new(5, "bootstrap"));
+        assert_eq!(found.unwrap().auroc, ConfidenceInterval { low: 1.0, high: 1.0 });
         let one_class = MetricError::OneClassOnly { positives: 2, negatives: 0 };
-        let refused = image_intervals(&[1.0, 2.0], &[true, true], 100, &mut Stream::new(5, "bootstrap"));
+        let refused = image_intervals(&[1.0, 2.0], &[true, true], 100, &mut Rng::new(5, "bootstrap"));
         assert_eq!(refused.err(), Some(one_class.clone()));
         let never = |_: &[u32]| Err::<[f64; 1], _>(one_class.clone());
-        let refused = measure_resamples(3, 2, &mut Stream::new(5, "bootstrap"), never);
+        let refused = measure_resamples(3, 2, &mut Rng::new(5, "bootstrap"), never);
         assert_eq!(refused.err(), Some(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS }));
     }
 
@@ -263,6 +264,6 @@ mod tests {
     fn quantiles_are_linear_between_neighbours() {
         let found = interval((0..=100).rev().map(f64::from).collect());
         assert!((found.low - 2.5).abs() < 1e-12 && (found.high - 97.5).abs() < 1e-12, "{found:?}");
-        assert_eq!(interval(vec![3.0]), Interval { low: 3.0, high: 3.0 });
+        assert_eq!(interval(vec![3.0]), ConfidenceInterval { low: 3.0, high: 3.0 });
     }
 }

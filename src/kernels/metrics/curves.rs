@@ -2,7 +2,7 @@
 
 use super::MetricError;
 use super::ranking::{Ranking, total};
-use super::sweep::Sweep;
+use super::sweep::ThresholdSweep;
 
 /// One point of a ROC curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,13 +33,13 @@ pub struct PrecisionRecallPoint {
 /// If there are not as many labels as scores.
 pub fn roc_curve(scores: &[f32], labels: &[bool]) -> Result<Vec<RocPoint>, MetricError> {
     let steps = Steps::new(scores, labels)?;
-    let places: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
+    let points: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
     let point = |step: usize| RocPoint {
         threshold: steps.threshold(step),
         false_positive_rate: steps.counts[step][1] as f64 / steps.negatives as f64,
         true_positive_rate: steps.counts[step][0] as f64 / steps.positives as f64,
     };
-    Ok(corners(&places).into_iter().map(point).collect())
+    Ok(corners(&points).into_iter().map(point).collect())
 }
 
 /// Draws precision over recall from (recall 0, precision 1), one point for each distinct score, thresholds
@@ -53,17 +53,17 @@ pub fn precision_recall_curve(
     labels: &[bool],
 ) -> Result<Vec<PrecisionRecallPoint>, MetricError> {
     let steps = Steps::new(scores, labels)?;
-    let place = |&[tp, fp]: &[i128; 2]| match tp + fp {
+    let point = |&[tp, fp]: &[i128; 2]| match tp + fp {
         0 => [0, 1, 1],
         predicted => [tp * predicted, tp, predicted],
     };
-    let places: Vec<[i128; 3]> = steps.counts.iter().map(place).collect();
+    let points: Vec<[i128; 3]> = steps.counts.iter().map(point).collect();
     let point = |step: usize| PrecisionRecallPoint {
         threshold: steps.threshold(step),
-        precision: places[step][1] as f64 / places[step][2] as f64,
+        precision: points[step][1] as f64 / points[step][2] as f64,
         recall: steps.counts[step][0] as f64 / steps.positives as f64,
     };
-    Ok(corners(&places).into_iter().map(point).collect())
+    Ok(corners(&points).into_iter().map(point).collect())
 }
 
 /// Running counts from the highest threshold down, before the first image and after each distinct score.
@@ -80,7 +80,7 @@ impl Steps {
         let ranking = Ranking::new(scores, labels)?;
         let tallies = ranking.tallies();
         let total = total(&tallies);
-        Sweep::new(total.positives, total.negatives)?;
+        ThresholdSweep::new(total.positives, total.negatives)?;
         let mut counts = vec![[0, 0]];
         let mut now = [0, 0];
         for tally in tallies {
@@ -98,11 +98,11 @@ impl Steps {
 
 /// Finds the points, given as (x · s, y · s, s), that are not inside a straight line of their neighbours.
 /// Exact up to a billion images, beyond which the determinant's products leave 128 bits.
-fn corners(places: &[[i128; 3]]) -> Vec<usize> {
+fn corners(points: &[[i128; 3]]) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
-    for next in 0..places.len() {
+    for next in 0..points.len() {
         if let [.., before, last] = kept[..]
-            && are_collinear(&places[before], &places[last], &places[next])
+            && are_collinear(&points[before], &points[last], &points[next])
         {
             kept.pop();
         }
@@ -170,14 +170,14 @@ mod tests {
     fn every_place_left_out_lies_on_the_curve_drawn() {
         let (scores, labels) = golden::image_scores();
         let steps = Steps::new(&scores, &labels).unwrap();
-        let places: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
-        let kept = corners(&places);
+        let points: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
+        let kept = corners(&points);
         for pair in kept.windows(2) {
             for between in pair[0] + 1..pair[1] {
-                assert!(are_collinear(&places[pair[0]], &places[between], &places[pair[1]]));
+                assert!(are_collinear(&points[pair[0]], &points[between], &points[pair[1]]));
             }
         }
-        assert_eq!((kept[0], kept[kept.len() - 1]), (0, places.len() - 1));
+        assert_eq!((kept[0], kept[kept.len() - 1]), (0, points.len() - 1));
     }
 
     #[test]

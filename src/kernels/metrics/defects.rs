@@ -22,7 +22,7 @@ const REGION: u128 = 1 << 96;
 
 /// The defective pixels of one score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Level {
+pub(super) struct ScoreLevel {
     /// The score, as `sweep::order_key`.
     pub(super) key: u32,
     /// How many pixels have it.
@@ -37,7 +37,7 @@ pub(super) struct DefectLevels {
     /// Of each pixel: its key above, its region's number of pixels below.
     waiting: Vec<u64>,
     /// Ascending by key.
-    levels: Vec<Level>,
+    levels: Vec<ScoreLevel>,
     total: u64,
     regions: u64,
 }
@@ -47,7 +47,7 @@ pub(super) struct DefectLevels {
 pub(super) struct Overlap(u128);
 
 impl Overlap {
-    pub(super) fn add(&mut self, level: &Level) {
+    pub(super) fn add(&mut self, level: &ScoreLevel) {
         self.0 += level.weight;
     }
 
@@ -57,7 +57,7 @@ impl Overlap {
     }
 }
 
-impl Level {
+impl ScoreLevel {
     /// Joins sorted pixels of one key.
     fn of(tied: &[u64]) -> Self {
         let weight = |&pixel: &u64| REGION / u128::from(pixel as u32);
@@ -96,7 +96,7 @@ impl DefectLevels {
     }
 
     /// The distinct scores, ascending.
-    pub(super) fn levels(&mut self) -> &[Level] {
+    pub(super) fn levels(&mut self) -> &[ScoreLevel] {
         self.settle();
         &self.levels
     }
@@ -111,7 +111,7 @@ impl DefectLevels {
         let is_tied = |a: &u64, b: &u64| a >> 32 == b >> 32;
         let mut merged = Vec::with_capacity(self.levels.len() + self.waiting.chunk_by(is_tied).count());
         let mut before = self.levels.iter().copied().peekable();
-        for fresh in self.waiting.chunk_by(is_tied).map(Level::of) {
+        for fresh in self.waiting.chunk_by(is_tied).map(ScoreLevel::of) {
             while let Some(lower) = before.next_if(|level| level.key < fresh.key) {
                 merged.push(lower);
             }
@@ -127,14 +127,14 @@ impl DefectLevels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     #[test]
     fn merging_by_parts_is_merging_at_once() {
-        let mut stream = Stream::new(1, "defects");
+        let mut rng = Rng::new(1, "defects");
         for count in 0..=20 {
             let pixels: Vec<(u32, u32)> =
-                (0..count).map(|_| (stream.below(7) as u32, 1 + stream.below(9) as u32)).collect();
+                (0..count).map(|_| (rng.below(7) as u32, 1 + rng.below(9) as u32)).collect();
             let (mut parts, mut whole) = (DefectLevels::default(), DefectLevels::default());
             for &(key, region) in &pixels {
                 parts.add(key, region);

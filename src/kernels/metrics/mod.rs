@@ -30,7 +30,7 @@ mod statistics;
 mod sweep;
 
 pub use bins::{ImageBins, ScoreBins};
-pub use bootstrap::{ImageIntervals, Interval, PixelIntervals, image_intervals, pixel_intervals};
+pub use bootstrap::{ConfidenceInterval, ImageIntervals, PixelIntervals, image_intervals, pixel_intervals};
 pub use curves::{PrecisionRecallPoint, RocPoint, precision_recall_curve, roc_curve};
 pub use pixels::{PixelMetrics, PixelScores};
 pub use ranking::{ThresholdMetrics, at_threshold, auroc, average_precision, f1_max};

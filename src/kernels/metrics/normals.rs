@@ -36,13 +36,13 @@ const PAGE_KEYS: usize = 1 << 16;
 #[derive(Debug, Clone)]
 pub(super) struct KeyCounts {
     /// By the upper half of the key: `[PAGES]`.
-    pages: Vec<Page>,
+    pages: Vec<KeyPage>,
     total: u64,
 }
 
 /// Keys that share their upper half.
 #[derive(Debug, Clone, Default)]
-struct Page {
+struct KeyPage {
     /// Lower halves not counted yet.
     listed: Vec<u16>,
     /// By the lower half: `[PAGE_KEYS]`, or empty while the page lists all it has.
@@ -51,7 +51,7 @@ struct Page {
 
 impl Default for KeyCounts {
     fn default() -> Self {
-        Self { pages: vec![Page::default(); PAGES], total: 0 }
+        Self { pages: vec![KeyPage::default(); PAGES], total: 0 }
     }
 }
 
@@ -77,7 +77,7 @@ impl KeyCounts {
     }
 }
 
-impl Page {
+impl KeyPage {
     fn add(&mut self, lower: u16) {
         let room = if self.counts.is_empty() { LISTED } else { BUFFERED };
         if self.listed.len() >= room {
@@ -117,7 +117,7 @@ fn count_into(counts: &mut [u64], listed: &[u16]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
     use std::collections::BTreeMap;
 
     fn check(keys: &[u32]) -> KeyCounts {
@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn counts_are_those_of_a_map() {
-        let mut stream = Stream::new(1, "counts");
+        let mut rng = Rng::new(1, "counts");
         for count in 0..=20 {
-            let few: Vec<u32> = (0..count).map(|_| stream.below(10) as u32 * 0x1999_9999).collect();
+            let few: Vec<u32> = (0..count).map(|_| rng.below(10) as u32 * 0x1999_9999).collect();
             check(&few);
         }
         check(&[0, u32::MAX, 0, 0xFFFF, 0x1_0000]);
@@ -144,9 +144,9 @@ mod tests {
 
     #[test]
     fn a_page_that_lists_counts_and_buffers_loses_nothing() {
-        let mut stream = Stream::new(2, "counts");
+        let mut rng = Rng::new(2, "counts");
         for more in [0, 1, BUFFERED, BUFFERED + 1, 3 * BUFFERED + 7] {
-            let key = |_| 0x3F80_0000 | (stream.below(PAGE_KEYS) * stream.below(2)) as u32;
+            let key = |_| 0x3F80_0000 | (rng.below(PAGE_KEYS) * rng.below(2)) as u32;
             let found = check(&(0..LISTED + more).map(key).collect::<Vec<_>>());
             let page = &found.pages[0x3F80];
             assert_eq!(page.counts.is_empty(), more == 0);

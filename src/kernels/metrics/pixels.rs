@@ -19,7 +19,7 @@ use super::check_finite;
 use super::defects::{DefectLevels, Overlap};
 use super::normals::KeyCounts;
 use super::regions::OverlapCurve;
-use super::sweep::{Sweep, order_key, score_of};
+use super::sweep::{ThresholdSweep, order_key, score_of};
 use crate::kernels::components::components;
 
 /// The pixel metrics of a test set.
@@ -85,7 +85,7 @@ impl PixelScores {
     pub fn bins(&mut self, bins: usize) -> Result<ScoreBins, MetricError> {
         assert!(bins >= 2, "{bins} bins are too few");
         let (positives, negatives) = (self.defects.total(), self.normals.total());
-        Sweep::new(positives, negatives)?;
+        ThresholdSweep::new(positives, negatives)?;
         let levels = self.defects.levels();
         let defects = || levels.iter().map(|level| (level.key, level.pixels));
         let mut edges = class_edges(defects, positives, bins / 2);
@@ -107,12 +107,12 @@ impl PixelScores {
     /// If the limit is not in (0, 1].
     pub fn finish(mut self, fpr_limit: f64) -> Result<PixelMetrics, MetricError> {
         let curve = OverlapCurve::new(fpr_limit);
-        let sweep = Sweep::new(self.defects.total(), self.normals.total())?;
+        let sweep = ThresholdSweep::new(self.defects.total(), self.normals.total())?;
         Ok(self.sweep(sweep, curve))
     }
 
     /// Walks down the scores, from one distinct score of a defective pixel to the next.
-    fn sweep(&mut self, mut sweep: Sweep, mut curve: OverlapCurve) -> PixelMetrics {
+    fn sweep(&mut self, mut sweep: ThresholdSweep, mut curve: OverlapCurve) -> PixelMetrics {
         let (positives, negatives) = (self.defects.total(), self.normals.total());
         let regions = self.defects.regions();
         let mut normals = self.normals.levels().rev().peekable();
@@ -181,7 +181,7 @@ mod tests {
     use super::super::ranking;
     use super::*;
     use crate::kernels::components::Component;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     #[test]
     fn pixels_are_ranked_as_images_are() {
@@ -248,12 +248,12 @@ mod tests {
 
     #[test]
     fn all_small_tied_maps_agree_with_the_definitions() {
-        let mut stream = Stream::new(4, "pixels");
+        let mut rng = Rng::new(4, "pixels");
         for side in 2..=20 {
             for limit in [0.05, 0.3, 1.0] {
                 let size = [side, 21 - side];
-                let map: Vec<f32> = (0..size[0] * size[1]).map(|_| stream.below(5) as f32 - 2.0).collect();
-                let mut mask: Vec<u8> = map.iter().map(|_| u8::from(stream.below(4) == 0)).collect();
+                let map: Vec<f32> = (0..size[0] * size[1]).map(|_| rng.below(5) as f32 - 2.0).collect();
+                let mut mask: Vec<u8> = map.iter().map(|_| u8::from(rng.below(4) == 0)).collect();
                 (mask[0], mask[1]) = (1, 0);
                 let mut scores = PixelScores::new();
                 scores.add(&map, &mask, size[0], size[1]).unwrap();

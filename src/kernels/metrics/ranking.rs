@@ -3,7 +3,7 @@
 //! Each function checks what it is given, sorts once (O(n log n)) and sweeps (O(n)). All of them refuse an
 //! empty set, a set of one class and a score that is not finite; the order of the images never matters.
 
-use super::sweep::{F1Max, Sweep, order_key, score_of};
+use super::sweep::{F1Max, ThresholdSweep, order_key, score_of};
 use super::{MetricError, check_finite};
 
 /// Area under the ROC curve: the probability that a defective image outscores a normal one, ties counting
@@ -73,7 +73,7 @@ pub fn at_threshold(
     let (false_positives, true_negatives) = (count(false, true), count(false, false));
     let positives = true_positives + false_negatives;
     let predicted = true_positives + false_positives;
-    Sweep::new(positives, false_positives + true_negatives)?;
+    ThresholdSweep::new(positives, false_positives + true_negatives)?;
     Ok(ThresholdMetrics {
         true_positives,
         false_positives,
@@ -142,16 +142,16 @@ impl<'a> Ranking<'a> {
     }
 
     /// Sweeps over groups of equal scores.
-    pub(super) fn sweep(&self, tallies: &[Tally]) -> Result<Sweep, MetricError> {
+    pub(super) fn sweep(&self, tallies: &[Tally]) -> Result<ThresholdSweep, MetricError> {
         let total = total(tallies);
-        let mut sweep = Sweep::new(total.positives, total.negatives)?;
+        let mut sweep = ThresholdSweep::new(total.positives, total.negatives)?;
         for (tally, &threshold) in tallies.iter().zip(&self.thresholds) {
             sweep.step(threshold, tally.positives, tally.negatives);
         }
         Ok(sweep)
     }
 
-    fn whole_sweep(&self) -> Result<Sweep, MetricError> {
+    fn whole_sweep(&self) -> Result<ThresholdSweep, MetricError> {
         self.sweep(&self.tallies())
     }
 }
@@ -167,12 +167,12 @@ pub(super) fn total(tallies: &[Tally]) -> Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Scores on a few levels, so that many are tied, with both classes.
-    fn tied_set(stream: &mut Stream, n: usize) -> (Vec<f32>, Vec<bool>) {
-        let scores = (0..n).map(|_| stream.below(6) as f32 - 2.5).collect();
-        let mut labels: Vec<bool> = (0..n).map(|_| stream.below(3) == 0).collect();
+    fn tied_set(rng: &mut Rng, n: usize) -> (Vec<f32>, Vec<bool>) {
+        let scores = (0..n).map(|_| rng.below(6) as f32 - 2.5).collect();
+        let mut labels: Vec<bool> = (0..n).map(|_| rng.below(3) == 0).collect();
         (labels[0], labels[n - 1]) = (true, false);
         (scores, labels)
     }
@@ -212,10 +212,10 @@ mod tests {
 
     #[test]
     fn all_small_sizes_agree_with_the_definitions() {
-        let mut stream = Stream::new(3, "ranking");
+        let mut rng = Rng::new(3, "ranking");
         for n in 2..=20 {
             for _ in 0..20 {
-                let (scores, labels) = tied_set(&mut stream, n);
+                let (scores, labels) = tied_set(&mut rng, n);
                 // A few roundings of numbers below 1.
                 let is_close = |a: f64, b: f64| (a - b).abs() < 1e-14;
                 assert!(is_close(auroc(&scores, &labels).unwrap(), naive_auroc(&scores, &labels)));

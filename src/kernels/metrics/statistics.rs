@@ -22,7 +22,7 @@
 use super::MetricError;
 use super::bins::{ImageBins, ScoreBins};
 use super::regions::OverlapCurve;
-use super::sweep::Sweep;
+use super::sweep::ThresholdSweep;
 
 /// Bins that serve any set, far inside any interval. Measured (2026-11-24, `benches/peers/metrics.py`) on 142 million
 /// pixels, 0.15 % defective: off by 2.3e-7 (AUROC; stated 3.6e-4), 1.1e-5 (average precision, 0.369; stated 1.2e-3)
@@ -72,7 +72,7 @@ struct Totals {
 
 /// What one bin holds and what lies above it: (positives, negatives).
 #[derive(Clone, Copy)]
-struct Bin {
+struct BinCounts {
     above: [u64; 2],
     here: [u64; 2],
     is_tie: bool,
@@ -104,21 +104,21 @@ impl PixelStatistics {
     pub(super) fn weighted_estimate(&self, weights: &[u32]) -> Result<PixelEstimate, MetricError> {
         let totals = self.totals(weights);
         let all = [totals.positives.iter().sum(), totals.negatives.iter().sum::<u64>()];
-        let mut sweep = Sweep::new(all[0], all[1])?;
+        let mut sweep = ThresholdSweep::new(all[0], all[1])?;
         let mut curve = OverlapCurve::new(self.fpr_limit);
         let (mut above, mut overlap, mut precision_sum, mut errors) = ([0, 0], 0.0, 0.0, [0.0; 3]);
-        for place in (0..self.is_tie.len()).rev() {
-            let here = [totals.positives[place], totals.negatives[place]];
-            let bin = Bin { above, here, is_tie: self.is_tie[place] };
+        for index in (0..self.is_tie.len()).rev() {
+            let here = [totals.positives[index], totals.negatives[index]];
+            let bin = BinCounts { above, here, is_tie: self.is_tie[index] };
             let precision = bin.precision_sum();
             precision_sum += precision;
             let rate = sweep.false_positive_rate();
             sweep.step(0.0, here[0], here[1]);
-            overlap += totals.overlaps[place];
+            overlap += totals.overlaps[index];
             curve.line_to(sweep.false_positive_rate(), overlap / totals.regions as f64);
             above = [above[0] + here[0], above[1] + here[1]];
             if !bin.is_tie {
-                let rise = totals.overlaps[place] / totals.regions as f64;
+                let rise = totals.overlaps[index] / totals.regions as f64;
                 errors[0] += here[0] as f64 / all[0] as f64 * (here[1] as f64 / all[1] as f64) / 2.0;
                 errors[1] += bin.precision_error(precision) / all[0] as f64;
                 errors[2] += self.box_error([rate, sweep.false_positive_rate()], rise);
@@ -168,7 +168,7 @@ fn add_weighted(totals: &mut [u64], counts: &[u32], weight: u32) {
     }
 }
 
-impl Bin {
+impl BinCounts {
     /// Sum over the bin's positives of the precision at their score.
     ///
     /// In a tie all have the precision after the bin. Else both classes are evenly mixed: the j-th of p
@@ -182,7 +182,7 @@ impl Bin {
         if self.is_tie {
             return positives * self.precision(positives, negatives);
         }
-        let mixed = |place: f64| self.precision(place, negatives * place / (positives + 1.0));
+        let mixed = |rank: f64| self.precision(rank, negatives * rank / (positives + 1.0));
         let middle = mixed(f64::midpoint(1.0, positives));
         positives * (mixed(1.0) + 4.0 * middle + mixed(positives)) / 6.0
     }
@@ -193,7 +193,7 @@ impl Bin {
         if self.here[0] == 0 {
             return 0.0;
         }
-        let lowest = |place: f64| self.precision(place, negatives);
+        let lowest = |rank: f64| self.precision(rank, negatives);
         let least = positives * f64::midpoint(lowest(1.0), lowest(positives));
         let most = positives * self.precision(positives, 0.0);
         (most - estimate).max(estimate - least)

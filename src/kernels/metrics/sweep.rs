@@ -30,9 +30,9 @@ pub struct F1Max {
     pub recall: f64,
 }
 
-/// Accumulator of one sweep. Totals are known beforehand; [`Sweep::step`] takes one group of equal scores
+/// Accumulator of one sweep. Totals are known beforehand; [`ThresholdSweep::step`] takes one group of equal scores
 /// at a time, the highest first.
-pub(super) struct Sweep {
+pub(super) struct ThresholdSweep {
     positives: u64,
     negatives: u64,
     true_positives: u64,
@@ -41,17 +41,17 @@ pub(super) struct Sweep {
     doubled_pairs: u128,
     /// Sum over positives of the precision at their own score.
     precision_sum: f64,
-    best: Best,
+    best: BestCounts,
 }
 
 /// Counts at the threshold with the best F1 so far.
-struct Best {
+struct BestCounts {
     true_positives: u64,
     false_positives: u64,
     threshold: f32,
 }
 
-impl Sweep {
+impl ThresholdSweep {
     /// Opens a sweep over `positives` and `negatives`; both must be there.
     pub(super) fn new(positives: u64, negatives: u64) -> Result<Self, MetricError> {
         match (positives, negatives) {
@@ -64,7 +64,7 @@ impl Sweep {
                 false_positives: 0,
                 doubled_pairs: 0,
                 precision_sum: 0.0,
-                best: Best { true_positives: 0, false_positives: 0, threshold: f32::INFINITY },
+                best: BestCounts { true_positives: 0, false_positives: 0, threshold: f32::INFINITY },
             }),
         }
     }
@@ -86,7 +86,7 @@ impl Sweep {
         let here = u128::from(self.true_positives) * u128::from(best_size);
         let best = u128::from(self.best.true_positives) * u128::from(predicted + self.positives);
         if here > best {
-            self.best = Best {
+            self.best = BestCounts {
                 true_positives: self.true_positives,
                 false_positives: self.false_positives,
                 threshold,
@@ -112,7 +112,7 @@ impl Sweep {
 
     /// The best F1 of all steps.
     pub(super) fn f1_max(&self) -> F1Max {
-        let Best { true_positives, false_positives, threshold } = self.best;
+        let BestCounts { true_positives, false_positives, threshold } = self.best;
         let predicted = true_positives + false_positives;
         F1Max {
             f1: 2.0 * true_positives as f64 / (predicted + self.positives) as f64,
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn equal_best_f1_goes_to_the_highest_threshold() {
         // F1 is 2·1/(1+0+2) = 2/3 at 3.0 and 2·2/(2+2+2) = 2/3 at 1.0.
-        let mut sweep = Sweep::new(2, 2).unwrap();
+        let mut sweep = ThresholdSweep::new(2, 2).unwrap();
         sweep.step(3.0, 1, 0);
         sweep.step(2.0, 0, 2);
         sweep.step(1.0, 1, 0);
@@ -147,8 +147,14 @@ mod tests {
 
     #[test]
     fn one_class_only_is_refused() {
-        assert_eq!(Sweep::new(0, 0).err(), Some(MetricError::Empty));
-        assert_eq!(Sweep::new(0, 3).err(), Some(MetricError::OneClassOnly { positives: 0, negatives: 3 }));
-        assert_eq!(Sweep::new(3, 0).err(), Some(MetricError::OneClassOnly { positives: 3, negatives: 0 }));
+        assert_eq!(ThresholdSweep::new(0, 0).err(), Some(MetricError::Empty));
+        assert_eq!(
+            ThresholdSweep::new(0, 3).err(),
+            Some(MetricError::OneClassOnly { positives: 0, negatives: 3 })
+        );
+        assert_eq!(
+            ThresholdSweep::new(3, 0).err(),
+            Some(MetricError::OneClassOnly { positives: 3, negatives: 0 })
+        );
     }
 }

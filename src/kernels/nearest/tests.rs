@@ -5,7 +5,7 @@ use super::axes::{Axes, mean};
 use super::*;
 use crate::kernels::backbone::Backend;
 use crate::kernels::distance::squared_euclidean;
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 fn brute(queries: &[f32], bank: &[f32], d: usize, k: usize) -> Neighbours {
     let mut found = Neighbours { index: Vec::new(), distance: Vec::new() };
@@ -21,18 +21,18 @@ fn brute(queries: &[f32], bank: &[f32], d: usize, k: usize) -> Neighbours {
     found
 }
 
-fn normals(stream: &mut Stream, count: usize, mean: f32) -> Vec<f32> {
+fn normals(stream: &mut Rng, count: usize, mean: f32) -> Vec<f32> {
     (0..count).map(|_| stream.normal() as f32 + mean).collect()
 }
 
 /// Small whole numbers, so that many distances are equal.
-fn digits(stream: &mut Stream, count: usize) -> Vec<f32> {
+fn digits(stream: &mut Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| stream.below(3) as f32).collect()
 }
 
 #[test]
 fn small_sizes_equal_brute_force_with_ties() {
-    let mut stream = Stream::new(1, "nearest");
+    let mut stream = Rng::new(1, "nearest");
     for size in 1..=20 {
         for d in [1, 2, 5, 33] {
             let (queries, bank) = (digits(&mut stream, size * d), digits(&mut stream, (21 - size) * d));
@@ -46,7 +46,7 @@ fn small_sizes_equal_brute_force_with_ties() {
 
 #[test]
 fn blocks_equal_brute_force_even_far_from_the_origin() {
-    let mut stream = Stream::new(2, "nearest");
+    let mut stream = Rng::new(2, "nearest");
     for (mean, d) in [(0.0, 40), (100.0, 40), (5.0, 300)] {
         let queries = normals(&mut stream, 70 * d, mean);
         let mut bank = normals(&mut stream, 1100 * d, mean);
@@ -61,7 +61,7 @@ fn blocks_equal_brute_force_even_far_from_the_origin() {
 
 #[test]
 fn threads_change_no_bit() {
-    let mut stream = Stream::new(3, "nearest");
+    let mut stream = Rng::new(3, "nearest");
     let (queries, bank) = (normals(&mut stream, 100 * 16, 0.0), normals(&mut stream, 700 * 16, 0.0));
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -72,7 +72,7 @@ fn threads_change_no_bit() {
 
 #[test]
 fn another_group_is_searched_as_if_its_own_were_absent() {
-    let mut stream = Stream::new(4, "nearest");
+    let mut stream = Rng::new(4, "nearest");
     let (d, rows) = (6, normals(&mut stream, 600 * 6, 0.0));
     let group: Vec<u32> = (0..600).map(|row| row / 50).collect();
     let found = nearest_excluding(&rows, &group, &rows, &group, d).unwrap();
@@ -128,8 +128,8 @@ fn by_axes(axes: Axes, queries: &[f32], bank: &[f32], k: usize, width: usize) ->
 }
 
 /// Rows near `rank` directions, in groups, with some noise: what a network's features are like.
-fn features(stream: &mut Stream, count: usize, d: usize, rank: usize, noise: f32) -> Vec<f32> {
-    let mut shared = Stream::new(9, "features");
+fn features(stream: &mut Rng, count: usize, d: usize, rank: usize, noise: f32) -> Vec<f32> {
+    let mut shared = Rng::new(9, "features");
     let directions = normals(&mut shared, rank * d, 0.0);
     let groups = normals(&mut shared, 10 * rank, 0.0);
     let mut rows = normals(stream, count * d, 0.0);
@@ -148,7 +148,7 @@ fn features(stream: &mut Stream, count: usize, d: usize, rank: usize, noise: f32
 
 #[test]
 fn codes_equal_brute_force_on_every_kind_of_rows() {
-    let mut stream = Stream::new(5, "nearest");
+    let mut stream = Rng::new(5, "nearest");
     let d = 50;
     for kind in 0..7 {
         let (mut queries, mut bank) = match kind {
@@ -177,10 +177,10 @@ fn codes_equal_brute_force_on_every_kind_of_rows() {
 /// Fails without the slack: all distances are of the size of the codes' rounding.
 #[test]
 fn rows_that_differ_in_their_last_bits_are_told_apart() {
-    let mut stream = Stream::new(6, "nearest");
+    let mut stream = Rng::new(6, "nearest");
     let d = 64;
     let base = normals(&mut stream, 5 * d, 3.0);
-    let near = |count: usize, stream: &mut Stream| -> Vec<f32> {
+    let near = |count: usize, stream: &mut Rng| -> Vec<f32> {
         let rows: Vec<usize> = (0..count).map(|_| stream.below(5)).collect();
         rows.iter()
             .flat_map(|&row| &base[row * d..][..d])
@@ -195,7 +195,7 @@ fn rows_that_differ_in_their_last_bits_are_told_apart() {
 
 #[test]
 fn axes_that_are_hardly_orthonormal_lose_nothing() {
-    let mut stream = Stream::new(7, "nearest");
+    let mut stream = Rng::new(7, "nearest");
     let d = 40;
     let (queries, bank) = (normals(&mut stream, 50 * d, 0.0), normals(&mut stream, 800 * d, 0.0));
     for (stretch, tilt) in [(1.001, 0.0), (0.999, 0.0), (1.0, 0.0005)] {
@@ -208,7 +208,7 @@ fn axes_that_are_hardly_orthonormal_lose_nothing() {
 
 #[test]
 fn every_scale_equals_brute_force() {
-    let mut stream = Stream::new(8, "nearest");
+    let mut stream = Rng::new(8, "nearest");
     let d = 48;
     let (queries, bank) = (features(&mut stream, 20, d, 4, 0.1), features(&mut stream, 600, d, 4, 0.1));
     for scale in [1e-42, 1e-38, 1e-30, 1e-22, 1e-15, 1e-5, 1e5, 1e15, 1e17, 3e18] {
@@ -228,10 +228,10 @@ fn every_scale_equals_brute_force() {
 
 #[test]
 fn a_bank_makes_codes_once_they_pay_and_never_for_noise() {
-    let mut stream = Stream::new(9, "nearest");
+    let mut stream = Rng::new(9, "nearest");
     let d = 128;
     for (is_noise, rank) in [(false, 5), (true, 0)] {
-        let rows = |count, stream: &mut Stream| features(stream, count, d, rank, 0.2);
+        let rows = |count, stream: &mut Rng| features(stream, count, d, rank, 0.2);
         let (queries, bank) = (rows(400, &mut stream), rows(1000, &mut stream));
         let group: Vec<u32> = (0..1000).map(|row| row / 100).collect();
         let bank = Bank::new(bank, d).unwrap();
@@ -251,7 +251,7 @@ fn a_bank_makes_codes_once_they_pay_and_never_for_noise() {
 
 #[test]
 fn threads_change_no_bit_with_codes() {
-    let mut stream = Stream::new(10, "nearest");
+    let mut stream = Rng::new(10, "nearest");
     let d = 96;
     let (queries, bank) = (features(&mut stream, 300, d, 5, 0.2), features(&mut stream, 900, d, 5, 0.2));
     let run = |threads| {
@@ -284,7 +284,7 @@ mod on_libtorch {
     }
 
     fn assert_small_sizes(device: Device) {
-        let mut stream = Stream::new(11, "nearest");
+        let mut stream = Rng::new(11, "nearest");
         for size in 1..=20 {
             for d in [1, 2, 5, 33] {
                 let queries = digits(&mut stream, size * d);
@@ -300,7 +300,7 @@ mod on_libtorch {
 
     /// Noise near and far from the origin, ties on a grid, features with and without noise, duplicates.
     fn assert_every_kind(device: Device) {
-        let mut stream = Stream::new(12, "nearest");
+        let mut stream = Rng::new(12, "nearest");
         let d = 50;
         for kind in 0..6 {
             let (mut queries, mut rows) = match kind {
@@ -326,7 +326,7 @@ mod on_libtorch {
     }
 
     fn assert_every_scale(device: Device) {
-        let mut stream = Stream::new(13, "nearest");
+        let mut stream = Rng::new(13, "nearest");
         let d = 48;
         let (queries, rows) = (features(&mut stream, 20, d, 4, 0.1), features(&mut stream, 600, d, 4, 0.1));
         for scale in [1e-42, 1e-38, 1e-30, 1e-22, 1e-15, 1e-5, 1e5, 1e15, 1e17, 3e18] {
@@ -345,7 +345,7 @@ mod on_libtorch {
     }
 
     fn assert_other_groups(device: Device) {
-        let mut stream = Stream::new(14, "nearest");
+        let mut stream = Rng::new(14, "nearest");
         let d = 6;
         for (rows, most) in [(normals(&mut stream, 600 * d, 0.0), 50), (digits(&mut stream, 600 * d), 599)] {
             let group: Vec<u32> = (0..600).map(|row| row / most).collect();
@@ -379,7 +379,7 @@ mod on_libtorch {
 
     #[test]
     fn threads_that_ask_at_once_take_turns() {
-        let mut stream = Stream::new(15, "nearest");
+        let mut stream = Rng::new(15, "nearest");
         let d = 40;
         let (queries, rows) = (normals(&mut stream, 30 * d, 0.0), normals(&mut stream, 500 * d, 0.0));
         let bank = bank(Device::Cpu, &rows, d);
@@ -395,7 +395,7 @@ mod on_libtorch {
         assert_every_kind(device);
         assert_every_scale(device);
         assert_other_groups(device);
-        let mut stream = Stream::new(16, "nearest");
+        let mut stream = Rng::new(16, "nearest");
         let d = 1024;
         let (queries, rows) = (normals(&mut stream, 300 * d, 1.0), normals(&mut stream, 20_000 * d, 1.0));
         let expected = nearest(&queries, &rows, d, 9).unwrap();

@@ -162,7 +162,7 @@ impl Painting {
     }
 
     /// Why this build cannot run it.
-    pub(super) fn obstacle() -> Option<StageError> {
+    pub(super) fn preflight() -> Option<StageError> {
         (!is_built())
             .then(|| StageError::kernel("cannot paint defects with `ddpm`", DiffusionError::NotBuilt))
     }
@@ -180,7 +180,7 @@ impl Painting {
         set: &Path,
         context: &Context<'_>,
     ) -> Result<Vec<Origin>, StageError> {
-        if let Some(obstacle) = Self::obstacle() {
+        if let Some(obstacle) = Self::preflight() {
             return Err(obstacle);
         }
         let sources = Sources::read(spec, self.blend, files, context)?;

@@ -29,7 +29,7 @@ use super::{Context, Inputs, StageError};
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Selection, read_preprocessing, write_preprocessing};
 use crate::kernels::backbone::Target;
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 pub use cutpaste::Pasting;
 pub use ddpm::Painting;
@@ -102,11 +102,11 @@ impl Spec {
     }
 
     /// Why this build or machine cannot run it.
-    pub fn obstacle(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
+    pub fn preflight(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
         match self.method {
             Method::CutPaste(_) => None,
-            Method::Ddpm(_) => Painting::obstacle(),
-            Method::SdxlInpaint(_) => Inpainting::obstacle(environment),
+            Method::Ddpm(_) => Painting::preflight(),
+            Method::SdxlInpaint(_) => Inpainting::preflight(environment),
         }
     }
 
@@ -134,7 +134,7 @@ impl Spec {
 
     /// The samples' own seeds, drawn in order: the first of many are those of few.
     fn seeds(&self, seed: u64) -> Vec<u64> {
-        let mut stream = Stream::new(seed, "augment");
+        let mut stream = Rng::new(seed, "augment");
         (0..self.count).map(|_| stream.next_u64()).collect()
     }
 }
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::image_set::{
-        Label, MADE_KIND, Preprocessing, Resize, label_name, labelled, pixels, pixels_name, read_mask,
+        Label, Preprocessing, Resize, SYNTHETIC_KIND, label_name, labelled, pixels, pixels_name, read_mask,
         read_rgb, write_mask, write_rgb,
     };
     use crate::stages::context::testing::Bench;
@@ -258,7 +258,7 @@ mod tests {
         let all = labelled(&files);
         assert_eq!(all.len(), 40);
         for (id, one) in all {
-            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(MADE_KIND)), "{id}");
+            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(SYNTHETIC_KIND)), "{id}");
             let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
             let marked: usize = mask.iter().map(|&value| usize::from(value == 255)).sum();
             assert!((4..=24).contains(&marked), "{id}: {marked}");
@@ -319,7 +319,7 @@ mod tests {
     fn a_diffusion_model_needs_libtorch_and_says_so() {
         let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
         assert!(problems.is_empty(), "{problems:?}");
-        match spec.obstacle(&BTreeMap::new()) {
+        match spec.preflight(&BTreeMap::new()) {
             Some(obstacle) => {
                 assert!(!crate::kernels::diffusion::is_built());
                 assert!(obstacle.help().unwrap().contains("scripts/libtorch.sh"));

@@ -221,7 +221,7 @@ impl Inpainting {
     }
 
     /// Why this machine cannot run it: nothing that starts Python is there.
-    pub(super) fn obstacle(environment: &BTreeMap<String, String>) -> Option<StageError> {
+    pub(super) fn preflight(environment: &BTreeMap<String, String>) -> Option<StageError> {
         python::find(environment).err()
     }
 

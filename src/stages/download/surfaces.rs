@@ -6,8 +6,8 @@ use image::{GrayImage, RgbImage};
 use rayon::prelude::*;
 
 use crate::artifacts::image_set::{write_mask, write_rgb};
-use crate::kernels::random::Stream;
-use crate::kernels::surface::{Defect, Texture, surface};
+use crate::kernels::random::Rng;
+use crate::kernels::surface::{SurfaceDefect, Texture, surface};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
 use crate::stages::{Context, StageError};
 
@@ -15,22 +15,22 @@ use crate::stages::{Context, StageError};
 const BATCH: usize = 64;
 
 /// Defects in the order in which images receive them.
-const DEFECTS: [Defect; 3] = [Defect::Scratch, Defect::Spot, Defect::Crack];
+const DEFECTS: [SurfaceDefect; 3] = [SurfaceDefect::Scratch, SurfaceDefect::Spot, SurfaceDefect::Crack];
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum SurfaceKind {
     Surfaces,
 }
 
-const KINDS: [(&str, Kind); 1] = [("surfaces", Kind::Surfaces)];
+const KINDS: [(&str, SurfaceKind); 1] = [("surfaces", SurfaceKind::Surfaces)];
 
 const TEXTURES: [(&str, Texture); 2] = [("brushed", Texture::Brushed), ("cast", Texture::Cast)];
 
 /// How many surfaces are made, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Synthetic {
-    kind: Kind,
+    kind: SurfaceKind,
     texture: Texture,
     train_normal: usize,
     train_defect: usize,
@@ -77,7 +77,7 @@ impl Synthetic {
     }
 
     /// Every image: its name without extension, and its defect.
-    fn plan(&self) -> Vec<(String, Option<Defect>)> {
+    fn plan(&self) -> Vec<(String, Option<SurfaceDefect>)> {
         let split = |folder: &'static str, first: usize, normal: usize, defect: usize| {
             (0..normal + defect).map(move |place| {
                 let defect = place.checked_sub(normal).map(|place| DEFECTS[place % DEFECTS.len()]);
@@ -104,10 +104,10 @@ pub(super) fn write(synthetic: &Synthetic, files: &Path, context: &Context<'_>) 
 fn write_one(
     synthetic: &Synthetic,
     name: &str,
-    defect: Option<Defect>,
+    defect: Option<SurfaceDefect>,
     files: &Path,
 ) -> Result<(), StageError> {
-    let mut stream = Stream::new(synthetic.seed, &format!("surface/{name}"));
+    let mut stream = Rng::new(synthetic.seed, &format!("surface/{name}"));
     let (height, width) = (synthetic.height, synthetic.width);
     let made = surface(&mut stream, synthetic.texture, defect, height, width);
     let (wide, high) = (width as u32, height as u32);

@@ -1,23 +1,23 @@
 //! A map of one image as the convolutions want it: channels last, with a border of zeros.
 //!
 //! ```text
-//! values: [border + height + border, border + width + border, pitch]
+//! values: [border + height + border, border + width + border, pixel_stride]
 //! ```
 //! The border is the padding of the convolution that reads the map, so that every kernel position is inside
-//! the map and each row of a kernel is one run of numbers. A pixel's channels are `pitch` numbers apart from
+//! the map and each row of a kernel is one run of numbers. A pixel's channels are `pixel_stride` numbers apart from
 //! the next pixel's.
 
 use rayon::prelude::*;
 
 /// Pixels whose distance is a multiple of a page fall into the same few lines of the first-level cache.
-const PAGE: usize = 1024;
+const PAGE_VALUES: usize = 1024;
 
 /// Numbers added to a pixel's channels where their size is a multiple of a page: one cache line. A 1×1
 /// convolution of 1024 channels ran at 87 GFLOP/s without it and at 116 with it (one Zen 4 core, 2026-11-24).
-const GAP: usize = 16;
+const PIXEL_GAP: usize = 16;
 
 /// Channels moved together between the layouts: one cache line.
-const STRIP: usize = 16;
+const CHANNEL_BLOCK: usize = 16;
 
 /// Memory of maps that are done with, for the next ones.
 #[derive(Debug, Default)]
@@ -25,16 +25,16 @@ pub(super) struct Buffers(Vec<Vec<f32>>);
 
 /// Rows, columns and channels of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct MapShape {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) channels: usize,
 }
 
-/// One image's map, channels last, bordered.
+/// One image's map, channels last, padded.
 #[derive(Debug)]
-pub(super) struct BorderedMap {
-    shape: Shape,
+pub(super) struct PaddedMap {
+    shape: MapShape,
     border: usize,
     /// At least as long as the map: buffers keep the length that they once had.
     values: Vec<f32>,
@@ -42,17 +42,17 @@ pub(super) struct BorderedMap {
 
 impl Buffers {
     /// Takes back the memory of a map.
-    pub(super) fn give(&mut self, map: BorderedMap) {
+    pub(super) fn recycle(&mut self, map: PaddedMap) {
         self.0.push(map.values);
     }
 }
 
-impl BorderedMap {
+impl PaddedMap {
     /// Makes a map with a border of zeros; what is inside is left over from earlier maps.
-    pub(super) fn new(shape: Shape, border: usize, buffers: &mut Buffers) -> Self {
+    pub(super) fn new(shape: MapShape, border: usize, buffers: &mut Buffers) -> Self {
         let mut map = Self { shape, border, values: buffers.0.pop().unwrap_or_default() };
         let (row_len, side, len) =
-            (map.row_len(), border * map.pitch(), map.start(shape.height + 2 * border, 0));
+            (map.row_len(), border * map.pixel_stride(), map.start(shape.height + 2 * border, 0));
         if map.values.len() < len {
             map.values.resize(len, 0.0);
         }
@@ -67,13 +67,13 @@ impl BorderedMap {
     }
 
     /// Copies an image of `[channels, height, width]`.
-    pub(super) fn from_planes(planes: &[f32], shape: Shape, border: usize, buffers: &mut Buffers) -> Self {
+    pub(super) fn from_planes(planes: &[f32], shape: MapShape, border: usize, buffers: &mut Buffers) -> Self {
         let mut map = Self::new(shape, border, buffers);
-        let Shape { height, width, channels } = shape;
-        let pitch = map.pitch();
+        let MapShape { height, width, channels } = shape;
+        let pixel_stride = map.pixel_stride();
         for row in 0..height {
             let start = map.start(border + row, border);
-            let pixels = map.values[start..start + width * pitch].chunks_exact_mut(pitch);
+            let pixels = map.values[start..start + width * pixel_stride].chunks_exact_mut(pixel_stride);
             for (column, pixel) in pixels.enumerate() {
                 for (channel, value) in pixel[..channels].iter_mut().enumerate() {
                     *value = planes[(channel * height + row) * width + column];
@@ -85,14 +85,15 @@ impl BorderedMap {
 
     /// Writes the map as `[channels, height, width]`.
     pub(super) fn write_planes(&self, planes: &mut [f32]) {
-        let Shape { height, width, .. } = self.shape;
-        for (strip, planes) in planes.chunks_mut(STRIP * height * width).enumerate() {
+        let MapShape { height, width, .. } = self.shape;
+        for (block, planes) in planes.chunks_mut(CHANNEL_BLOCK * height * width).enumerate() {
             for row in 0..height {
                 let start = self.start(self.border + row, self.border);
-                let pixels = self.values[start..start + width * self.pitch()].chunks_exact(self.pitch());
+                let pixels =
+                    self.values[start..start + width * self.pixel_stride()].chunks_exact(self.pixel_stride());
                 for (column, pixel) in pixels.enumerate() {
                     let planes = planes.chunks_exact_mut(height * width);
-                    for (plane, &value) in planes.zip(&pixel[strip * STRIP..]) {
+                    for (plane, &value) in planes.zip(&pixel[block * CHANNEL_BLOCK..]) {
                         plane[row * width + column] = value;
                     }
                 }
@@ -100,7 +101,7 @@ impl BorderedMap {
         }
     }
 
-    pub(super) fn shape(&self) -> Shape {
+    pub(super) fn shape(&self) -> MapShape {
         self.shape
     }
 
@@ -114,32 +115,32 @@ impl BorderedMap {
     }
 
     /// Numbers from one pixel to the next.
-    pub(super) fn pitch(&self) -> usize {
+    pub(super) fn pixel_stride(&self) -> usize {
         let channels = self.shape.channels;
-        if channels.is_multiple_of(PAGE) { channels + GAP } else { channels }
+        if channels.is_multiple_of(PAGE_VALUES) { channels + PIXEL_GAP } else { channels }
     }
 
     /// Numbers from one row to the next.
     pub(super) fn row_len(&self) -> usize {
-        (self.shape.width + 2 * self.border) * self.pitch()
+        (self.shape.width + 2 * self.border) * self.pixel_stride()
     }
 
     /// The place of the pixel in that row and column, counted from the border's corner.
     pub(super) fn start(&self, row: usize, column: usize) -> usize {
-        row * self.row_len() + column * self.pitch()
+        row * self.row_len() + column * self.pixel_stride()
     }
 
-    /// Calls `write` on the map's rows, divided into `parts` that run in parallel: it is given the index of
+    /// Calls `write` on the map's rows, divided into `bands` that run in parallel: it is given the index of
     /// its first row, and its rows from border to border.
-    pub(super) fn for_rows(&mut self, parts: usize, write: impl Fn(usize, &mut [f32]) + Sync) {
-        let Shape { height, .. } = self.shape;
+    pub(super) fn for_rows(&mut self, bands: usize, write: impl Fn(usize, &mut [f32]) + Sync) {
+        let MapShape { height, .. } = self.shape;
         let (first, last) = (self.start(self.border, 0), self.start(self.border + height, 0));
-        let (rows, row_len) = (height.div_ceil(parts), self.row_len());
-        if parts == 1 {
+        let (rows, row_len) = (height.div_ceil(bands), self.row_len());
+        if bands == 1 {
             return write(0, &mut self.values[first..last]);
         }
-        let parts = self.values[first..last].par_chunks_mut(rows * row_len).enumerate();
-        parts.for_each(|(part, values)| write(part * rows, values));
+        let bands = self.values[first..last].par_chunks_mut(rows * row_len).enumerate();
+        bands.for_each(|(band, values)| write(band * rows, values));
     }
 }
 
@@ -151,9 +152,9 @@ mod tests {
     fn planes_come_back_and_the_border_is_zero() {
         let mut buffers = Buffers(vec![vec![f32::NAN; 10_000]]);
         for (channels, border) in [(3, 3), (40, 1), (1024, 0)] {
-            let shape = Shape { height: 2, width: 3, channels };
+            let shape = MapShape { height: 2, width: 3, channels };
             let planes: Vec<f32> = (1..=channels * 6).map(|value| value as f32).collect();
-            let map = BorderedMap::from_planes(&planes, shape, border, &mut buffers);
+            let map = PaddedMap::from_planes(&planes, shape, border, &mut buffers);
             let mut back = vec![0.0; planes.len()];
             map.write_planes(&mut back);
             assert_eq!(back, planes);
@@ -162,7 +163,7 @@ mod tests {
                 (map.values[..len].iter()).filter(|_| border > 0).map(|&value| f64::from(value)).sum();
             let expected: f64 = planes.iter().map(|&value| f64::from(value)).sum();
             assert!(border == 0 || sum.to_bits() == expected.to_bits());
-            buffers.give(map);
+            buffers.recycle(map);
         }
     }
 }

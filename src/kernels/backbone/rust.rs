@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::bordered::{BorderedMap, Buffers, Shape};
-use super::convolution::{Finish, PackedConvolution};
+use super::convolution::{Epilogue, PackedConvolution};
 use super::feature_map::FeatureMap;
-use super::network::{Block, Convolution, INPUT_CHANNELS, Layer, Network};
+use super::network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock};
+use super::padded::{Buffers, MapShape, PaddedMap};
 use super::pooling::max_pool;
 use super::weights::{Weights, WeightsError};
 
@@ -45,7 +45,7 @@ pub enum BackboneError {
     /// A pixel that is NaN or infinite.
     #[error("image {image} of the batch holds a pixel that is not finite")]
     NotFinite {
-        /// Its place in the batch.
+        /// Its index in the batch.
         image: usize,
     },
     /// The threads cannot be started.
@@ -63,7 +63,7 @@ pub enum BackboneError {
 ///
 /// Holds the folded weights once, its threads, and for each of them the maps of one image as they were last
 /// needed (about four times the largest).
-pub struct Backbone {
+pub struct RustBackbone {
     network: Network,
     layers: Vec<Layer>,
     stem: PackedConvolution,
@@ -76,11 +76,11 @@ pub struct Backbone {
 struct PackedBlock {
     branch: Vec<PackedConvolution>,
     shortcut: Option<PackedConvolution>,
-    /// The place of its output among the layers that were asked for.
+    /// The index of its output among the layers that were asked for.
     output: Option<usize>,
 }
 
-impl Backbone {
+impl RustBackbone {
     /// Folds the weights and prepares the network up to the deepest of `layers`.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Backbone {
             let folded = weights.fold(&convolution);
             PackedConvolution::new(convolution, &folded)
         };
-        let pack_block = |Block { layer, ends_layer, branch, shortcut, .. }| PackedBlock {
+        let pack_block = |ResidualBlock { layer, ends_layer, branch, shortcut, .. }| PackedBlock {
             branch: branch.into_iter().map(pack).collect(),
             shortcut: shortcut.map(pack),
             output: layers.iter().position(|&wanted| ends_layer && wanted == layer),
@@ -150,9 +150,9 @@ impl Backbone {
         assert_eq!(pixels.len(), n * size, "a batch of {n} images of 3×{h}×{w} has {} values", n * size);
         check_pixels(pixels, h, w)?;
         let mut maps = self.empty_maps(n, h, w);
-        let mut images: Vec<Image<'_>> = pixels
+        let mut images: Vec<BatchImage<'_>> = pixels
             .chunks_exact(size)
-            .map(|pixels| Image { pixels, height: h, width: w, outputs: Vec::new() })
+            .map(|pixels| BatchImage { pixels, height: h, width: w, outputs: Vec::new() })
             .collect();
         for map in &mut maps {
             let size = map.channels * map.height * map.width;
@@ -172,7 +172,7 @@ impl Backbone {
         self.layers.iter().map(map).collect()
     }
 
-    fn run(&self, images: &mut [Image<'_>]) {
+    fn run(&self, images: &mut [BatchImage<'_>]) {
         let threads = self.threads.current_num_threads();
         let (alone, together) = images.split_at_mut(images.len() / threads * threads);
         alone.par_iter_mut().with_max_len(1).for_each(|image| self.run_image(image, 1));
@@ -181,36 +181,36 @@ impl Backbone {
         }
     }
 
-    /// Runs one image, in `parts` of each map's rows at once.
-    fn run_image(&self, image: &mut Image<'_>, parts: usize) {
+    /// Runs one image, in `bands` of each map's rows at once.
+    fn run_image(&self, image: &mut BatchImage<'_>, bands: usize) {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = idle().pop().unwrap_or_default();
-        let mut value = self.run_stem(image, &mut buffers, parts);
+        let mut value = self.run_stem(image, &mut buffers, bands);
         for block in &self.blocks {
-            value = block.run(value, &mut buffers, parts);
-            if let Some(place) = block.output {
-                value.write_planes(image.outputs[place]);
+            value = block.run(value, &mut buffers, bands);
+            if let Some(index) = block.output {
+                value.write_planes(image.outputs[index]);
             }
         }
-        buffers.give(value);
+        buffers.recycle(value);
         idle().push(buffers);
     }
 
-    fn run_stem(&self, image: &Image<'_>, buffers: &mut Buffers, parts: usize) -> BorderedMap {
-        let &Image { pixels, height, width, .. } = image;
-        let shape = Shape { height, width, channels: INPUT_CHANNELS };
-        let input = BorderedMap::from_planes(pixels, shape, self.stem.padding(), buffers);
+    fn run_stem(&self, image: &BatchImage<'_>, buffers: &mut Buffers, bands: usize) -> PaddedMap {
+        let &BatchImage { pixels, height, width, .. } = image;
+        let shape = MapShape { height, width, channels: INPUT_CHANNELS };
+        let input = PaddedMap::from_planes(pixels, shape, self.stem.padding(), buffers);
         let mut stem = self.stem.output(&input, buffers);
-        self.stem.run(&input, &mut stem, Finish::Rectify, parts);
-        let pooled = max_pool(&stem, buffers, parts);
-        buffers.give(input);
-        buffers.give(stem);
+        self.stem.run(&input, &mut stem, Epilogue::Relu, bands);
+        let pooled = max_pool(&stem, buffers, bands);
+        buffers.recycle(input);
+        buffers.recycle(stem);
         pooled
     }
 }
 
 /// One image of a batch: `[3, height, width]`, and where each layer's `[channels, height, width]` goes.
-struct Image<'a> {
+struct BatchImage<'a> {
     pixels: &'a [f32],
     height: usize,
     width: usize,
@@ -219,27 +219,27 @@ struct Image<'a> {
 
 impl PackedBlock {
     /// Returns `relu(branch(input) + shortcut(input))`; the sum is made in the shortcut's map.
-    fn run(&self, input: BorderedMap, buffers: &mut Buffers, parts: usize) -> BorderedMap {
+    fn run(&self, input: PaddedMap, buffers: &mut Buffers, bands: usize) -> PaddedMap {
         let (last, inner) = self.branch.split_last().expect("a block has convolutions");
-        let mut value: Option<BorderedMap> = None;
+        let mut value: Option<PaddedMap> = None;
         for convolution in inner {
             let source = value.as_ref().unwrap_or(&input);
             let mut out = convolution.output(source, buffers);
-            convolution.run(source, &mut out, Finish::Rectify, parts);
-            value.replace(out).into_iter().for_each(|done| buffers.give(done));
+            convolution.run(source, &mut out, Epilogue::Relu, bands);
+            value.replace(out).into_iter().for_each(|done| buffers.recycle(done));
         }
         let value = value.expect("a block has at least two convolutions");
         let mut sum = match &self.shortcut {
             None => input,
             Some(shortcut) => {
                 let mut out = shortcut.output(&input, buffers);
-                shortcut.run(&input, &mut out, Finish::Store, parts);
-                buffers.give(input);
+                shortcut.run(&input, &mut out, Epilogue::Identity, bands);
+                buffers.recycle(input);
                 out
             }
         };
-        last.run(&value, &mut sum, Finish::AddAndRectify, parts);
-        buffers.give(value);
+        last.run(&value, &mut sum, Epilogue::AddRelu, bands);
+        buffers.recycle(value);
         sum
     }
 }
@@ -277,7 +277,7 @@ pub(super) fn check_pixels(pixels: &[f32], height: usize, width: usize) -> Resul
         return Err(BackboneError::EmptyImage { height, width });
     }
     match pixels.iter().position(|value| !value.is_finite()) {
-        Some(place) => Err(BackboneError::NotFinite { image: place / (INPUT_CHANNELS * height * width) }),
+        Some(index) => Err(BackboneError::NotFinite { image: index / (INPUT_CHANNELS * height * width) }),
         None => Ok(()),
     }
 }
@@ -287,20 +287,20 @@ mod tests {
     use std::sync::OnceLock;
 
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     const LAYERS: [Layer; 2] = [Layer::Layer2, Layer::Layer3];
 
-    fn backbone(threads: usize) -> Backbone {
+    fn backbone(threads: usize) -> RustBackbone {
         static WEIGHTS: OnceLock<Weights> = OnceLock::new();
         let weights = WEIGHTS.get_or_init(|| Weights::seeded(Network::ResNet18, 1));
         let threads = NonZeroUsize::new(threads).unwrap();
-        Backbone::new(Network::ResNet18, weights, &LAYERS, threads).unwrap()
+        RustBackbone::new(Network::ResNet18, weights, &LAYERS, threads).unwrap()
     }
 
     fn pixels(count: usize) -> Vec<f32> {
-        let mut stream = Stream::new(1, "pixels");
-        (0..count).map(|_| stream.normal() as f32).collect()
+        let mut rng = Rng::new(1, "pixels");
+        (0..count).map(|_| rng.normal() as f32).collect()
     }
 
     fn bits(values: &[f32]) -> Vec<u32> {
@@ -363,7 +363,7 @@ mod tests {
         assert!(matches!(backbone.forward(&pixels, 2, 4, 4), Err(BackboneError::NotFinite { image: 1 })));
         let weights = Weights::default();
         let make = |layers: &[Layer]| {
-            Backbone::new(Network::ResNet50, &weights, layers, NonZeroUsize::MIN).map(|_| ()).unwrap_err()
+            RustBackbone::new(Network::ResNet50, &weights, layers, NonZeroUsize::MIN).map(|_| ()).unwrap_err()
         };
         assert!(matches!(make(&[]), BackboneError::NoLayer { .. }));
         let twice = [Layer::Layer1, Layer::Layer1];

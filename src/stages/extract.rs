@@ -222,7 +222,7 @@ fn read_target(reader: &mut Reader<'_>) -> Target {
         }),
     };
     let target = Target { backend, device, arithmetic };
-    if target.is_known() {
+    if target.is_supported() {
         return target;
     }
     let field = if device == Device::Cpu { "precision" } else { "device" };

@@ -1,8 +1,8 @@
-//! Runs a network without a native library.
+//! The Rust backend: runs a network on the CPU without a native library.
 //!
-//! Images are run one a thread, as long as there are enough for all threads: an image's maps stay in the
-//! caches of one core, and no thread waits for another within a layer. What is left of a batch is run image
-//! by image with all threads inside each layer.
+//! Each thread runs one image at a time: the maps of an image stay in the caches of one core, and no thread
+//! waits for another within a layer. If fewer images than threads remain at the end of a batch, these run one
+//! after the other, with all threads inside each layer.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -10,83 +10,43 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::convolution::{Epilogue, PackedConvolution};
+use super::error::{BackboneError, RuntimeError};
 use super::feature_map::FeatureMap;
 use super::network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock};
 use super::padded::{Buffers, MapShape, PaddedMap};
 use super::pooling::max_pool;
-use super::weights::{Weights, WeightsError};
+use super::runtime::{Runtime, check_layers, check_pixels};
+use super::weights::Weights;
 
-/// Why a backbone cannot be made or run.
-#[derive(Debug, thiserror::Error)]
-pub enum BackboneError {
-    /// The weights are not the network's.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// No layer was asked for.
-    #[error("no layer of `{network}` was asked for")]
-    NoLayer {
-        /// The network.
-        network: Network,
-    },
-    /// A layer was asked for twice.
-    #[error("`{layer}` was asked for twice")]
-    RepeatedLayer {
-        /// The layer.
-        layer: Layer,
-    },
-    /// An image without a pixel.
-    #[error("an image of {height}×{width} pixels has no features")]
-    EmptyImage {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-    },
-    /// A pixel that is NaN or infinite.
-    #[error("image {image} of the batch holds a pixel that is not finite")]
-    NotFinite {
-        /// Its index in the batch.
-        image: usize,
-    },
-    /// The threads cannot be started.
-    #[error("the threads of `{network}` cannot be started")]
-    Threads {
-        /// The network.
-        network: Network,
-        /// The system's reason.
-        #[source]
-        source: rayon::ThreadPoolBuildError,
-    },
-}
-
-/// A network with its weights, ready to run on the CPU with a fixed number of threads.
+/// A network with packed weights and its own thread pool.
 ///
-/// Holds the folded weights once, its threads, and for each of them the maps of one image as they were last
-/// needed (about four times the largest).
-pub struct RustBackbone {
+/// Memory: the folded weights once, and for each thread the buffers of one image (about four times its
+/// largest map).
+pub(super) struct RustBackbone {
     network: Network,
     layers: Vec<Layer>,
     stem: PackedConvolution,
     blocks: Vec<PackedBlock>,
     threads: rayon::ThreadPool,
-    idle: Mutex<Vec<Buffers>>,
+    /// Buffers of threads that are not running an image.
+    idle_buffers: Mutex<Vec<Buffers>>,
 }
 
-/// A residual block with its weights in the order of use.
+/// A residual block with packed weights.
 struct PackedBlock {
     branch: Vec<PackedConvolution>,
     shortcut: Option<PackedConvolution>,
-    /// The index of its output among the layers that were asked for.
+    /// Index of the requested layer whose map this block's output is.
     output: Option<usize>,
 }
 
 impl RustBackbone {
-    /// Folds the weights and prepares the network up to the deepest of `layers`.
+    /// Folds the batch norms into the weights and packs the network up to the deepest of `layers`.
     ///
     /// # Errors
-    /// If the weights do not fit the network, `layers` is empty or names a layer twice, or the threads cannot
-    /// be started.
-    pub fn new(
+    /// If the weights do not fit the network, `layers` is empty or repeats a layer, or the threads cannot be
+    /// started.
+    pub(super) fn new(
         network: Network,
         weights: &Weights,
         layers: &[Layer],
@@ -114,44 +74,23 @@ impl RustBackbone {
                 .num_threads(threads.get())
                 .build()
                 .map_err(|source| BackboneError::Threads { network, source })?,
-            idle: Mutex::default(),
+            idle_buffers: Mutex::default(),
         })
     }
 
-    /// The network.
-    pub fn network(&self) -> Network {
-        self.network
-    }
-
-    /// The layers, in the order of [`Backbone::forward`]'s maps.
-    pub fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
-
-    /// Runs the network on `pixels`, `[n, 3, h, w]` row-major and normalised, and returns one map a layer, in
-    /// the order of [`Backbone::layers`], of height `⌈h / stride⌉` and width `⌈w / stride⌉`.
-    ///
-    /// The maps are the same bits for any number of threads, for any division into batches and on every
-    /// machine (see `convolution.rs`). No image gives maps without data.
-    ///
-    /// # Panics
-    /// If `pixels` has not `3 · n · h · w` values.
-    ///
-    /// # Errors
-    /// If an image has no pixel, or a pixel is not finite.
-    pub fn forward(
+    /// Runs a batch. The maps have the same bits for any number of threads, for any division into batches and
+    /// on every machine (see `convolution.rs`).
+    fn run_batch(
         &self,
         pixels: &[f32],
         n: usize,
         h: usize,
         w: usize,
     ) -> Result<Vec<FeatureMap>, BackboneError> {
-        let size = INPUT_CHANNELS * h * w;
-        assert_eq!(pixels.len(), n * size, "a batch of {n} images of 3×{h}×{w} has {} values", n * size);
-        check_pixels(pixels, h, w)?;
+        check_pixels(pixels, n, h, w)?;
         let mut maps = self.empty_maps(n, h, w);
         let mut images: Vec<BatchImage<'_>> = pixels
-            .chunks_exact(size)
+            .chunks_exact(INPUT_CHANNELS * h * w)
             .map(|pixels| BatchImage { pixels, height: h, width: w, outputs: Vec::new() })
             .collect();
         for map in &mut maps {
@@ -160,7 +99,7 @@ impl RustBackbone {
                 image.outputs.push(output);
             }
         }
-        self.threads.install(|| self.run(&mut images));
+        self.threads.install(|| self.run_images(&mut images));
         Ok(maps)
     }
 
@@ -172,18 +111,18 @@ impl RustBackbone {
         self.layers.iter().map(map).collect()
     }
 
-    fn run(&self, images: &mut [BatchImage<'_>]) {
+    fn run_images(&self, images: &mut [BatchImage<'_>]) {
         let threads = self.threads.current_num_threads();
-        let (alone, together) = images.split_at_mut(images.len() / threads * threads);
-        alone.par_iter_mut().with_max_len(1).for_each(|image| self.run_image(image, 1));
-        for image in together {
+        let (parallel, remaining) = images.split_at_mut(images.len() / threads * threads);
+        parallel.par_iter_mut().with_max_len(1).for_each(|image| self.run_image(image, 1));
+        for image in remaining {
             self.run_image(image, threads);
         }
     }
 
-    /// Runs one image, in `bands` of each map's rows at once.
+    /// Runs one image; the rows of each map are divided into `bands` that run in parallel.
     fn run_image(&self, image: &mut BatchImage<'_>, bands: usize) {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = || self.idle_buffers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = idle().pop().unwrap_or_default();
         let mut value = self.run_stem(image, &mut buffers, bands);
         for block in &self.blocks {
@@ -209,16 +148,32 @@ impl RustBackbone {
     }
 }
 
-/// One image of a batch: `[3, height, width]`, and where each layer's `[channels, height, width]` goes.
+/// One image of a batch, with the output slices for its maps.
 struct BatchImage<'a> {
+    /// `[3, height, width]`.
     pixels: &'a [f32],
     height: usize,
     width: usize,
+    /// `[channels, height, width]` for each requested layer.
     outputs: Vec<&'a mut [f32]>,
 }
 
+impl Runtime for RustBackbone {
+    fn network(&self) -> Network {
+        self.network
+    }
+
+    fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, RuntimeError> {
+        Ok(self.run_batch(pixels, n, h, w)?)
+    }
+}
+
 impl PackedBlock {
-    /// Returns `relu(branch(input) + shortcut(input))`; the sum is made in the shortcut's map.
+    /// Returns `relu(branch(input) + shortcut(input))`. The sum is accumulated in the shortcut's map.
     fn run(&self, input: PaddedMap, buffers: &mut Buffers, bands: usize) -> PaddedMap {
         let (last, inner) = self.branch.split_last().expect("a block has convolutions");
         let mut value: Option<PaddedMap> = None;
@@ -244,8 +199,8 @@ impl PackedBlock {
     }
 }
 
-/// Returns the widest vector instructions that are used on this machine: `avx512`, `avx2`, `neon` or
-/// `baseline`. Maps do not depend on it, their time does.
+/// Returns the widest vector instruction set that this machine and this backend support: `avx512`, `avx2`,
+/// `neon` or `baseline`. It affects the running time, never the maps.
 pub fn simd_level() -> &'static str {
     match pulp::Arch::new() {
         #[cfg(target_arch = "x86_64")]
@@ -255,30 +210,6 @@ pub fn simd_level() -> &'static str {
         #[cfg(target_arch = "aarch64")]
         pulp::Arch::Neon(_) => "neon",
         _ => "baseline",
-    }
-}
-
-/// Refuses no layer and a layer named twice; for every backend.
-pub(super) fn check_layers(network: Network, layers: &[Layer]) -> Result<(), BackboneError> {
-    if layers.is_empty() {
-        return Err(BackboneError::NoLayer { network });
-    }
-    for (index, &layer) in layers.iter().enumerate() {
-        if layers[..index].contains(&layer) {
-            return Err(BackboneError::RepeatedLayer { layer });
-        }
-    }
-    Ok(())
-}
-
-/// Refuses images without pixels and numbers that are not finite; for every backend.
-pub(super) fn check_pixels(pixels: &[f32], height: usize, width: usize) -> Result<(), BackboneError> {
-    if height == 0 || width == 0 {
-        return Err(BackboneError::EmptyImage { height, width });
-    }
-    match pixels.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(BackboneError::NotFinite { image: index / (INPUT_CHANNELS * height * width) }),
-        None => Ok(()),
     }
 }
 
@@ -357,10 +288,10 @@ mod tests {
     #[test]
     fn wrong_requests_are_refused() {
         let backbone = backbone(1);
-        assert!(matches!(backbone.forward(&[], 1, 0, 8), Err(BackboneError::EmptyImage { .. })));
+        assert!(matches!(backbone.run_batch(&[], 1, 0, 8), Err(BackboneError::EmptyImage { .. })));
         let mut pixels = pixels(2 * 3 * 16);
         pixels[50] = f32::NAN;
-        assert!(matches!(backbone.forward(&pixels, 2, 4, 4), Err(BackboneError::NotFinite { image: 1 })));
+        assert!(matches!(backbone.run_batch(&pixels, 2, 4, 4), Err(BackboneError::NotFinite { image: 1 })));
         let weights = Weights::default();
         let make = |layers: &[Layer]| {
             RustBackbone::new(Network::ResNet50, &weights, layers, NonZeroUsize::MIN).map(|_| ()).unwrap_err()

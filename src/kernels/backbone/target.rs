@@ -46,7 +46,7 @@ impl Target {
         Self { backend: Backend::Rust, device: Device::Cpu, arithmetic: Arithmetic::F32 };
 
     /// Says whether the backend knows the device and the numbers, on any machine.
-    pub fn is_known(self) -> bool {
+    pub fn is_supported(self) -> bool {
         self.backend == Backend::Torch || self == Self::DEFAULT
     }
 }
@@ -112,7 +112,11 @@ impl Arithmetic {
 /// Returns the number of CUDA devices that this build can use; none without the feature `torch`.
 pub fn cuda_devices() -> usize {
     #[cfg(feature = "torch")]
-    return super::torch::cuda_devices();
+    return if tch::Cuda::is_available() {
+        usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+    } else {
+        0
+    };
     #[cfg(not(feature = "torch"))]
     return 0;
 }
@@ -147,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn rust_knows_the_default_alone() {
-        assert!(Target::DEFAULT.is_known());
-        assert!(!Target { device: Device::Cuda(0), ..Target::DEFAULT }.is_known());
-        assert!(!Target { arithmetic: Arithmetic::Bf16, ..Target::DEFAULT }.is_known());
-        assert!(Target { backend: Backend::Torch, ..Target::DEFAULT }.is_known());
+    fn rust_supports_the_default_alone() {
+        assert!(Target::DEFAULT.is_supported());
+        assert!(!Target { device: Device::Cuda(0), ..Target::DEFAULT }.is_supported());
+        assert!(!Target { arithmetic: Arithmetic::Bf16, ..Target::DEFAULT }.is_supported());
+        assert!(Target { backend: Backend::Torch, ..Target::DEFAULT }.is_supported());
     }
 }

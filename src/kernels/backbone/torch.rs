@@ -18,13 +18,13 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use tch::{Cuda, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
+use super::error::{BackboneError, RuntimeError};
 use super::feature_map::FeatureMap;
 use super::network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock};
-use super::runtime::{Runtime, RuntimeError};
-use super::rust::{BackboneError, check_layers, check_pixels};
-use super::target::{Arithmetic, Device};
+use super::runtime::{Runtime, check_layers, check_pixels};
+use super::target::{Arithmetic, Device, cuda_devices};
 use super::weights::Weights;
 
 /// A network in libtorch's memory.
@@ -133,9 +133,7 @@ impl Runtime for TorchBackbone {
     }
 
     fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, RuntimeError> {
-        let size = INPUT_CHANNELS * h * w;
-        assert_eq!(pixels.len(), n * size, "a batch of {n} images of 3×{h}×{w} has {} values", n * size);
-        check_pixels(pixels, h, w)?;
+        check_pixels(pixels, n, h, w)?;
         if n == 0 {
             let empty = |&layer: &Layer| FeatureMap {
                 channels: self.network.channels(layer),
@@ -264,11 +262,6 @@ impl Folded {
             with_tf32,
         )
     }
-}
-
-/// Returns the number of CUDA devices that this libtorch can use.
-pub(super) fn cuda_devices() -> usize {
-    if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
 
 fn find(device: Device) -> Result<tch::Device, RuntimeError> {

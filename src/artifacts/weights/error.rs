@@ -1,29 +1,10 @@
 //! Why a weight file cannot be read.
 
 use std::io;
-use std::path::PathBuf;
-
-/// A weight file that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read weights from `{}`", path.display())]
-pub struct ReadWeightsError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    #[source]
-    pub fault: WeightsFault,
-}
 
 /// What is wrong with a weight file.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsFault {
-    /// The file system refused.
-    #[error("the file cannot be opened or read")]
-    Unreadable {
-        /// The file system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// Neither zip, nor torch's old stream, nor safetensors.
     #[error(
         "it is neither a PyTorch `.pth` nor a `.safetensors` file; download it again, or convert it with \

@@ -21,30 +21,14 @@ mod stream;
 mod tensors;
 mod value;
 
-use std::fs;
-use std::path::Path;
-
-pub use error::{ReadWeightsError, WeightsFault};
+pub use error::WeightsFault;
 
 use crate::kernels::backbone::Weights;
-
-/// Reads the floating tensors of a weight file.
-///
-/// Whether they fit a network is the question of [`Weights::check`].
-///
-/// # Errors
-/// If the file cannot be read, is of no format that is known, is damaged, or asks for anything but tensors;
-/// the error names the file and what to do.
-pub fn read_weights(path: &Path) -> Result<Weights, ReadWeightsError> {
-    let named = |fault| ReadWeightsError { path: path.to_owned(), fault };
-    let bytes = fs::read(path).map_err(|source| named(WeightsFault::Unreadable { source }))?;
-    parse_weights(&bytes).map_err(named)
-}
 
 /// Reads the floating tensors of a weight file's bytes.
 ///
 /// # Errors
-/// As [`read_weights`], without the file's name.
+/// If the bytes are of no known format, are damaged, or ask for anything but tensors.
 pub fn parse_weights(bytes: &[u8]) -> Result<Weights, WeightsFault> {
     if bytes.starts_with(b"PK\x03\x04") {
         archive::parse(bytes)

@@ -52,13 +52,6 @@ fn other_files_are_refused() {
 }
 
 #[test]
-fn an_error_names_the_file() {
-    let error = read_weights(Path::new("no/such/file.pth")).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read weights from `no/such/file.pth`");
-    assert!(matches!(error.fault, WeightsFault::Unreadable { .. }));
-}
-
-#[test]
 fn weights_of_something_else_do_not_fit_a_network() {
     let error = parse_weights(ARCHIVE).unwrap().check(Network::ResNet18).unwrap_err();
     assert_eq!(error.faults.len(), Network::ResNet18.tensors().len());

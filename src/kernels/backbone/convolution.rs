@@ -182,7 +182,7 @@ impl RowBand<'_> {
         }
     }
 
-    /// Finds the receptive fields and the out_offsets in `rows` of the pixels from `first` on.
+    /// Finds the receptive fields and the offsets in `rows` of the pixels from `first` on.
     fn locate(&self, first: usize, fields: &mut [usize], out_offsets: &mut [usize]) {
         for (index, (field, offset)) in fields.iter_mut().zip(out_offsets).enumerate() {
             let (row, column) = ((first + index) / self.width, (first + index) % self.width);

@@ -1,4 +1,4 @@
-//! How a network is trained, apart from what it is loss_inputs.
+//! How a network is trained, apart from its data.
 
 use super::{Noise, Prediction};
 

@@ -11,7 +11,7 @@
 //! Bins see no order among the scores within them. What that costs is bounded in `statistics`.
 
 use super::MetricError;
-use super::pixels::visit_pixels;
+use super::pixel_keys::visit_pixels;
 
 /// Pages of edges: one for each value of a key's upper half.
 const PAGES: usize = 1 << 16;

@@ -1,8 +1,7 @@
 //! The ROC and the precision-recall curve of image scores, as few points as draw them exactly.
 
-use super::MetricError;
 use super::ranking::{Ranking, total};
-use super::sweep::ThresholdSweep;
+use super::{MetricError, check_classes};
 
 /// One point of a ROC curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,7 +79,7 @@ impl Steps {
         let ranking = Ranking::new(scores, labels)?;
         let tallies = ranking.tallies();
         let total = total(&tallies);
-        ThresholdSweep::new(total.positives, total.negatives)?;
+        check_classes(total.positives, total.negatives)?;
         let mut counts = vec![[0, 0]];
         let mut now = [0, 0];
         for tally in tallies {

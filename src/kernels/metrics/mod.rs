@@ -23,6 +23,7 @@ mod defects;
 #[cfg(test)]
 mod golden;
 mod normals;
+mod pixel_keys;
 mod pixels;
 mod ranking;
 mod regions;
@@ -68,6 +69,15 @@ pub enum MetricError {
         /// How often images were drawn.
         attempts: usize,
     },
+}
+
+/// Refuses a set without images or pixels, and a set of one class only.
+fn check_classes(positives: u64, negatives: u64) -> Result<(), MetricError> {
+    match (positives, negatives) {
+        (0, 0) => Err(MetricError::Empty),
+        (0, _) | (_, 0) => Err(MetricError::OneClassOnly { positives, negatives }),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses the first score that is not finite.

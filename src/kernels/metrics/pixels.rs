@@ -13,14 +13,13 @@
 //! pixels: smooth maps 1.7 s and 73 MiB for the whole process, tied ones 1.3 s and 42 MiB; 10⁹ pixels of such smooth
 //! maps 14 CPU s and 82 MiB.
 
-use super::MetricError;
 use super::bins::{ScoreBins, class_edges};
-use super::check_finite;
 use super::defects::{DefectLevels, Overlap};
 use super::normals::KeyCounts;
+use super::pixel_keys::visit_pixels;
 use super::regions::OverlapCurve;
-use super::sweep::{ThresholdSweep, order_key, score_of};
-use crate::kernels::components::components;
+use super::sweep::{ThresholdSweep, score_of};
+use super::{MetricError, check_classes};
 
 /// The pixel metrics of a test set.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,7 +84,7 @@ impl PixelScores {
     pub fn bins(&mut self, bins: usize) -> Result<ScoreBins, MetricError> {
         assert!(bins >= 2, "{bins} bins are too few");
         let (positives, negatives) = (self.defects.total(), self.normals.total());
-        ThresholdSweep::new(positives, negatives)?;
+        check_classes(positives, negatives)?;
         let levels = self.defects.levels();
         let defects = || levels.iter().map(|level| (level.key, level.pixels));
         let mut edges = class_edges(defects, positives, bins / 2);
@@ -143,44 +142,12 @@ impl PixelScores {
     }
 }
 
-/// Gives the key of each normal pixel to `normal`, that of each defective pixel and the number of pixels of its
-/// region to `defective`, and returns the number of regions. Nothing is given of a map that is refused.
-pub(super) fn visit_pixels(
-    map: &[f32],
-    mask: &[u8],
-    [height, width]: [usize; 2],
-    mut normal: impl FnMut(u32),
-    mut defective: impl FnMut(u32, u32),
-) -> Result<u64, MetricError> {
-    assert_eq!(map.len(), height * width, "map of {} pixels for {height}×{width}", map.len());
-    check_finite(map)?;
-    let regions = components(mask, height, width);
-    if regions.is_empty() {
-        for &score in map {
-            normal(order_key(score));
-        }
-        return Ok(0);
-    }
-    for (&score, &value) in map.iter().zip(mask) {
-        if value == 0 {
-            normal(order_key(score));
-        }
-    }
-    for region in &regions {
-        let size = region.pixels.len() as u32;
-        for &pixel in &region.pixels {
-            defective(order_key(map[pixel as usize]), size);
-        }
-    }
-    Ok(regions.len() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::golden;
     use super::super::ranking;
     use super::*;
-    use crate::kernels::components::Component;
+    use crate::kernels::components::{Component, components};
     use crate::kernels::random::Rng;
 
     #[test]

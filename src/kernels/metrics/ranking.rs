@@ -4,7 +4,7 @@
 //! empty set, a set of one class and a score that is not finite; the order of the images never matters.
 
 use super::sweep::{F1Max, ThresholdSweep, order_key, score_of};
-use super::{MetricError, check_finite};
+use super::{MetricError, check_classes, check_finite};
 
 /// Area under the ROC curve: the probability that a defective image outscores a normal one, ties counting
 /// half (the Mann-Whitney statistic, so exact; equals scikit-learn's `roc_auc_score`).
@@ -73,7 +73,7 @@ pub fn at_threshold(
     let (false_positives, true_negatives) = (count(false, true), count(false, false));
     let positives = true_positives + false_negatives;
     let predicted = true_positives + false_positives;
-    ThresholdSweep::new(positives, false_positives + true_negatives)?;
+    check_classes(positives, false_positives + true_negatives)?;
     Ok(ThresholdMetrics {
         true_positives,
         false_positives,

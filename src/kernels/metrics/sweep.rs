@@ -4,7 +4,7 @@
 //! scores. Counts are integers and areas are summed in 128 bits, so that AUROC and the choice of the best
 //! F1 carry no rounding; only average precision sums floating-point numbers, in the order of the sweep.
 
-use super::MetricError;
+use super::{MetricError, check_classes};
 
 /// Maps a finite score to an integer of the same order, `-0.0` and `0.0` to the same one.
 pub(super) fn order_key(score: f32) -> u32 {
@@ -54,19 +54,16 @@ struct BestCounts {
 impl ThresholdSweep {
     /// Opens a sweep over `positives` and `negatives`; both must be there.
     pub(super) fn new(positives: u64, negatives: u64) -> Result<Self, MetricError> {
-        match (positives, negatives) {
-            (0, 0) => Err(MetricError::Empty),
-            (0, _) | (_, 0) => Err(MetricError::OneClassOnly { positives, negatives }),
-            _ => Ok(Self {
-                positives,
-                negatives,
-                true_positives: 0,
-                false_positives: 0,
-                doubled_pairs: 0,
-                precision_sum: 0.0,
-                best: BestCounts { true_positives: 0, false_positives: 0, threshold: f32::INFINITY },
-            }),
-        }
+        check_classes(positives, negatives)?;
+        Ok(Self {
+            positives,
+            negatives,
+            true_positives: 0,
+            false_positives: 0,
+            doubled_pairs: 0,
+            precision_sum: 0.0,
+            best: BestCounts { true_positives: 0, false_positives: 0, threshold: f32::INFINITY },
+        })
     }
 
     /// Lowers the threshold to the score of the next group. Several groups without positives may be given

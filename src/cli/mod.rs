@@ -9,6 +9,8 @@ mod exit;
 mod explain;
 mod forecast;
 mod graph;
+#[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the errors themselves for help"))]
+mod hints;
 mod lock;
 mod log;
 mod plan;

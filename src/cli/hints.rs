@@ -68,7 +68,9 @@ mod tests {
     #[test]
     fn missing_devices_and_backends_have_a_hint() {
         let device = Device::Cuda(1);
-        assert!(kernel_error(&KernelError::NoDevice { device, count: 0 }).unwrap().contains("patchflow doctor"));
+        assert!(
+            kernel_error(&KernelError::NoDevice { device, count: 0 }).unwrap().contains("patchflow doctor")
+        );
         assert!(runtime_error(&RuntimeError::NotBuilt(Backend::Torch)).unwrap().contains("--features torch"));
         assert!(diffusion_error(&DiffusionError::NotBuilt).unwrap().contains("scripts/libtorch.sh"));
         assert_eq!(kernel_error(&KernelError::EmptyBank), None);

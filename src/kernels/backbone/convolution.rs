@@ -1,13 +1,14 @@
-//! A folded convolution on one image, channels last: the hot loop of the product.
+//! Direct convolution of one image, channels last, with the batch norm folded in. The hot loop of the program.
 //!
-//! No matrix is unrolled. A tile of a few output pixels and [`PANEL`] output channels stays in vector
-//! registers while the kernel's rows, each one run of numbers of the padded input, are multiplied in; bias,
-//! residual sum and rectifier are applied before the tile is stored. Measured 105 to 116 GFLOP/s on one Zen 4
-//! core for every shape of the networks (2026-11-24), as matrix products of `gemm` and `faer` reach at best.
+//! There is no im2col buffer. A tile of a few output pixels by [`PANEL`] output channels stays in vector
+//! registers while the kernel is accumulated row by row; each kernel row reads contiguous values of the padded
+//! input. The epilogue (residual sum and ReLU) is applied before the tile is stored. Measured: 105 to
+//! 116 GFLOP/s on one Zen 4 core for every shape in the networks (2026-11-24), the best that matrix products of
+//! `gemm` and `faer` reach there.
 //!
-//! Each output is `bias + Σ weight · input` in one order (kernel row, kernel column, input channel) by fused
-//! multiply-adds in f32, whatever the tile, the part and the vector width: the bits are the same on every
-//! machine and for any division of the work.
+//! Each output is `bias + Σ weight · input`, accumulated by fused multiply-adds in f32 in a fixed order (kernel
+//! row, kernel column, input channel). The order does not depend on the tile, the row band or the vector width,
+//! so the bits are the same on every machine and for any division of the work.
 
 use pulp::{Simd, WithSimd};
 
@@ -15,38 +16,38 @@ use super::network::Convolution;
 use super::padded::{Buffers, MapShape, PaddedMap};
 use super::weights::FoldedConvolution;
 
-/// Output channels computed together. Every network's are multiples of 64.
+/// Output channels of a tile. The channel counts of all networks are multiples of 64.
 const PANEL: usize = 32;
 
-/// Output pixels that go through all panels before the next: their inputs stay in the second-level cache
-/// while the weights pass by (chosen: a multiple of every tile, about 200 kB of 256 channels).
+/// Output pixels that are computed for all panels before the next pixels: their inputs stay in the second-level
+/// cache while the weights stream through. Chosen: a multiple of every tile's pixels, about 200 kB at 256 channels.
 const PIXEL_BLOCK: usize = 210;
 
-/// What happens to a convolution's result before it is stored.
+/// The operation applied to a convolution's result before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Epilogue {
-    /// Nothing.
+    /// `result`.
     Identity,
-    /// The rectifier.
+    /// `max(result, 0)`.
     Relu,
-    /// It is added to what the output holds, then rectified.
+    /// `max(output + result, 0)`, where `output` is what the output map held before.
     AddRelu,
 }
 
-/// A convolution with its weights in the order of use.
+/// A convolution whose weights are packed in the order in which the kernel reads them.
 pub(super) struct PackedConvolution {
     geometry: Convolution,
-    /// `[out / PANEL, kernel, kernel, in]`, each of `PANEL` output channels.
+    /// `[out / PANEL, kernel, kernel, in]`; each element holds the weights of `PANEL` output channels.
     weights: Vec<[f32; PANEL]>,
     /// `[out / PANEL]`.
     bias: Vec<[f32; PANEL]>,
 }
 
 impl PackedConvolution {
-    /// Reorders folded weights.
+    /// Packs folded weights.
     ///
     /// # Panics
-    /// If the output channels are no multiple of [`PANEL`].
+    /// If the number of output channels is not a multiple of [`PANEL`].
     pub(super) fn new(geometry: Convolution, folded: &FoldedConvolution) -> Self {
         let [out_channels, in_channels, kernel, _] = geometry.shape();
         assert!(out_channels.is_multiple_of(PANEL), "{out_channels} channels are not panels of {PANEL}");
@@ -64,12 +65,12 @@ impl PackedConvolution {
         Self { geometry, weights, bias }
     }
 
-    /// Zeros that the input's border must hold on each side.
+    /// Returns the padding, which is the least border that the input map must have.
     pub(super) fn padding(&self) -> usize {
         self.geometry.padding
     }
 
-    /// Makes a map for the output, with the border that every later reader needs at most.
+    /// Creates the output map, with a border of 1: the largest padding of any later layer.
     pub(super) fn output(&self, input: &PaddedMap, buffers: &mut Buffers) -> PaddedMap {
         let Convolution { kernel, stride, padding, out_channels, .. } = self.geometry;
         let side = |side: usize| (side + 2 * padding - kernel) / stride + 1;
@@ -78,10 +79,10 @@ impl PackedConvolution {
         PaddedMap::new(shape, 1, buffers)
     }
 
-    /// Convolves `input` into `out`, in `bands` of its rows at once.
+    /// Convolves `input` into `out`. The rows of `out` are divided into `bands` that run in parallel.
     ///
     /// # Panics
-    /// If the input has other channels or a smaller border than the convolution wants.
+    /// If the input does not have the convolution's channels, or its border is smaller than the padding.
     pub(super) fn run(&self, input: &PaddedMap, out: &mut PaddedMap, epilogue: Epilogue, bands: usize) {
         let Convolution { kernel, padding, in_channels, .. } = self.geometry;
         assert_eq!(input.shape().channels, in_channels, "channels of the input");
@@ -105,14 +106,14 @@ impl PackedConvolution {
         });
     }
 
-    /// Where the receptive field of an output pixel starts in the input.
+    /// Returns the index in the input's values at which the receptive field of an output pixel starts.
     fn field(&self, input: &PaddedMap, row: usize, column: usize) -> usize {
         let margin = input.border() - self.geometry.padding;
         input.start(row * self.geometry.stride + margin, column * self.geometry.stride + margin)
     }
 }
 
-/// Rows of an output, and what they are computed from.
+/// A band of output rows, with everything needed to compute it.
 struct RowBand<'a> {
     convolution: &'a PackedConvolution,
     input: &'a PaddedMap,
@@ -128,8 +129,8 @@ struct RowBand<'a> {
 impl WithSimd for RowBand<'_> {
     type Output = ();
 
-    /// Chooses a tile that fills the registers: 28 accumulators of 32 with AVX-512, 12 of 16 with AVX2, 24
-    /// of 32 with NEON.
+    /// Chooses a tile that fills the vector registers: its accumulators take 28 of 32 registers with AVX-512, 12
+    /// of 16 with AVX2, 24 of 32 with NEON.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
     fn with_simd<S: Simd>(mut self, simd: S) {
@@ -142,23 +143,24 @@ impl WithSimd for RowBand<'_> {
     }
 }
 
-/// The input of one tile: where each pixel's receptive field starts, and the kernel's rows in it.
+/// The receptive fields of the pixels of one tile.
 struct ReceptiveFields<'a, const PIXELS: usize> {
     input: &'a [f32],
+    /// Index in `input` at which each pixel's field starts.
     starts: [usize; PIXELS],
-    /// From one kernel row to the next.
+    /// Values from one kernel row to the next in `input`.
     row_len: usize,
-    /// Numbers of a kernel row.
-    run: usize,
+    /// Values of one kernel row, which are contiguous: kernel width times input channels.
+    run_len: usize,
 }
 
 impl RowBand<'_> {
-    /// `VECTORS` vectors are a panel.
+    /// Computes the band in tiles of `PIXELS` pixels by one panel, which is `VECTORS` vectors.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "part of `with_simd`")]
     fn run<S: Simd, const PIXELS: usize, const VECTORS: usize>(&mut self, simd: S) {
         let PackedConvolution { geometry, weights, bias } = self.convolution;
-        let run = geometry.kernel * geometry.in_channels;
+        let run_len = geometry.kernel * geometry.in_channels;
         let (input, row_len) = (self.input.values(), self.input.row_len());
         let pixels = self.rows.len() / self.row_len * self.width;
         let mut fields = [0; PIXEL_BLOCK];
@@ -166,12 +168,13 @@ impl RowBand<'_> {
         for block in (0..pixels).step_by(PIXEL_BLOCK) {
             let count = PIXEL_BLOCK.min(pixels - block);
             self.locate(block, &mut fields[..count], &mut out_offsets[..count]);
-            for (panel, (weights, bias)) in weights.chunks_exact(geometry.kernel * run).zip(bias).enumerate()
+            for (panel, (weights, bias)) in
+                weights.chunks_exact(geometry.kernel * run_len).zip(bias).enumerate()
             {
                 for first in (0..count).step_by(PIXELS) {
-                    // The last tile repeats the last pixel: computed more than once, stored once.
+                    // The last tile repeats the last pixel, which is computed more than once and stored once.
                     let starts = std::array::from_fn(|index| fields[(first + index).min(count - 1)]);
-                    let fields = ReceptiveFields { input, starts, row_len, run };
+                    let fields = ReceptiveFields { input, starts, row_len, run_len };
                     let tile: [[S::f32s; VECTORS]; PIXELS] = multiply(simd, &fields, weights, bias);
                     for (&offset, sums) in out_offsets[first..count].iter().zip(&tile) {
                         let start = offset + panel * PANEL;
@@ -192,7 +195,7 @@ impl RowBand<'_> {
     }
 }
 
-/// Computes a tile: `bias + Σ weight · input` of each pixel for each channel of a panel.
+/// Computes a tile: `bias + Σ weight · input` for each pixel and each channel of a panel.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `with_simd`")]
 fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
@@ -206,11 +209,11 @@ fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
         std::array::from_fn(|index| vectors[index])
     };
     let mut sums = [vectors(bias); PIXELS];
-    for (kernel_row, weights) in weights.chunks_exact(fields.run).enumerate() {
+    for (kernel_row, weights) in weights.chunks_exact(fields.run_len).enumerate() {
         let offset = kernel_row * fields.row_len;
         let inputs: [&[f32]; PIXELS] =
-            std::array::from_fn(|pixel| &fields.input[fields.starts[pixel] + offset..][..fields.run]);
-        for index in 0..fields.run {
+            std::array::from_fn(|pixel| &fields.input[fields.starts[pixel] + offset..][..fields.run_len]);
+        for index in 0..fields.run_len {
             let weights = vectors(&weights[index]);
             for (sums, input) in sums.iter_mut().zip(&inputs) {
                 let input = simd.splat_f32s(input[index]);
@@ -223,7 +226,7 @@ fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
     sums
 }
 
-/// Stores the sums of one pixel.
+/// Applies the epilogue to the sums of one pixel and stores them.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `with_simd`")]
 fn apply_epilogue<S: Simd>(simd: S, epilogue: Epilogue, sums: &[S::f32s], out: &mut [f32]) {
@@ -242,7 +245,7 @@ mod tests {
     use super::*;
     use crate::kernels::random::Rng;
 
-    /// A convolution of these sizes with random weights, and an input of random numbers.
+    /// A convolution with random weights, and a random input.
     struct Case {
         convolution: Convolution,
         folded: FoldedConvolution,
@@ -265,7 +268,7 @@ mod tests {
         Case { convolution, folded, planes: numbers(in_channels * height * width), shape }
     }
 
-    /// The definition, in the kernel's order of summation, on top of what `before` holds.
+    /// The definition, in the kernel's order of summation. `before` is the output's previous content.
     fn naive(case: &Case, epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
         let Convolution { kernel, stride, padding, in_channels, out_channels, .. } = case.convolution;
         let MapShape { height, width, .. } = case.shape;
@@ -296,7 +299,7 @@ mod tests {
         out
     }
 
-    /// How the rows are computed: by the widest vectors in so many bands, or one number at a time.
+    /// How the rows are computed: with the widest vectors in a number of bands, or one value at a time.
     #[derive(Clone, Copy, Debug)]
     enum How {
         Bands(usize),

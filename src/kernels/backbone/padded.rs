@@ -1,29 +1,29 @@
-//! A map of one image as the convolutions want it: channels last, with a border of zeros.
+//! The feature map of one image as a zero-padded buffer, channels last (NHWC with N = 1).
 //!
 //! ```text
 //! values: [border + height + border, border + width + border, pixel_stride]
 //! ```
-//! The border is the padding of the convolution that reads the map, so that every kernel position is inside
-//! the map and each row of a kernel is one run of numbers. A pixel's channels are `pixel_stride` numbers apart from
-//! the next pixel's.
+//! The border is at least the padding of the convolution that reads the map. So every kernel position lies
+//! inside the buffer, and the inputs of each kernel row are contiguous. `pixel_stride` is the number of values
+//! from one pixel to the next: the channels, plus a gap for some channel counts (see [`PIXEL_GAP`]).
 
 use rayon::prelude::*;
 
-/// Pixels whose distance is a multiple of a page fall into the same few lines of the first-level cache.
+/// Values in a 4 KiB page. Pixels a multiple of a page apart map to the same few sets of the first-level cache.
 const PAGE_VALUES: usize = 1024;
 
-/// Numbers added to a pixel's channels where their size is a multiple of a page: one cache line. A 1×1
-/// convolution of 1024 channels ran at 87 GFLOP/s without it and at 116 with it (one Zen 4 core, 2026-11-24).
+/// Values added to the pixel stride if the channels fill whole pages: one cache line. A 1×1 convolution of 1024
+/// channels ran at 87 GFLOP/s without the gap and at 116 with it (one Zen 4 core, 2026-11-24).
 const PIXEL_GAP: usize = 16;
 
-/// Channels moved together between the layouts: one cache line.
+/// Channels that are transposed together between the two layouts: one cache line.
 const CHANNEL_BLOCK: usize = 16;
 
-/// Memory of maps that are done with, for the next ones.
+/// Recycled memory of earlier maps, reused by later ones.
 #[derive(Debug, Default)]
 pub(super) struct Buffers(Vec<Vec<f32>>);
 
-/// Rows, columns and channels of a map.
+/// The shape of a map, without its border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MapShape {
     pub(super) height: usize,
@@ -31,24 +31,24 @@ pub(super) struct MapShape {
     pub(super) channels: usize,
 }
 
-/// One image's map, channels last, padded.
+/// The feature map of one image, channels last, with a border of zeros. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct PaddedMap {
     shape: MapShape,
     border: usize,
-    /// At least as long as the map: buffers keep the length that they once had.
+    /// At least as long as the map: recycled buffers keep the length that they grew to.
     values: Vec<f32>,
 }
 
 impl Buffers {
-    /// Takes back the memory of a map.
+    /// Takes the memory of a map that is no longer needed.
     pub(super) fn recycle(&mut self, map: PaddedMap) {
         self.0.push(map.values);
     }
 }
 
 impl PaddedMap {
-    /// Makes a map with a border of zeros; what is inside is left over from earlier maps.
+    /// Creates a map whose border is zero. The values inside are unspecified.
     pub(super) fn new(shape: MapShape, border: usize, buffers: &mut Buffers) -> Self {
         let mut map = Self { shape, border, values: buffers.0.pop().unwrap_or_default() };
         let (row_len, side, len) =
@@ -66,7 +66,7 @@ impl PaddedMap {
         map
     }
 
-    /// Copies an image of `[channels, height, width]`.
+    /// Copies planes `[channels, height, width]` into a new map.
     pub(super) fn from_planes(planes: &[f32], shape: MapShape, border: usize, buffers: &mut Buffers) -> Self {
         let mut map = Self::new(shape, border, buffers);
         let MapShape { height, width, channels } = shape;
@@ -83,7 +83,7 @@ impl PaddedMap {
         map
     }
 
-    /// Writes the map as `[channels, height, width]`.
+    /// Copies the map, without its border, into planes `[channels, height, width]`.
     pub(super) fn write_planes(&self, planes: &mut [f32]) {
         let MapShape { height, width, .. } = self.shape;
         for (block, planes) in planes.chunks_mut(CHANNEL_BLOCK * height * width).enumerate() {
@@ -109,29 +109,29 @@ impl PaddedMap {
         self.border
     }
 
-    /// All numbers, border included.
+    /// Returns all values, including the border.
     pub(super) fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Numbers from one pixel to the next.
+    /// Returns the number of values from one pixel to the next.
     pub(super) fn pixel_stride(&self) -> usize {
         let channels = self.shape.channels;
         if channels.is_multiple_of(PAGE_VALUES) { channels + PIXEL_GAP } else { channels }
     }
 
-    /// Numbers from one row to the next.
+    /// Returns the number of values from one row to the next.
     pub(super) fn row_len(&self) -> usize {
         (self.shape.width + 2 * self.border) * self.pixel_stride()
     }
 
-    /// The place of the pixel in that row and column, counted from the border's corner.
+    /// Returns the index in [`Self::values`] of the pixel in that row and column of the padded map.
     pub(super) fn start(&self, row: usize, column: usize) -> usize {
         row * self.row_len() + column * self.pixel_stride()
     }
 
-    /// Calls `write` on the map's rows, divided into `bands` that run in parallel: it is given the index of
-    /// its first row, and its rows from border to border.
+    /// Divides the map's rows into `bands` and calls `write(first row, values)` for each band in parallel. The
+    /// values are those of whole rows, with the left and right border.
     pub(super) fn for_rows(&mut self, bands: usize, write: impl Fn(usize, &mut [f32]) + Sync) {
         let MapShape { height, .. } = self.shape;
         let (first, last) = (self.start(self.border, 0), self.start(self.border + height, 0));

@@ -1,12 +1,13 @@
-//! The maximum after the stem: 3×3, stride 2, padding 1.
+//! The max pooling after the stem: 3×3, stride 2, padding 1.
 
 use pulp::{Simd, WithSimd};
 
 use super::padded::{Buffers, MapShape, PaddedMap};
 
-/// Returns the maximum of each 3×3 pixels around every second pixel, in `bands` of the rows at once.
+/// Applies 3×3 max pooling with stride 2 and padding 1. The output's rows are divided into `bands` that run in
+/// parallel.
 ///
-/// The border's zeros stand for the padding: `input` must be rectified, so that no maximum is below them.
+/// The padding is the zeros of the input's border, so `input` must not hold negative values (it follows a ReLU).
 pub(super) fn max_pool(input: &PaddedMap, buffers: &mut Buffers, bands: usize) -> PaddedMap {
     let MapShape { height, width, channels } = input.shape();
     let shape = MapShape { height: height.div_ceil(2), width: width.div_ceil(2), channels };

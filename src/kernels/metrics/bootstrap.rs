@@ -1,17 +1,17 @@
-//! Bootstrap intervals by image (Efron 1979; percentile intervals, Efron and Tibshirani 1993, chapter 13).
+//! Bootstrap confidence intervals over images (Efron 1979; percentile intervals: Efron and Tibshirani 1993, chapter
+//! 13).
 //!
-//! Images are drawn again with replacement, as many as there are, and the metric is computed anew; the
-//! interval reaches from the 2.5 % to the 97.5 % quantile of the results (linear between neighbours). Whole
-//! images are drawn, pixels never: the pixels of an image are not independent.
+//! A resample draws as many images as the set has, with replacement, and the metric is computed for it. The interval
+//! spans the 2.5 % to the 97.5 % quantile of the results, interpolated linearly. Whole images are drawn, not pixels,
+//! because the pixels of an image are not independent.
 //!
-//! Image metrics are exact in every resample. Pixel metrics come from per-image bins, each resample's value with a
-//! bound of its error (`statistics`). An interval's ends are quantiles of the values: sorting moves no value by
-//! more than the largest of the bounds, and the mean of two neighbours neither, so that the largest bound holds
-//! for both ends as well. It is given with the intervals.
+//! Image metrics are exact in every resample. Pixel metrics are computed from per-image histograms, with a bound of
+//! the error of each resample (`statistics`). The largest of these bounds also holds for both ends of the interval:
+//! the ends are (interpolated) order statistics of the values, and if no value changes by more than e, no order
+//! statistic does. This bound is returned with the intervals.
 //!
-//! Each resample has a stream of its own, opened from one number of the caller's stream, so that results are
-//! the same for any number of threads. A resample of one class only is drawn again, at most
-//! [`MAX_DRAWS`] times.
+//! Each resample has its own generator, seeded by one number of the caller's, so that the results are the same for
+//! any number of threads. A resample of one class only is drawn again, at most [`MAX_DRAWS`] times.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -21,51 +21,51 @@ use super::ranking::Ranking;
 use super::statistics::{PixelErrors, PixelEstimate, PixelStatistics};
 use crate::kernels::random::Rng;
 
-/// The probability left out on each side of an interval: together 95 % remain.
+/// The probability on each side of the interval, which leaves 95 % inside.
 const TAIL: f64 = 0.025;
 
-/// Draws of one resample before it is given up. With 1 defect in n images a draw misses it with
-/// probability 0.37, so that even then 100 draws fail with probability 1e-43.
+/// Draws of one resample before giving up. If there is a single defect among the images, a draw misses it with
+/// probability 0.37; so 100 draws all miss it with probability 1e-43.
 const MAX_DRAWS: usize = 100;
 
-/// A 95 % interval.
+/// A 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ConfidenceInterval {
-    /// Lower end.
+    /// The lower end: the 2.5 % quantile of the resamples.
     pub low: f64,
-    /// Upper end.
+    /// The upper end: the 97.5 % quantile of the resamples.
     pub high: f64,
 }
 
-/// Intervals of the image metrics.
+/// Confidence intervals of the image metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageIntervals {
-    /// Of `auroc`.
+    /// The interval of `auroc`.
     pub auroc: ConfidenceInterval,
-    /// Of `average_precision`.
+    /// The interval of `average_precision`.
     pub average_precision: ConfidenceInterval,
-    /// Of `f1_max`, each resample with its own best threshold.
+    /// The interval of `f1_max`; each resample has its own best threshold.
     pub f1_max: ConfidenceInterval,
 }
 
-/// Intervals of the pixel metrics.
+/// Confidence intervals of the pixel metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelIntervals {
-    /// Of `PixelMetrics::auroc`.
+    /// The interval of `PixelMetrics::auroc`.
     pub auroc: ConfidenceInterval,
-    /// Of `PixelMetrics::average_precision`.
+    /// The interval of `PixelMetrics::average_precision`.
     pub average_precision: ConfidenceInterval,
-    /// Of `PixelMetrics::aupro`.
+    /// The interval of `PixelMetrics::aupro`.
     pub aupro: ConfidenceInterval,
-    /// How far an end may be from that of exact resamples: the largest bound of all resamples.
+    /// Bounds of the difference between the ends of these intervals and those of exact resamples.
     pub errors: PixelErrors,
 }
 
-/// Computes intervals of the image metrics, each resample's metrics exact. Cost: O(resamples · n), in
+/// Computes the intervals of the image metrics. The metrics of each resample are exact. Cost: O(resamples · n), in
 /// parallel.
 ///
 /// # Panics
-/// If there are not as many labels as scores, or no resamples are asked for.
+/// If there are not as many labels as scores, or `resamples` is 0.
 pub fn image_intervals(
     scores: &[f32],
     labels: &[bool],
@@ -83,11 +83,11 @@ pub fn image_intervals(
     Ok(ImageIntervals { auroc, average_precision, f1_max })
 }
 
-/// Computes intervals of the pixel metrics from each image's bins, with the bound of what the bins cost. Cost:
-/// O(resamples · images · bins), in parallel.
+/// Computes the intervals of the pixel metrics from the histograms of the images, with bounds of the error that the
+/// binning causes. Cost: O(resamples · images · bins), in parallel.
 ///
 /// # Panics
-/// If no resamples are asked for.
+/// If `resamples` is 0.
 pub fn pixel_intervals(
     statistics: &PixelStatistics,
     resamples: usize,
@@ -113,7 +113,8 @@ pub fn pixel_intervals(
     })
 }
 
-/// Measures every resample, given as how often each image was drawn: one list for each column.
+/// Calls `measure` for each resample with the number of times that each image was drawn, and returns the results by
+/// column.
 fn measure_resamples<const COLUMNS: usize>(
     images: usize,
     resamples: usize,
@@ -129,7 +130,7 @@ fn measure_resamples<const COLUMNS: usize>(
     Ok(std::array::from_fn(|column| measured.iter().map(|row| row[column]).collect()))
 }
 
-/// Draws a resample until it holds both classes, and measures it.
+/// Draws images until the resample holds both classes, and measures it.
 fn measure_resample<T>(
     images: usize,
     seed: u64,
@@ -149,7 +150,7 @@ fn measure_resample<T>(
     Err(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS })
 }
 
-/// The percentile interval of values that are not NaN and not empty.
+/// Returns the percentile interval of `values`, which must not be empty or hold NaN.
 fn interval(mut values: Vec<f64>) -> ConfidenceInterval {
     values.sort_unstable_by(f64::total_cmp);
     let quantile = |share: f64| {

@@ -1,33 +1,33 @@
 //! Connected components of a binary mask.
 //!
-//! The metrics count a defect region once, whatever its size, and the preprocessing cuts one crop a
-//! region; both mean the 8-connected components found here.
+//! The metrics (one weight per defect region) and the preprocessing (one crop per region) use the same definition of
+//! a region: an 8-connected component.
 
-/// One 8-connected component of a mask.
+/// An 8-connected component of a mask, with its bounding box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Row-major indices of its pixels, ascending.
+    /// Row-major indices of the pixels, ascending.
     pub pixels: Vec<u32>,
     /// First row.
     pub top: usize,
     /// First column.
     pub left: usize,
-    /// Row after the last.
+    /// Last row plus 1.
     pub bottom: usize,
-    /// Column after the last.
+    /// Last column plus 1.
     pub right: usize,
 }
 
 /// Finds the 8-connected components of a mask.
 ///
-/// - `mask: [height, width]`, row-major; a nonzero value is set.
-/// - Order: by the first pixel of each component in raster order. An empty mask has none.
-/// - Cost: O(height · width) and O(k log k) for each component of k pixels. Memory: one byte a pixel, none where
-///   nothing is set; 4 bytes a set pixel for the result; and 8 for each pixel of the largest component, since a
-///   pixel waits on the stack once at most.
+/// - `mask: [height, width]`, row-major; nonzero values are set.
+/// - Order: by the first pixel of each component in raster order.
+/// - Cost: O(height · width), and O(k log k) for each component of k pixels.
+/// - Memory: one byte per pixel (nothing for an empty mask), 4 bytes per set pixel for the result, and 8 bytes per
+///   pixel of the largest component for the stack, since a pixel is pushed at most once.
 ///
 /// # Panics
-/// If the mask's length is not `height * width`, or more pixels are given than a `u32` can number.
+/// If the mask's length is not `height * width`, or does not fit into a `u32`.
 #[must_use]
 pub fn components(mask: &[u8], height: usize, width: usize) -> Vec<Component> {
     assert_eq!(mask.len(), height * width, "mask of {} pixels for {height}×{width}", mask.len());
@@ -45,7 +45,7 @@ pub fn components(mask: &[u8], height: usize, width: usize) -> Vec<Component> {
     found
 }
 
-/// Takes the component of the pixel `start` out of `waiting`.
+/// Returns the component of the pixel `start` and clears its pixels in `waiting` (flood fill).
 fn flood(waiting: &mut [bool], height: usize, width: usize, start: usize) -> Component {
     let (row, column) = (start / width, start % width);
     let mut component =

@@ -1,38 +1,38 @@
-//! Moves a defect from one image onto another (after Li et al. 2021, `CutPaste`, CVPR).
+//! Pastes a defect of one image onto another (after Li et al. 2021, `CutPaste`, CVPR).
 //!
-//! Two deviations from the paper, for defects that look real: only the pixels of a real defect are
-//! pasted, not a rectangle; and they keep their contrast to the surface around them instead of their
-//! levels, so that a bright surface's crack stays a crack on a dark one.
+//! There are two deviations from the paper, to get realistic defects. Only the pixels of a real defect are pasted, not
+//! a rectangle. And the pasted pixels keep their contrast to the surrounding surface instead of their grey levels, so
+//! that a crack of a bright surface is a crack on a dark surface, too.
 
-/// A defect with the surface around it, cut from an image.
+/// A defect and the surface around it, cut out of an image.
 #[derive(Debug, Clone)]
 pub struct DefectPatch {
     height: usize,
     width: usize,
     /// `[height, width, 3]`.
     pixels: Vec<u8>,
-    /// 1 on the defect, 0 elsewhere; `[height, width]`.
+    /// `[height, width]`: 1 on the defect, 0 elsewhere.
     mask: Vec<f32>,
-    /// How much of the pasted pixel is the patch's: 1 on the defect, falling to 0 around it.
+    /// `[height, width]`: opacity of the patch, 1 on the defect and decreasing to 0 around it.
     alpha: Vec<f32>,
-    /// 1 on the surface next to the defect, where no other defect is.
+    /// `[height, width]`: 1 on the normal surface around the defect, 0 on the defect and on other defects.
     ring: Vec<f32>,
 }
 
-/// How a defect is changed on its way.
+/// How a defect is transformed before it is pasted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DefectTransform {
-    /// Turn, in degrees.
+    /// Rotation, in degrees.
     pub angle: f64,
-    /// Factor of its size.
+    /// Scale factor.
     pub scale: f64,
-    /// Whether it is mirrored left to right, before it is turned.
+    /// Whether the defect is mirrored left to right before it is rotated.
     pub flip: bool,
-    /// Factor of its contrast to the surface around it.
+    /// Factor of the contrast to the surrounding surface.
     pub contrast: f64,
 }
 
-/// A defect that has been turned and scaled.
+/// A defect after a [`DefectTransform`].
 #[derive(Debug, Clone)]
 pub struct TransformedDefect {
     width: usize,
@@ -43,7 +43,7 @@ pub struct TransformedDefect {
     contrast: f32,
 }
 
-/// An image's pixels, to be changed in index.
+/// The image that a defect is pasted onto, modified in place.
 pub struct TargetImage<'a> {
     /// Rows.
     pub height: usize,
@@ -53,17 +53,19 @@ pub struct TargetImage<'a> {
     pub pixels: &'a mut [u8],
 }
 
-/// Share of a pixel that the moved defect must cover to be marked: 1 px lines stay whole when turned.
+/// Fraction of a pixel that a transformed defect must cover for the pixel to be marked. Chosen such that lines of
+/// 1 px stay connected when rotated.
 const MARKED_SHARE: f32 = 0.25;
 
-/// Width of the surface around a defect whose level is compared, beyond the soft border, in px (chosen).
+/// Width, in px beyond the soft border, of the ring around a defect in which the level of the surface is measured
+/// (chosen).
 const RING: usize = 3;
 
 impl DefectPatch {
     /// Cuts the component with these `pixels` (row-major indices) out of `image: [height, width, 3]`.
     ///
-    /// `mask: [height, width]` marks every defect with a nonzero value; `blend` is the width of the soft
-    /// border in px. Cost: the component's pixels times `(blend + 3)²`.
+    /// `mask: [height, width]` is nonzero on every defect of the image. `blend` is the width of the soft border in px.
+    /// Cost: the pixels of the component times `(blend + 3)²`.
     ///
     /// # Panics
     /// If the shapes do not agree, or the component is empty.
@@ -104,7 +106,7 @@ impl DefectPatch {
         patch
     }
 
-    /// Takes a marked pixel and its neighbours out of the ring: the edge of a defect is part of it.
+    /// Removes a marked pixel and its neighbours from the ring: the blurred edge of a defect is not normal surface.
     fn clear_ring(&mut self, row: usize, column: usize) {
         for near_row in row.saturating_sub(1)..(row + 2).min(self.height) {
             for near_column in column.saturating_sub(1)..(column + 2).min(self.width) {
@@ -118,7 +120,7 @@ impl DefectPatch {
         Self { height, width, pixels: Vec::new(), mask: zeros.clone(), alpha: zeros.clone(), ring: zeros }
     }
 
-    /// Adds one defect pixel's share of the soft border and of the ring.
+    /// Extends the soft border and the ring by those of one defect pixel.
     fn spread(&mut self, row: usize, column: usize, blend: usize) {
         let margin = blend + RING;
         for near_row in row.saturating_sub(margin)..(row + margin + 1).min(self.height) {
@@ -134,8 +136,8 @@ impl DefectPatch {
         }
     }
 
-    /// Turns, mirrors and scales the defect: bilinear, about its centre, into the least box that holds
-    /// all of it. A motion of nothing gives the defect's own mask.
+    /// Mirrors, scales and rotates the defect about its centre, with bilinear interpolation, into the smallest box
+    /// that holds it. The identity transform keeps the mask.
     pub fn transformed(&self, motion: &DefectTransform) -> TransformedDefect {
         let radians = motion.angle.to_radians();
         let (sine, cosine) =
@@ -163,7 +165,7 @@ impl DefectPatch {
         moved
     }
 
-    /// Adds one pixel, sampled at a index of the patch; outside it nothing is pasted.
+    /// Appends one pixel to `moved`, sampled at (y, x) of the patch. Outside the patch the opacity is 0.
     fn sample(&self, y: f64, x: f64, moved: &mut TransformedDefect) {
         let (row, column) = (y.floor(), x.floor());
         let (v, u) = ((y - row) as f32, (x - column) as f32);
@@ -193,13 +195,13 @@ impl DefectPatch {
         moved.pixels.extend(levels.map(|level| if inside > 0.0 { level / inside } else { 0.0 }));
         moved.mask.push(mask >= MARKED_SHARE);
         moved.alpha.push(if inside > 0.0 { alpha } else { 0.0 });
-        // Only what is sampled from the ring alone shows the bare surface.
+        // A pixel belongs to the ring only if all of its sources do.
         moved.ring.push(if ring >= 1.0 - 1e-6 { 1.0 } else { 0.0 });
     }
 }
 
 impl TransformedDefect {
-    /// The box of what is marked: top, left, bottom, right; none where the motion has lost the defect.
+    /// Returns the bounding box of the marked pixels as (top, left, bottom, right); `None` if no pixel is marked.
     pub fn extent(&self) -> Option<(usize, usize, usize, usize)> {
         let marked =
             || self.mask.iter().enumerate().filter(|&(_, &is_marked)| is_marked).map(|(index, _)| index);
@@ -210,8 +212,8 @@ impl TransformedDefect {
         Some((top, left, bottom, right))
     }
 
-    /// What is marked where the defect's corner lies at (`top`, `left`), which may lie outside the image:
-    /// `[height, width]`.
+    /// Returns the mask, `[height, width]`, that pasting with the corner at (`top`, `left`) would give. The corner may
+    /// be outside the image.
     pub fn marked(&self, height: usize, width: usize, top: isize, left: isize) -> Vec<bool> {
         let mut marked = vec![false; height * width];
         for (from, to) in self.overlap(height, width, top, left) {
@@ -220,7 +222,7 @@ impl TransformedDefect {
         marked
     }
 
-    /// The defect's pixels that lie within the image, and where.
+    /// Returns (index in the defect, index in the image) of the defect's pixels that are inside the image.
     fn overlap(
         &self,
         height: usize,
@@ -235,11 +237,11 @@ impl TransformedDefect {
         })
     }
 
-    /// Pastes the defect so that its corner lies at (`top`, `left`), which may lie outside the image, and
-    /// returns the image's mask: `[height, width]`, 0 or 255.
+    /// Pastes the defect with its corner at (`top`, `left`), which may be outside the image, and returns the mask:
+    /// `[height, width]`, 0 or 255.
     ///
-    /// `pasted = image + alpha · (contrast · (patch − ring of patch) + ring of image − image)`, where a
-    /// ring is the mean level, by channel, of the surface around the defect.
+    /// `pasted = image + alpha · (contrast · (patch − ring of patch) + ring of image − image)`, where a ring stands for
+    /// its mean level, per channel.
     ///
     /// # Panics
     /// If the target's pixels are not `[height, width, 3]`.
@@ -263,8 +265,8 @@ impl TransformedDefect {
         mask
     }
 
-    /// The mean level around the defect, in the patch and in the image. Without any surface around it
-    /// both are 0: the defect keeps its levels.
+    /// Returns the mean level of the ring in the patch and in the image. If the ring is empty, both are 0, so that the
+    /// defect keeps its levels.
     fn rings(&self, pixels: &[u8], overlap: &[(usize, usize)]) -> ([f32; 3], [f32; 3]) {
         let (mut own, mut new, mut sum) = ([0.0; 3], [0.0; 3], 0.0);
         for &(from, to) in overlap {
@@ -286,7 +288,7 @@ mod tests {
 
     const STILL: DefectTransform = DefectTransform { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
 
-    /// An image of one level with a darker L of three pixels at (8, 6), and its mask.
+    /// Returns an image of one level with a darker L of three pixels at (8, 6), its mask and its component.
     fn scene(level: u8) -> (Vec<u8>, Vec<u8>, Vec<u32>) {
         let component = vec![8 * 20 + 6, 9 * 20 + 6, 9 * 20 + 7];
         let (mut image, mut mask) = (vec![level; 20 * 20 * 3], vec![0; 20 * 20]);

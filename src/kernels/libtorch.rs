@@ -1,11 +1,12 @@
-//! What the kernels that search on a device share: finding it, bringing rows there, products that are f32.
+//! Shared by the kernels that search on a device with libtorch: opening the device, copying rows to it, and checking
+//! that its matrix products are f32.
 //!
-//! A device only rules out or bounds: `squared_euclidean` on the processor decides. So every product may err by
-//! what [`Margin`] allows and no more. That covers sums of f32 in any order, fused or not, as cuBLAS has them by
-//! default; not TF32, which libtorch does not use unless told to, but its environment can tell it
-//! (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`), and `tch` has no word against it. So a device is tried ([`find`]) and
-//! refused where it rounds factors. Nor does it cover f32 emulated by bf16, which newer cuBLAS has on request alone
-//! and the trial would not see.
+//! A device only computes bounds; `squared_euclidean` on the CPU decides. So the error of each product must stay
+//! within [`Margin`]. This covers f32 sums in any order, fused or not, which is what cuBLAS computes by default. It
+//! does not cover TF32. libtorch does not use TF32 by default, but an environment variable
+//! (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`) can enable it, and `tch` cannot disable it. So [`find`] tests a device and
+//! refuses one that rounds factors. Neither does [`Margin`] cover f32 emulated with bf16, which newer versions of
+//! cuBLAS offer on request only; the test would not detect it.
 //!
 //! [`Margin`]: super::distance::Margin
 
@@ -14,20 +15,20 @@ use tch::{Kind, TchError, Tensor};
 use super::KernelError;
 use super::backbone::{Device, cuda_devices};
 
-/// Most numbers of a product that is held at once: 256 MB, and with its copies under 1 GB (chosen, untested on a
-/// GPU).
+/// Largest number of values of a matrix product that is held at once: 256 MB, with temporary copies less than 1 GB
+/// (chosen, untested on a GPU).
 pub(super) const PRODUCTS: usize = 1 << 26;
 
-/// Numbers copied to the device at once, so that the processor's memory holds no second copy of all.
+/// Values that are copied to the device at once, so that host memory does not hold a second copy of all rows.
 const COPIED: usize = 1 << 24;
 
-/// Side of the product that a device is tried with: beyond what vectors and short loops are chosen for.
+/// Side of the matrices that a device is tested with: large enough for the algorithms of large products.
 const TRIED: i64 = 512;
 
-/// Finds a device and makes sure that its products are f32.
+/// Opens a device and checks that its matrix products are f32.
 ///
 /// # Errors
-/// If it is not there, fails, or rounds factors to less than f32.
+/// If the device does not exist, fails, or rounds factors to less than f32.
 pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
     let tch_device = match device {
         Device::Cpu => tch::Device::Cpu,
@@ -48,9 +49,10 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
     })
 }
 
-/// Says whether products keep the last bits of their factors: every sum of `1 + 2^-12`, up to 512 of them, has no
-/// more bits than f32, and TF32, of 10 bits after the first, makes 512 of 512.125. The factors are first rounded to
-/// `factors`.
+/// Returns whether matrix products keep the last bits of their factors, which are rounded to `factors` first.
+///
+/// Multiplies `1 + 2^-12` by 1. Every sum of up to 512 of these is exact in f32; in TF32, with 10 bits after the
+/// first, the result is 512 instead of 512.125.
 fn is_f32(tch_device: tch::Device, factors: Kind) -> Result<bool, TchError> {
     let number = 1.0 + 2.0_f64.powi(-12);
     let shape = [TRIED, TRIED];
@@ -75,7 +77,7 @@ pub(super) fn upload(rows: &[f32], d: usize, tch_device: tch::Device) -> Result<
     Ok(all)
 }
 
-/// Copies a tensor's numbers to the processor, row-major.
+/// Copies the values of a tensor to the CPU, row-major.
 pub(super) fn download<T: tch::kind::Element + Clone + Default>(tensor: &Tensor) -> Result<Vec<T>, TchError> {
     let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
     let mut values = vec![T::default(); tensor.numel()];
@@ -84,7 +86,7 @@ pub(super) fn download<T: tch::kind::Element + Clone + Default>(tensor: &Tensor)
     Ok(values)
 }
 
-/// libtorch's reason, its first line: what follows is a trace of its own code.
+/// Converts an error of libtorch. Keeps the first line of its message; the rest is a stack trace of libtorch.
 pub(super) fn failed(device: Device, error: &TchError) -> KernelError {
     let reason = error.to_string();
     KernelError::Device { device, reason: reason.lines().next().unwrap_or_default().to_owned() }

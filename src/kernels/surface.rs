@@ -1,29 +1,29 @@
-//! Seeded surfaces: a metal or cast texture under uneven light, with scratches, spots and cracks whose
-//! masks are exact.
+//! Synthetic surface images: a metal or cast texture under uneven light, with scratches, spots and cracks whose masks
+//! are exact.
 //!
-//! For the quickstart and for tests: small, free of any licence, and of a difficulty that tells methods
-//! apart. Benign marks (stains and streaks) lie on normal and defective surfaces alike. Contrasts were
-//! tuned by eye and so that a PatchCore over random weights neither fails nor reaches 1.
+//! Used for the quickstart and for tests: the data are small, free of any licence, and difficult enough to tell
+//! methods apart. Harmless marks (stains and streaks) appear on normal and defective surfaces alike. The contrasts were
+//! tuned by eye, and such that PatchCore with random weights neither fails nor reaches an AUROC of 1.
 
 use super::random::Rng;
 
-/// How the surface was finished.
+/// The texture of a surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Texture {
-    /// Brushed metal: fine lines along the width.
+    /// Brushed metal: fine horizontal lines.
     Brushed,
-    /// Cast or plastered: the same grain in every direction.
+    /// Cast or plastered: isotropic grain.
     Cast,
 }
 
-/// What is wrong with the surface.
+/// The type of a defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SurfaceDefect {
     /// A thin, nearly straight line, brighter or darker.
     Scratch,
-    /// A blot of uneven outline, brighter or darker.
+    /// A spot with an irregular outline, brighter or darker.
     Spot,
-    /// A dark, jagged line that may branch.
+    /// A dark, jagged line, possibly branched.
     Crack,
 }
 
@@ -32,25 +32,25 @@ pub enum SurfaceDefect {
 pub struct Surface {
     /// RGB, `[height, width, 3]`.
     pub pixels: Vec<u8>,
-    /// `[height, width]`, 0 or 255; all 0 where there is no defect.
+    /// `[height, width]`, 0 or 255; all 0 for a normal surface.
     pub mask: Vec<u8>,
 }
 
 /// Mean level of the three channels: a slightly warm grey.
 const BASE: [f64; 3] = [138.0, 134.0, 127.0];
 
-/// Octaves of the textures: cell height and width in px, and amplitude in levels.
+/// Octaves of the textures: height and width of a noise cell in px, and amplitude in grey levels.
 const BRUSHED: [(f64, f64, f64); 4] =
     [(1.0, 40.0, 9.0), (2.0, 90.0, 6.0), (6.0, 140.0, 3.5), (40.0, 60.0, 2.0)];
 const CAST: [(f64, f64, f64); 4] = [(2.0, 2.0, 7.0), (4.0, 4.0, 5.0), (9.0, 9.0, 3.5), (40.0, 40.0, 2.0)];
 
-/// Standard deviation of the sensor's noise, in levels.
+/// Standard deviation of the sensor noise, in grey levels.
 const NOISE: f64 = 2.0;
 
-/// Makes one surface of `height × width` px.
+/// Draws a surface of `height × width` px.
 ///
-/// Equal streams give equal bytes on every machine: only `+`, `*`, `√` and the `libm` crate are used.
-/// A defect has at least one pixel. Cost O(height · width).
+/// The same generator state gives the same bytes on every machine: only `+`, `*`, `√` and the `libm` crate are used.
+/// A defect marks at least one pixel. Cost: O(height · width).
 ///
 /// # Panics
 /// If a side is 0.
@@ -82,7 +82,7 @@ pub fn surface(
     Surface { pixels: develop(rng, &levels), mask }
 }
 
-/// Levels by which a defect differs from the surface.
+/// Draws the difference in grey levels between a defect and the surface.
 fn depth(rng: &mut Rng, defect: SurfaceDefect) -> f64 {
     let size = match defect {
         SurfaceDefect::Scratch => rng.between(27.0, 66.0),
@@ -92,7 +92,7 @@ fn depth(rng: &mut Rng, defect: SurfaceDefect) -> f64 {
     if defect == SurfaceDefect::Crack || rng.below(2) == 0 { -size } else { size }
 }
 
-/// Sums the octaves of the texture.
+/// Draws the texture as a sum of octaves of noise.
 fn grain(rng: &mut Rng, texture: Texture, height: usize, width: usize) -> Vec<f64> {
     let mut levels = vec![0.0; height * width];
     let octaves = match texture {
@@ -108,7 +108,7 @@ fn grain(rng: &mut Rng, texture: Texture, height: usize, width: usize) -> Vec<f6
     levels
 }
 
-/// Value noise: random values at the corners of cells, smoothly blended between them.
+/// Value noise: random values at the corners of cells, with smooth interpolation between them.
 struct Lattice {
     values: Vec<f64>,
     columns: usize,
@@ -142,7 +142,7 @@ fn smooth(t: f64) -> f64 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Adds a lamp's gradient of random direction, and its fall towards the border.
+/// Adds uneven light: a gradient in a random direction, and a falloff towards the border.
 fn light(rng: &mut Rng, levels: &mut [f64], height: usize, width: usize) {
     let angle = rng.between(0.0, std::f64::consts::TAU);
     let slope = rng.between(1.0, 6.0);
@@ -156,7 +156,7 @@ fn light(rng: &mut Rng, levels: &mut [f64], height: usize, width: usize) {
     }
 }
 
-/// Adds up to three benign stains: wide, soft and shallow.
+/// Adds up to three harmless stains: wide, soft and of low contrast.
 fn stain(rng: &mut Rng, levels: &mut [f64], height: usize, width: usize) {
     for _ in 0..rng.below(4) {
         let centre = (rng.between(0.0, height as f64), rng.between(0.0, width as f64));
@@ -171,7 +171,7 @@ fn stain(rng: &mut Rng, levels: &mut [f64], height: usize, width: usize) {
     }
 }
 
-/// How much of each pixel a defect covers, 0 to 1.
+/// The fraction of each pixel that a defect covers, in \[0, 1\].
 struct Canvas {
     height: usize,
     width: usize,
@@ -179,17 +179,17 @@ struct Canvas {
 }
 
 impl Canvas {
-    /// A point away from the border where the surface is large enough for that.
+    /// Draws a point at some distance from the border.
     fn point(&self, rng: &mut Rng) -> (f64, f64) {
-        let index = |rng: &mut Rng, side: usize| rng.between(0.12, 0.88) * (side - 1) as f64;
-        (index(rng, self.height), index(rng, self.width))
+        let coordinate = |rng: &mut Rng, side: usize| rng.between(0.12, 0.88) * (side - 1) as f64;
+        (coordinate(rng, self.height), coordinate(rng, self.width))
     }
 
     fn short_side(&self) -> f64 {
         self.height.min(self.width) as f64
     }
 
-    /// Covers a round dot of soft edge; the pixel at its centre is covered in full.
+    /// Draws a disc with a soft edge. The pixel at its centre is fully covered.
     fn dot(&mut self, y: f64, x: f64, radius: f64) {
         let reach = radius + 1.0;
         let range = |centre: f64, side: usize| {
@@ -206,8 +206,8 @@ impl Canvas {
         }
     }
 
-    /// Walks from `start` in half-pixel steps, as wide as `radius` in the middle and tapered at the ends;
-    /// `turn` gives the change of direction at each step. Returns where it went.
+    /// Draws a line from `start` in half-pixel steps. The line has the given radius in the middle and is tapered at
+    /// both ends; `turn` returns the change of direction at each step. Returns (y, x, direction) of each step.
     fn walk(
         &mut self,
         start: (f64, f64),
@@ -231,7 +231,7 @@ impl Canvas {
     }
 }
 
-/// Radius at which a dot marks a pixel wherever its centre lies: half a pixel's diagonal.
+/// Radius at which a disc always marks a pixel, wherever its centre is: half the diagonal of a pixel.
 const THINNEST: f64 = 0.708;
 
 fn scratch(rng: &mut Rng, canvas: &mut Canvas) {
@@ -249,7 +249,7 @@ fn crack(rng: &mut Rng, canvas: &mut Canvas) {
     let steps = (2.0 * canvas.short_side() * rng.between(0.2, 0.55)) as usize + 4;
     let radius = rng.between(0.7, 1.3);
     let mut drift = 0.0;
-    // Jagged, yet returning to its direction: a plain random walk curls up.
+    // The direction is pulled back to its mean: with a plain random walk, the line would curl up.
     let path = canvas.walk(start, angle, steps, radius, || {
         let turn = 0.3 * rng.normal() - 0.12 * drift;
         drift += turn;
@@ -262,7 +262,7 @@ fn crack(rng: &mut Rng, canvas: &mut Canvas) {
     }
 }
 
-/// A blot: a radius that swings with the angle in four waves of random phase.
+/// Draws a spot whose radius varies with the angle in four waves of random amplitude and phase.
 fn spot(rng: &mut Rng, canvas: &mut Canvas) {
     let (y, x) = canvas.point(rng);
     let radius = (canvas.short_side() * rng.between(0.02, 0.06)).max(1.2);
@@ -284,7 +284,7 @@ fn spot(rng: &mut Rng, canvas: &mut Canvas) {
     canvas.dot(y, x, THINNEST);
 }
 
-/// Adds the sensor's noise and the channels' tint, and rounds to 8 bits.
+/// Adds sensor noise and the base colour, and rounds to 8 bits.
 fn develop(rng: &mut Rng, levels: &[f64]) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(levels.len() * 3);
     for level in levels {
@@ -346,6 +346,6 @@ mod tests {
         assert_eq!(make(7), GOLDEN, "outputs have changed: bump `VERSION` of `download`");
     }
 
-    /// Made by this file at its first commit.
+    /// Generated by the first version of this file.
     const GOLDEN: &str = "cf41b95ccaf0f1d0";
 }

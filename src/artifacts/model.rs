@@ -16,7 +16,7 @@ use super::files::write_json;
 use super::{ArtifactError, Files};
 use crate::kernels::scoring::{Aggregation, Calibration, DualScore, Reweight};
 
-/// How an image is scored. In JSON, only the options that the rule uses are set, so that equal keys give equal bytes.
+/// How an image is scored. In JSON, options that the rule does not use are `null`, so that equal keys give equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "StoredScoring", into = "StoredScoring")]
 pub struct Scoring {

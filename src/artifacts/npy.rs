@@ -1,5 +1,5 @@
-//! NumPy files: arrays through `ndarray-npy`; and what that crate does not write, the one-row structured array of
-//! a variant's metrics and arrays that come piece by piece.
+//! NumPy files. Plain arrays are written with `ndarray-npy`; this module adds what that crate does not write:
+//! structured arrays of one row, and arrays that are written piece by piece.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -9,7 +9,7 @@ use ndarray_npy::WriteNpyExt;
 
 use super::ArtifactError;
 
-/// Writes `data` as an f32 array of that shape.
+/// Writes `data` as an f32 array of the given shape.
 pub fn write_f32(path: &Path, shape: &[usize], data: Vec<f32>) -> Result<(), ArtifactError> {
     let array = ndarray::ArrayD::from_shape_vec(shape, data).map_err(|_| ArtifactError::Tensor {
         path: PathBuf::from(path),
@@ -24,9 +24,9 @@ pub fn write_f32(path: &Path, shape: &[usize], data: Vec<f32>) -> Result<(), Art
     super::files::write(path, &bytes)
 }
 
-/// Writes a structured array of one row, an f64 for each field: `np.load(f)["image_auroc"]`.
+/// Writes a structured array of one row, with one f64 per field. In Python: `np.load(f)["image_auroc"]`.
 ///
-/// Format: NumPy Enhancement Proposal 1, version 1.0. Field names hold no quote.
+/// Format: NumPy Enhancement Proposal 1, version 1.0. Field names must not contain quotes.
 pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactError> {
     let names: Vec<String> = fields.iter().map(|(name, _)| format!("('{name}', '<f8')")).collect();
     let mut bytes = header(&format!("[{}]", names.join(", ")), "(1,)");
@@ -34,7 +34,7 @@ pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactErro
     super::files::write(path, &bytes)
 }
 
-/// The bytes before the data, padded to a multiple of 64.
+/// Returns the header of a file, padded to a multiple of 64 bytes.
 fn header(descr: &str, shape: &str) -> Vec<u8> {
     let mut header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
     let unpadded = 10 + header.len() + 1;
@@ -46,15 +46,16 @@ fn header(descr: &str, shape: &str) -> Vec<u8> {
     bytes
 }
 
-/// An f32 array that is written as its values come.
+/// Writes an f32 array piece by piece.
 pub struct Appender {
     path: PathBuf,
     file: BufWriter<File>,
+    /// Number of values that are still to be written.
     missing: usize,
 }
 
 impl Appender {
-    /// Starts an array of that shape.
+    /// Creates the file of an array with the given shape.
     pub fn new(path: &Path, shape: &[usize]) -> Result<Self, ArtifactError> {
         let sides: Vec<String> = shape.iter().map(|side| format!("{side},")).collect();
         super::files::write(path, &header("'<f4'", &format!("({})", sides.join(" "))))?;
@@ -64,10 +65,10 @@ impl Appender {
         Ok(Self { path: path.to_owned(), file, missing: shape.iter().product() })
     }
 
-    /// Writes the next values.
+    /// Appends values.
     ///
     /// # Panics
-    /// If there are more of them than the shape says.
+    /// If there are then more values than the shape holds.
     pub fn append(&mut self, values: &[f32]) -> Result<(), ArtifactError> {
         assert!(values.len() <= self.missing, "{} values for {}", values.len(), self.missing);
         self.missing -= values.len();
@@ -75,10 +76,10 @@ impl Appender {
         self.file.write_all(&bytes).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
     }
 
-    /// Closes the file.
+    /// Finishes the file.
     ///
     /// # Panics
-    /// If values are missing.
+    /// If there are fewer values than the shape holds.
     pub fn finish(mut self) -> Result<(), ArtifactError> {
         assert_eq!(self.missing, 0, "values are missing");
         self.file.flush().map_err(|source| ArtifactError::Io { path: self.path, source })

@@ -1,26 +1,26 @@
-//! An interpreter of the pickles that `torch.save` makes of a state dict. It executes nothing.
+//! An interpreter of the pickles that `torch.save` writes for a state dict. It executes no Python code.
 //!
-//! A pickle is a program for a stack machine that may name and call any Python function. This one knows the
-//! opcodes of dictionaries, lists, tuples, numbers and text, and the globals of [`Global`]; a call of one of
-//! them makes plain data. Every other opcode or global is an error that names it.
+//! A pickle is a program for a stack machine, which can name and call any Python function. This interpreter knows the
+//! opcodes for dictionaries, lists, tuples, numbers and text, and the functions and classes in [`Global`]; calling
+//! one of these creates plain data. Any other opcode or global is an error that names it.
 //!
-//! Objects live in one arena and refer to each other by index, so that a pickle may share them or make
-//! cycles without harm. Each opcode makes at most one object and moves what is on the stack, so that memory
-//! is bounded by the pickle's length.
+//! Objects are stored in an arena and refer to each other by index, so shared objects and cycles are safe. Each opcode
+//! creates at most one object and moves values instead of copying them, so memory is bounded by the length of the
+//! pickle.
 //!
-//! Source: Python's `Lib/pickletools.py`, protocols 2 to 4; `torch/serialization.py`, `torch/_utils.py`.
+//! Sources: `Lib/pickletools.py` of Python, protocols 2 to 4; `torch/serialization.py`, `torch/_utils.py`.
 
 use std::rc::Rc;
 
 use super::error::WeightsFault;
 use super::value::{Global, LoadedPickle, PickleObject, PickleValue, StorageReference, TensorReference};
 
-/// Axes of a tensor: PyTorch's own limit.
+/// Largest number of dimensions of a tensor, as in PyTorch.
 const MAXIMUM_AXES: usize = 64;
 
 const DAMAGED: WeightsFault = WeightsFault::Damaged { part: "pickle" };
 
-/// Interprets the pickle at the front of `bytes` and leaves `bytes` after it.
+/// Interprets the pickle at the start of `bytes` and advances `bytes` past it.
 pub(super) fn load(bytes: &mut &[u8]) -> Result<LoadedPickle, WeightsFault> {
     let mut machine =
         Machine { bytes, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), objects: Vec::new() };
@@ -38,7 +38,7 @@ struct Machine<'a, 'b> {
 }
 
 impl Machine<'_, '_> {
-    /// Executes one opcode; false at the end of the program.
+    /// Interprets one opcode. Returns `false` at the end of the program.
     fn step(&mut self) -> Result<bool, WeightsFault> {
         match self.byte()? {
             b'.' => return Ok(false),                            // STOP
@@ -109,7 +109,7 @@ impl Machine<'_, '_> {
     }
 
     fn make(&mut self, object: PickleObject) {
-        self.stack.push(PickleValue::PickleObject(self.objects.len()));
+        self.stack.push(PickleValue::Object(self.objects.len()));
         self.objects.push(object);
     }
 
@@ -207,7 +207,7 @@ impl Machine<'_, '_> {
 
     fn top_object(&mut self) -> Option<&mut PickleObject> {
         match self.stack.last() {
-            Some(&PickleValue::PickleObject(index)) => self.objects.get_mut(index),
+            Some(&PickleValue::Object(index)) => self.objects.get_mut(index),
             _ => None,
         }
     }
@@ -217,7 +217,8 @@ impl Machine<'_, '_> {
         self.memoize_at(index)
     }
 
-    /// Writers number the memo from 0 without large gaps; one far beyond the rest would only cost memory.
+    /// Stores the top of the stack in the memo. Refuses an index far beyond the last one, which would only waste
+    /// memory: `torch.save` numbers the memo from 0 without large gaps.
     fn memoize_at(&mut self, index: usize) -> Result<(), WeightsFault> {
         let value = self.stack.last().ok_or(DAMAGED)?.clone();
         if index > self.memo.len() + 1024 {
@@ -264,7 +265,7 @@ impl Machine<'_, '_> {
         let PickleValue::Global(callee) = self.pop()? else {
             return Err(refused("a call of something that is no known function".to_owned()));
         };
-        // Four arguments are all that is read: a long tuple must not be copied at each call.
+        // Only the first four arguments are used; copying a long tuple at each call would take quadratic time.
         let arguments = self.tuple_items(&arguments)?;
         let arguments = arguments[..arguments.len().min(4)].to_vec();
         match (callee, arguments.as_slice()) {
@@ -279,7 +280,8 @@ impl Machine<'_, '_> {
         Ok(())
     }
 
-    /// The state that torch gives an ordered dictionary (`_metadata`) says nothing about its tensors.
+    /// Sets the state of an object, which is ignored: torch only sets `_metadata` of an ordered dictionary, which says
+    /// nothing about its tensors.
     fn build(&mut self) -> Result<(), WeightsFault> {
         self.pop()?;
         self.dictionary()
@@ -305,8 +307,8 @@ impl Machine<'_, '_> {
         })
     }
 
-    /// `('storage', class, key, index, length)`, in the old stream format with a sixth part: nothing, or
-    /// `(key of the view, offset, length)`.
+    /// Creates the storage of a persistent identifier `('storage', class, key, location, length)`. The old stream format
+    /// has a sixth item: `None` or `(key of the view, offset, length)`.
     fn persistent_storage(&mut self) -> Result<(), WeightsFault> {
         let identifier = self.pop()?;
         let (storage, view) = match self.tuple_items(&identifier)? {
@@ -332,7 +334,7 @@ impl Machine<'_, '_> {
 
     fn object(&self, value: &PickleValue) -> Option<&PickleObject> {
         match value {
-            PickleValue::PickleObject(index) => self.objects.get(*index),
+            PickleValue::Object(index) => self.objects.get(*index),
             _ => None,
         }
     }
@@ -360,7 +362,7 @@ fn count(value: &PickleValue) -> Result<usize, WeightsFault> {
     }
 }
 
-/// Reads a little-endian two's complement number of at most eight bytes; no byte is 0.
+/// Reads a little-endian two's complement number of at most eight bytes. No bytes mean 0.
 fn sign_extended(bytes: &[u8]) -> i64 {
     let Some(last) = bytes.last() else { return 0 };
     let sign = if *last >= 0x80 { -1 } else { 0 };

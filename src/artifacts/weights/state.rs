@@ -1,17 +1,17 @@
-//! From an interpreted pickle to the tensors of its state dict.
+//! Collects the tensors of the state dict in an interpreted pickle.
 
 use super::error::WeightsFault;
 use super::storage::Element;
 use super::value::{LoadedPickle, PickleObject, PickleValue, TensorReference};
 use crate::kernels::backbone::{Tensor, Weights};
 
-/// Names under which training programs nest a state dict.
+/// Keys under which training programs nest a state dict in a checkpoint.
 const NESTED: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
-/// Reads the floating tensors of a pickled state dict.
+/// Reads the floating-point tensors of a pickled state dict.
 ///
-/// `storage` gives the bytes of a storage by its key. `limit` bounds the numbers of all tensors
-/// together: a file of that many bytes cannot hold more of its own.
+/// `storage` returns the bytes of the storage with a key. `limit` bounds the total number of values, for tensors may
+/// share a storage; it is the length of the file in bytes.
 pub(super) fn collect<'a>(
     loaded: &LoadedPickle,
     limit: usize,
@@ -29,10 +29,10 @@ pub(super) fn collect<'a>(
     Ok(weights)
 }
 
-/// Returns the named tensors of the dictionary, or of the one nested in it; none if there are none.
+/// Returns the named tensors of the dictionary or of a dictionary nested in it; `None` if there are none.
 fn tensors(loaded: &LoadedPickle) -> Option<Vec<(&str, &TensorReference)>> {
     let object = |value: &PickleValue| match value {
-        PickleValue::PickleObject(index) => loaded.objects.get(*index),
+        PickleValue::Object(index) => loaded.objects.get(*index),
         _ => None,
     };
     let named = |value: &PickleValue| match object(value) {
@@ -58,8 +58,8 @@ fn tensors(loaded: &LoadedPickle) -> Option<Vec<(&str, &TensorReference)>> {
     })
 }
 
-/// Reads a tensor row-major out of its storage, or nothing if it is not within it. `left` is what all
-/// tensors may still hold.
+/// Reads a tensor from its storage, row-major. Returns `None` if it reaches beyond the storage or has more than `left`
+/// values. `left` is the number of values that the remaining tensors may have, and is decreased.
 fn gather(reference: &TensorReference, element: Element, bytes: &[u8], left: &mut usize) -> Option<Tensor> {
     let TensorReference { storage, offset, shape, strides } = reference;
     if shape.len() != strides.len() {

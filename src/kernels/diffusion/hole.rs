@@ -1,6 +1,6 @@
-//! Where a model paints, and how what it painted joins its surroundings.
+//! Geometry of the hole, and blending of generated pixels into the image.
 
-/// Marks every pixel within `margin` px of a marked one (Euclidean, from centre to centre); `[height, width]`.
+/// Marks every pixel within `margin` px of a marked one (Euclidean distance of the centres): `[height, width]`.
 ///
 /// # Panics
 /// If the mask is not `[height, width]`.
@@ -15,7 +15,7 @@ pub fn dilate(mask: &[bool], width: usize, margin: usize) -> Vec<bool> {
     hole
 }
 
-/// How much of each pixel is the painted one: 1 on the mask, falling linearly to 0 at `border + 1` px from it.
+/// Returns the opacity of each generated pixel: 1 on the mask, decreasing linearly to 0 at `border + 1` px from it.
 ///
 /// # Panics
 /// If the mask is not `[height, width]`.
@@ -28,8 +28,8 @@ pub fn feather(mask: &[bool], width: usize, border: usize) -> Vec<f32> {
     alpha
 }
 
-/// `(1 - alpha) · below + alpha · above`, rounded to levels; `below`: `[h, w, 3]` of 0 to 255, `above`: `[3, h, w]`
-/// of -1 to 1, `alpha`: `[h, w]`.
+/// Blends `above` into `below`: `(1 - alpha) · below + alpha · above`, rounded to 8 bits. `below` is `[h, w, 3]` with
+/// levels 0 to 255, `above` is `[3, h, w]` with values in \[-1, 1\], `alpha` is `[h, w]`.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -51,7 +51,7 @@ fn rows(len: usize, width: usize) -> usize {
     len / width
 }
 
-/// Calls `visit(pixel, squared distance)` for every pixel of the square around each marked one.
+/// Calls `visit(pixel, squared distance)` for every pixel in the square of side `2·margin + 1` around each marked one.
 fn each_near(mask: &[bool], width: usize, height: usize, margin: usize, mut visit: impl FnMut(usize, usize)) {
     for index in (0..mask.len()).filter(|&index| mask[index]) {
         let (row, column) = (index / width, index % width);

@@ -1,7 +1,8 @@
-//! Trains a network: noise on patches, the loss's gradient, a step of Adam, the moving average.
+//! Training: adds noise to patches, computes the gradient of the loss, and updates the weights (Adam) and their moving
+//! average.
 //!
-//! All that is kept from step to step is here, in plain numbers, so that a training that is stopped and taken up
-//! again goes on bit by bit as if it had not been.
+//! The complete state between steps is in plain vectors, so that a training that is stopped and resumed gives the same
+//! bits as one that is not.
 
 use std::collections::HashMap;
 
@@ -18,14 +19,14 @@ use super::{
 };
 use crate::kernels::backbone::Device;
 
-/// Decays of Adam's two moments, and what keeps its quotient finite (Kingma and Ba 2015, section 2).
+/// `β₁`, `β₂` and `ε` of Adam (Kingma and Ba 2015, section 2).
 const ADAM_BETAS: (f64, f64) = (0.9, 0.999);
 const ADAM_EPSILON: f64 = 1e-8;
 
-/// Longest gradient: a longer one is scaled down to it (Ho et al.'s code).
+/// Gradients are clipped to this norm, as in the code of Ho et al.
 const MAX_GRADIENT_NORM: f64 = 1.0;
 
-/// A network that is being trained.
+/// A network in training.
 #[derive(Debug)]
 pub struct Trainer {
     gradients: Gradients,
@@ -35,16 +36,21 @@ pub struct Trainer {
     state: TrainerState,
 }
 
-/// What a checkpoint holds.
+/// The state between steps, which is the content of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 struct TrainerState {
     parameters: Parameters,
+    /// Moving average of the parameters.
     average: Parameters,
+    /// First moments of Adam.
     first: Vec<f32>,
+    /// Second moments of Adam.
     second: Vec<f32>,
+    /// The loss of each step so far.
     losses: Vec<f32>,
 }
 
+/// Names of the tensors of a checkpoint, in the order of the fields.
 const PARTS: [&str; 5] = ["parameters", "average", "first", "second", "losses"];
 
 impl TrainerState {
@@ -90,7 +96,7 @@ impl TrainerState {
         Ok(state)
     }
 
-    /// A step of Adam (Kingma and Ba 2015, algorithm 1) against `gradient`, then of the moving average.
+    /// Updates the parameters with one step of Adam (Kingma and Ba 2015, algorithm 1), then the moving average.
     fn advance(&mut self, gradient: &[f32], rate: f64, ema: f64) {
         let count = self.losses.len() as i32 + 1;
         let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
@@ -111,10 +117,10 @@ impl TrainerState {
 }
 
 impl Trainer {
-    /// A network of seeded initial numbers.
+    /// Starts a training with seeded initial parameters.
     ///
     /// # Errors
-    /// Without libtorch, or if the device is not there.
+    /// If this build has no libtorch, or the device does not exist.
     pub fn new(
         architecture: &Architecture,
         recipe: &Recipe,
@@ -125,10 +131,10 @@ impl Trainer {
         Self::with(architecture, recipe, state, device)
     }
 
-    /// Goes on from a checkpoint.
+    /// Resumes a training from a checkpoint.
     ///
     /// # Errors
-    /// As [`Self::new`]; [`DiffusionError::Checkpoint`] where it is damaged or of another network.
+    /// As [`Self::new`], and [`DiffusionError::Checkpoint`] if the checkpoint is damaged or of another network.
     pub fn resume(
         architecture: &Architecture,
         recipe: &Recipe,
@@ -157,35 +163,36 @@ impl Trainer {
         })
     }
 
-    /// The loss of each step that was made.
+    /// Returns the loss of each step so far.
     pub fn losses(&self) -> &[f32] {
         &self.state.losses
     }
 
-    /// The moving average of the weights.
+    /// Returns the moving average of the parameters.
     pub fn average(&self) -> &Parameters {
         &self.state.average
     }
 
-    /// All that a later process needs to go on: `.safetensors`.
+    /// Returns a checkpoint in the safetensors format, from which another process can resume the training.
     ///
     /// # Errors
-    /// Only where the format refuses, which it does not for these names and shapes.
+    /// If the format cannot represent the tensors, which does not happen for these names and shapes.
     pub fn checkpoint(&self) -> Result<Vec<u8>, DiffusionError> {
         self.state.to_bytes()
     }
 
-    /// One step on a batch; returns its loss.
+    /// Trains one step on a batch and returns its loss.
     ///
     /// # Errors
-    /// [`DiffusionError::Diverged`] where the loss is not finite, what libtorch fails with.
+    /// [`DiffusionError::Diverged`] if the loss or the gradient is not finite; [`DiffusionError::Torch`] if libtorch
+    /// fails.
     ///
     /// # Panics
-    /// If the batch's shapes do not agree.
+    /// If the shapes of the batch do not agree.
     pub fn step(&mut self, batch: &Batch) -> Result<f32, DiffusionError> {
         let done = self.state.losses.len();
         let noised = NoisedBatch::new(batch, &self.schedule, self.recipe.prediction, self.side);
-        let (loss, gradient) = self.gradients.of(&self.state.parameters, &noised.loss_inputs(batch))?;
+        let (loss, gradient) = self.gradients.compute(&self.state.parameters, &noised.loss_inputs(batch))?;
         if !loss.is_finite() || gradient.iter().any(|number| !number.is_finite()) {
             return Err(DiffusionError::Diverged { step: done });
         }
@@ -199,7 +206,7 @@ fn unfit(reason: impl std::fmt::Display) -> DiffusionError {
     DiffusionError::Checkpoint { reason: reason.to_string() }
 }
 
-/// A batch with its noise added.
+/// A batch with noise added, and the targets and weights of its loss. Shapes as in [`LossInputs`].
 struct NoisedBatch {
     noisy: Vec<f32>,
     background: Vec<f32>,
@@ -208,8 +215,8 @@ struct NoisedBatch {
 }
 
 impl NoisedBatch {
-    /// `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). Each patch weighs as much as another, and within it the
-    /// hole's pixels `1 / KNOWN_WEIGHT` times as much as others.
+    /// Adds noise: `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). All patches have the same total weight. Within a
+    /// patch, pixels outside of the hole have [`KNOWN_WEIGHT`] times the weight of pixels in the hole.
     fn new(batch: &Batch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
         let (n, pixels) = (batch.times.len(), side * side);
         let size = IMAGE_CHANNELS * pixels;
@@ -257,11 +264,11 @@ impl NoisedBatch {
 #[cfg(test)]
 #[cfg(feature = "torch")]
 pub(super) mod testing {
-    //! Steps whose numbers a test chooses.
+    //! Access to the steps of a trainer for tests.
 
     use super::*;
 
-    /// A trainer of given parameters.
+    /// Creates a trainer with the given parameters.
     pub(in super::super) fn trainer(
         architecture: &Architecture,
         recipe: &Recipe,
@@ -270,16 +277,16 @@ pub(super) mod testing {
         Trainer::with(architecture, recipe, TrainerState::new(parameters), Device::Cpu).unwrap()
     }
 
-    /// A step of a given rate and decay.
+    /// Trains one step with a given learning rate and decay.
     pub(in super::super) fn step(trainer: &mut Trainer, batch: &Batch, rate: f64, ema: f64) {
         let noised = NoisedBatch::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
         let (loss, gradient) =
-            trainer.gradients.of(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap();
+            trainer.gradients.compute(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap();
         trainer.state.advance(&gradient, rate, ema);
         trainer.state.losses.push(loss as f32);
     }
 
-    /// The weights themselves.
+    /// Returns the current parameters.
     pub(in super::super) fn parameters(trainer: &Trainer) -> &Parameters {
         &trainer.state.parameters
     }

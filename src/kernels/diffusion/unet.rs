@@ -1,8 +1,9 @@
-//! The network on libtorch: the one file of this kernel that names `tch`.
+//! The network on libtorch. The only file of this folder that uses `tch`.
 //!
-//! On a processor a batch goes through in parts of [`PART`] patches, each on one thread of the pool; the parts and the order in which their gradients are added are fixed, so that the bits do not depend
-//! on the threads. It is also faster than one call on all threads: small convolutions share badly. On a GPU a batch
-//! is one call.
+//! On a CPU a batch is divided into parts of [`PART`] patches, and each part is run on one thread of the pool. The parts
+//! and the order in which their gradients are added are fixed, so the bits do not depend on the number of threads. This
+//! is also faster than one call with all threads, because small convolutions do not scale to several threads. On a GPU a
+//! batch is one call.
 
 use std::collections::HashMap;
 
@@ -12,13 +13,13 @@ use tch::{Kind, TchError, Tensor};
 use super::{Architecture, DiffusionError, IMAGE_CHANNELS, Parameters};
 use crate::kernels::backbone::{Device, cuda_devices};
 
-/// Patches that go through together on one thread.
+/// Patches that are run together on one thread.
 const PART: usize = 4;
 
-/// PyTorch's default.
+/// Epsilon of a group norm; the default of PyTorch.
 const NORM_EPSILON: f64 = 1e-5;
 
-/// What the network is loss_inputs in a step, all of one side: [`super::Batch`] with the noise added.
+/// The inputs, targets and weights of the loss of a batch: [`super::Batch`] with noise added.
 pub(super) struct LossInputs<'a> {
     /// `[n, 3, side, side]`.
     pub(super) noisy: &'a [f32],
@@ -28,13 +29,13 @@ pub(super) struct LossInputs<'a> {
     pub(super) masks: &'a [f32],
     /// `[n]`.
     pub(super) times: &'a [usize],
-    /// The outputs that are wanted, `[n, 3, side, side]`.
+    /// Target outputs, `[n, 3, side, side]`.
     pub(super) wanted: &'a [f32],
-    /// What each squared error weighs in the loss, `[n, side, side]`.
+    /// Weights of the squared errors in the loss, `[n, side, side]`.
     pub(super) weights: &'a [f32],
 }
 
-/// Where gradients are computed.
+/// Computes gradients on a device.
 #[derive(Debug)]
 pub(super) struct Gradients {
     architecture: Architecture,
@@ -46,8 +47,8 @@ impl Gradients {
         Ok(Self { architecture: architecture.clone(), device: find(device)? })
     }
 
-    /// The loss, and its derivatives by all parameters.
-    pub(super) fn of(
+    /// Returns the loss and its gradient.
+    pub(super) fn compute(
         &self,
         parameters: &[f32],
         loss_inputs: &LossInputs<'_>,
@@ -60,7 +61,7 @@ impl Gradients {
                 if self.device == tch::Device::Cpu {
                     tch::set_num_threads(1);
                 }
-                self.of_part(parameters, loss_inputs, from, (from + step).min(n))
+                self.compute_part(parameters, loss_inputs, from, (from + step).min(n))
             })
             .collect();
         let parts = parts.map_err(|error| failed(&error))?;
@@ -74,7 +75,7 @@ impl Gradients {
         Ok((loss, sums))
     }
 
-    fn of_part(
+    fn compute_part(
         &self,
         parameters: &[f32],
         loss_inputs: &LossInputs<'_>,
@@ -112,13 +113,13 @@ pub struct Denoiser {
 }
 
 impl Denoiser {
-    /// Brings parameters to a device.
+    /// Copies the parameters to a device.
     ///
     /// # Errors
-    /// If the device is not there, or libtorch fails.
+    /// If the device does not exist, or libtorch fails.
     ///
     /// # Panics
-    /// If there are not as many parameters as the architecture has.
+    /// If the number of parameters is not that of the architecture.
     pub fn new(
         architecture: &Architecture,
         parameters: &Parameters,
@@ -129,19 +130,20 @@ impl Denoiser {
         Ok(Self { network: network.map_err(|error| failed(&error))? })
     }
 
-    /// Another handle of the same network, for another thread.
+    /// Returns another handle to the same network, for another thread.
     #[must_use]
     pub fn share(&self) -> Self {
         Self { network: self.network.shallow_clone() }
     }
 
-    /// The output for one patch at a time: `noisy` and `background` are `[3, side, side]`, `mask` is `[side, side]`.
+    /// Returns the output for one patch at timestep `time`. `noisy` and `background` are `[3, side, side]`, `mask` is
+    /// `[side, side]`.
     ///
     /// # Errors
-    /// What libtorch fails with.
+    /// If libtorch fails.
     ///
     /// # Panics
-    /// If the shapes are not the network's.
+    /// If the shapes do not fit the network.
     pub fn predict(
         &self,
         noisy: &[f32],
@@ -214,7 +216,7 @@ impl UNet {
         &self.leaves[self.indices[&format!("{part}.{which}")]]
     }
 
-    /// The outputs for patches `[n, 3, side, side]`, masks `[n, 1, side, side]` and a time for each.
+    /// Returns the outputs for patches `[n, 3, side, side]`, masks `[n, 1, side, side]` and timesteps `[n]`.
     fn forward(
         &self,
         noisy: &Tensor,
@@ -249,7 +251,7 @@ impl UNet {
         self.convolve("head", &self.norm("norm", &x)?.f_silu()?, 1)
     }
 
-    /// Sines and cosines of the times (Vaswani et al. 2017, section 3.5), `[n, channels]`.
+    /// Returns the sinusoidal embedding of the timesteps (Vaswani et al. 2017, section 3.5), `[n, channels]`.
     fn embed(&self, times: &[usize]) -> Result<Tensor, TchError> {
         let half = self.architecture.channels / 2;
         let rate = |index: usize| libm::exp(-libm::log(10_000.0) * index as f64 / half as f64);
@@ -265,7 +267,7 @@ impl UNet {
         x.f_linear(self.tensor(part, "weight"), Some(self.tensor(part, "bias")))
     }
 
-    /// A convolution that keeps the size, or halves it with a stride of 2.
+    /// Applies a convolution that keeps the size with stride 1 and halves it with stride 2.
     fn convolve(&self, part: &str, x: &Tensor, stride: i64) -> Result<Tensor, TchError> {
         let weight = self.tensor(part, "weight");
         let padding = weight.size()[2] / 2;
@@ -290,7 +292,7 @@ impl UNet {
         h.f_add(x)
     }
 
-    /// Self-attention of one head over all indices.
+    /// Applies self-attention with one head over all positions.
     fn attend(&self, part: &str, x: &Tensor) -> Result<Tensor, TchError> {
         let inner = |name: &str| format!("{part}.{name}");
         let (n, channels, height, width) = x.size4()?;
@@ -320,7 +322,7 @@ fn download(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
     Ok(values)
 }
 
-/// libtorch's reason, its first line: what follows is a trace of its own code.
+/// Converts an error of libtorch. Keeps the first line of its message; the rest is a stack trace of libtorch.
 fn failed(error: &TchError) -> DiffusionError {
     let reason = error.to_string();
     DiffusionError::Torch { reason: reason.lines().next().unwrap_or_default().to_owned() }

@@ -1,5 +1,5 @@
-//! Times of the metric kernels: pixel metrics of 10 million pixels, image metrics of a test set, and their
-//! bootstrap; maps at full size.
+//! Speed of the metrics: pixel metrics of 10 million pixels, image metrics of a test set, the bootstrap of both; and of
+//! upsampling and smoothing a map.
 
 use divan::{Bencher, black_box};
 use patchflow::kernels::map::{gaussian_blur, upsample};
@@ -11,9 +11,9 @@ use patchflow::kernels::random::Rng;
 
 const HEIGHT: usize = 632;
 const WIDTH: usize = 224;
-/// Images of 632×224 in 10 million pixels.
+/// Number of images of 632×224 that have 10 million pixels.
 const MAPS: usize = 71;
-/// Images of the KSDD2 test split.
+/// Number of images of the KSDD2 test split.
 const IMAGES: usize = 1004;
 
 fn main() {

@@ -1,14 +1,14 @@
-//! Pixel metrics of raw files, read image by image: the side of ours in `benches/peers/metrics.py`.
+//! Times the pixel metrics on raw files, which are read image by image. Called by `benches/peers/metrics.py`.
 //!
 //! - `metrics_speed FOLDER COUNT HEIGHT WIDTH [--bootstrap RESAMPLES] [--threads N]` reads `FOLDER/maps.f32`
-//!   (`[count, height, width]`, little endian) and `FOLDER/masks.u8`, and prints one JSON line: wall and CPU
-//!   seconds (reading included, and told apart), peak memory, the metrics; with `--bootstrap` the intervals, and the
-//!   error of their bins on the whole set, stated and measured.
-//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --make smooth|tied` writes such files: blurred noise at an eighth of
-//!   the size, brought to it as `evaluate` does, and one image in nine with one to three blobs; `tied` rounds
-//!   the scores to 64ths.
-//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --maps SIGMA` resizes by 8 and blurs the files' maps, writes
-//!   `up.f32` and `blur.f32` and prints the seconds of each.
+//!   (`[count, height, width]`, little-endian) and `FOLDER/masks.u8`. It prints one line of JSON: wall and CPU seconds
+//!   (with the part for reading listed separately), peak memory and the metrics; with `--bootstrap`, also the intervals,
+//!   and the bound and the actual value of the error that the binning causes on the whole set.
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --make smooth|tied` generates such files: blurred noise at an eighth of the
+//!   size, upsampled as in `evaluate`. One image in nine has one to three elliptic defects. `tied` rounds the scores to
+//!   64ths.
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --maps SIGMA` upsamples the maps by 8 and blurs them, writes `up.f32` and
+//!   `blur.f32`, and prints the seconds of each.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
 
 use std::fs::File;
@@ -23,7 +23,7 @@ use patchflow::kernels::metrics::{
 use patchflow::kernels::random::Rng;
 use serde_json::{Value, json};
 
-/// Pixels of an image for each of a patch, along a side.
+/// Pixels per patch, along a side.
 const PATCH: usize = 8;
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
     }
 }
 
-/// Maps and masks of a test set, in two files.
+/// The files with the maps and masks of a test set.
 struct Set<'a> {
     folder: &'a Path,
     count: usize,
@@ -59,7 +59,7 @@ struct Set<'a> {
     width: usize,
 }
 
-/// Reads the images one after another.
+/// Reads the images one by one.
 struct Images {
     maps: BufReader<File>,
     masks: BufReader<File>,
@@ -129,7 +129,7 @@ impl Set<'_> {
         println!("{told}");
     }
 
-    /// Adds the intervals, and the error of the bins on the whole set: as stated and as it is.
+    /// Adds the intervals, and the bound and the actual value of the error of the binning on the whole set.
     fn bootstrap(&self, bins: &ScoreBins, resamples: usize, exact: &PixelMetrics, told: &mut Value) {
         let (started, mut images) = (Instant::now(), self.images());
         let counted = (0..self.count).map(|_| {
@@ -165,7 +165,7 @@ impl Set<'_> {
         }
     }
 
-    /// One to three ellipses.
+    /// Returns a mask with one to three ellipses.
     fn make_mask(&self, rng: &mut Rng) -> Vec<u8> {
         let mut mask = vec![0; self.pixels()];
         for _ in 0..=rng.below(3) {
@@ -179,7 +179,7 @@ impl Set<'_> {
         mask
     }
 
-    /// Distances about 2, higher by about 1 at defects, at an eighth of the size.
+    /// Returns a map at an eighth of the size: scores around 2, higher by about 1 at defects.
     fn make_map(&self, rng: &mut Rng, mask: &[u8]) -> Vec<f32> {
         let (h, w) = (self.height / PATCH, self.width / PATCH);
         let (level, lift) = (rng.between(1.5, 2.5), rng.between(0.0, 1.6));
@@ -214,7 +214,7 @@ impl Set<'_> {
     }
 }
 
-/// Peak resident memory in GiB and CPU seconds of this process; 0 where the system does not tell.
+/// Returns the peak resident memory in GiB and the CPU seconds of this process; 0 if the system does not report them.
 fn status() -> (f64, f64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

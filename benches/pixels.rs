@@ -1,5 +1,5 @@
-//! Speed of what stands before the network, an image at a time: `cargo bench --bench pixels`. Images a second
-//! are the items of divan's output; the sizes are KSDD2's and those of half its height (`to`).
+//! Speed of the steps before the network (decoding, resizing, normalisation), one image at a time:
+//! `cargo bench --bench pixels`. An item in divan's output is an image. Images have the size of KSDD2; `to` is half of it.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;

@@ -35,7 +35,7 @@ impl Files {
         Self(files.into_iter().collect())
     }
 
-    /// Lists a folder on disk, without digests. For tests and for tools outside of a run.
+    /// Lists a folder on disk, without digests, such as the output of a command.
     pub fn of_folder(folder: &std::path::Path) -> Result<Self, ArtifactError> {
         let mut files = BTreeMap::new();
         for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {

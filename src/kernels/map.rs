@@ -28,7 +28,7 @@ pub fn default_sigma(height: usize, width: usize) -> f64 {
 /// If the map is not `[h, w]`, or a side is 0.
 pub fn upsample(map: &[f32], h: usize, w: usize, to_h: usize, to_w: usize) -> Vec<f32> {
     assert_map(map, h, w);
-    assert!(to_h > 0 && to_w > 0, "a map of {to_h}×{to_w} was asked for");
+    assert!(to_h > 0 && to_w > 0, "cannot resize a map to {to_h}×{to_w}");
     let columns: Vec<Tap> = (0..to_w).map(|x| Tap::new(x, w, to_w)).collect();
     let across: Vec<f32> =
         map.chunks(w).flat_map(|line| columns.iter().map(|column| column.mix(line))).collect();

@@ -12,8 +12,8 @@ const BUFFER_BYTES: usize = 1024;
 
 /// A random number generator, defined by a seed and a name.
 ///
-/// Generators with different names or seeds are independent. Do not share one between threads; derive one for each
-/// unit of work with [`Rng::child`].
+/// Generators with different names or seeds are independent. Do not share one between threads; create one for each
+/// unit of work, with a name of its own or with a seed from [`Rng::next_u64`].
 pub struct Rng {
     reader: blake3::OutputReader,
     buffer: [u8; BUFFER_BYTES],
@@ -35,12 +35,6 @@ impl Rng {
             used: BUFFER_BYTES,
             spare_normal: None,
         }
-    }
-
-    /// Derives an independent generator for one unit of work, such as one image of a set.
-    #[must_use]
-    pub fn child(&mut self, name: &str) -> Self {
-        Self::new(self.next_u64(), name)
     }
 
     /// Returns 64 uniform bits.
@@ -71,7 +65,7 @@ impl Rng {
     /// # Panics
     /// If `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        assert!(bound > 0, "an integer below 0 was asked for");
+        assert!(bound > 0, "there is no integer in 0..0");
         let bound = bound as u64;
         let threshold = bound.wrapping_neg() % bound;
         loop {
@@ -100,7 +94,7 @@ impl Rng {
     /// If `count` is greater than `n`.
     #[must_use]
     pub fn choose(&mut self, n: usize, count: usize) -> Vec<usize> {
-        assert!(count <= n, "{count} different numbers of 0..{n} were asked for");
+        assert!(count <= n, "0..{n} has fewer than {count} numbers");
         let mut all: Vec<usize> = (0..n).collect();
         for index in 0..count {
             let other = index + self.below(n - index);

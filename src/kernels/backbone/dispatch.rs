@@ -53,18 +53,8 @@ impl Backbone {
         }
     }
 
-    /// Returns the network.
-    pub fn network(&self) -> Network {
-        self.0.network()
-    }
-
-    /// Returns the layers, in the order of the maps that [`Backbone::forward`] returns.
-    pub fn layers(&self) -> &[Layer] {
-        self.0.layers()
-    }
-
     /// Runs the network on `pixels: [n, 3, h, w]`, row-major and normalised, and returns one map per layer in
-    /// the order of [`Backbone::layers`], of height `⌈h / stride⌉` and width `⌈w / stride⌉`. An empty batch
+    /// the order that they were requested in, of height `⌈h / stride⌉` and width `⌈w / stride⌉`. An empty batch
     /// gives maps without data.
     ///
     /// On a CPU the maps of an image have the same bits for any number of threads and any division into

@@ -10,9 +10,9 @@ use super::weights::WeightsError;
 pub enum BackboneError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error("no layer of `{network}` was asked for")]
+    #[error("no layer of `{network}` is requested")]
     NoLayer { network: Network },
-    #[error("`{layer}` was asked for twice")]
+    #[error("`{layer}` is requested twice")]
     RepeatedLayer { layer: Layer },
     #[error("an image of {height}×{width} pixels has no features")]
     EmptyImage { height: usize, width: usize },

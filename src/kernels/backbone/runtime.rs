@@ -6,12 +6,6 @@ use super::network::{INPUT_CHANNELS, Layer, Network};
 
 /// A network with its weights, loaded on one backend.
 pub(super) trait Runtime: Send + Sync {
-    /// Returns the network.
-    fn network(&self) -> Network;
-
-    /// Returns the layers, in the order of the maps that [`Runtime::forward`] returns.
-    fn layers(&self) -> &[Layer];
-
     /// Runs the network; the contract is that of [`super::Backbone::forward`].
     fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, RuntimeError>;
 }

@@ -159,14 +159,6 @@ struct BatchImage<'a> {
 }
 
 impl Runtime for RustBackbone {
-    fn network(&self) -> Network {
-        self.network
-    }
-
-    fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
-
     fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, RuntimeError> {
         Ok(self.run_batch(pixels, n, h, w)?)
     }

@@ -134,14 +134,6 @@ impl TorchBackbone {
 }
 
 impl Runtime for TorchBackbone {
-    fn network(&self) -> Network {
-        self.network
-    }
-
-    fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
-
     fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, RuntimeError> {
         check_pixels(pixels, n, h, w)?;
         if n == 0 {

@@ -98,16 +98,6 @@ impl Weights {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Returns the number of tensors.
-    pub fn len(&self) -> usize {
-        self.tensors.len()
-    }
-
-    /// Returns whether there are no tensors.
-    pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
-    }
-
     /// Initialises the weights of an untrained network from a seed, with the same bits on every machine.
     ///
     /// Convolutions are drawn as in torchvision: normal, mean 0, variance `2 / (out · kernel²)` (He et al.

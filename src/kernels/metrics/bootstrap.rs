@@ -121,7 +121,7 @@ fn measure_resamples<const COLUMNS: usize>(
     rng: &mut Rng,
     measure: impl Fn(&[u32]) -> Result<[f64; COLUMNS], MetricError> + Sync,
 ) -> Result<[Vec<f64>; COLUMNS], MetricError> {
-    assert!(resamples > 0, "an interval of no resamples was asked for");
+    assert!(resamples > 0, "an interval needs at least one resample");
     let seeds: Vec<u64> = (0..resamples).map(|_| rng.next_u64()).collect();
     let measured: Vec<[f64; COLUMNS]> = seeds
         .into_par_iter()

@@ -77,7 +77,7 @@ fn samples_are_those_of_diffusers() {
 #[cfg(feature = "torch")]
 mod network {
     use super::super::trainer::testing;
-    use super::super::{Architecture, Batch, Denoiser, Parameters, Recipe, Trainer};
+    use super::super::{Architecture, Denoiser, Parameters, Recipe, Trainer, TrainingBatch};
     use super::*;
     use crate::kernels::backbone::Device;
 
@@ -102,12 +102,12 @@ mod network {
         small().tensors().into_iter().flat_map(tensor).collect()
     }
 
-    fn batch() -> Batch {
+    fn batch() -> TrainingBatch {
         let root = 3.0_f64.sqrt();
         let masks: Vec<f32> = numbers("mask", 512).map(|u| f32::from(u as f32 > 0.5)).collect();
         let holes =
             numbers("hole", 512).zip(&masks).map(|(u, &mask)| f32::from(u > 0.0 || mask > 0.0)).collect();
-        Batch {
+        TrainingBatch {
             images: scaled("image", 1536, root),
             noise: scaled("noise", 1536, root),
             masks,
@@ -169,7 +169,7 @@ mod network {
         }
     }
 
-    fn train_in_pool(recipe: &Recipe, batch: &Batch, stops: bool) -> Vec<u8> {
+    fn train_in_pool(recipe: &Recipe, batch: &TrainingBatch, stops: bool) -> Vec<u8> {
         let mut trainer = Trainer::new(&small(), recipe, 1, Device::Cpu).unwrap();
         for step in 0..recipe.steps {
             if stops && step == 2 {
@@ -186,7 +186,7 @@ mod network {
         let batch = {
             let one = batch();
             let many = |values: &[f32]| values.repeat(5);
-            Batch {
+            TrainingBatch {
                 images: many(&one.images),
                 masks: many(&one.masks),
                 holes: many(&one.holes),

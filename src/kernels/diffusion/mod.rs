@@ -87,7 +87,7 @@ pub fn is_built() -> bool {
 
 /// A batch of training patches of equal size.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct TrainingBatch {
     /// `[n, 3, side, side]`.
     pub images: Vec<f32>,
     /// `[n, side, side]`.

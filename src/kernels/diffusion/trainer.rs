@@ -14,8 +14,8 @@ use super::absent::{Gradients, LossInputs};
 #[cfg(feature = "torch")]
 use super::unet::{Gradients, LossInputs};
 use super::{
-    Architecture, Batch, DiffusionError, IMAGE_CHANNELS, KNOWN_WEIGHT, Parameters, Prediction, Recipe,
-    Schedule,
+    Architecture, DiffusionError, IMAGE_CHANNELS, KNOWN_WEIGHT, Parameters, Prediction, Recipe, Schedule,
+    TrainingBatch,
 };
 use crate::kernels::backbone::Device;
 
@@ -189,7 +189,7 @@ impl Trainer {
     ///
     /// # Panics
     /// If the shapes of the batch do not agree.
-    pub fn step(&mut self, batch: &Batch) -> Result<f32, DiffusionError> {
+    pub fn step(&mut self, batch: &TrainingBatch) -> Result<f32, DiffusionError> {
         let done = self.state.losses.len();
         let noised = NoisedBatch::new(batch, &self.schedule, self.recipe.prediction, self.side);
         let (loss, gradient) = self.gradients.compute(&self.state.parameters, &noised.loss_inputs(batch))?;
@@ -217,7 +217,7 @@ struct NoisedBatch {
 impl NoisedBatch {
     /// Adds noise: `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). All patches have the same total weight. Within a
     /// patch, pixels outside of the hole have [`KNOWN_WEIGHT`] times the weight of pixels in the hole.
-    fn new(batch: &Batch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
+    fn new(batch: &TrainingBatch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
         let (n, pixels) = (batch.times.len(), side * side);
         let size = IMAGE_CHANNELS * pixels;
         let lengths = [&batch.images, &batch.noise, &batch.masks, &batch.holes].map(Vec::len);
@@ -249,7 +249,7 @@ impl NoisedBatch {
         noised
     }
 
-    fn loss_inputs<'a>(&'a self, batch: &'a Batch) -> LossInputs<'a> {
+    fn loss_inputs<'a>(&'a self, batch: &'a TrainingBatch) -> LossInputs<'a> {
         LossInputs {
             noisy: &self.noisy,
             background: &self.background,
@@ -278,7 +278,7 @@ pub(super) mod testing {
     }
 
     /// Trains one step with a given learning rate and decay.
-    pub(in super::super) fn step(trainer: &mut Trainer, batch: &Batch, rate: f64, ema: f64) {
+    pub(in super::super) fn step(trainer: &mut Trainer, batch: &TrainingBatch, rate: f64, ema: f64) {
         let noised = NoisedBatch::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
         let (loss, gradient) =
             trainer.gradients.compute(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap();

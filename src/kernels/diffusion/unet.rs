@@ -19,7 +19,7 @@ const PART: usize = 4;
 /// Epsilon of a group norm; the default of PyTorch.
 const NORM_EPSILON: f64 = 1e-5;
 
-/// The inputs, targets and weights of the loss of a batch: [`super::Batch`] with noise added.
+/// The inputs, targets and weights of the loss of a batch: [`super::TrainingBatch`] with noise added.
 pub(super) struct LossInputs<'a> {
     /// `[n, 3, side, side]`.
     pub(super) noisy: &'a [f32],

@@ -9,7 +9,7 @@ use super::super::sources::Sources;
 use super::super::{Motions, Spec};
 use super::Painting;
 use crate::artifacts::image_set::{read_mask, read_rgb};
-use crate::kernels::diffusion::{Batch, IMAGE_CHANNELS, dilate};
+use crate::kernels::diffusion::{IMAGE_CHANNELS, TrainingBatch, dilate};
 use crate::kernels::random::Rng;
 
 /// A window of an image: its upper left corner.
@@ -141,10 +141,10 @@ impl<'a> Patches<'a> {
         step: usize,
         count: usize,
         times: usize,
-    ) -> Result<Batch, StageError> {
+    ) -> Result<TrainingBatch, StageError> {
         let mut stream = Rng::new(seed, &format!("ddpm step {step}"));
         let offset = stream.uniform();
-        let mut batch = Batch::default();
+        let mut batch = TrainingBatch::default();
         for place in 0..count {
             let is_normal = stream.uniform() < self.normal_share;
             let mut patch = if is_normal { self.normal(&mut stream)? } else { self.defect(&mut stream) };

@@ -1,7 +1,7 @@
 //! Speed of the coreset: `cargo bench --bench coreset`.
 
 use divan::Bencher;
-use patchflow::kernels::coreset::{Projection, k_center_greedy};
+use patchflow::kernels::coreset::{Points, Projection};
 use patchflow::kernels::random::Rng;
 
 fn main() {
@@ -40,13 +40,13 @@ fn isotropic() -> Vec<f32> {
 #[divan::bench(sample_count = 3)]
 fn greedy_grouped(bencher: Bencher) {
     let points = grouped();
-    bencher.bench(|| k_center_greedy(&points, D, 0, 2000, &|_| true));
+    bencher.bench(|| Points::new(&points, D)?.k_center_greedy(0, 2000, &|_| true));
 }
 
 #[divan::bench(sample_count = 3)]
 fn greedy_isotropic(bencher: Bencher) {
     let points = isotropic();
-    bencher.bench(|| k_center_greedy(&points, D, 0, 2000, &|_| true));
+    bencher.bench(|| Points::new(&points, D)?.k_center_greedy(0, 2000, &|_| true));
 }
 
 #[divan::bench(sample_count = 3)]

@@ -19,7 +19,7 @@ use std::time::Instant;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use patchflow::kernels::backbone::Device;
-use patchflow::kernels::coreset::{Picks, Points, Projection, k_center_greedy};
+use patchflow::kernels::coreset::{Picks, Points, Projection};
 use patchflow::kernels::distance::squared_euclidean;
 use patchflow::kernels::random::Rng;
 use rayon::prelude::*;
@@ -152,7 +152,7 @@ fn check(features: &Rows, count: usize) {
     let mut stream = Rng::new(0, "coreset");
     let points = features.project(&mut stream);
     let first = stream.below(features.n);
-    let picks = k_center_greedy(&points, PROJECTION, first, count, &|_| true).unwrap();
+    let picks = Points::new(&points, PROJECTION).unwrap().k_center_greedy(first, count, &|_| true).unwrap();
     assert!(picks == naive(&points, first, count), "the picks are not those of the naive algorithm");
     println!("{} rows, {count} picks: rows and radii are those of the naive algorithm", features.n);
 }

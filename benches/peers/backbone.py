@@ -8,22 +8,20 @@ PyPI into benches/peers/.venv (about 3 GB with PyTorch's CUDA libraries, which n
 interpreter that --python names. --torch also times our build with the feature `torch` (scripts/libtorch.sh first).
 The last line is one JSON object: NAME/NETWORK/SIZE -> ratio to PyTorch eager.
 """
-import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+import peer
+
 NETWORKS = {"r18": "resnet18", "r50": "resnet50", "wrn50": "wide_resnet50_2"}
 SIZES = {"224": (224, 224), "ksdd": (640, 232)}
 BATCH = 8
+PACKAGES = ["torch==2.13.0", "torchvision", "onnxruntime", "openvino", "numpy"]
 PEERS = ["eager", "ort", "openvino-f32"]
 WORKER = r"""
 import os, sys, time
@@ -64,42 +62,8 @@ for _ in sys.stdin:
 """
 
 
-def interpreter(given):
-    if given:
-        return given
-    folder = HERE / ".venv"
-    python = folder / "bin/python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-    wanted = ["torch==2.13.0", "torchvision", "onnxruntime", "openvino", "numpy"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    return str(python)
-
-
-def ours(with_torch):
-    """Builds the side of ours and gives its path."""
-    features = ["--features", "torch"] if with_torch else []
-    command = ["cargo", "bench", "--bench", "backbone_speed", "--no-run", "--message-format", "json", *features]
-    built = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    messages = (json.loads(line) for line in built.splitlines() if line.startswith("{"))
-    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "backbone_speed")
-
-
-class Worker:
-    def __init__(self, command):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-        self.works = self.process.stdout.readline().strip() == "ready"
-        self.seconds = []
-
-    def run(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.seconds.append(float(self.process.stdout.readline()))
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def worker(command):
+    return peer.Worker(command, stderr=subprocess.DEVNULL)
 
 
 def row(program, python, network, size, rounds, with_torch, folder):
@@ -109,34 +73,33 @@ def row(program, python, network, size, rounds, with_torch, folder):
     if not os.path.exists(onnx):
         subprocess.run([program, NETWORKS[network], "--onnx", onnx], check=True)
     shape = [str(number) for number in (BATCH, height, width, os.cpu_count())]
-    workers = {"default": Worker([program, NETWORKS[network], str(height), str(width), str(BATCH), "rust"])}
+    workers = {"default": worker([program, NETWORKS[network], str(height), str(width), str(BATCH), "rust"])}
     for name in ["torch-f32", "torch-bf16"] if with_torch else []:
-        workers[name] = Worker([program, NETWORKS[network], str(height), str(width), str(BATCH), name])
-    for peer in PEERS:
-        workers[peer] = Worker([python, "-c", WORKER, peer, NETWORKS[network], onnx, *shape])
-    missing = [name for name, worker in workers.items() if not worker.works]
+        workers[name] = worker([program, NETWORKS[network], str(height), str(width), str(BATCH), name])
+    for name in PEERS:
+        workers[name] = worker([python, "-c", WORKER, name, NETWORKS[network], onnx, *shape])
+    missing = [name for name, started in workers.items() if started.first_line != "ready"]
     if missing:
         print(f"cannot run here, left out: {', '.join(missing)}", file=sys.stderr)
-    working = {name: worker for name, worker in workers.items() if worker.works}
+    working = {name: started for name, started in workers.items() if name not in missing}
     fewest, most, seconds = rounds
-    started = time.monotonic()
+    start = time.monotonic()
     for done in range(most):
-        if done >= fewest and time.monotonic() - started > seconds:
+        if done >= fewest and time.monotonic() - start > seconds:
             break
-        for worker in working.values():
-            worker.run()
-    for worker in workers.values():
-        worker.close()
-    return {name: BATCH / statistics.median(worker.seconds) for name, worker in working.items()}
+        for started in working.values():
+            started.run()
+    for started in workers.values():
+        started.close()
+    return {name: BATCH / statistics.median(started.seconds) for name, started in working.items()}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under five minutes: fewer rounds")
+    parser = peer.parser(__doc__, quick="fewer rounds")
     parser.add_argument("--torch", action="store_true", help="also time the build with the feature torch")
-    parser.add_argument("--python", help="an interpreter that has the peers")
     arguments = parser.parse_args()
-    python, program = interpreter(arguments.python), ours(arguments.torch)
+    features = ["--features", "torch"] if arguments.torch else []
+    python, program = peer.interpreter(arguments.python, PACKAGES), peer.bench("backbone_speed", *features)
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         for network in NETWORKS:

@@ -11,19 +11,17 @@ same 500 of 50,000 of them, and KSDD2's size, 1,167,600 x 1536 -> 11,676 (--grow
 from them. The peers come from PyPI into benches/peers/.venv, or from the interpreter that --python names. The last
 line is one JSON object.
 """
-import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+import peer
+
+PACKAGES = ["torch==2.13.0", "numpy", "scikit-learn", "tqdm"]
 ROWS, WIDTH, PICKS = 200_000, 1024, 2_000
 QUICK_PICKS = (50, 150)
 # anomalib's package imports its whole tree of dependencies; the two files that are needed import four of them.
@@ -63,27 +61,6 @@ for _ in range(int(sys.argv[3])):
     nearest = torch.minimum(nearest, distances([chosen[-1]])[:, 0])
 print(len(set(chosen)))
 """
-
-
-def interpreter(given):
-    if given:
-        return given
-    folder = HERE / ".venv"
-    python = folder / "bin/python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-    pip = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "torch==2.13.0", "numpy", "scikit-learn", "tqdm"], check=True)
-    subprocess.run([*pip, "--no-deps", "anomalib==2.7.*"], check=True)
-    return str(python)
-
-
-def ours():
-    """Builds the side of ours and gives its path."""
-    command = ["cargo", "bench", "--bench", "coreset_speed", "--no-run", "--message-format", "json"]
-    built = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    messages = (json.loads(line) for line in built.splitlines() if line.startswith("{"))
-    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "coreset_speed")
 
 
 def timed(command):
@@ -158,13 +135,12 @@ def grown(program, folder, base, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under five minutes: anomalib extended from fewer picks")
-    parser.add_argument("--python", help="an interpreter that has the peers")
+    parser = peer.parser(__doc__, quick="anomalib extended from fewer picks")
     parser.add_argument("--base", help="rows of 384 f16 of real features")
     parser.add_argument("--grown", type=int, default=1_167_600, help="rows grown from them")
     arguments = parser.parse_args()
-    python, program = interpreter(arguments.python), ours()
+    python = peer.interpreter(arguments.python, PACKAGES, alone=["anomalib==2.7.*"])
+    program = peer.bench("coreset_speed")
     with tempfile.TemporaryDirectory() as folder:
         figures = peers(program, python, folder, arguments.quick)
         if arguments.base:

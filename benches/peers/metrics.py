@@ -15,18 +15,25 @@ row is left out, and said so.
 Exits with 1 where a value differs by more than 1e-6 (maps: of their range), or where 1, 2 and 4 threads do not
 print the same. The last line is one JSON object, with the medians of three runs of ours on all images.
 """
-import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+import peer
+
+PACKAGES = [
+    "torch==2.13.0",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torchmetrics",
+    "kornia",
+    "matplotlib",
+    "opencv-python-headless",
+]
 COUNT, HEIGHT, WIDTH = 1004, 632, 224
 SUBSET = 60
 MAPS = 32
@@ -85,10 +92,10 @@ def numpy():
     import scipy.ndimage
     def run(maps, masks):
         gain, regions = np.zeros(masks.shape), 0
-        for place in np.flatnonzero(masks.any(axis=(1, 2))):
-            label, found = scipy.ndimage.label(masks[place], structure=np.ones((3, 3), int))
+        for image in np.flatnonzero(masks.any(axis=(1, 2))):
+            label, found = scipy.ndimage.label(masks[image], structure=np.ones((3, 3), int))
             sizes = np.bincount(label.ravel()).astype(float)
-            gain[place] = np.where(label > 0, 1 / sizes[label], 0)
+            gain[image] = np.where(label > 0, 1 / sizes[label], 0)
             regions += found
         order = np.argsort(maps, axis=None)[::-1]
         scores, normal, gain = maps.ravel()[order], masks.ravel()[order] == 0, gain.ravel()[order]
@@ -130,38 +137,18 @@ else:
 """
 
 
-def interpreter(given):
-    if given:
-        return given
-    python = HERE / ".venv/bin/python"
-    if not python.exists():
-        venv.create(HERE / ".venv", with_pip=True)
-    wanted = ["torch==2.13.0", "numpy", "scipy", "scikit-learn", "torchmetrics", "kornia", "matplotlib"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted, "opencv-python-headless"], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "anomalib==2.7.*"], check=True)
-    return str(python)
-
-
-def build():
-    """Builds the side of ours and gives its path."""
-    command = ["cargo", "bench", "--bench", "metrics_speed", "--no-run", "--message-format", "json"]
-    built = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    messages = (json.loads(line) for line in built.splitlines() if line.startswith("{"))
-    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "metrics_speed")
-
-
 def shape(count):
     return [str(number) for number in (count, HEIGHT, WIDTH)]
 
 
 def ours(program, folder, count, *options):
     command = [program, str(folder), *shape(count), *options]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(told) if told.strip() else {}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed) if printed.strip() else {}
 
 
-def peer(python, name, folder, count):
-    """What a peer prints; none where it cannot run here."""
+def figures(python, name, folder, count):
+    """What a peer prints, or `None` if it cannot run here."""
     command = [python, "-c", WORKER, name, str(folder), *shape(count)]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode == 0:
@@ -181,7 +168,7 @@ def compare(program, python, folder, kind, count):
     mine, worst, ran = ours(program, folder, count), 0.0, {}
     print(f"  {'ours':10} {costs(mine)}  " + "  ".join(f"{name} {mine[name]:.9f}" for name in METRICS), flush=True)
     for name in ["sklearn", "anomalib", "numpy"]:
-        theirs = peer(python, name, folder, count)
+        theirs = figures(python, name, folder, count)
         if theirs is None:
             continue
         ran[name] = theirs
@@ -194,10 +181,10 @@ def compare(program, python, folder, kind, count):
 
 def compare_threads(program, folder):
     """Whether 1, 2 and 4 threads give the same metrics and intervals of all images."""
-    def told(threads):
+    def printed(threads):
         found = ours(program, folder, COUNT, "--bootstrap", "200", "--threads", str(threads))
         return {name: value for name, value in found.items() if "seconds" not in name and name != "peak_gib"}
-    one, two, four = told(1), told(2), told(4)
+    one, two, four = printed(1), printed(2), printed(4)
     print(f"1, 2 and 4 threads print the same: {one == two == four}")
     stated = ["auroc", "average_precision", "aupro"]
     bounds = (f"{name} {error:.1e} (stated {bound:.1e})"
@@ -208,7 +195,7 @@ def compare_threads(program, folder):
 
 def compare_maps(program, python, folder):
     mine = ours(program, folder, MAPS, "--maps", "4")
-    theirs = peer(python, "maps", folder, MAPS)
+    theirs = figures(python, "maps", folder, MAPS)
     if theirs is None:
         return 0.0, {}
     ratios = {}
@@ -221,7 +208,8 @@ def compare_maps(program, python, folder):
 
 
 def run(arguments, folder):
-    python, program = interpreter(arguments.python), build()
+    python = peer.interpreter(arguments.python, PACKAGES, alone=["anomalib==2.7.*"])
+    program = peer.bench("metrics_speed")
     worst, result, is_same = 0.0, {}, True
     for kind in ["smooth", "tied"]:
         inside = folder / kind
@@ -252,9 +240,7 @@ def run(arguments, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under five minutes: the peers get 60 images")
-    parser.add_argument("--python", help="an interpreter that has the peers")
+    parser = peer.parser(__doc__, quick="the peers get 60 images")
     parser.add_argument("--folder", type=pathlib.Path, help="where the maps are written, and removed after")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="patchflow-metrics-") as temporary:

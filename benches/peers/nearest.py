@@ -12,7 +12,6 @@ always generated, and so is the unstructured noise.
 The ratio is of the search alone, as `add` of faiss computes its norms beforehand; what both do before their first
 timed search is in the column `prepare` (ours includes two searches, and the codes). The last line is one JSON object.
 """
-import argparse
 import glob
 import json
 import os
@@ -22,10 +21,9 @@ import struct
 import subprocess
 import sys
 import tempfile
-import venv
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+import peer
+
 QUERIES, LARGE, SMALL = 2000, 20_000, 2000
 MANIFEST = """
 [experiment]
@@ -81,25 +79,6 @@ for _ in sys.stdin:
 """
 
 
-def interpreter(given):
-    if given:
-        return given
-    folder = HERE / ".venv"
-    python = folder / "bin/python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "faiss-cpu", "numpy"], check=True)
-    return str(python)
-
-
-def ours():
-    """Builds the side of ours and gives its path."""
-    command = ["cargo", "bench", "--bench", "nearest_speed", "--no-run", "--message-format", "json"]
-    built = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    messages = (json.loads(line) for line in built.splitlines() if line.startswith("{"))
-    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "nearest_speed")
-
-
 def tensor(path, name):
     """Reads one f16 or f32 tensor of a safetensors file as f32 rows."""
     import numpy as np
@@ -124,7 +103,7 @@ def real(data, weights, folder):
     to = pathlib.Path(folder) / "copied"
     to.mkdir()
     (work / "m.toml").write_text(MANIFEST.format(data="data", weights="weights", ratio=RATIO, to=to))
-    program = ["cargo", "run", "--quiet", "--release", "--manifest-path", str(ROOT / "Cargo.toml"), "--"]
+    program = ["cargo", "run", "--quiet", "--release", "--manifest-path", str(peer.ROOT / "Cargo.toml"), "--"]
     subprocess.run([*program, "run", "m.toml"], cwd=work, check=True, stdout=subprocess.DEVNULL)
     bank = tensor(to / "bank/rows.safetensors", "rows")[:LARGE]
     blocks = sorted(glob.glob(f"{to}/features/**/blocks/test/*.safetensors", recursive=True))
@@ -155,34 +134,17 @@ def noise(d):
     return [random.normal(size=(count, d)).astype(np.float32) for count in (QUERIES, LARGE)]
 
 
-class Worker:
-    def __init__(self, command):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.prepared = float(self.process.stdout.readline().split()[1])
-        self.seconds = []
-
-    def run(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.seconds.append(float(self.process.stdout.readline()))
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def disagreement(queries, bank, k, one, other):
     """Picks that differ, and the largest relative difference of their distances, measured in f64."""
     import numpy as np
 
     one, other = (np.fromfile(path, np.uint32).reshape(-1, k) for path in (one, other))
-    places = np.argwhere(one != other)
+    differing = np.argwhere(one != other)
     largest = 0.0
-    for query, place in places:
-        far = [((queries[query].astype(float) - bank[of[query, place]]) ** 2).sum() for of in (one, other)]
+    for query, rank in differing:
+        far = [((queries[query].astype(float) - bank[of[query, rank]]) ** 2).sum() for of in (one, other)]
         largest = max(largest, abs(far[0] - far[1]) / max(*far, 1e-300))
-    return len(places), largest
+    return len(differing), largest
 
 
 def row(name, sides, program, python, k, threads, rounds, folder):
@@ -194,8 +156,8 @@ def row(name, sides, program, python, k, threads, rounds, folder):
     found = [os.path.join(folder, side) for side in ("ours.u32", "faiss.u32")]
     shape = [str(number) for number in (queries.shape[1], k, threads)]
     workers = [
-        Worker([program, *paths, *shape, found[0]]),
-        Worker([python, "-c", WORKER, *paths, *shape, found[1]]),
+        peer.Worker([program, *paths, *shape, found[0]]),
+        peer.Worker([python, "-c", WORKER, *paths, *shape, found[1]]),
     ]
     for _ in range(rounds):
         for worker in workers:
@@ -203,10 +165,11 @@ def row(name, sides, program, python, k, threads, rounds, folder):
     for worker in workers:
         worker.close()
     mine, theirs = (statistics.median(worker.seconds) for worker in workers)
+    prepared = [float(worker.first_line.removeprefix("ready ")) * 1e3 for worker in workers]
     count, largest = disagreement(queries, bank, k, *found)
     print(
-        f"{name:18} ours {mine * 1e3:7.1f} ms (prepare {workers[0].prepared * 1e3:7.1f})"
-        f"  faiss {theirs * 1e3:7.1f} ms (prepare {workers[1].prepared * 1e3:7.1f})"
+        f"{name:18} ours {mine * 1e3:7.1f} ms (prepare {prepared[0]:7.1f})"
+        f"  faiss {theirs * 1e3:7.1f} ms (prepare {prepared[1]:7.1f})"
         f"  ratio {theirs / mine:5.2f}  other picks {count} of {queries.shape[0] * k}, by {largest:.1e}",
         flush=True,
     )
@@ -217,7 +180,7 @@ def row(name, sides, program, python, k, threads, rounds, folder):
 
 def compare(arguments):
     rounds = 5 if arguments.quick else 15
-    program = ours()
+    program = peer.bench("nearest_speed")
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data and arguments.weights:
@@ -240,15 +203,13 @@ def compare(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under five minutes: fewer rounds")
+    parser = peer.parser(__doc__, quick="fewer rounds")
     parser.add_argument("--data", help="folder of KSDD: train/ and test/")
     parser.add_argument("--weights", help="folder of ResNet18's weights")
     parser.add_argument("--k", type=int, default=1, help="neighbours")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--python", help="an interpreter that has faiss and numpy")
     arguments = parser.parse_args()
-    python = interpreter(arguments.python)
+    python = peer.interpreter(arguments.python, ["faiss-cpu", "numpy"])
     if os.path.abspath(python) != os.path.abspath(sys.executable):
         # This script itself needs numpy, so it goes on in the interpreter of the peers.
         sys.exit(subprocess.run([python, __file__, *sys.argv[1:], "--python", python]).returncode)

@@ -19,20 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+import peer
+
 TASKS = 200
 WANTED = ["dvc==3.67.*", "snakemake==9.27.*"]
 FILES, FILE_BYTES = 5000, 100_000
 
 
 def peers(folder):
-    """The interpreter's folder of programs, made once."""
-    programs = pathlib.Path(folder) / "bin"
+    """The folder of the peers' programs; they are installed if `dvc` is missing."""
+    programs = peer.environment(folder)
     if not (programs / "dvc").exists():
-        venv.create(folder, with_pip=True)
         subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", *WANTED], check=True)
     return programs
 
@@ -125,22 +123,22 @@ def source_of_5000(ours, folder, rounds, environment):
     (folder / "m.toml").write_text('[experiment]\nname = "source"\n[stages.data]\nkind = "download"\npath = "data"\n')
     # A stat is trusted only once it is older than the row that names it.
     time.sleep(3)
-    cold, warm, peer = [], [], []
+    cold, warm, of_b3sum = [], [], []
     b3sum = shutil.which("b3sum")
     for _ in range(rounds):
         if b3sum:
-            peer.append(timed(["sh", "-c", "b3sum data/* > /dev/null"], folder)[0])
+            of_b3sum.append(timed(["sh", "-c", "b3sum data/* > /dev/null"], folder)[0])
         cold.append(timed([ours, "plan", "m.toml", "--paranoid"], folder, environment)[0])
         warm.append(timed([ours, "plan", "m.toml"], folder, environment)[0])
     median = statistics.median
-    return median(peer) if peer else None, median(cold), median(warm)
+    return median(of_b3sum) if of_b3sum else None, median(cold), median(warm)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under five minutes: fewer rounds")
-    parser.add_argument("--bin", default=ROOT / "target/release/patchflow", help="our program")
-    parser.add_argument("--venv", default=HERE / ".venv-orchestrators", help="where the peers are or will be")
+    parser.add_argument("--bin", default=peer.ROOT / "target/release/patchflow", help="our program")
+    parser.add_argument("--venv", default=peer.HERE / ".venv-orchestrators", help="where the peers are or will be")
     arguments = parser.parse_args()
     ours, programs = str(pathlib.Path(arguments.bin).resolve()), peers(arguments.venv)
     rounds = 3 if arguments.quick else 9
@@ -157,8 +155,8 @@ def main():
         print(f"{TASKS} tasks  the programs alone {alone:.2f} s wall")
         plan_cpu, plan_wall = plan_of_10000(ours, folders["grid"], rounds, environment)
         print(f"plan of 10,000 tasks  {plan_cpu:.3f} CPU s, {plan_wall:.3f} s wall")
-        peer, cold, warm = source_of_5000(ours, folders["source"], rounds, environment)
-        shown = f"b3sum {peer:.3f} CPU s" if peer else "b3sum is not installed"
+        of_b3sum, cold, warm = source_of_5000(ours, folders["source"], rounds, environment)
+        shown = f"b3sum {of_b3sum:.3f} CPU s" if of_b3sum else "b3sum is not installed"
         print(f"{FILES} files of {FILE_BYTES // 1000} kB  {shown}, cold {cold:.3f} CPU s, warm {warm:.3f} CPU s")
     noop = {name: cpu for name, (_, cpu, _) in of_tasks.items()}
     result = {
@@ -168,7 +166,7 @@ def main():
         "first-200/overhead_s": round(of_tasks["patchflow"][0] - alone, 3),
         "first-200/dvc-ratio": round(of_tasks["dvc"][0] / of_tasks["patchflow"][0], 1),
         "plan-10000/s": round(plan_wall, 3),
-        "hash-5000/b3sum-ratio": round(cold / peer, 3) if peer else None,
+        "hash-5000/b3sum-ratio": round(cold / of_b3sum, 3) if of_b3sum else None,
         "warm-5000/cpu_s": round(warm, 4),
     }
     print(json.dumps(result))

@@ -184,7 +184,7 @@ mod tests {
         for precision in [StoragePrecision::F32, StoragePrecision::F16] {
             let path = folder.path().join("block");
             write_block(&path, &block, precision).unwrap();
-            let file = File { path, digest: String::new(), size_bytes: 0, is_executable: false };
+            let file = File { path, digest: None, size_bytes: 0, is_executable: false };
             let read = read_block(&file).unwrap();
             assert_eq!((read.height, read.width, read.d), (2, 1, 3));
             assert_eq!(read_shape(&file).unwrap(), [2, 1, 3]);

@@ -11,14 +11,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ArtifactError;
+use crate::digest::Digest;
 
 /// A file of an artifact.
 #[derive(Clone, Debug)]
 pub struct File {
     /// Path on disk.
     pub path: PathBuf,
-    /// Hexadecimal digest of the content; empty if unknown.
-    pub digest: String,
+    /// Digest of the content; `None` for a file outside of a run that was not hashed.
+    pub digest: Option<Digest>,
     /// Length of the content.
     pub size_bytes: u64,
     /// Whether the owner has the permission to execute the file.
@@ -47,8 +48,7 @@ impl Files {
                 let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
                 let size_bytes = entry.metadata().map_or(0, |metadata| metadata.len());
                 let is_executable = false;
-                let file =
-                    File { path: entry.path().to_owned(), digest: String::new(), size_bytes, is_executable };
+                let file = File { path: entry.path().to_owned(), digest: None, size_bytes, is_executable };
                 files.insert(name.to_string_lossy().replace('\\', "/"), file);
             }
         }
@@ -85,6 +85,11 @@ impl Files {
 }
 
 impl File {
+    /// Returns the digest in hexadecimal; empty if the file was not hashed.
+    pub fn digest_text(&self) -> String {
+        self.digest.map(|digest| digest.to_string()).unwrap_or_default()
+    }
+
     /// Reads the whole file.
     pub fn read(&self) -> Result<Vec<u8>, ArtifactError> {
         std::fs::read(&self.path).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
@@ -94,7 +99,7 @@ impl File {
     /// digest any more, so that no result is ever stored under the digest of other content.
     pub fn read_unchanged(&self) -> Result<Vec<u8>, ArtifactError> {
         let bytes = self.read()?;
-        if !self.digest.is_empty() && blake3::hash(&bytes).to_hex().as_str() != self.digest {
+        if self.digest.is_some_and(|digest| Digest::of_bytes(&bytes) != digest) {
             return Err(ArtifactError::Changed { path: self.path.clone() });
         }
         Ok(bytes)
@@ -142,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         std::fs::write(&path, b"then").unwrap();
-        let digest = blake3::hash(b"then").to_hex().to_string();
+        let digest = Some(Digest::of_bytes(b"then"));
         let file = File { path: path.clone(), digest, size_bytes: 4, is_executable: false };
         assert_eq!(file.read_unchanged().unwrap(), b"then");
         std::fs::write(&path, b"now!").unwrap();

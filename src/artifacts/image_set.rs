@@ -61,7 +61,7 @@ pub struct Preprocessing {
 }
 
 /// The label of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
     /// Without defects.
@@ -112,7 +112,7 @@ pub fn parse_pixels(name: &str) -> Option<&str> {
 }
 
 /// Selects images of a set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selection {
     /// Only images of this split; `None` for every split.
     pub split: Option<String>,

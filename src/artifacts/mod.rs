@@ -1,6 +1,8 @@
 //! Artifacts: what stages pass to each other. Each artifact is a folder of files; each module defines one format with
 //! a typed reader and writer. Formats know files and paths, but not the store, keys or manifests.
 
+use serde::{Deserialize, Serialize};
+
 pub mod bank;
 pub mod denoiser;
 pub mod feature_set;
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 pub use files::{File, Files};
 
 /// The type of an output, and of the ports that accept it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Artifact {
     /// Any folder of files.
     Files,

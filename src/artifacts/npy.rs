@@ -1,17 +1,19 @@
-//! NumPy files. Plain arrays are written with `ndarray-npy`; this module adds what that crate does not write:
-//! structured arrays of one row, and arrays that are written piece by piece.
+//! NumPy files. Plain arrays are written with `ndarray-npy`. This module adds what that crate does not write:
+//! structured arrays of one row, and arrays that are written piece by piece (format: NumPy Enhancement Proposal 1,
+//! version 1.0).
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
+use ndarray::ArrayViewD;
 use ndarray_npy::WriteNpyExt;
 
 use super::ArtifactError;
 
 /// Writes `data` as an f32 array of the given shape.
-pub fn write_f32(path: &Path, shape: &[usize], data: Vec<f32>) -> Result<(), ArtifactError> {
-    let array = ndarray::ArrayD::from_shape_vec(shape, data).map_err(|_| ArtifactError::Tensor {
+pub fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), ArtifactError> {
+    let array = ArrayViewD::from_shape(shape, data).map_err(|_| ArtifactError::Tensor {
         path: PathBuf::from(path),
         tensor: "array".to_owned(),
         expected: format!("{shape:?} of f32"),
@@ -26,17 +28,18 @@ pub fn write_f32(path: &Path, shape: &[usize], data: Vec<f32>) -> Result<(), Art
 
 /// Writes a structured array of one row, with one f64 per field. In Python: `np.load(f)["image_auroc"]`.
 ///
-/// Format: NumPy Enhancement Proposal 1, version 1.0. Field names must not contain quotes.
+/// Field names must not contain quotes.
 pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactError> {
     let names: Vec<String> = fields.iter().map(|(name, _)| format!("('{name}', '<f8')")).collect();
-    let mut bytes = header(&format!("[{}]", names.join(", ")), "(1,)");
+    let mut bytes =
+        header(&format!("{{'descr': [{}], 'fortran_order': False, 'shape': (1,), }}", names.join(", ")));
     bytes.extend(fields.iter().flat_map(|(_, value)| value.to_le_bytes()));
     super::files::write(path, &bytes)
 }
 
-/// Returns the header of a file, padded to a multiple of 64 bytes.
-fn header(descr: &str, shape: &str) -> Vec<u8> {
-    let mut header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
+/// Returns the bytes before the data: magic, version, and the dictionary, padded to a multiple of 64 bytes.
+fn header(dictionary: &str) -> Vec<u8> {
+    let mut header = dictionary.to_owned();
     let unpadded = 10 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
     header.push('\n');
@@ -58,7 +61,9 @@ impl Appender {
     /// Creates the file of an array with the given shape.
     pub fn new(path: &Path, shape: &[usize]) -> Result<Self, ArtifactError> {
         let sides: Vec<String> = shape.iter().map(|side| format!("{side},")).collect();
-        super::files::write(path, &header("'<f4'", &format!("({})", sides.join(" "))))?;
+        let dictionary =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sides.join(" "));
+        super::files::write(path, &header(&dictionary))?;
         let file = File::options().append(true).open(path);
         let file =
             BufWriter::new(file.map_err(|source| ArtifactError::Io { path: path.to_owned(), source })?);
@@ -100,12 +105,34 @@ mod tests {
         assert_eq!(&bytes[bytes.len() - 16..bytes.len() - 8], 0.5_f64.to_le_bytes());
     }
 
+    /// Guards against a release of `ndarray-npy` that writes other bytes.
+    #[test]
+    fn the_bytes_of_an_array_are_pinned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        for (shape, text) in [(vec![2], "(2,)"), (vec![1, 2, 1], "(1, 2, 1)")] {
+            write_f32(&path, &shape, &[1.5, -2.0]).unwrap();
+            let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {text}}}");
+            let expected = format!("\x01\0v\0{dictionary:117}\n");
+            let bytes = std::fs::read(&path).unwrap();
+            assert_eq!(&bytes[..6], b"\x93NUMPY");
+            assert_eq!(String::from_utf8_lossy(&bytes[6..128]), expected);
+            assert_eq!(bytes[128..], [0, 0, 0xC0, 0x3F, 0, 0, 0, 0xC0]);
+        }
+    }
+
+    #[test]
+    fn a_shape_of_another_size_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write_f32(&folder.path().join("array.npy"), &[2, 2], &[0.0; 3]).is_err());
+    }
+
     #[test]
     fn an_array_in_pieces_is_the_array_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, pieces) = (folder.path().join("whole.npy"), folder.path().join("pieces.npy"));
         let values: Vec<f32> = (0..24).map(|value| value as f32 / 7.0).collect();
-        write_f32(&whole, &[4, 2, 3], values.clone()).unwrap();
+        write_f32(&whole, &[4, 2, 3], &values).unwrap();
         let mut appender = Appender::new(&pieces, &[4, 2, 3]).unwrap();
         values.chunks(6).for_each(|some| appender.append(some).unwrap());
         appender.finish().unwrap();

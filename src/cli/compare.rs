@@ -5,10 +5,10 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
-use super::session::CliError;
+use super::error::CliError;
 use super::{Environment, Exit, terminal};
 use crate::manifest;
-use crate::report::{Comparison, Shown, find_run};
+use crate::report::{Comparison, MetricsShown, find_run};
 
 /// Arguments of `compare`.
 #[derive(Args)]
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &CompareArguments, environment: &Environment) -> Re
     let project = manifest::find_project(&environment.folder);
     let find = |name: &str| find_run(&project, &environment.folder, name).map_err(CliError::History);
     let ((old_folder, old), (new_folder, new)) = (find(&arguments.old)?, find(&arguments.new)?);
-    let shown = if arguments.all { Shown::All } else { Shown::Differing };
+    let shown = if arguments.all { MetricsShown::All } else { MetricsShown::Differing };
     let comparison = Comparison::of(&old, &new, shown);
     let name = |folder: &Path| {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::forecast::free_bytes;
-use super::session::{self, CliError};
+use super::disk::free_bytes;
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, amounts, terminal};
 use crate::engine::hardware;
 use crate::kernels::backbone::{Backend, cuda_devices, libtorch_version, simd_level};

@@ -1,10 +1,12 @@
 //! `patchflow explain`.
 
 use clap::Args;
+use serde_json::{Value, json};
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Plan, between, explain};
+use crate::plan::{Explanation, Plan, between, explain};
 
 /// Arguments of `explain`.
 #[derive(Args)]
@@ -15,16 +17,24 @@ pub(super) struct ExplainArguments {
     stage: String,
     /// Say instead why two variants do not share its task: `bank=dual bank=single`. Axes that are left out
     /// are equal.
-    #[arg(long, num_args = 2, value_names = ["VARIANT", "VARIANT"])]
+    #[arg(long, num_args = 2, value_names = ["VARIANT", "VARIANT"], conflicts_with = "json")]
     between: Vec<String>,
+    /// The remote to look into, instead of that of `patchflow.toml`; `off` for none.
+    #[arg(long, value_name = "ADDRESS")]
+    remote: Option<String>,
+    /// Print one JSON object: the tasks with state, reason and cause.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Says why a stage would run.
 pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::check_stage(&experiment, &arguments.stage)?;
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
+    session::show_remote_warnings(&project.store);
     if let [one, other] = arguments.between.as_slice() {
         let variants = find_pair(&plan, one, other)?;
         let [one, other] = variants.map(|variant| &plan.variants[variant].id);
@@ -35,8 +45,12 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
         return Ok(Exit::Done);
     }
     let explanations = explain(&plan, &statuses, &project.store, &arguments.stage);
+    if arguments.json {
+        terminal::print(&format!("{:#}\n", to_json(&plan, &arguments.stage, &explanations)));
+        return Ok(Exit::Done);
+    }
     if explanations.is_empty() {
-        terminal::tell(&format!("no variant needs `{}`", arguments.stage));
+        terminal::message(&format!("no variant needs `{}`", arguments.stage));
     }
     let mut shown = Vec::new();
     for explanation in explanations {
@@ -47,6 +61,19 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
         }
     }
     Ok(Exit::Done)
+}
+
+fn to_json(plan: &Plan, stage: &str, explanations: &[Explanation]) -> Value {
+    let tasks = explanations.iter().map(|explanation| {
+        json!({
+            "task": explanation.task,
+            "values": explanation.values,
+            "state": explanation.reason.state().name(),
+            "reason": explanation.reason.sentence(),
+            "cause": explanation.reason,
+        })
+    });
+    json!({ "experiment": plan.experiment, "stage": stage, "tasks": tasks.collect::<Vec<_>>() })
 }
 
 /// Finds two variants: the first that has the values of `one`, and of those with the values of `other` the

@@ -1,11 +1,11 @@
 //! What a run would take, and whether a budget allows it; shared by `plan` and `run`.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::amounts;
-use super::session::{CliError, Project};
+use super::disk::free_bytes;
+use super::error::CliError;
+use super::session::Project;
 use crate::plan::{Estimate, History, Models, Plan, Status, estimate, makespan};
 
 /// A limit that the user sets: of time or of bytes written.
@@ -44,7 +44,7 @@ pub(super) struct Forecast {
 impl Forecast {
     /// Judges a plan by the records of the cache; reads them only where something would run.
     pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
-        let open = statuses.iter().filter(|status| !status.state.is_hit()).count();
+        let open = statuses.iter().filter(|status| !status.state().is_hit()).count();
         let history = if open == 0 { History::default() } else { History::load(&project.store) };
         let tasks = estimate(plan, statuses, &mut Models::new(history), &project.store);
         let known = || tasks.iter().flatten();
@@ -146,11 +146,4 @@ pub(super) fn task_json(estimate: Option<&Estimate>) -> Value {
         "output_bytes": output_bytes,
         "basis": basis.name(),
     })
-}
-
-/// Bytes that the user may still write where `folder` is or will be made.
-pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
-    let there = folder.ancestors().find(|folder| folder.is_dir())?;
-    let space = rustix::fs::statvfs(there).ok()?;
-    Some(space.f_bavail * space.f_frsize)
 }

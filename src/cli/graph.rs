@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use clap::{Args, ValueEnum};
 use petgraph::dot::{Config, Dot};
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::plan::{Plan, TaskId};
 

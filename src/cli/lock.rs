@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::cache::{Cache, Digest};
 use crate::plan::{Lock, Plan, Record, Status, TaskId, lock_path};
-use crate::store::{Digest, Store};
 
 /// Arguments of `lock`.
 #[derive(Args)]
@@ -44,21 +45,21 @@ fn warn_of_others(plan: &Plan, statuses: &[Status]) {
     for (index, status) in statuses.iter().enumerate() {
         if status.record.as_ref().is_some_and(|record| !record.others.is_empty()) {
             let title = super::log::title(plan, TaskId(index));
-            terminal::tell(&format!(
+            terminal::message(&format!(
                 "warning: {title} has given other bytes for equal inputs; the last are locked"
             ));
         }
     }
 }
 
-fn metrics(record: &Record, store: &Store) -> Option<BTreeMap<String, f64>> {
+fn metrics(record: &Record, store: &Cache) -> Option<BTreeMap<String, f64>> {
     let scores = store.tree(record.outputs.get("scores")?).ok()??;
     let metrics = session::metrics(store, &scores)?;
     Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// Keeps what is locked from collection, until `cache unpin`.
-fn keep_from_collection(experiment: &str, lock: &Lock, store: &Store) -> Result<(), CliError> {
+fn keep_from_collection(experiment: &str, lock: &Lock, store: &Cache) -> Result<(), CliError> {
     let keys: Vec<Digest> = lock.keys().into_iter().collect();
-    store.pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)
+    store.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)
 }

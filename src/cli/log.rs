@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::session::{self, CliError};
+use super::error::CliError;
+use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::cache::{Cache, Digest};
 use crate::plan::{Plan, Record, TaskId};
-use crate::store::{Digest, Store};
 
 /// Arguments of `log`.
 #[derive(Args)]
@@ -34,14 +35,18 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
         if let Some(told) = key.and_then(|key| told(&plan, TaskId(index), &key, &project.store)) {
             terminal::print(&told);
             shown += 1;
-        } else if status.state.is_hit() {
-            terminal::tell(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
+        } else if status.state().is_hit() {
+            terminal::message(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
         } else {
-            terminal::tell(&format!("{}: not in the cache ({})", title(&plan, TaskId(index)), status.reason));
+            terminal::message(&format!(
+                "{}: not in the cache ({})",
+                title(&plan, TaskId(index)),
+                status.reason
+            ));
         }
     }
     if found == 0 {
-        terminal::tell(&format!("no variant needs `{}`", arguments.stage));
+        terminal::message(&format!("no variant needs `{}`", arguments.stage));
     }
     Ok(if shown > 0 || found == 0 { Exit::Done } else { Exit::Failed })
 }
@@ -56,8 +61,8 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
 }
 
 /// A heading that says when and where a cached task ran, and what it said; none where there is no record.
-pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Store) -> Option<String> {
-    let record = Record::from_bytes(&store.record(key).ok()??)?;
+pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Cache) -> Option<String> {
+    let record = Record::from_bytes(&store.records().get(key).ok()??)?;
     let made = &record.provenance;
     let finished = made.finished.get(..19).unwrap_or(&made.finished);
     let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);

@@ -4,13 +4,15 @@ mod amounts;
 mod cache;
 mod compare;
 mod completions;
+mod disk;
 mod doctor;
+mod error;
 mod exit;
 mod explain;
 mod forecast;
 mod graph;
-#[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the errors themselves for help"))]
 mod hints;
+mod interrupt;
 mod lock;
 mod log;
 mod plan;
@@ -25,8 +27,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use error::CliError;
 pub use exit::Exit;
-use session::CliError;
 
 /// Reproducible PatchCore experiments: a TOML manifest describes the stages and the grid; only what changed
 /// runs again.

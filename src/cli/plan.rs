@@ -6,8 +6,9 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::error::CliError;
 use super::forecast::{self, Budget, Forecast, parse_budget};
-use super::session::{self, CliError};
+use super::session;
 use super::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::plan::{Basis, Estimate, Plan, State, Status, TaskId};
 
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     session::show_remote_warnings(&project.store);
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt().filter(|_| !arguments.budget.is_empty()) {
-        terminal::tell(&format!("warning: {doubt}"));
+        terminal::message(&format!("warning: {doubt}"));
     }
     Ok(Exit::Done)
 }
@@ -54,7 +55,7 @@ fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
     let mut totals =
         BTreeMap::from([("hit", 0), ("remote_hit", 0), ("in_flight", 0), ("miss", 0), ("unknown", 0)]);
     for status in statuses {
-        *totals.entry(status.state.name()).or_default() += 1;
+        *totals.entry(status.state().name()).or_default() += 1;
     }
     totals
 }
@@ -68,8 +69,9 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
             "name": task.name,
             "kind": task.spec.kind().name(),
             "key": status.resolution.as_ref().map(|resolution| resolution.key.to_string()),
-            "state": status.state.name(),
-            "reason": status.reason,
+            "state": status.state().name(),
+            "reason": status.reason.to_string(),
+            "cause": status.reason,
             "variants": variants,
             "estimate": forecast::task_json(estimate.as_ref()),
         })
@@ -100,7 +102,7 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
         .set_header(["task", "of", "kind", "state", "variants", "key", "takes", "why"]);
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         let key = status.resolution.as_ref().map(|resolution| resolution.key.to_string()[..12].to_owned());
-        let state = if status.state == State::Unknown { "upstream" } else { status.state.name() };
+        let state = if status.state() == State::Unknown { "upstream" } else { status.state().name() };
         table.add_row([
             task.name.clone(),
             plan.values_of(TaskId(index)),
@@ -109,7 +111,7 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
             task.variants.len().to_string(),
             key.unwrap_or_default(),
             forecast.tasks[index].as_ref().map_or_else(String::new, takes),
-            status.reason.clone(),
+            status.reason.to_string(),
         ]);
     }
     let totals = totals(statuses);

@@ -1,24 +1,23 @@
 //! `patchflow run`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::error::CliError;
 use super::forecast::{Budget, Forecast, parse_budget};
-use super::session::{self, CliError, Project};
-use super::{Environment, Exit, ManifestArguments, amounts, terminal};
+use super::interrupt::{CANCELLED, handle_interrupts};
+use super::session::{self, Project};
+use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
 use crate::artifacts::scores::Metrics;
+use crate::cache::{Cache, ProcessIdentity};
 use crate::engine::{self, Event, Failure, Options, Outcome, Run};
 use crate::manifest::Experiment;
 use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
 use crate::report::{
-    Bars, Differences, EventLog, Folder, Profile, RunRequest, RunSummary, Table, differences, variant_table,
+    Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
+    variant_table,
 };
-use crate::store::{ProcessIdentity, Store};
-
-/// Set by Ctrl-C.
-pub(super) static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -104,10 +103,10 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
-    // A survey asks a remote for many records at once; the run then finds the answers.
+    // A survey prefetches many records at once; the run then finds the answers.
     let is_asked = !arguments.budget.is_empty()
         || arguments.locked
-        || project.store.remote().is_some()
+        || project.store.prefers_batches()
         || is_hindered(&plan, environment);
     let statuses = is_asked.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
@@ -203,11 +202,11 @@ fn locked(
 }
 
 /// Shows what the cached tasks said when they ran.
-fn replay(plan: &Plan, run: &Run, store: &Store) {
+fn replay(plan: &Plan, run: &Run, store: &Cache) {
     for (index, end) in run.tasks.iter().enumerate() {
         let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
         if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
-            terminal::tell(told.trim_end());
+            terminal::message(told.trim_end());
         }
     }
 }
@@ -245,14 +244,14 @@ fn check_budget(
     let forecast = Forecast::new(plan, statuses, project, session::jobs(arguments.jobs, project));
     forecast.check(&arguments.budget)?;
     if let Some(doubt) = forecast.doubt() {
-        terminal::tell(&format!("warning: {doubt}"));
+        terminal::message(&format!("warning: {doubt}"));
     }
     Ok(())
 }
 
 /// Whether this build or machine cannot run some task.
 fn is_hindered(plan: &Plan, environment: &Environment) -> bool {
-    plan.tasks.iter().any(|task| task.spec.preflight(&environment.variables).is_some())
+    plan.tasks.iter().any(|task| task.spec.preflight(&environment.variables).is_err())
 }
 
 /// Refuses a run that would come to a task which it cannot run, before anything is run. A task whose key is not
@@ -264,8 +263,8 @@ fn check_obstacles(
     statuses: &[Status],
 ) -> Result<(), CliError> {
     for (task, status) in plan.tasks.iter().zip(statuses) {
-        let would_run = !status.state.is_hit() || arguments.force.contains(&task.stage);
-        if let Some(source) = task.spec.preflight(&environment.variables).filter(|_| would_run) {
+        let would_run = !status.state().is_hit() || arguments.force.contains(&task.stage);
+        if let Some(source) = task.spec.preflight(&environment.variables).err().filter(|_| would_run) {
             return Err(CliError::CannotRun { task: task.name.clone(), source });
         }
     }
@@ -331,22 +330,8 @@ fn options<'a>(
     }
 }
 
-/// The first Ctrl-C (or a TERM) asks running tasks to stop; the second ends the program at once, which
-/// loses nothing that was finished, either.
-pub(super) fn handle_interrupts() {
-    let handler = || {
-        if CANCELLED.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "the user asked twice; every commit to the store is atomic")]
-            std::process::exit(Exit::Interrupted as i32);
-        }
-        terminal::tell("stopping: finished work is kept (press Ctrl-C again to end at once)");
-    };
-    // A second handler, in tests that run several commands in one process, is refused and not needed.
-    let _ = ctrlc::set_handler(handler);
-}
-
 /// The metrics of each task that has some.
-fn read_metrics(plan: &Plan, run: &Run, store: &Store) -> Vec<Option<Metrics>> {
+fn read_metrics(plan: &Plan, run: &Run, store: &Cache) -> Vec<Option<Metrics>> {
     let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
 }
@@ -366,7 +351,7 @@ fn finished(run: &Run, folder: PathBuf) -> Event {
     }
 }
 
-fn show_warning(store: &Store) {
+fn show_warning(store: &Cache) {
     if let Some(warning) = store.index().take_warning() {
         terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
     }
@@ -375,9 +360,13 @@ fn show_warning(store: &Store) {
 fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
     for (task, end) in plan.tasks.iter().zip(&run.tasks) {
         let (Outcome::Failed, Some(failure)) = (end.outcome, &end.failure) else { continue };
-        terminal::show_chain(&format!("error in `{}`", task.name), failure, failure.help().as_deref());
+        terminal::show_chain(
+            &format!("error in `{}`", task.name),
+            failure,
+            hints::failure(failure).as_deref(),
+        );
         if let Some(key) = &end.key {
-            terminal::tell(&format!("  log: {}", engine::log_path(options, task, key).display()));
+            terminal::message(&format!("  log: {}", engine::log_path(options, task, key).display()));
         }
     }
 }
@@ -391,7 +380,13 @@ fn counted(count: usize, word: &str) -> String {
 const SHOWN_DIFFERENCES: usize = 24;
 
 /// What a person reads at the end of a run.
-fn summary(plan: &Plan, run: &Run, table: &Table, differences: &Differences, folder: &Folder) -> String {
+fn summary(
+    plan: &Plan,
+    run: &Run,
+    table: &ResultTable,
+    differences: &Differences,
+    folder: &Folder,
+) -> String {
     let mut lines = Vec::new();
     if !table.rows.is_empty() {
         lines.extend(plan.question.clone());

@@ -28,9 +28,12 @@ pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Exit 
         let runs = project.join("runs");
         match &arguments.experiment {
             Some(name) if !runs.join(name).is_dir() => {
-                terminal::tell(&format!("no experiment `{name}` has run: nothing in `{}`", runs.display()));
+                terminal::message(&format!(
+                    "no experiment `{name}` has run: nothing in `{}`",
+                    runs.display()
+                ));
             }
-            _ => terminal::tell(&format!("no runs in `{}`", runs.display())),
+            _ => terminal::message(&format!("no runs in `{}`", runs.display())),
         }
     } else {
         terminal::print(&format!("{}\n", to_text(&runs)));

@@ -3,10 +3,11 @@
 
 use std::io::{IsTerminal, Write};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use super::Environment;
-use super::session::CliError;
+use super::error::CliError;
 
 /// Columns at which diagnostics wrap.
 const MESSAGE_WIDTH: usize = 100;
@@ -20,14 +21,13 @@ pub(super) fn start_logging(verbose: u8, environment: &Environment) {
         _ => "patchflow=debug",
     };
     let wanted = environment.variables.get("RUST_LOG").map_or(default, String::as_str);
-    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(default));
-    // A second start, in tests, keeps the first.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter: Targets = wanted.parse().or_else(|_| default.parse()).unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
+        .with_ansi(std::io::stderr().is_terminal());
+    // Only the first call of a process counts: tests call this more than once.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
 /// Writes data. A reader that went away, such as `head`, is no error.
@@ -37,7 +37,7 @@ pub(super) fn print(text: &str) {
 }
 
 /// Writes a message.
-pub(super) fn tell(text: &str) {
+pub(super) fn message(text: &str) {
     eprintln!("{text}");
 }
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 
-use super::run::{CANCELLED, handle_interrupts};
-use super::session::{self, CliError, Project};
+use super::error::CliError;
+use super::interrupt::{CANCELLED, handle_interrupts, is_cancelled};
+use super::session::{self, Project};
 use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::cache::Digest;
 use crate::engine::{self, Event, Options, Suspect, Verified};
 use crate::plan::{Plan, Record, Resolution, Status, TaskId};
-use crate::report::{Bars, Folder, Verdicts};
-use crate::stages::Kind;
-use crate::store::Digest;
+use crate::report::{Bars, Folder, VerdictKind, Verdicts};
 
 /// Tasks that are made again where nothing else is said (chosen: a look, not a second run).
 const SAMPLE: usize = 5;
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let candidates = candidates(arguments, &plan, &statuses);
     if candidates.is_empty() {
-        terminal::tell("no cached task to make again: run the manifest first");
+        terminal::message("no cached task to make again: run the manifest first");
         return Ok(Exit::Failed);
     }
     handle_interrupts();
@@ -73,16 +73,16 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     } else {
         format!("{}files: {}\n", verdicts.to_text(), file.display())
     });
-    let checked = verdicts.tasks.len() - verdicts.count("unchecked");
+    let checked = verdicts.tasks.len() - verdicts.count(VerdictKind::Unchecked);
     let wanted = verdicts.sample.unwrap_or(usize::MAX).min(candidates.len());
-    Ok(if CANCELLED.load(std::sync::atomic::Ordering::Relaxed) {
+    Ok(if is_cancelled() {
         Exit::Interrupted
-    } else if verdicts.count("differs") > 0 {
+    } else if verdicts.count(VerdictKind::Differs) > 0 {
         Exit::Differs
-    } else if verdicts.count("failed") > 0 {
+    } else if verdicts.count(VerdictKind::Failed) > 0 {
         Exit::Failed
     } else if checked < wanted {
-        terminal::tell(&format!(
+        terminal::message(&format!(
             "{checked} of {wanted} tasks could be checked: `patchflow run M --restore` makes again what was evicted"
         ));
         Exit::Failed
@@ -99,7 +99,7 @@ fn candidates<'a>(arguments: &VerifyArguments, plan: &Plan, statuses: &'a [Statu
         let (Some(resolution), Some(record)) = (&status.resolution, &status.record) else { continue };
         let task = &plan.tasks[index];
         let is_asked = if arguments.stages.is_empty() {
-            task.spec.kind() != Kind::Download
+            task.spec.about().is_verified
         } else {
             arguments.stages.contains(&task.stage)
         };

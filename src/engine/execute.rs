@@ -15,13 +15,14 @@ use super::log::Log;
 use super::usage::{Meter, Usage};
 use super::{Event, Options, hardware};
 use crate::artifacts::{File, Files};
+use crate::cache::{Cache, Digest, Publication, Published, Scratch, StoreError, Tree};
+pub(super) use crate::error_chain::error_chain as chain;
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{
     BackboneProvenance, KeptLog, Output, Outputs, Provenance, Record, Resolution, ResolvedInput, Task,
     TaskId, input_bytes,
 };
 use crate::stages::{Context, Inputs, Items, Progress, StageError};
-use crate::store::{Digest, Published, Scratch, Store, StoreError, Tree};
 
 /// How an execution ended.
 pub(super) enum Executed {
@@ -55,7 +56,7 @@ struct Effort {
 
 /// One execution.
 pub(super) struct Execution<'a> {
-    pub(super) store: &'a Store,
+    pub(super) store: &'a Cache,
     pub(super) options: &'a Options<'a>,
     pub(super) pool: &'a rayon::ThreadPool,
     pub(super) meter: &'a Meter,
@@ -81,26 +82,25 @@ impl Execution<'_> {
 
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
         // What is published below stays for this run's readers, and so does an earlier record's output.
-        self.store.hold(&self.resolution.key);
-        self.fetch_inputs().map_err(Failure::Store)?;
-        let lost = self.lost_inputs().map_err(Failure::Store)?;
+        self.store.leases().hold(&self.resolution.key);
+        let lost = self.materialise_inputs().map_err(Failure::Store)?;
         if !lost.is_empty() {
             return Ok(Executed::InputsLost(lost));
         }
         let measured = self.meter.start();
         let log = Log::create(&log_path(self.options, self.task, &self.resolution.key))?;
         let scratch = self.store.scratch(&self.task.stage).map_err(Failure::Store)?;
-        let work = self.store.work_folder(&self.resolution.key);
+        let work = self.store.workdir(&self.resolution.key);
         let kind = self.task.spec.kind();
         let items = TaskItems::new(
             self.store,
-            (kind.name(), self.task.spec.version()),
+            (kind.name(), self.task.spec.about().version),
             !self.is_forced,
             self.options.cancelled,
             &log,
         );
         if let Err(failure) =
-            self.make(&Place { output: scratch.path(), work: &work, items: &items, log: &log })
+            self.make(&Place { output: scratch.path(), work: work.path(), items: &items, log: &log })
         {
             return self.failed(failure);
         }
@@ -111,7 +111,7 @@ impl Execution<'_> {
         let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
         let (outputs, differs) = self.commit(&scratch, items, effort).map_err(Failure::Store)?;
         // A folder that cannot be removed is only space; the next run of this key uses it again.
-        let _ = self.store.remove_work(&self.resolution.key);
+        let _ = work.remove();
         log.note(&format!("done in {seconds:.3} s"));
         Ok(Executed::Done { outputs, seconds, differs })
     }
@@ -146,29 +146,28 @@ impl Execution<'_> {
         items: TaskItems<'_>,
         effort: Effort,
     ) -> Result<(Outputs, bool), StoreError> {
-        let _pause = self.store.pause()?;
-        let outputs = self.publish(scratch, items)?;
+        let publication = self.store.publication()?;
+        let outputs = self.publish(&publication, scratch, items)?;
         let provenance = self.provenance(&outputs, effort);
-        self.record(outputs, provenance)
+        self.record(&publication, outputs, provenance)
     }
 
-    /// Fetches inputs that are not here, as far as the remote has them.
-    fn fetch_inputs(&self) -> Result<(), StoreError> {
+    /// Makes the inputs present; returns those that are gone or damaged, with their producers.
+    fn materialise_inputs(&self) -> Result<Vec<(TaskId, String)>, StoreError> {
+        let mut lost = Vec::new();
         for input in self.resolution.inputs.iter().filter(|input| input.source.is_none()) {
-            for whole in self.upstream {
-                if self.store.check_or_fetch(&input.tree, whole)? {
-                    break;
-                }
+            if let Some(first) = self.store.materialise(&input.tree, self.upstream)?.first() {
+                lost.push((input.producer, first.path.clone()));
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// Inputs that lie in the store but are gone or damaged there.
     pub(super) fn lost_inputs(&self) -> Result<Vec<(TaskId, String)>, StoreError> {
         let mut lost = Vec::new();
         for input in self.resolution.inputs.iter().filter(|input| input.source.is_none()) {
-            if let Some(first) = self.store.check(&input.tree)?.first() {
+            if let Some(first) = self.store.objects().check(&input.tree)?.first() {
                 lost.push((input.producer, first.path.clone()));
             }
         }
@@ -191,7 +190,7 @@ impl Execution<'_> {
         };
         let inputs = self.inputs();
         let run = || self.task.spec.run(&inputs, place.output, &context);
-        if self.task.spec.waits() { run() } else { self.pool.install(run) }
+        if self.task.spec.about().is_blocking { run() } else { self.pool.install(run) }
     }
 
     fn inputs(&self) -> Inputs {
@@ -199,9 +198,9 @@ impl Execution<'_> {
             Files::new(input.tree.entries().iter().map(|entry| {
                 let path = match &input.source {
                     Some(source) => source.path_of(entry),
-                    None => self.store.object_path(&entry.digest),
+                    None => self.store.objects().path(&entry.digest),
                 };
-                let (digest, is_executable) = (entry.digest.to_string(), entry.executable);
+                let (digest, is_executable) = (Some(entry.digest), entry.executable);
                 let file = File { path, digest, size_bytes: entry.size, is_executable };
                 (entry.path.clone(), file)
             }))
@@ -221,21 +220,27 @@ impl Execution<'_> {
     }
 
     /// Publishes objects, then listings.
-    fn publish(&self, scratch: &Scratch, items: TaskItems<'_>) -> Result<BTreeMap<String, Tree>, StoreError> {
+    fn publish(
+        &self,
+        publication: &Publication<'_>,
+        scratch: &Scratch,
+        items: TaskItems<'_>,
+    ) -> Result<BTreeMap<String, Tree>, StoreError> {
         let mut placed = items.into_placed();
         let mut outputs = BTreeMap::new();
         for (name, _) in self.task.spec.outputs() {
             let folder = scratch.path().join(&name);
-            let written = if folder.is_dir() { self.store.publish_tree(&folder)? } else { Tree::default() };
+            let written =
+                if folder.is_dir() { publication.publish_folder(&folder)? } else { Tree::default() };
             let mut entries = written.entries().to_vec();
             entries.extend(placed.remove(&name).unwrap_or_default());
             let tree = Tree::new(entries)?;
-            self.store.put_tree(&tree)?;
+            publication.publish_tree(&tree)?;
             outputs.insert(name, tree);
         }
         // Listings of the inputs stay beside the record, so that `explain` can name files.
         for input in &self.resolution.inputs {
-            self.store.put_tree(&input.tree)?;
+            publication.publish_tree(&input.tree)?;
         }
         Ok(outputs)
     }
@@ -255,7 +260,7 @@ impl Execution<'_> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             simd: simd_level().to_owned(),
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
-            backbone: self.task.spec.target().map(backbone_provenance),
+            backbone: self.task.spec.about().target.map(backbone_provenance),
             log,
         }
     }
@@ -264,6 +269,7 @@ impl Execution<'_> {
     /// had other outputs.
     fn record(
         &self,
+        publication: &Publication<'_>,
         trees: BTreeMap<String, Tree>,
         provenance: Provenance,
     ) -> Result<(Outputs, bool), StoreError> {
@@ -276,7 +282,7 @@ impl Execution<'_> {
             trees.into_iter().map(output).collect()
         };
         if self.replaces {
-            let old = self.store.record(key)?.and_then(|bytes| Record::from_bytes(&bytes));
+            let old = self.store.records().get(key)?.and_then(|bytes| Record::from_bytes(&bytes));
             let differs = old.as_ref().is_some_and(|old| old.outputs != record.outputs);
             if let Some(old) = old {
                 record.others = old.others;
@@ -288,16 +294,16 @@ impl Execution<'_> {
                     record.provenance.fresh_share = old.provenance.fresh_share;
                 }
             }
-            self.store.replace_record(key, &record.to_bytes())?;
+            publication.replace_record(key, &record.to_bytes())?;
             return Ok((ours(), differs));
         }
-        if let Published::Theirs(bytes) = self.store.publish_record(key, &record.to_bytes())? {
+        if let Published::Theirs(bytes) = publication.publish_record(key, &record.to_bytes())? {
             if let Some(theirs) = self.adopt(&bytes)? {
                 let digests = theirs.iter().map(|(name, output)| (name.clone(), output.tree.digest()));
                 let differs = digests.collect::<BTreeMap<_, _>>() != record.outputs;
                 return Ok((theirs, differs));
             }
-            self.store.replace_record(key, &record.to_bytes())?;
+            publication.replace_record(key, &record.to_bytes())?;
         }
         Ok((ours(), false))
     }
@@ -348,21 +354,6 @@ pub fn log_path(options: &Options<'_>, task: &Task, key: &Digest) -> PathBuf {
         .map(|letter| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '_' })
         .collect();
     options.logs.join(format!("{safe}-{}.log", &key.to_string()[..8]))
-}
-
-/// An error with its causes, joined by colons.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 struct Reporter<'a> {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::artifacts::ArtifactError;
+use crate::cache::StoreError;
 use crate::plan::PlanError;
 use crate::stages::StageError;
-use crate::store::{StoreError, full_disk_help};
 
 /// Why a task did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -75,22 +75,23 @@ pub enum Failure {
 impl Failure {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
-        if let Some(path) = full_disk(self) {
-            return Some(full_disk_help(&path));
-        }
         match self {
             Self::Stage(error) => error.help().map(str::to_owned),
-            Self::Store(error) => error.help(),
             Self::Plan(error) => error.help(),
             Self::SourceChanged { .. } => Some("run again when nothing writes to the source".to_owned()),
             Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
-            Self::Remake { .. } => None,
+            Self::Store(_) | Self::Remake { .. } => None,
             Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
             Self::LockedKey { .. } | Self::LockedOutput { .. } => {
                 Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
             }
             Self::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
         }
+    }
+
+    /// The file that could not be written because the disk is full; `None` for any other failure.
+    pub fn full_disk(&self) -> Option<PathBuf> {
+        full_disk(self)
     }
 
     /// Whether the user's wish to stop is the cause.

@@ -1,8 +1,8 @@
 //! What a record of the cache holds: for taking stock and for collection, which read no records themselves.
 
 use super::items::files_of;
+use crate::cache::{Described, StoredRecord};
 use crate::plan::{KeptLog, Record};
-use crate::store::{Described, StoredRecord};
 
 /// Stands for the kind of single items that were kept without one.
 pub const ITEMS: &str = "single items";

@@ -13,10 +13,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
+use crate::cache::{Cache, Digest, Lease, StoreError, Tree, TreeEntry};
 use crate::plan::item_key;
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
-use crate::store::{Digest, Lease, Store, StoreError, Tree, TreeEntry};
 
 /// What the store keeps of an item.
 #[derive(Serialize, Deserialize)]
@@ -48,7 +48,7 @@ const SCHEMA: u32 = 1;
 
 /// The items of one running task.
 pub(super) struct TaskItems<'a> {
-    store: &'a Store,
+    store: &'a Cache,
     kind: &'static str,
     version: u32,
     /// Whether kept items are found again; not where the user wants them made anew.
@@ -62,7 +62,7 @@ pub(super) struct TaskItems<'a> {
 
 impl<'a> TaskItems<'a> {
     pub(super) fn new(
-        store: &'a Store,
+        store: &'a Cache,
         (kind, version): (&'static str, u32),
         recalls: bool,
         cancelled: &'a AtomicBool,
@@ -99,8 +99,8 @@ impl<'a> TaskItems<'a> {
 
     fn item(&self, files: &[(Digest, u64)], note: String) -> Item {
         let file = |&(digest, size_bytes): &(Digest, u64)| ItemFile {
-            path: self.store.object_path(&digest),
-            digest: digest.to_string(),
+            path: self.store.objects().path(&digest),
+            digest,
             size_bytes,
         };
         Item { files: files.iter().map(file).collect(), note }
@@ -115,15 +115,18 @@ impl<'a> TaskItems<'a> {
     fn lease(&self, key: &Digest) -> Result<Lease, StageError> {
         let mut is_told = false;
         loop {
-            let lease =
-                self.store.lock(key).map_err(|error| StageError::kernel("the cache failed", error))?;
+            let lease = self
+                .store
+                .leases()
+                .take(key)
+                .map_err(|error| StageError::kernel("the cache failed", error))?;
             if let Some(lease) = lease {
                 return Ok(lease);
             }
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(StageError::Cancelled);
             }
-            if let Some(holder) = self.store.holder(key).filter(|_| !is_told) {
+            if let Some(holder) = self.store.leases().holder(key).filter(|_| !is_told) {
                 is_told = true;
                 self.log.note(&format!("waits for what process {} is making", holder.process.pid));
             }
@@ -139,7 +142,7 @@ impl<'a> TaskItems<'a> {
             executable: false,
         };
         let tree = Tree::new(files.iter().enumerate().map(entry).collect())?;
-        Ok(self.store.check(&tree)?.is_empty())
+        Ok(self.store.objects().check(&tree)?.is_empty())
     }
 }
 
@@ -149,9 +152,9 @@ impl Items for TaskItems<'_> {
             return None;
         }
         let key = item_key(self.kind, self.version, fields).ok()?;
-        let bytes = self.store.item(&key).ok()??;
+        let bytes = self.store.records().of_item(&key).ok()??;
         // Held before it is looked at: what is intact now is so when the task's output names it.
-        self.store.hold(&key);
+        self.store.leases().hold(&key);
         let record = ItemRecord::from_bytes(&bytes)?;
         // An item that cannot be read for any reason is made again.
         if !self.intact(&record.files).unwrap_or(false) {
@@ -165,9 +168,9 @@ impl Items for TaskItems<'_> {
         let failed =
             |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
         let key = self.key(fields)?;
-        self.store.hold(&key);
-        let _pause = self.store.pause().map_err(failed)?;
-        let published = self.store.publish_files(files).map_err(failed)?;
+        self.store.leases().hold(&key);
+        let publication = self.store.publication().map_err(failed)?;
+        let published = publication.publish_files(files).map_err(failed)?;
         // A file whose object was there already still lies where it was.
         for file in files {
             match std::fs::remove_file(file) {
@@ -180,7 +183,7 @@ impl Items for TaskItems<'_> {
         let kind = self.kind.to_owned();
         let record = ItemRecord { item: SCHEMA, kind, files: published, note: note.to_owned() };
         let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");
-        self.store.put_item(&key, &bytes).map_err(failed)?;
+        publication.publish_item(&key, &bytes).map_err(failed)?;
         self.made.fetch_add(1, Ordering::Relaxed);
         Ok(self.item(&record.files, record.note))
     }
@@ -195,17 +198,21 @@ impl Items for TaskItems<'_> {
         if let Some(item) = self.recall(fields) {
             return Ok(item);
         }
-        let work = self.store.work_folder(&key);
-        let (files, note) = make(&work)?;
+        let work = self.store.workdir(&key);
+        let (files, note) = make(work.path())?;
         let item = self.keep(fields, &files, &note)?;
         // A folder that cannot be removed is only space; gc takes it.
-        let _ = self.store.remove_work(&key);
+        let _ = work.remove();
         Ok(item)
     }
 
-    fn place(&self, file: &ItemFile, name: &str) {
-        let Ok(digest) = file.digest.parse() else { return };
-        let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
+    fn add_output(&self, file: &ItemFile, name: &str) {
+        let entry = TreeEntry {
+            path: name.to_owned(),
+            digest: file.digest,
+            size: file.size_bytes,
+            executable: false,
+        };
         let mut placed = self.placed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         placed.insert(name.to_owned(), entry);
     }
@@ -217,8 +224,8 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::cache::StatIndex;
     use crate::stages::fields::fields;
-    use crate::store::StatIndex;
 
     #[test]
     fn an_item_is_made_once_by_whoever_asks_and_goes_on_where_a_failure_left_it() {
@@ -227,7 +234,7 @@ mod tests {
             (folder.path().join("cache"), AtomicBool::new(false), AtomicUsize::new(0));
         let wanted = fields([("item", "training".into())]);
         let ask = |fails: bool| {
-            let store = Store::open(root.clone(), StatIndex::in_memory()).unwrap();
+            let store = Cache::open(root.clone(), StatIndex::in_memory()).unwrap();
             let log = Log::create(&folder.path().join("log")).unwrap();
             let items = TaskItems::new(&store, ("augment", 1), true, &cancelled, &log);
             let make = &mut |work: &Path| {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::cache::{Digest, TreeEntry};
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
-use crate::store::{Digest, TreeEntry};
 
 /// See the module.
 pub(super) struct LooseItems {
@@ -31,9 +31,7 @@ impl LooseItems {
     fn take(&self, path: &Path) -> Result<ItemFile, StageError> {
         let to = self.folder.join(self.number.fetch_add(1, Ordering::Relaxed).to_string());
         std::fs::rename(path, &to).map_err(|source| StageError::io("move", path, source))?;
-        let digest = Digest::of_file(&to)
-            .map_err(|error| StageError::kernel("cannot hash a finished item", error))?
-            .to_string();
+        let digest = Digest::of_file(&to).map_err(|source| StageError::io("read", &to, source))?;
         let size_bytes = std::fs::metadata(&to).map_err(|source| StageError::io("read", &to, source))?.len();
         Ok(ItemFile { path: to, digest, size_bytes })
     }
@@ -55,9 +53,13 @@ impl Items for LooseItems {
         self.keep(fields, &files, &note)
     }
 
-    fn place(&self, file: &ItemFile, name: &str) {
-        let Ok(digest) = file.digest.parse() else { return };
-        let entry = TreeEntry { path: name.to_owned(), digest, size: file.size_bytes, executable: false };
+    fn add_output(&self, file: &ItemFile, name: &str) {
+        let entry = TreeEntry {
+            path: name.to_owned(),
+            digest: file.digest,
+            size: file.size_bytes,
+            executable: false,
+        };
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
         placed.insert(name.to_owned(), (entry, file.path.clone()));
     }

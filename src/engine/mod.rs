@@ -35,8 +35,8 @@ pub use holdings::{ITEMS, describe};
 pub use schedule::{Run, TaskEnd, run};
 pub use verify::{Suspect, Verdict, Verified, verify};
 
+use crate::cache::Rehash;
 use crate::kernels::backbone::Device;
-use crate::store::Rehash;
 
 /// How a plan is run. Nothing here enters a key.
 pub struct Options<'a> {
@@ -80,7 +80,7 @@ pub enum EngineError {
     Plan(#[from] crate::plan::PlanError),
     /// The store failed.
     #[error("the cache failed")]
-    Store(#[source] crate::store::StoreError),
+    Store(#[source] crate::cache::StoreError),
     /// The pool of threads cannot be made.
     #[error("cannot start {threads} threads")]
     Threads {
@@ -97,7 +97,7 @@ impl EngineError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Plan(error) => error.help(),
-            Self::Store(error) => error.help(),
+            Self::Store(_) => None,
             Self::Threads { .. } => Some("use fewer `--threads`".to_owned()),
         }
     }

@@ -17,8 +17,8 @@ use super::usage::Meter;
 use super::{EngineError, Event, Options};
 use crate::artifacts::File;
 use crate::artifacts::feature_set::{Block, read_block};
+use crate::cache::{Cache, Change, Digest, StoreError, Tree, TreeEntry, difference, read_tree};
 use crate::plan::{Plan, Record, Resolution, Task, TaskId};
-use crate::store::{Change, Digest, Store, StoreError, Tree, TreeEntry, difference, list_tree};
 
 /// What came of one task.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ struct Made {
 /// Makes tasks again one by one, in order, until `count` of them have run; `told` hears of each at once.
 pub fn verify<'a>(
     plan: &Plan,
-    store: &Store,
+    store: &Cache,
     options: &Options<'_>,
     suspects: impl IntoIterator<Item = Suspect<'a>>,
     count: usize,
@@ -143,7 +143,7 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
     }
     let scratch = store.scratch(&execution.task.stage).map_err(Failure::Store)?;
     let made = make(execution, scratch.path())?;
-    let tolerance = execution.task.spec.tolerance();
+    let tolerance = execution.task.spec.about().tolerance;
     let mut largest: Option<f64> = None;
     for (name, recorded) in &record.outputs {
         let Some(old) = store.tree(recorded).map_err(Failure::Store)? else {
@@ -208,7 +208,7 @@ fn gather(execution: &Execution<'_>, output: &Path, items: LooseItems) -> Result
     let mut made = Made { outputs: BTreeMap::new(), files: BTreeMap::new() };
     for (name, _) in execution.task.spec.outputs() {
         let folder = output.join(&name);
-        let written = if folder.is_dir() { list_tree(&folder)? } else { Tree::default() };
+        let written = if folder.is_dir() { read_tree(&folder)? } else { Tree::default() };
         let mut entries = written.entries().to_vec();
         for entry in &entries {
             made.files.insert(format!("{name}/{}", entry.path), folder.join(&entry.path));
@@ -227,16 +227,16 @@ fn gather(execution: &Execution<'_>, output: &Path, items: LooseItems) -> Result
 
 /// `‖new - old‖ / ‖old‖` of two blocks of features; none where either is no such block, the recorded one is
 /// gone, or their shapes differ.
-fn distance(store: &Store, old: &TreeEntry, new: &Path) -> Option<f64> {
+fn distance(store: &Cache, old: &TreeEntry, new: &Path) -> Option<f64> {
     let file = |path: PathBuf, size_bytes: u64, digest: &Digest| File {
         path,
-        digest: digest.to_string(),
+        digest: Some(*digest),
         size_bytes,
         is_executable: false,
     };
     // Read through the store first, so that a damaged object is no measure.
-    store.read(&old.digest).ok()?;
-    let before = read_block(&file(store.object_path(&old.digest), old.size, &old.digest)).ok()?;
+    store.objects().read(&old.digest).ok()?;
+    let before = read_block(&file(store.objects().path(&old.digest), old.size, &old.digest)).ok()?;
     let size = std::fs::metadata(new).ok()?.len();
     let after = read_block(&file(new.to_owned(), size, &old.digest)).ok()?;
     relative(&before, &after)

@@ -1,7 +1,7 @@
-//! The one definition of distance between rows, and the margin by which a faster estimate may err.
+//! The one definition of distance between rows, and the error bound of a faster estimate.
 //!
-//! `coreset` and `nearest` promise the results of the plain algorithm to the bit. Both decide by
-//! [`squared_euclidean`] alone; matrix products only rule out what cannot matter.
+//! Exact search (`exact`) promises the results of the plain algorithm to the bit. It decides by [`squared_euclidean`]
+//! alone; matrix products only rule out what cannot matter.
 
 use super::KernelError;
 
@@ -13,9 +13,9 @@ const ROUNDING: f32 = 1.0 / 16_777_216.0;
 
 /// Returns `Σ_c (a_c - b_c)²` in f32.
 ///
-/// Term `c` goes to partial sum `c mod 32`, in ascending order; the partial sums are then added in a
-/// tree of halves. Nothing is fused, so the bits are the same on every machine and for every vector
-/// width. Relative error at most `(d/32 + 8)·2^-24` to first order. NaN in, NaN out; no rows, 0.
+/// Term `c` goes to partial sum `c mod 32`, in ascending order; the partial sums are then added in a tree of halves.
+/// Nothing is fused, so the bits are the same on every machine and for every vector width. Relative error at most
+/// `(d/32 + 8)·2^-24` to first order. NaN in, NaN out; no rows, 0.
 ///
 /// # Panics
 /// If the rows differ in length.
@@ -37,11 +37,11 @@ pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
     sum_tree(&mut lanes)
 }
 
-/// The same sum in vectors of the caller's width, bits as [`squared_euclidean`]: inside longer loops the compiler
-/// makes single numbers of the 32 sums of that (measured 2026-11-24: seven times slower).
+/// Computes the same sum, to the bit, in vectors of the caller's width: inside longer loops the compiler splits the
+/// 32 sums of [`squared_euclidean`] into scalars (measured 2026-11-24: seven times slower).
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it must take the instruction set of its caller")]
-pub(crate) fn squared_simd<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+fn squared_simd<S: pulp::Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [simd.splat_f32s(0.0); LANES];
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();
@@ -73,80 +73,122 @@ fn sum_tree(lanes: &mut [f32; LANES]) -> f32 {
 
 /// Writes the squared distance of every row of `rows: [n, d]` to `centre` into `out: [n]`.
 ///
-/// Compiled for the widest vectors that the machine has; bits as [`squared_euclidean`].
+/// Compiled for the widest vectors that the machine has; same bits as [`squared_euclidean`].
 pub(crate) fn squared_to_centre(rows: &[f32], d: usize, centre: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * d, "rows are not [{}, {d}]", out.len());
     assert_eq!(centre.len(), d, "the centre has another length than the rows");
-    pulp::Arch::new().dispatch(ToCentre { rows, d, centre, out });
+    measure(centre, rows, out.iter_mut().enumerate(), |out, squared| *out = squared);
 }
 
-struct ToCentre<'a> {
+/// Computes the squared distance from `query: [d]` to some of `rows: [m, d]` and passes each to `visit`.
+///
+/// `items` yields the index of a row and whatever `visit` needs with its distance. One call for many rows pays the
+/// dispatch to the widest vectors once; same bits as [`squared_euclidean`].
+pub(crate) fn measure<T>(
+    query: &[f32],
+    rows: &[f32],
+    items: impl Iterator<Item = (usize, T)>,
+    visit: impl FnMut(T, f32),
+) {
+    pulp::Arch::new().dispatch(Measure { query, rows, items, visit });
+}
+
+struct Measure<'a, I, V> {
+    query: &'a [f32],
     rows: &'a [f32],
-    d: usize,
-    centre: &'a [f32],
-    out: &'a mut [f32],
+    items: I,
+    visit: V,
 }
 
-impl pulp::WithSimd for ToCentre<'_> {
+impl<T, I: Iterator<Item = (usize, T)>, V: FnMut(T, f32)> pulp::WithSimd for Measure<'_, I, V> {
     type Output = ();
 
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
-        for (row, distance) in self.rows.chunks_exact(self.d).zip(self.out) {
-            *distance = squared_simd(simd, row, self.centre);
+    fn with_simd<S: pulp::Simd>(mut self, simd: S) {
+        let d = self.query.len();
+        // A loop, because a closure would not take the instruction set of its caller.
+        for (row, item) in self.items {
+            let squared = squared_simd(simd, self.query, &self.rows[row * d..][..d]);
+            (self.visit)(item, squared);
         }
     }
 }
 
-/// Squared norms of rows, and how far a distance estimated from them and a matrix product may err.
+/// How far a computed squared distance may be from the exact one.
 ///
-/// With `S = ‖a‖² + ‖b‖²`, the estimate `S - 2·a·b` differs from [`squared_euclidean`] by at most
-/// `c·S + t`: the product errs by `d·u·‖a‖‖b‖ <= d·u·S/2`, counted twice; the norms by `u·S`; the
-/// direct sum by `(d/32 + 8)·u·2·S`; the shares and the three terms, added in any order, by `3·u·2·S` (Higham
-/// 2002, section 3.1). `c = (1.25·d + 64)·u` covers the sum of these, `(1.07·d + 23)·u`, with their second-order
-/// terms for `d < 2^20`.
+/// A distance `x` may err by `relative·x + absolute`. Two computations have such a bound:
+///
+/// **[`ErrorBound::of_distance`]**: [`squared_euclidean`] against the exact `‖a - b‖²`. It errs by `(d/32 + 8)·u`
+/// relatively and by what underflows, `d·2^-126`. `8·u` are added for one more subtraction by the caller.
+///
+/// **[`ErrorBound::of_product`]**: with `S = ‖a‖² + ‖b‖²`, the estimate `S - 2·a·b` against [`squared_euclidean`].
+/// They differ by at most `c·S + t`: the product errs by `d·u·‖a‖‖b‖ <= d·u·S/2`, counted twice; the norms by `u·S`;
+/// the direct sum by `(d/32 + 8)·u·2·S`; the bound terms and the three summands, added in any order or moved to the
+/// other side of a comparison, by `3·u·2·S` (Higham 2002, section 3.1). `c = (1.25·d + 64)·u` covers the sum of
+/// these, `(1.07·d + 23)·u`, with their second-order terms for `d < 2^20`.
 ///
 /// A product that a processor or a GPU sums in any order, in parts, with fused operations or without, errs by no
-/// more; nor does one that is summed of `-2·a`, since doubling rounds nothing. It must not start from a share
-/// (`addmm`): each of its roundings would be one of the share, too.
+/// more; nor does one that is summed of `-2·a`, since doubling rounds nothing. It must not start from a bound term
+/// (`addmm`): each of its roundings would be one of the bound term, too.
 ///
 /// `t` covers what underflows, even where numbers below `2^-126` are taken as 0: `d` products and `d` partial sums,
 /// each counted twice, lose `4·d·2^-126` at most; factors taken as 0 lose `2·√d·2^-126·max(‖a‖, ‖b‖)`, which is below
-/// `2·√d·2^-126` or, for rows longer than 1, below `u·S`; the shares and the additions a few `2^-126`.
-pub(crate) struct Margin {
+/// `2·√d·2^-126` or, for rows longer than 1, below `u·S`; the bound terms and the additions a few `2^-126`.
+pub(crate) struct ErrorBound {
     relative: f32,
     absolute: f32,
 }
 
-impl Margin {
-    pub(crate) fn new(d: usize) -> Self {
+/// Squared norm from which the sum of two, and what is added to them, might overflow: `2^124`.
+const LARGEST_NORM: f32 = f32::from_bits((127 + 124) << 23);
+
+impl ErrorBound {
+    /// The error of [`squared_euclidean`] for rows of length `d`.
+    pub(crate) fn of_distance(d: usize) -> Self {
+        Self { relative: (d as f32 / 32.0 + 16.0) * ROUNDING, absolute: d as f32 * f32::MIN_POSITIVE }
+    }
+
+    /// The error of an estimate from norms and a matrix product for rows of length `d`.
+    pub(crate) fn of_product(d: usize) -> Self {
         Self {
             relative: (1.25 * d as f32 + 64.0) * ROUNDING,
             absolute: 4.0 * (d as f32 + 8.0) * f32::MIN_POSITIVE,
         }
     }
 
-    /// A row's share of a lower bound: `lower(a) + lower(b) - 2·a·b` is at most the distance.
+    /// Returns a row's lower bound term: `lower(a) + lower(b) - 2·a·b` is at most the distance. NaN, which rules
+    /// nothing out, where the sum of two squared norms might overflow.
     pub(crate) fn lower(&self, squared_norm: f32) -> f32 {
-        (squared_norm - squared_norm * self.relative) - self.absolute
+        if squared_norm < LARGEST_NORM {
+            (squared_norm - squared_norm * self.relative) - self.absolute
+        } else {
+            f32::NAN
+        }
     }
 
-    /// A row's share of an upper bound: `upper(a) + upper(b) - 2·a·b` is at least the distance.
+    /// Returns a row's upper bound term: `upper(a) + upper(b) - 2·a·b` is at least the distance. NaN as above.
     #[cfg(any(feature = "torch", test))]
     pub(crate) fn upper(&self, squared_norm: f32) -> f32 {
-        (squared_norm + squared_norm * self.relative) + self.absolute
+        if squared_norm < LARGEST_NORM {
+            (squared_norm + squared_norm * self.relative) + self.absolute
+        } else {
+            f32::NAN
+        }
     }
-}
 
-/// Tells whether any `lower - 2·product` is at most `limit`, or NaN.
-pub(crate) fn is_any_within(products: &[f32], lower: &[f32], limit: f32) -> bool {
-    let mut is_any = false;
-    for (product, lower) in products.iter().zip(lower) {
-        let bound = lower - 2.0 * product;
-        is_any |= bound <= limit || bound.is_nan() || limit.is_nan();
+    /// Returns an upper bound of the exact distance (not squared) of rows whose computed squared distance is at most
+    /// `limit`.
+    pub(crate) fn farthest(&self, limit: f32) -> f64 {
+        ((f64::from(limit) + f64::from(self.absolute)) / (1.0 - f64::from(self.relative))).sqrt()
     }
-    is_any
+
+    /// Returns the largest squared distance that is computed for rows at most `distance` (not squared) apart;
+    /// infinity for NaN.
+    pub(crate) fn largest_computed(&self, distance: f64) -> f32 {
+        let most = distance * distance * (1.0 + f64::from(self.relative)) + f64::from(self.absolute);
+        if most.is_nan() { f32::INFINITY } else { (most as f32).next_up() }
+    }
 }
 
 /// Returns the squared norm of each row of `rows: [n, d]`, summed in f64 and rounded once.
@@ -233,10 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn the_margin_holds_the_distance() {
+    fn the_bound_terms_hold_the_distance() {
         let mut stream = Rng::new(5, "margin");
         for d in [1, 8, 128, 1024] {
-            let margin = Margin::new(d);
+            let bound = ErrorBound::of_product(d);
             let mut a = rows(&mut stream, 40 * d);
             for x in &mut a {
                 *x += 3.0;
@@ -244,11 +286,11 @@ mod tests {
             let norms = squared_norms(&a, d).unwrap();
             let mut products = vec![0.0; 1600];
             crate::kernels::product::inner_products(&a, &a, d, &mut products);
-            for (place, product) in products.into_iter().enumerate() {
-                let (i, j) = (place / 40, place % 40);
+            for (index, product) in products.into_iter().enumerate() {
+                let (i, j) = (index / 40, index % 40);
                 let exact = squared_euclidean(&a[i * d..][..d], &a[j * d..][..d]);
-                assert!(margin.lower(norms[i]) + margin.lower(norms[j]) - 2.0 * product <= exact);
-                assert!(margin.upper(norms[i]) + margin.upper(norms[j]) - 2.0 * product >= exact);
+                assert!(bound.lower(norms[i]) + bound.lower(norms[j]) - 2.0 * product <= exact);
+                assert!(bound.upper(norms[i]) + bound.upper(norms[j]) - 2.0 * product >= exact);
             }
         }
     }

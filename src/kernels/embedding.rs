@@ -7,13 +7,15 @@
 //! 3×3 neighbourhood of each position and aligns the deeper layer bilinearly. The `Reference` variants follow the
 //! code of `ExDD` (Aqeel et al. 2025). `PatchCore1024` is the embedding of patchcore-inspection in closed form.
 
+use serde::{Deserialize, Serialize};
+
 use super::backbone::ImageMap;
 
 /// Channels of the two layers that [`Embedding::PatchCore1024`] requires.
 const PATCHCORE_CHANNELS: [usize; 2] = [512, 1024];
 
 /// How a position of a map is pooled with its neighbours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Neighbourhood {
     /// Mean of 3×3 positions with zero padding; the divisor is 9 at the border, too.
     #[default]
@@ -26,7 +28,7 @@ pub enum Neighbourhood {
 }
 
 /// How the map of a deeper layer is resized to the grid of the first layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Alignment {
     /// Bilinear interpolation with aligned pixel centres (`align_corners=False` in PyTorch).
     #[default]
@@ -36,7 +38,7 @@ pub enum Alignment {
 }
 
 /// How the vectors of the layers are combined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Embedding {
     /// Concatenation.
     #[default]
@@ -50,7 +52,7 @@ pub enum Embedding {
 }
 
 /// Options of [`embed`]. The defaults are those of PatchCore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct EmbeddingOptions {
     /// Default: [`Neighbourhood::Mean3`].
     pub neighbourhood: Neighbourhood,

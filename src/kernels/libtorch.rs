@@ -1,36 +1,34 @@
-//! Shared by the kernels that search on a device with libtorch: opening the device, copying rows to it, and checking
-//! that its matrix products are f32.
+//! Access to a libtorch device for exact search: finding it, copying rows to it, making sure its products are f32.
 //!
-//! A device only computes bounds; `squared_euclidean` on the CPU decides. So the error of each product must stay
-//! within [`Margin`]. This covers f32 sums in any order, fused or not, which is what cuBLAS computes by default. It
-//! does not cover TF32. libtorch does not use TF32 by default, but an environment variable
-//! (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`) can enable it, and `tch` cannot disable it. So [`find`] tests a device and
-//! refuses one that rounds factors. Neither does [`Margin`] cover f32 emulated with bf16, which newer versions of
-//! cuBLAS offer on request only; the test would not detect it.
+//! A device only rules out or bounds: `squared_euclidean` on the processor decides. So every product may err by
+//! what [`ErrorBound`] allows and no more. That covers sums of f32 in any order, fused or not, as cuBLAS computes
+//! them by default; not TF32, which libtorch does not use by default, but which an environment variable can switch
+//! on (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE`), and `tch` cannot switch off. So a device is tested ([`find`]) and
+//! refused where it rounds factors. Nor does it cover f32 emulated by bf16, which newer cuBLAS offers on request
+//! only and which the test would not detect.
 //!
-//! [`Margin`]: super::distance::Margin
+//! [`ErrorBound`]: super::distance::ErrorBound
 
 use tch::{Kind, TchError, Tensor};
 
 use super::KernelError;
 use super::backbone::{Device, cuda_devices};
 
-/// Largest number of values of a matrix product that is held at once: 256 MB, with temporary copies less than 1 GB
-/// (chosen, untested on a GPU).
+/// Most numbers of a product held at once: 256 MB, and with its copies under 1 GB (chosen, untested on a GPU).
 pub(super) const PRODUCTS: usize = 1 << 26;
 
-/// Values that are copied to the device at once, so that host memory does not hold a second copy of all rows.
+/// Numbers copied to the device at once, so that the processor's memory holds no second copy of all.
 const COPIED: usize = 1 << 24;
 
-/// Side of the matrices that a device is tested with: large enough for the algorithms of large products.
-const TRIED: i64 = 512;
+/// Side of the product that a device is tested with: large enough for the kernels of real searches.
+const TESTED: i64 = 512;
 
-/// Opens a device and checks that its matrix products are f32.
+/// Finds a device and makes sure that its products are f32.
 ///
 /// # Errors
-/// If the device does not exist, fails, or rounds factors to less than f32.
+/// If it is not there, fails, or rounds factors to less than f32.
 pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
-    let tch_device = match device {
+    let found = match device {
         Device::Cpu => tch::Device::Cpu,
         Device::Cuda(number) => {
             let count = cuda_devices();
@@ -40,8 +38,8 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
             tch::Device::Cuda(number)
         }
     };
-    if is_f32(tch_device, Kind::Float).map_err(|error| failed(device, &error))? {
-        return Ok(tch_device);
+    if is_f32(found, Kind::Float).map_err(|error| failed(device, &error))? {
+        return Ok(found);
     }
     Err(KernelError::Device {
         device,
@@ -49,25 +47,23 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
     })
 }
 
-/// Returns whether matrix products keep the last bits of their factors, which are rounded to `factors` first.
-///
-/// Multiplies `1 + 2^-12` by 1. Every sum of up to 512 of these is exact in f32; in TF32, with 10 bits after the
-/// first, the result is 512 instead of 512.125.
-fn is_f32(tch_device: tch::Device, factors: Kind) -> Result<bool, TchError> {
+/// Says whether products keep the last bits of their factors: every sum of `1 + 2^-12`, up to 512 of them, has no
+/// more bits than f32, and TF32, of 10 bits after the first, makes 512 of 512.125. The factors are first rounded to
+/// `factors`.
+fn is_f32(device: tch::Device, factors: Kind) -> Result<bool, TchError> {
     let number = 1.0 + 2.0_f64.powi(-12);
-    let shape = [TRIED, TRIED];
-    let left = Tensor::f_full(shape, number, (Kind::Float, tch_device))?
-        .f_to_kind(factors)?
-        .f_to_kind(Kind::Float)?;
-    let right = Tensor::f_ones(shape, (Kind::Float, tch_device))?;
-    let expected = Tensor::f_full(shape, number * TRIED as f64, (Kind::Float, tch_device))?;
+    let shape = [TESTED, TESTED];
+    let left =
+        Tensor::f_full(shape, number, (Kind::Float, device))?.f_to_kind(factors)?.f_to_kind(Kind::Float)?;
+    let right = Tensor::f_ones(shape, (Kind::Float, device))?;
+    let expected = Tensor::f_full(shape, number * TESTED as f64, (Kind::Float, device))?;
     Ok(left.f_mm(&right)?.f_equal(&expected)? && right.f_mm(&left)?.f_equal(&expected)?)
 }
 
 /// Copies `rows: [n, d]` to the device.
-pub(super) fn upload(rows: &[f32], d: usize, tch_device: tch::Device) -> Result<Tensor, TchError> {
+pub(super) fn upload(rows: &[f32], d: usize, device: tch::Device) -> Result<Tensor, TchError> {
     let shape = [(rows.len() / d) as i64, d as i64];
-    let all = Tensor::f_empty(shape, (Kind::Float, tch_device))?;
+    let all = Tensor::f_empty(shape, (Kind::Float, device))?;
     let step = (COPIED / d).max(1);
     for (number, some) in rows.chunks(step * d).enumerate() {
         let count = (some.len() / d) as i64;
@@ -77,7 +73,7 @@ pub(super) fn upload(rows: &[f32], d: usize, tch_device: tch::Device) -> Result<
     Ok(all)
 }
 
-/// Copies the values of a tensor to the CPU, row-major.
+/// Copies a tensor's numbers to the processor, row-major.
 pub(super) fn download<T: tch::kind::Element + Clone + Default>(tensor: &Tensor) -> Result<Vec<T>, TchError> {
     let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
     let mut values = vec![T::default(); tensor.numel()];
@@ -86,7 +82,7 @@ pub(super) fn download<T: tch::kind::Element + Clone + Default>(tensor: &Tensor)
     Ok(values)
 }
 
-/// Converts an error of libtorch. Keeps the first line of its message; the rest is a stack trace of libtorch.
+/// Converts an error of libtorch, keeping its first line: the rest is a stack trace of its own code.
 pub(super) fn failed(device: Device, error: &TchError) -> KernelError {
     let reason = error.to_string();
     KernelError::Device { device, reason: reason.lines().next().unwrap_or_default().to_owned() }

@@ -2,23 +2,24 @@
 
 pub mod backbone;
 pub mod components;
-mod copies;
-pub mod coreset;
 pub mod cutpaste;
 pub mod diffusion;
 pub mod distance;
 pub mod embedding;
 pub mod error;
+mod exact;
 #[cfg(feature = "torch")]
 mod libtorch;
 pub mod map;
 pub mod metrics;
-pub mod nearest;
 mod product;
+mod projection;
 pub mod quantile;
 pub mod random;
 pub mod resize;
+mod sample;
 pub mod scoring;
 pub mod surface;
 
 pub use error::KernelError;
+pub use exact::{coreset, nearest};

@@ -293,7 +293,6 @@ fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::nearest::nearest;
     use crate::kernels::random::Rng;
 
     fn normals(rng: &mut Rng, count: usize, scale: f32) -> Vec<f32> {
@@ -317,7 +316,7 @@ mod tests {
         let found = bank.nearest(&patches, 1).unwrap();
         let star = strongest(&found.distance).unwrap();
         let patch = &patches[star * d..][..d];
-        let around = nearest(bank.row(found.index[star] as usize), bank.rows(), d, 9).unwrap();
+        let around = bank.nearest(bank.row(found.index[star] as usize), 9).unwrap();
         let rows: Vec<&[f32]> = around.index.iter().map(|&row| bank.row(row as usize)).collect();
         assert_eq!(around.index[0], found.index[star]);
         let matched = Matched { neighbours: &found, bank: &bank, excluded: None };

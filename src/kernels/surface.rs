@@ -5,10 +5,12 @@
 //! methods apart. Harmless marks (stains and streaks) appear on normal and defective surfaces alike. The contrasts were
 //! tuned by eye, and such that PatchCore with random weights neither fails nor reaches an AUROC of 1.
 
+use serde::{Deserialize, Serialize};
+
 use super::random::Rng;
 
 /// The texture of a surface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Texture {
     /// Brushed metal: fine horizontal lines.
     Brushed,

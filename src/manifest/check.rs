@@ -163,7 +163,7 @@ fn unused_axes(stages: &[RawStage<'_>], specs: &Specs, grid: &Grid, found: &mut 
             is_used[axis] = true;
         }
     }
-    let is_random = specs.readings.iter().flatten().any(|reading| reading.spec.is_random());
+    let is_random = specs.readings.iter().flatten().any(|reading| reading.spec.about().is_random);
     let is_unclear =
         stages.iter().any(|stage| stage.kind.is_none() || stage.uses.iter().any(|one| one.is_broken));
     for (axis, is_used) in grid.axes.iter().zip(is_used) {

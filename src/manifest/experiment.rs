@@ -3,8 +3,8 @@
 use super::diagnostic::Source;
 use super::names::{AxisName, StageName, VariantId};
 use crate::artifacts::Artifact;
-use crate::stages::fields::{Fields, Value};
-use crate::stages::{Kind, Spec};
+use crate::stages::fields::{Access, Fields, Value};
+use crate::stages::{Kind, Shape, Spec};
 
 /// A named list of values.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,8 +44,6 @@ pub struct Resolved {
     pub spec: Spec,
     /// Its connected ports, in the order in which the kind reads them.
     pub ports: Vec<ResolvedPort>,
-    /// The stage and output that `select.set` names.
-    pub set: Option<(usize, String)>,
 }
 
 /// A connected port.
@@ -61,8 +59,28 @@ pub struct ResolvedPort {
     pub output: String,
     /// The type of that output.
     pub artifact: Artifact,
+    /// What it means to the stage.
+    pub access: Access,
+}
+
+impl Resolved {
+    /// Returns the stage and output that are wired to a port which takes one.
+    pub fn wired(&self, port: &str) -> Option<(usize, &str)> {
+        let port = self.ports.iter().find(|known| known.field == port)?;
+        Some((port.stage, &port.output))
+    }
+
+    /// Iterates over the ports whose members each get a task of their own.
+    pub fn fan_out(&self) -> impl Iterator<Item = &ResolvedPort> {
+        self.ports.iter().filter(|port| self.spec.port(&port.field).shape == Shape::Each)
+    }
+}
+
+impl ResolvedPort {
     /// Whether the stage depends on it.
-    pub is_read: bool,
+    pub fn is_read(&self) -> bool {
+        self.access == Access::Read
+    }
 }
 
 /// A checked manifest with its grid spread out.
@@ -106,8 +124,8 @@ impl Experiment {
         self.stages.iter().position(|stage| stage.name.as_str() == name)
     }
 
-    /// The stages that the variant is made for: those asked for on the command line, else its `evaluate` stages,
-    /// else those that no other stage of it reads.
+    /// The stages that the variant is made for: those asked for on the command line, else its targets, else those
+    /// that no other stage of it reads.
     pub fn targets_of(&self, variant: usize) -> Vec<usize> {
         let row = &self.places[variant * self.stages.len()..][..self.stages.len()];
         if self.targets.is_empty() {
@@ -121,19 +139,19 @@ impl Experiment {
     }
 }
 
-/// The `evaluate` stages of a variant, else its sinks.
+/// The stages of a variant whose kind is a target, else its sinks.
 pub(super) fn default_targets(row: &[Option<u32>], resolved: &[Resolved]) -> Vec<usize> {
     let present = || {
         let all = row.iter().enumerate();
         all.filter_map(|(stage, &place)| Some((stage, &resolved[place? as usize])))
     };
-    let evaluated: Vec<usize> =
-        present().filter(|(_, one)| one.spec.kind() == Kind::Evaluate).map(|(stage, _)| stage).collect();
-    if !evaluated.is_empty() {
-        return evaluated;
+    let targets: Vec<usize> =
+        present().filter(|(_, one)| one.spec.about().is_target).map(|(stage, _)| stage).collect();
+    if !targets.is_empty() {
+        return targets;
     }
     let mut is_read = vec![false; row.len()];
-    for port in present().flat_map(|(_, one)| &one.ports).filter(|port| port.is_read) {
+    for port in present().flat_map(|(_, one)| &one.ports).filter(|port| port.is_read()) {
         is_read[port.stage] = true;
     }
     present().map(|(stage, _)| stage).filter(|&stage| !is_read[stage]).collect()

@@ -10,7 +10,7 @@ use super::specs::Specs;
 use super::stage::RawStage;
 use super::substitute::equation;
 use super::wiring::{Gap, Wiring, needed, place};
-use crate::stages::Kind;
+use crate::stages::Shape;
 
 /// Checks every variant; mistakes go to `found`. `targets` are the stages asked for beside the default ones.
 pub(super) fn check(
@@ -100,38 +100,37 @@ impl Checker<'_> {
         for places in self.rows() {
             for (stage, here) in places.iter().enumerate() {
                 let Some(here) = *here else { continue };
-                for port in
-                    self.wiring.resolved[here as usize].ports.iter().filter(|one| one.field == "features")
-                {
-                    let Some(there) = places[port.stage] else { continue };
+                let reader = &self.wiring.resolved[here as usize];
+                for port in &reader.ports {
+                    let Shape::Group { set: Some(chosen_by) } = reader.spec.port(&port.field).shape else {
+                        continue;
+                    };
+                    let (Some(there), Some(set)) = (places[port.stage], reader.wired(chosen_by)) else {
+                        continue;
+                    };
                     if seen.insert((here, there)) {
-                        self.set(stage, here, port.stage, there, found);
+                        self.set(stage, chosen_by, set, port.stage, there, found);
                     }
                 }
             }
         }
     }
 
-    fn set(&self, stage: usize, here: u32, upstream: usize, there: u32, found: &mut Vec<Diagnostic>) {
-        let (reader, giver) = (&self.wiring.resolved[here as usize], &self.wiring.resolved[there as usize]);
-        if giver.spec.kind() != Kind::Extract {
-            return;
-        }
-        let images = |port: &&ResolvedPort| port.field == "images";
+    fn set(
+        &self,
+        stage: usize,
+        chosen_by: &str,
+        set: (usize, &str),
+        upstream: usize,
+        there: u32,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        let giver = &self.wiring.resolved[there as usize];
         let members: Vec<(usize, &str)> =
-            giver.ports.iter().filter(images).map(|port| (port.stage, port.output.as_str())).collect();
-        let mut wanted: Vec<(&[&str], usize, &str)> = Vec::new();
-        if let Some((set, output)) = &reader.set {
-            wanted.push((&["select", "set"], *set, output));
-        }
-        if reader.spec.kind() == Kind::Evaluate {
-            let ports = reader.ports.iter().filter(images);
-            wanted.extend(ports.map(|port| (&["images"][..], port.stage, port.output.as_str())));
-        }
-        for (path, set, output) in wanted {
-            if !members.is_empty() && !members.contains(&(set, output)) {
-                found.push(self.not_extracted(stage, path, upstream, (set, output), &members));
-            }
+            giver.fan_out().map(|port| (port.stage, port.output.as_str())).collect();
+        if !members.is_empty() && !members.contains(&set) {
+            let path: Vec<&str> = chosen_by.split('.').collect();
+            found.push(self.not_extracted(stage, &path, upstream, set, &members));
         }
     }
 
@@ -187,7 +186,7 @@ impl Checker<'_> {
             |place: &Option<u32>| place.map_or(&[][..], |one| &self.wiring.resolved[one as usize].ports);
         let reads = |place| {
             let ports: &[ResolvedPort] = ports(place);
-            ports.iter().filter(|port| port.is_read).map(|port| port.stage).collect()
+            ports.iter().filter(|port| port.is_read()).map(|port| port.stage).collect()
         };
         places.iter().map(reads).collect()
     }
@@ -209,7 +208,7 @@ impl Checker<'_> {
     /// Where `stage` names `next`.
     fn port_span(&self, stage: usize, next: usize) -> Span {
         let links = self.specs.readings[stage].iter().flat_map(|reading| &reading.links);
-        let mut links = links.filter(|link| link.stage == next && link.is_read);
+        let mut links = links.filter(|link| link.stage == next && link.is_read());
         links.next().map_or(self.stages[stage].header, |link| place(&self.stages[stage], &link.path()))
     }
 }

@@ -9,7 +9,7 @@ use super::raw::find;
 use super::stage::{OWN_FIELDS, RawStage};
 use super::substitute::{SEED, fill};
 use crate::artifacts::Artifact;
-use crate::stages::fields::{Fields, Port, Problem, Reader, Value, suggestion};
+use crate::stages::fields::{Access, Fields, Port, Problem, Reader, Value, suggestion};
 use crate::stages::{Kind, Spec};
 
 /// A reference to another stage's output.
@@ -20,10 +20,15 @@ pub(super) struct Link {
     /// `None` for the first one.
     pub(super) output: Option<String>,
     pub(super) expects: Artifact,
-    pub(super) is_read: bool,
+    pub(super) access: Access,
 }
 
 impl Link {
+    /// Whether the stage depends on it.
+    pub(super) fn is_read(&self) -> bool {
+        self.access == Access::Read
+    }
+
     /// The field's path within the stage.
     pub(super) fn path(&self) -> Vec<String> {
         path_of(&self.field, self.index)
@@ -40,8 +45,6 @@ fn path_of(field: &str, index: Option<usize>) -> Vec<String> {
 pub(super) struct Reading {
     pub(super) spec: Spec,
     pub(super) links: Vec<Link>,
-    /// The set that `select.set` names.
-    pub(super) set: Option<Link>,
     pub(super) outputs: Vec<(String, Artifact)>,
     /// Equal for readings of the stage with equal outputs.
     pub(super) outputs_id: u32,
@@ -139,10 +142,9 @@ impl<'a> StageReader<'a> {
         let fields = self.fields(combination);
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&fields, &mut problems, &mut ports);
-        let spec = Spec::read(kind, &mut reader);
+        let spec = kind.read(&mut reader);
         reader.finish();
         let links = ports.iter().filter_map(|port| self.link(port, &mut problems)).collect();
-        let set = spec.set_filter().and_then(|set| self.set(set, &mut problems));
         problems.retain(|problem| !is_broken(&self.stage.uses, &problem.path));
         let is_sound = problems.is_empty() && !self.stage.uses.iter().any(|one| one.is_broken);
         for problem in problems {
@@ -155,7 +157,7 @@ impl<'a> StageReader<'a> {
             self.outputs.push(outputs.clone());
             self.outputs.len() - 1
         }) as u32;
-        self.readings.push(Reading { spec, links, set, outputs, outputs_id, is_sound });
+        self.readings.push(Reading { spec, links, outputs, outputs_id, is_sound });
         self.readings.len() as u32 - 1
     }
 
@@ -176,14 +178,8 @@ impl<'a> StageReader<'a> {
 
     fn link(&self, port: &Port, problems: &mut Vec<Problem>) -> Option<Link> {
         let (stage, output) = self.resolve(&port.reference, path_of(&port.field, port.index), problems)?;
-        let Port { field, index, reference: _, expects, is_read } = port.clone();
-        Some(Link { field, index, stage, output, expects, is_read })
-    }
-
-    fn set(&self, set: &str, problems: &mut Vec<Problem>) -> Option<Link> {
-        let (stage, output) = self.resolve(set, path_of("select.set", None), problems)?;
-        let field = "select.set".to_owned();
-        Some(Link { field, index: None, stage, output, expects: Artifact::ImageSet, is_read: false })
+        let Port { field, index, reference: _, expects, access } = port.clone();
+        Some(Link { field, index, stage, output, expects, access })
     }
 
     /// The stage and output of `stage` or `stage.output`.

@@ -93,7 +93,7 @@ fn read_one<'a>(
 }
 
 fn read_kind(entry: &Entry, table: &Table, found: &mut Vec<Diagnostic>) -> Option<Kind> {
-    let names = KINDS.map(|(name, _)| name);
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
     let Some(node) = table.get("kind") else {
         let written: Vec<&str> = table.entries.iter().map(|entry| entry.name.as_str()).collect();
         let near = written.iter().find(|name| strsim::jaro_winkler(name, "kind") > 0.85);

@@ -13,7 +13,7 @@ use super::raw::find;
 use super::specs::{Link, Reading, Specs, State};
 use super::stage::RawStage;
 use crate::artifacts::Artifact;
-use crate::stages::fields::suggestion;
+use crate::stages::fields::{Access, suggestion};
 
 /// A port whose stage `when` keeps out of the variant.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub(super) fn connect(
 fn describe(case: &mut Vec<u32>, reading: u32, one: &Reading, specs: &Specs, row: usize) {
     case.clear();
     case.push(reading);
-    for link in one.links.iter().chain(&one.set) {
+    for link in &one.links {
         case.push(match specs.states[link.stage][row] {
             State::Absent => 0,
             State::Unknown => 1,
@@ -94,7 +94,7 @@ impl Connector<'_> {
         let mut gaps = Vec::new();
         for link in &reading.links {
             if self.state(link) == State::Absent {
-                if link.is_read && self.is_gap(link, reading) {
+                if link.access != Access::Unread && self.is_gap(link, reading) {
                     gaps.push(Gap { path: link.path(), target: link.stage });
                 }
             } else if let Some((output, artifact)) = self.output(link) {
@@ -105,21 +105,13 @@ impl Connector<'_> {
                     stage: link.stage,
                     output,
                     artifact,
-                    is_read: link.is_read,
+                    access: link.access,
                 };
                 self.refuse_twice(&ports, &port, link);
                 ports.push(port);
             }
         }
-        let mut set = None;
-        if let Some(link) = &reading.set {
-            if self.state(link) == State::Absent {
-                gaps.push(Gap { path: link.path(), target: link.stage });
-            } else {
-                set = self.output(link).map(|(output, _)| (link.stage, output));
-            }
-        }
-        (Resolved { spec: reading.spec.clone(), ports, set }, gaps)
+        (Resolved { spec: reading.spec.clone(), ports }, gaps)
     }
 
     fn state(&self, link: &Link) -> State {
@@ -253,7 +245,7 @@ pub(super) fn needed(targets: Vec<usize>, row: &[Option<u32>], resolved: &[Resol
             continue;
         }
         if let Some(place) = row[stage] {
-            let ports = resolved[place as usize].ports.iter().filter(|port| port.is_read);
+            let ports = resolved[place as usize].ports.iter().filter(|port| port.is_read());
             waiting.extend(ports.map(|port| port.stage));
         }
     }

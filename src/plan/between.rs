@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::explain::{Difference, differences, spec_differences};
+use super::explain::{differences, spec_differences};
 use super::graph::{Plan, TaskId};
+use super::reason::Difference;
 use super::survey::Status;
-use crate::store::Store;
+use crate::cache::Cache;
 
 /// Two variants' tasks of one stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +40,7 @@ pub enum Pair {
 pub fn between(
     plan: &Plan,
     statuses: &[Status],
-    store: &Store,
+    store: &Cache,
     stage: &str,
     variants: [usize; 2],
 ) -> Vec<Pair> {
@@ -51,9 +52,9 @@ pub fn between(
     };
     let mut pairs = paired(plan, &of(variants[0]), &of(variants[1]));
     let mut found: Vec<Pair> = Vec::new();
-    let mut place = 0;
-    while place < pairs.len() {
-        let pair = match pairs[place] {
+    let mut next = 0;
+    while next < pairs.len() {
+        let pair = match pairs[next] {
             (Some(one), Some(other)) if one == other => Pair::Shared { task: plan.tasks[one.0].name.clone() },
             (Some(one), Some(other)) => {
                 let further: Vec<_> = paired(plan, &plan.upstream(one), &plan.upstream(other))
@@ -76,7 +77,7 @@ pub fn between(
             }
         };
         found.push(pair);
-        place += 1;
+        next += 1;
     }
     found
 }
@@ -92,7 +93,7 @@ fn paired(plan: &Plan, ones: &[TaskId], others: &[TaskId]) -> Vec<(Option<TaskId
     pairs
 }
 
-fn apart(plan: &Plan, statuses: &[Status], store: &Store, pair: [TaskId; 2], upstream: Vec<String>) -> Pair {
+fn apart(plan: &Plan, statuses: &[Status], store: &Cache, pair: [TaskId; 2], upstream: Vec<String>) -> Pair {
     let [one, other] = pair;
     let known = (&statuses[one.0].resolution, &statuses[other.0].resolution);
     let (differences, is_merged) = match known {

@@ -1,9 +1,8 @@
-//! What a task will take: seconds, memory and bytes, from the records of earlier tasks of its kind.
+//! Estimates of seconds, memory and bytes, from the records of earlier tasks of the same kind.
 //!
-//! The nearest record of the kind is taken (the fewest fields that differ, then the newest) and scaled
-//! linearly with the bytes of the inputs. Where the inputs are not there yet, the scale of the tasks that
-//! make them is passed on. Both are guesses, and [`Basis`] says so; a kind without a record has no estimate.
-//! Nothing here can change a result.
+//! The nearest record of the kind (fewest differing fields, then the newest) is scaled linearly with the bytes of the
+//! inputs. If the inputs do not exist yet, the scale of the tasks that make them is passed on. Both are guesses, and
+//! [`Basis`] says so; a kind without a record has no estimate. Nothing here can change a result.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -13,38 +12,38 @@ use super::history::{History, field_distance};
 use super::resolve::Resolution;
 use super::survey::{State, Status};
 use super::{Provenance, Record};
-use crate::stages::{Kind, Spec};
-use crate::store::{Change, Store, difference};
+use crate::cache::{Cache, Change, difference};
+use crate::stages::{Estimates, Spec};
 
-/// Share of made items from which a record tells what all of them take: below, the fixed part dominates.
+/// Least share of new items at which a record predicts a whole run: below it, the fixed cost dominates.
 const MOSTLY_FRESH: f64 = 0.5;
 
-/// What a task will take.
+/// The estimated cost of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// Most memory of the whole process meanwhile, where it was measured.
+    /// Peak memory of the whole process, if it was measured.
     pub peak_bytes: Option<u64>,
-    /// Bytes of its outputs.
+    /// Bytes of the outputs.
     pub output_bytes: u64,
-    /// What it rests on.
+    /// The record that it was computed from.
     pub basis: Basis,
 }
 
-/// What an estimate rests on.
+/// The record that an estimate was computed from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Basis {
-    /// This very task ran before: its objects are gone.
+    /// The same task: it ran before, and its objects are gone.
     Itself,
-    /// A task of the kind with inputs of known size.
+    /// Another task of the kind; the size of the inputs is known.
     Scaled {
         /// Its stage.
         stage: String,
-        /// Bytes of these inputs over bytes of its own.
+        /// Bytes of the inputs divided by those of that task.
         factor: f64,
     },
-    /// A task of the kind; the inputs are not there yet, so that the factor is that of what makes them.
+    /// Another task of the kind; the inputs do not exist yet, and the factor is that of the tasks that make them.
     Guess {
         /// Its stage.
         stage: String,
@@ -54,7 +53,7 @@ pub enum Basis {
 }
 
 impl Basis {
-    /// Its name in JSON.
+    /// Returns the name in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Itself => "itself",
@@ -64,26 +63,26 @@ impl Basis {
     }
 }
 
-/// Bytes of all inputs; what two roles share counts twice, as it is read twice.
+/// Returns the bytes of all inputs; an artifact under two roles counts twice, as it is read twice.
 pub fn input_bytes(resolution: &Resolution) -> u64 {
     resolution.inputs.iter().map(|input| input.tree.total_size()).sum()
 }
 
-/// Estimates every task that would run, in the plan's order; none for hits and where no record helps.
+/// Estimates every task that would run, in the plan's order; `None` for hits and if there is no record to use.
 ///
-/// `preprocess` and `extract` make only the items that are new: their seconds are scaled by the share of their
-/// input's files that differ from those of the nearest record, where its listing is there.
+/// An item-wise stage makes only the new items: its seconds are scaled by the share of input files that differ from
+/// those of the nearest record, if the tree of that record's input is in the cache.
 pub fn estimate(
     plan: &Plan,
     statuses: &[Status],
     models: &mut Models,
-    store: &Store,
+    store: &Cache,
 ) -> Vec<Option<Estimate>> {
     let mut factors = vec![1.0_f64; plan.tasks.len()];
     let mut shares = vec![1.0_f64; plan.tasks.len()];
     let mut estimates = Vec::with_capacity(plan.tasks.len());
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
-        estimates.push(match (status.state, &status.record) {
+        estimates.push(match (status.state(), &status.record) {
             (State::Hit | State::RemoteHit, _) => None,
             (_, Some(record)) => Some(scaled(record, 1.0, Basis::Itself)),
             (_, None) => {
@@ -98,7 +97,7 @@ pub fn estimate(
                     let inputs = status.resolution.as_ref().map(input_bytes);
                     let (mut estimate, factor) = of_record(record, inputs, inherited);
                     factors[index] = factor;
-                    if matches!(task.spec.kind(), Kind::Preprocess | Kind::Extract) {
+                    if task.spec.about().is_item_wise {
                         let known =
                             status.resolution.as_ref().map(|now| fresh_share(record, now, &task.spec, store));
                         shares[index] = known.unwrap_or(inherited_share);
@@ -112,13 +111,13 @@ pub fn estimate(
     estimates
 }
 
-/// The share of the input's files that the record's task had not seen; 1 where its fields or input are others.
-fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Store) -> f64 {
-    if record.preimage.spec != spec.fields() {
+/// Returns the share of input files that the record's task had not seen; 1 if its fields or roles differ.
+fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Cache) -> f64 {
+    if record.preimage.spec != *spec.key_fields() {
         return 1.0;
     }
     let share = now.inputs.iter().map(|input| {
-        let then = record.preimage.inputs.iter().find(|then| then.role == input.role)?;
+        let then = record.preimage.inputs.iter().find(|then| then.role == input.role.to_string())?;
         let then = store.tree(&then.digest).ok()??;
         let is_new = |change: &Change| !matches!(change, Change::Removed { .. });
         let new = difference(&then, &input.tree).iter().filter(|change| is_new(change)).count();
@@ -127,14 +126,14 @@ fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Store) ->
     share.map(|share| share.unwrap_or(1.0)).fold(0.0, f64::max)
 }
 
-/// Estimates the seconds of every task before anything is known of its inputs: for the order of a run. A
-/// second where no record helps, so that the length of a chain then decides.
+/// Estimates the seconds of every task before its inputs are known, to order a run: 1 s without a record, so that
+/// the length of a chain decides.
 pub fn typical_seconds(plan: &Plan, models: &mut Models) -> Vec<f64> {
     let seconds = |record: &Record| scaled(record, 1.0, Basis::Itself).seconds;
     plan.tasks.iter().map(|task| models.nearest(task).map_or(1.0, seconds)).collect()
 }
 
-/// The estimate from a record, and the factor that it was scaled by.
+/// Scales a record; returns the estimate and the factor.
 fn of_record(record: &Record, inputs: Option<u64>, inherited: f64) -> (Estimate, f64) {
     let stage = record.provenance.stage.clone();
     let (factor, basis) = match (inputs, record.provenance.input_bytes) {
@@ -148,46 +147,47 @@ fn of_record(record: &Record, inputs: Option<u64>, inherited: f64) -> (Estimate,
     (scaled(record, factor, basis), factor)
 }
 
-/// The records that tasks are estimated from, found once for equal fields.
+/// The records that estimates are computed from, looked up once for equal fields.
 #[derive(Debug, Default)]
 pub struct Models {
     history: History,
-    /// The place of the record among those of its kind.
-    found: HashMap<String, Option<usize>>,
+    /// Index of the record among those of the kind.
+    found: HashMap<(Spec, String), Option<usize>>,
 }
 
 impl Models {
-    /// Estimates from these records.
+    /// Estimates from the records of `history`.
     pub fn new(history: History) -> Self {
         Self { history, found: HashMap::new() }
     }
 
-    /// The memory of a task whose inputs have so many bytes, where a record tells.
+    /// Returns the peak memory of a task with inputs of `input_bytes`, or `None` without a record.
     pub fn peak_bytes(&mut self, task: &Task, input_bytes: u64) -> Option<u64> {
         let (estimate, _) = of_record(self.nearest(task)?, Some(input_bytes), 1.0);
         estimate.peak_bytes
     }
 
-    /// The nearest record of the task's kind that says how long all of its work takes.
+    /// Returns the nearest record of the task's kind whose seconds cover all of its work.
     fn nearest(&mut self, task: &Task) -> Option<&Record> {
-        let (kind, fields) = (task.spec.kind().name(), task.spec.fields());
-        let name = format!("{kind} {} {fields:?}", task.stage);
+        let (kind, fields) = (task.spec.kind().name(), task.spec.key_fields());
+        let name = (task.spec.clone(), task.stage.clone());
         let earlier = self.history.of_kind(kind);
-        let place = *self.found.entry(name).or_insert_with(|| {
-            let made = |place: usize| &earlier[place].record.provenance;
-            let far = |place: usize| field_distance(&earlier[place].record.preimage.spec, &fields);
-            // One program says nothing of another.
-            let is_alike = |place: usize| {
-                task.spec.kind() != Kind::Command || made(place).stage == task.stage || far(place) == 0
+        let index = *self.found.entry(name).or_insert_with(|| {
+            let made = |index: usize| &earlier[index].record.provenance;
+            let far = |index: usize| field_distance(&earlier[index].record.preimage.spec, fields);
+            let is_alike = |index: usize| {
+                task.spec.about().estimates == Estimates::OfKind
+                    || made(index).stage == task.stage
+                    || far(index) == 0
             };
-            let usable = (0..earlier.len()).filter(|&place| made(place).fresh_share > 0.0 && is_alike(place));
-            let rank = |place: usize| {
-                let Provenance { stage, fresh_share, finished, .. } = made(place);
-                (Reverse(far(place)), *fresh_share >= MOSTLY_FRESH, *stage == task.stage, finished)
+            let usable = (0..earlier.len()).filter(|&index| made(index).fresh_share > 0.0 && is_alike(index));
+            let rank = |index: usize| {
+                let Provenance { stage, fresh_share, finished, .. } = made(index);
+                (Reverse(far(index)), *fresh_share >= MOSTLY_FRESH, *stage == task.stage, finished)
             };
             usable.max_by(|&a, &b| rank(a).cmp(&rank(b)))
         });
-        place.map(|place| &earlier[place].record)
+        index.map(|index| &earlier[index].record)
     }
 }
 
@@ -195,16 +195,16 @@ fn scaled(record: &Record, factor: f64, basis: Basis) -> Estimate {
     let made = &record.provenance;
     Estimate {
         seconds: made.seconds / made.fresh_share.max(f64::MIN_POSITIVE) * factor,
-        // Memory is bounded by the batch or grows with the input: the larger is the safer guess.
+        // Memory is bounded by the batch or grows with the input: take the larger.
         peak_bytes: made.peak_bytes.map(|bytes| (bytes as f64 * factor.max(1.0)) as u64),
         output_bytes: (made.output_bytes as f64 * factor) as u64,
         basis,
     }
 }
 
-/// For each task the seconds from its start to the end of the longest chain that waits for it.
+/// Returns for each task the seconds from its start to the end of the longest chain of tasks that wait for it.
 ///
-/// What has the most behind it should start first (critical path, Kelley and Walker 1959).
+/// The task with the longest chain should start first (critical path, Kelley and Walker 1959).
 fn chains(plan: &Plan, seconds: &[f64]) -> Vec<f64> {
     let mut longest = seconds.to_vec();
     for index in (0..plan.tasks.len()).rev() {
@@ -264,20 +264,24 @@ pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<usize> {
 mod tests {
     use super::*;
     use crate::plan::{Input, OutputRef};
-    use crate::stages::{Reads, download};
+    use crate::stages::fields::{Reader, fields};
+    use crate::stages::{Kind, Reads, Role};
 
     /// Tasks that read those of the given numbers.
     fn plan(upstream: &[&[usize]]) -> Plan {
         let input = |&task: &usize| Input {
-            role: "files".to_owned(),
+            role: Role::only("files"),
             from: OutputRef { task: TaskId(task), output: "files".to_owned() },
             labels: None,
-            reads: Reads::Everything.into(),
+            reads: Reads::Everything,
         };
+        let table = fields([("path", "here".into())]);
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let spec = Kind::parse("download").unwrap().read(&mut Reader::new(&table, &mut problems, &mut ports));
         let task = |of_task: &&[usize]| Task {
             name: "task".to_owned(),
             stage: "task".to_owned(),
-            spec: Spec::Download(download::Spec::Path("here".to_owned())),
+            spec: spec.clone(),
             seed: None,
             inputs: of_task.iter().map(input).collect(),
             variants: vec![0],

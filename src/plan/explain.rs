@@ -5,103 +5,37 @@ use std::fmt;
 use super::graph::{Plan, Task, TaskId};
 use super::history::{Earlier, History, distance, walk_fields};
 use super::key::Preimage;
+use super::reason::{Difference, Reason};
 use super::resolve::Resolution;
 use super::survey::{State, Status};
-use crate::stages::fields::Value;
-use crate::store::{Change, Digest, Store, Tree, difference};
+use crate::cache::{Cache, Change, Digest, Tree, difference};
 
-/// One leaf that differs between a task and an earlier one.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Difference {
-    /// The kind's `VERSION`.
-    Version {
-        /// Then.
-        old: u32,
-        /// Now.
-        new: u32,
-    },
-    /// The seed.
-    Seed {
-        /// Then.
-        old: Option<u64>,
-        /// Now.
-        new: Option<u64>,
-    },
-    /// A field of the spec.
-    Field {
-        /// Its path.
-        path: String,
-        /// Then; none where it was not there.
-        old: Option<Value>,
-        /// Now; none where it is no more.
-        new: Option<Value>,
-    },
-    /// Files of an input.
-    Files {
-        /// The input's role.
-        role: String,
-        /// What changed, by name; none where the earlier listing is gone.
-        changes: Option<Vec<Change>>,
-    },
-    /// An input that is new or gone.
-    Input {
-        /// Its role.
-        role: String,
-        /// Whether it is new.
-        is_new: bool,
-    },
-}
-
-/// Why one task is no hit.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reason {
-    /// It is a hit: nothing would run.
-    Hit,
-    /// Another process is making it.
-    InFlight(String),
-    /// Its record is there, but not the objects that somebody needs.
-    Gone(String),
-    /// Another task of the plan has the same key and runs for both.
-    Merged(String),
-    /// No record of this kind was ever made.
-    NeverRan,
-    /// The nearest earlier record differs in these.
-    Differs {
-        /// The stage that made it, and when.
-        earlier: String,
-        /// What differs.
-        differences: Vec<Difference>,
-    },
-    /// It waits for tasks whose outputs are not known.
-    Waits(Vec<String>),
-}
-
-/// The reason of one task.
+/// Why one task would run, or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// The task's name.
+    /// Name of the task.
     pub task: String,
-    /// The axes' values that tell it from others of its stage.
+    /// The axis values that distinguish it from other tasks of its stage, such as `bank=dual,seed=0`.
     pub values: String,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// Explains the tasks of `stage` and, where they wait, the chain upwards to the first known causes.
-pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> Vec<Explanation> {
+/// Explains the tasks of `stage` and, if they wait, the chain upstream to the first known causes.
+pub fn explain(plan: &Plan, statuses: &[Status], store: &Cache, stage: &str) -> Vec<Explanation> {
     let mut wanted: Vec<TaskId> =
         (0..plan.tasks.len()).map(TaskId).filter(|id| plan.tasks[id.0].stage == stage).collect();
-    let mut place = 0;
-    while place < wanted.len() {
-        let id = wanted[place];
-        if statuses[id.0].state == State::Unknown {
+    let mut next = 0;
+    while next < wanted.len() {
+        let id = wanted[next];
+        if statuses[id.0].state() == State::Unknown {
             for upstream in plan.upstream(id) {
-                if !statuses[upstream.0].state.is_hit() && !wanted.contains(&upstream) {
+                if !statuses[upstream.0].state().is_hit() && !wanted.contains(&upstream) {
                     wanted.push(upstream);
                 }
             }
         }
-        place += 1;
+        next += 1;
     }
     let history = History::load(store);
     wanted
@@ -114,43 +48,32 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Store, stage: &str) -> 
         .collect()
 }
 
-fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Store) -> Reason {
+/// The reason of the survey, with the difference from the nearest earlier record if there is no record of the key.
+fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Cache) -> Reason {
     let status = &statuses[id.0];
-    match (status.state, &status.resolution) {
-        (State::Hit | State::RemoteHit, _) => Reason::Hit,
-        (State::InFlight, _) => Reason::InFlight(status.reason.clone()),
-        (State::Unknown, _) | (State::Miss, None) => Reason::Waits(
-            plan.upstream(id)
-                .into_iter()
-                .filter(|upstream| !statuses[upstream.0].state.is_hit())
-                .map(|upstream| plan.tasks[upstream.0].name.clone())
-                .collect(),
-        ),
-        (State::Miss, Some(_)) if status.record.is_some() => Reason::Gone(status.reason.clone()),
-        (State::Miss, Some(resolution)) => {
-            if let Some(leader) = leader(id, statuses, resolution) {
-                return Reason::Merged(plan.tasks[leader.0].name.clone());
-            }
-            let now = &resolution.preimage;
-            let task = &plan.tasks[id.0];
-            let of_kind = history.of_kind(&now.kind).iter();
-            let candidates = of_kind.filter(|earlier| earlier.key != resolution.key);
-            let nearest = nearest(candidates.collect(), resolution, &task.stage, store);
-            let Some(nearest) = nearest else { return Reason::NeverRan };
-            let made = &nearest.record.provenance;
-            Reason::Differs {
-                earlier: format!("`{}` of {}", made.stage, made.finished),
-                differences: differences(&nearest.record.preimage, resolution, store),
-            }
+    match (&status.reason, &status.resolution) {
+        (Reason::WaitsFor { .. }, _) => {
+            let upstream = plan.upstream(id).into_iter();
+            let waited = upstream.filter(|upstream| !statuses[upstream.0].state().is_hit());
+            Reason::WaitsFor { tasks: waited.map(|upstream| plan.tasks[upstream.0].name.clone()).collect() }
         }
+        (Reason::NoRecord, Some(resolution)) => {
+            difference_from_nearest(&plan.tasks[id.0], resolution, history, store)
+        }
+        (known, _) => known.clone(),
     }
 }
 
-/// An earlier task of the plan with the same key.
-fn leader(id: TaskId, statuses: &[Status], resolution: &Resolution) -> Option<TaskId> {
-    let has_key =
-        |status: &Status| status.resolution.as_ref().is_some_and(|other| other.key == resolution.key);
-    statuses[..id.0].iter().position(has_key).map(TaskId)
+fn difference_from_nearest(task: &Task, resolution: &Resolution, history: &History, store: &Cache) -> Reason {
+    let of_kind = history.of_kind(&resolution.preimage.kind).iter();
+    let candidates = of_kind.filter(|earlier| earlier.key != resolution.key);
+    let nearest = nearest(candidates.collect(), resolution, &task.stage, store);
+    let Some(Earlier { record, .. }) = nearest else { return Reason::NeverRan };
+    Reason::Differs {
+        stage: record.provenance.stage.clone(),
+        finished: record.provenance.finished.clone(),
+        differences: differences(&record.preimage, resolution, store),
+    }
 }
 
 /// Records whose files are compared one by one.
@@ -162,7 +85,7 @@ fn nearest<'a>(
     mut candidates: Vec<&'a Earlier>,
     resolution: &Resolution,
     stage: &str,
-    store: &Store,
+    store: &Cache,
 ) -> Option<&'a Earlier> {
     let now = &resolution.preimage;
     let rough = |earlier: &Earlier| {
@@ -186,10 +109,11 @@ fn nearest<'a>(
 }
 
 /// The leaves that differ between an earlier preimage and a task that can be started.
-pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store) -> Vec<Difference> {
+pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Cache) -> Vec<Difference> {
     let new = &resolution.preimage;
-    let tree =
-        |role: &str| resolution.inputs.iter().find(|input| input.role == role).map(|input| &*input.tree);
+    let tree = |role: &str| {
+        resolution.inputs.iter().find(|input| input.role.to_string() == role).map(|input| &*input.tree)
+    };
     let mut found = Vec::new();
     if old.version != new.version {
         found.push(Difference::Version { old: old.version, new: new.version });
@@ -221,7 +145,7 @@ pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Store
 /// The fields and seeds that differ between two tasks, whatever they read.
 pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     let mut found = Vec::new();
-    walk_fields("", &old.spec.fields(), &new.spec.fields(), &mut |path, old, new| {
+    walk_fields("", old.spec.key_fields(), new.spec.key_fields(), &mut |path, old, new| {
         found.push(Difference::Field { path, old: old.cloned(), new: new.cloned() });
     });
     if old.seed != new.seed {
@@ -230,48 +154,9 @@ pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     found
 }
 
-fn changes(old: &Digest, new: Option<&Tree>, store: &Store) -> Option<Vec<Change>> {
+fn changes(old: &Digest, new: Option<&Tree>, store: &Cache) -> Option<Vec<Change>> {
     let old = store.tree(old).ok().flatten()?;
     Some(difference(&old, new?))
-}
-
-/// Files named one by one before the rest is counted.
-const NAMED_FILES: usize = 10;
-
-impl fmt::Display for Difference {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<Value>| value.as_ref().map_or("absent".to_owned(), ToString::to_string);
-        match self {
-            Self::Version { old, new } => write!(formatter, "VERSION of the kind: {old} -> {new}"),
-            Self::Seed { old, new } => {
-                let seed = |seed: &Option<u64>| seed.map_or("none".to_owned(), |seed| seed.to_string());
-                write!(formatter, "seed: {} -> {}", seed(old), seed(new))
-            }
-            Self::Field { path, old, new } => write!(formatter, "{path}: {} -> {}", shown(old), shown(new)),
-            Self::Input { role, is_new } => {
-                write!(formatter, "input `{role}`: {}", if *is_new { "new" } else { "gone" })
-            }
-            Self::Files { role, changes: None } => {
-                write!(formatter, "input `{role}`: other content (its earlier listing is gone)")
-            }
-            Self::Files { role, changes: Some(changes) } => {
-                let files = if changes.len() == 1 { "file differs" } else { "files differ" };
-                write!(formatter, "input `{role}`: {} {files}", changes.len())?;
-                for change in changes.iter().take(NAMED_FILES) {
-                    let (word, path) = match change {
-                        Change::Added { path } => ("added", path),
-                        Change::Changed { path } => ("changed", path),
-                        Change::Removed { path } => ("removed", path),
-                    };
-                    write!(formatter, "\n      {word} {path}")?;
-                }
-                if changes.len() > NAMED_FILES {
-                    write!(formatter, "\n      and {} more", changes.len() - NAMED_FILES)?;
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 impl fmt::Display for Explanation {
@@ -280,28 +165,6 @@ impl fmt::Display for Explanation {
             "" => write!(formatter, "{}: ", self.task)?,
             values => write!(formatter, "{} ({values}): ", self.task)?,
         }
-        write!(formatter, "{}", self.reason)
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Hit => formatter.write_str("would not run: its result is in the cache"),
-            Self::InFlight(who) => formatter.write_str(who),
-            Self::Gone(why) => write!(formatter, "would run: {why}"),
-            Self::Merged(leader) => {
-                write!(formatter, "does not run: equal to `{leader}`, which runs for both")
-            }
-            Self::NeverRan => formatter.write_str("would run: no task of this kind has a record here"),
-            Self::Waits(upstream) => write!(formatter, "waits for {}", upstream.join(", ")),
-            Self::Differs { earlier, differences } => {
-                write!(formatter, "would run: differs from {earlier} in")?;
-                for difference in differences {
-                    write!(formatter, "\n    {difference}")?;
-                }
-                Ok(())
-            }
-        }
+        formatter.write_str(&self.reason.sentence())
     }
 }

@@ -1,4 +1,4 @@
-//! Variants become distinct tasks: two variants share a task where they agree on everything that it uses.
+//! The graph of distinct tasks: two variants share a task if they agree on everything that it uses.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use petgraph::graph::DiGraph;
 use super::PlanError;
 use crate::artifacts::Artifact;
 use crate::manifest::{Experiment, Resolved, ResolvedPort};
-use crate::stages::{Kind, Reads, Spec, download, extract};
+use crate::stages::{Implied, MASKS, PortUse, Reads, Role, Shape, Spec};
 
 /// A task of a plan; an index into [`Plan::tasks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,80 +26,58 @@ pub struct OutputRef {
 /// One input of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// The port, or the port with `[i]` for a list or group.
-    pub role: String,
-    /// Where it comes from.
+    /// The name under which the stage knows it.
+    pub role: Role,
+    /// The output that it is.
     pub from: OutputRef,
-    /// For features: the image set that they are of.
+    /// For features, the image set that they were extracted from: its labels select the blocks.
     pub labels: Option<OutputRef>,
-    /// What is read of it.
-    pub reads: ReadsKey,
-}
-
-/// [`Reads`] with a hash, through its text.
-#[derive(Clone, Debug)]
-pub struct ReadsKey(pub Reads, String);
-
-impl From<Reads> for ReadsKey {
-    fn from(reads: Reads) -> Self {
-        let text = format!("{reads:?}");
-        Self(reads, text)
-    }
-}
-impl PartialEq for ReadsKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.1 == other.1
-    }
-}
-impl Eq for ReadsKey {}
-impl std::hash::Hash for ReadsKey {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.1.hash(state);
-    }
+    /// The part that is read.
+    pub reads: Reads,
 }
 
 /// One stage with one set of values, shared by every variant that agrees on them.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// The stage's name, with `[set]` where `extract` has several sets.
+    /// The stage's name, with `[set]` if the stage fans out to several image sets.
     pub name: String,
     /// The stage's name.
     pub stage: String,
-    /// Its fields.
+    /// The kind and its checked fields.
     pub spec: Spec,
-    /// The seed, where the kind is random.
+    /// The seed; `None` if the stage is not random.
     pub seed: Option<u64>,
-    /// What it reads.
+    /// The inputs.
     pub inputs: Vec<Input>,
-    /// The variants that share it, as indices.
+    /// Indices of the variants that share the task.
     pub variants: Vec<usize>,
-    /// Whether the run's folder shows its output.
+    /// Whether the run's folder shows its outputs.
     pub is_shown: bool,
 }
 
-/// A variant and what it is for.
+/// A variant and the tasks that it is made for.
 #[derive(Clone, Debug)]
 pub struct PlanVariant {
-    /// Its name, such as `bank=dual,seed=0`.
+    /// Name, such as `bank=dual,seed=0`.
     pub id: String,
-    /// Its axes' values.
+    /// Name and value of each axis.
     pub values: Vec<(String, String)>,
-    /// The tasks that it ends in.
+    /// The tasks that the variant ends in.
     pub targets: Vec<TaskId>,
 }
 
-/// The distinct tasks of an experiment, each after those that it reads.
+/// The distinct tasks of an experiment in topological order.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The experiment's name.
+    /// Name of the experiment.
     pub experiment: String,
-    /// The question that it asks.
+    /// The question that the experiment asks.
     pub question: Option<String>,
-    /// Names of the axes, repeats left out.
+    /// Names of the axes, without repeat axes.
     pub axes: Vec<String>,
     /// Names of the repeat axes.
     pub repeats: Vec<String>,
-    /// The tasks in an order in which they can run.
+    /// The tasks, each after those that it reads.
     pub tasks: Vec<Task>,
     /// The variants.
     pub variants: Vec<PlanVariant>,
@@ -108,7 +86,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The tasks that a task reads, each once.
+    /// Returns the tasks that a task reads, each once.
     pub fn upstream(&self, task: TaskId) -> Vec<TaskId> {
         let mut tasks: Vec<TaskId> = self.tasks[task.0]
             .inputs
@@ -121,23 +99,23 @@ impl Plan {
         tasks
     }
 
-    /// The values that tell a task from others: of each axis on which its variants agree, and not all do.
+    /// Returns the axis values that distinguish a task: those on which all its variants agree, and not all variants do.
     pub fn values_of(&self, task: TaskId) -> String {
         let axes = self.variants.first().map_or(0, |variant| variant.values.len());
         let of_task = &self.tasks[task.0].variants;
-        let mut told = Vec::new();
+        let mut values = Vec::new();
         for axis in 0..axes {
             let value = |variant: usize| &self.variants[variant].values[axis];
             let Some((name, first)) = of_task.first().map(|&variant| value(variant)) else { continue };
             let agree = of_task.iter().all(|&variant| value(variant).1 == *first);
             if agree && self.variants.iter().any(|variant| variant.values[axis].1 != *first) {
-                told.push(format!("{name}={first}"));
+                values.push(format!("{name}={first}"));
             }
         }
-        told.join(",")
+        values.join(",")
     }
 
-    /// The graph of tasks, edges from a task to those that read it.
+    /// Returns the graph of tasks, with edges from a task to those that read it.
     pub fn graph(&self) -> DiGraph<TaskId, ()> {
         let mut graph = DiGraph::new();
         let nodes: Vec<_> = (0..self.tasks.len()).map(|index| graph.add_node(TaskId(index))).collect();
@@ -151,8 +129,11 @@ impl Plan {
 }
 
 /// Builds the plan of an experiment.
+///
+/// # Errors
+/// [`PlanError::NoFeatures`] and the like: what the manifest's own checks cannot see.
 pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
-    let mut builder = Builder { experiment, tasks: Vec::new(), known: HashMap::new(), specs: HashMap::new() };
+    let mut builder = Builder { experiment, tasks: Vec::new(), known: HashMap::new() };
     let mut variants = Vec::new();
     let mut unshared = 0;
     for (index, variant) in experiment.variants.iter().enumerate() {
@@ -162,9 +143,8 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
             targets.extend(builder.stage(&mut of_variant, stage)?);
         }
         for &target in &targets {
-            let shows =
-                matches!(builder.tasks[target.0].spec.kind(), Kind::Evaluate | Kind::Command | Kind::Augment);
-            builder.tasks[target.0].is_shown |= shows;
+            let task = &mut builder.tasks[target.0];
+            task.is_shown |= task.spec.about().is_shown;
         }
         unshared += of_variant.count;
         let values =
@@ -190,27 +170,27 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     })
 }
 
-/// Leaves the set out of an extract task's name where its stage has no other.
+/// Leaves the set out of a task's name if its stage fans out to no other.
 fn shorten_names(tasks: &mut [Task]) {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for task in tasks.iter().filter(|task| task.spec.kind() == Kind::Extract) {
+    for task in tasks.iter().filter(|task| task.name != task.stage) {
         let of_stage = names.entry(task.stage.clone()).or_default();
         if !of_stage.contains(&task.name) {
             of_stage.push(task.name.clone());
         }
     }
-    for task in tasks.iter_mut().filter(|task| task.spec.kind() == Kind::Extract) {
+    for task in tasks.iter_mut().filter(|task| task.name != task.stage) {
         if names[&task.stage].len() == 1 {
             task.name.clone_from(&task.stage);
         }
     }
 }
 
-/// What makes two tasks of a stage one.
+/// Equal for tasks that are one.
 #[derive(PartialEq, Eq, Hash)]
 struct Identity {
     name: String,
-    spec: usize,
+    spec: Spec,
     seed: Option<u64>,
     inputs: Vec<Input>,
 }
@@ -219,11 +199,9 @@ struct Builder<'a> {
     experiment: &'a Experiment,
     tasks: Vec<Task>,
     known: HashMap<Identity, TaskId>,
-    /// Numbers of specs by their text, so that identities compare quickly.
-    specs: HashMap<String, usize>,
 }
 
-/// One variant's tasks by stage, and how many there are with those that a stage implies.
+/// The tasks of one variant by stage, and their number with implied ones.
 struct OfVariant {
     index: usize,
     tasks: BTreeMap<usize, Vec<TaskId>>,
@@ -238,7 +216,7 @@ struct Member<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// The tasks of a stage in a variant: one, or for `extract` one for each set.
+    /// The tasks of a stage in a variant: one, or one for each member of a port that fans out.
     fn stage(&mut self, variant: &mut OfVariant, stage: usize) -> Result<Vec<TaskId>, PlanError> {
         if let Some(tasks) = variant.tasks.get(&stage) {
             return Ok(tasks.clone());
@@ -246,41 +224,36 @@ impl<'a> Builder<'a> {
         let experiment = self.experiment;
         let Some(resolved) = experiment.stage(variant.index, stage) else { return Ok(Vec::new()) };
         let name = experiment.stages[stage].name.to_string();
-        let tasks = if resolved.spec.kind() == Kind::Extract {
-            self.extract(variant, &name, resolved)?
+        let mut shared = self.inputs(variant, &name, resolved)?;
+        shared.extend(self.implied(variant, &name, &resolved.spec)?);
+        let members: Vec<&ResolvedPort> = resolved.fan_out().collect();
+        let tasks = if members.is_empty() {
+            vec![self.intern(variant, &name, name.clone(), &resolved.spec, shared)]
         } else {
-            let inputs = self.inputs(variant, &name, resolved)?;
-            vec![self.intern(variant, &name, name.clone(), &resolved.spec, inputs)]
+            self.fan_out(variant, &name, resolved, &members, &shared)?
         };
         variant.tasks.insert(stage, tasks.clone());
         Ok(tasks)
     }
 
-    fn extract(
+    /// One task for each member of a port; `shared` are the inputs that all of them read.
+    fn fan_out(
         &mut self,
         variant: &mut OfVariant,
         stage: &str,
         resolved: &Resolved,
+        members: &[&ResolvedPort],
+        shared: &[Input],
     ) -> Result<Vec<TaskId>, PlanError> {
-        let mut shared = Vec::new();
-        for port in resolved.ports.iter().filter(|port| port.field == "weights") {
-            shared.push(self.plain(variant, port, &resolved.spec)?);
-        }
-        if let Spec::Extract(extract::Spec { weights: extract::WeightSource::Published, network, .. }) =
-            &resolved.spec
-        {
-            let spec = Spec::Download(download::Spec::published_weights(network.name()));
-            let name = format!("{stage}.weights");
-            let task = self.intern(variant, &name.clone(), name, &spec, Vec::new());
-            let from = OutputRef { task, output: "files".to_owned() };
-            let reads = Reads::Everything.into();
-            shared.push(Input { role: "weights".to_owned(), from, labels: None, reads });
-        }
-        let sets: Vec<&ResolvedPort> = resolved.ports.iter().filter(|port| port.field == "images").collect();
         let mut tasks = Vec::new();
-        for port in &sets {
-            let mut input = self.plain(variant, port, &resolved.spec)?;
-            "images".clone_into(&mut input.role);
+        for &port in members {
+            let PortUse { reads, .. } = resolved.spec.port(&port.field);
+            let input = Input {
+                role: Role::only(&port.field),
+                from: self.output(variant, port)?,
+                labels: None,
+                reads,
+            };
             let inputs = std::iter::once(input).chain(shared.iter().cloned()).collect();
             let name = format!("{stage}[{}]", self.written(port));
             tasks.push(self.intern(variant, stage, name, &resolved.spec, inputs));
@@ -288,7 +261,29 @@ impl<'a> Builder<'a> {
         Ok(tasks)
     }
 
-    /// A port's reference as a person would write it.
+    /// The inputs from stages that no manifest names.
+    fn implied(
+        &mut self,
+        variant: &mut OfVariant,
+        stage: &str,
+        spec: &Spec,
+    ) -> Result<Vec<Input>, PlanError> {
+        let mut inputs = Vec::new();
+        for Implied { port, spec } in &spec.about().implied {
+            let name = format!("{stage}.{port}");
+            let outputs = spec.outputs();
+            let (output, _) = outputs
+                .into_iter()
+                .next()
+                .ok_or_else(|| PlanError::NoOutput { stage: name.clone(), output: String::new() })?;
+            let task = self.intern(variant, &name.clone(), name, spec, Vec::new());
+            let from = OutputRef { task, output };
+            inputs.push(Input { role: Role::only(*port), from, labels: None, reads: Reads::Everything });
+        }
+        Ok(inputs)
+    }
+
+    /// Returns a port's reference as a manifest would write it.
     fn written(&self, port: &ResolvedPort) -> String {
         let stage = &self.experiment.stages[port.stage].name;
         match port.output.as_str() {
@@ -297,6 +292,7 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// The inputs that every task of the stage reads: those of all ports but the ones that fan out.
     fn inputs(
         &mut self,
         variant: &mut OfVariant,
@@ -304,29 +300,24 @@ impl<'a> Builder<'a> {
         resolved: &Resolved,
     ) -> Result<Vec<Input>, PlanError> {
         let mut inputs = Vec::new();
-        for port in resolved.ports.iter().filter(|port| port.is_read) {
-            if port.artifact == Artifact::FeatureSet {
-                self.group(variant, stage, resolved, port, &mut inputs)?;
-            } else {
-                inputs.push(self.plain(variant, port, &resolved.spec)?);
-            }
+        for port in resolved.ports.iter().filter(|port| port.is_read()) {
+            let PortUse { reads, shape } = resolved.spec.port(&port.field);
+            let role = match (&shape, port.index) {
+                (Shape::Each, _) => continue,
+                (Shape::Group { .. }, _) => {
+                    self.group(variant, stage, resolved, port, &mut inputs)?;
+                    continue;
+                }
+                (Shape::Named, _) if port.artifact == Artifact::FeatureSet => {
+                    self.named(variant, stage, port, &mut inputs)?;
+                    continue;
+                }
+                (Shape::List, Some(index)) => Role::indexed(&port.field, index),
+                (Shape::List | Shape::One | Shape::Named, _) => Role::only(&port.field),
+            };
+            inputs.push(Input { role, from: self.output(variant, port)?, labels: None, reads });
         }
         Ok(inputs)
-    }
-
-    /// An input that is one artifact.
-    fn plain(
-        &mut self,
-        variant: &mut OfVariant,
-        port: &ResolvedPort,
-        spec: &Spec,
-    ) -> Result<Input, PlanError> {
-        let from = self.output(variant, port)?;
-        let role = match port.index {
-            Some(index) if spec.kind() != Kind::Extract => format!("{}[{index}]", port.field),
-            _ => port.field.clone(),
-        };
-        Ok(Input { role, from, labels: None, reads: spec.reads(&port.field).into() })
     }
 
     fn output(&mut self, variant: &mut OfVariant, port: &ResolvedPort) -> Result<OutputRef, PlanError> {
@@ -338,7 +329,7 @@ impl<'a> Builder<'a> {
         Ok(OutputRef { task, output: port.output.clone() })
     }
 
-    /// The inputs that a feature group gives: the members that the reader names, with their masks.
+    /// The inputs that a feature group gives: the members of the chosen set, or of all, with their masks.
     fn group(
         &mut self,
         variant: &mut OfVariant,
@@ -347,46 +338,48 @@ impl<'a> Builder<'a> {
         port: &ResolvedPort,
         inputs: &mut Vec<Input>,
     ) -> Result<(), PlanError> {
+        let PortUse { reads, shape } = resolved.spec.port(&port.field);
         let mut members = self.members(variant, stage, port)?;
-        if let Some((set, output)) = &resolved.set {
-            members.retain(|member| (member.port.stage, &member.port.output) == (*set, output));
-        } else if resolved.spec.kind() == Kind::Evaluate {
-            let images = resolved.ports.iter().find(|port| port.field == "images");
-            members.retain(|member| {
-                images.is_some_and(|images| {
-                    (images.stage, &images.output) == (member.port.stage, &member.port.output)
-                })
-            });
+        if let Shape::Group { set: Some(chosen_by) } = shape {
+            let chosen = resolved.ports.iter().find(|port| port.field == chosen_by);
+            let is_chosen = |set: &ResolvedPort| {
+                chosen.is_some_and(|chosen| (chosen.stage, &chosen.output) == (set.stage, &set.output))
+            };
+            members.retain(|member| is_chosen(member.port));
             if members.is_empty() {
-                let images = images.map(|images| self.written(images)).unwrap_or_default();
+                let images = chosen.map(|chosen| self.written(chosen)).unwrap_or_default();
                 return Err(PlanError::NoFeatures { stage: stage.to_owned(), images });
             }
         }
-        if resolved.spec.kind() == Kind::Command {
-            let is_one = members.len() == 1;
-            for Member { port: set, features, .. } in members {
-                let role =
-                    if is_one { port.field.clone() } else { format!("{}/{}", port.field, self.written(set)) };
-                inputs.push(Input { role, from: features, labels: None, reads: Reads::Everything.into() });
-            }
-            return Ok(());
-        }
-        let reads = resolved.spec.reads(&port.field);
-        for (place, Member { images, features, .. }) in members.into_iter().enumerate() {
+        for (index, Member { images, features, .. }) in members.into_iter().enumerate() {
             if let Reads::Blocks { selection, with_masks: true } = &reads {
                 inputs.push(Input {
-                    role: format!("masks[{place}]"),
+                    role: Role::indexed(MASKS, index),
                     from: images.clone(),
                     labels: None,
-                    reads: Reads::Masks(selection.clone()).into(),
+                    reads: Reads::Masks(selection.clone()),
                 });
             }
-            inputs.push(Input {
-                role: format!("{}[{place}]", port.field),
-                from: features,
-                labels: Some(images),
-                reads: reads.clone().into(),
-            });
+            let role = Role::indexed(&port.field, index);
+            inputs.push(Input { role, from: features, labels: Some(images), reads: reads.clone() });
+        }
+        Ok(())
+    }
+
+    /// The inputs that a feature group gives to a stage that knows them by the names of their sets.
+    fn named(
+        &mut self,
+        variant: &mut OfVariant,
+        stage: &str,
+        port: &ResolvedPort,
+        inputs: &mut Vec<Input>,
+    ) -> Result<(), PlanError> {
+        let members = self.members(variant, stage, port)?;
+        let is_one = members.len() == 1;
+        for Member { port: set, features, .. } in members {
+            let role =
+                if is_one { Role::only(&port.field) } else { Role::named(&port.field, self.written(set)) };
+            inputs.push(Input { role, from: features, labels: None, reads: Reads::Everything });
         }
         Ok(())
     }
@@ -398,15 +391,14 @@ impl<'a> Builder<'a> {
         port: &ResolvedPort,
     ) -> Result<Vec<Member<'a>>, PlanError> {
         let experiment = self.experiment;
-        let not_extract = || PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() };
-        let resolved = experiment.stage(variant.index, port.stage).ok_or_else(not_extract)?;
-        if resolved.spec.kind() != Kind::Extract {
-            return Err(not_extract());
+        let resolved = experiment.stage(variant.index, port.stage);
+        let sets: Vec<&ResolvedPort> = resolved.into_iter().flat_map(Resolved::fan_out).collect();
+        if sets.is_empty() {
+            return Err(PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() });
         }
         let tasks = self.stage(variant, port.stage)?;
-        let sets = resolved.ports.iter().filter(|port| port.field == "images");
         let mut members = Vec::new();
-        for (set, task) in sets.zip(tasks) {
+        for (set, task) in sets.into_iter().zip(tasks) {
             members.push(Member {
                 port: set,
                 images: self.output(variant, set)?,
@@ -425,10 +417,8 @@ impl<'a> Builder<'a> {
         inputs: Vec<Input>,
     ) -> TaskId {
         variant.count += 1;
-        let seed = spec.is_random().then(|| self.experiment.variants[variant.index].seed);
-        let count = self.specs.len();
-        let number = *self.specs.entry(format!("{spec:?}")).or_insert(count);
-        let identity = Identity { name: name.clone(), spec: number, seed, inputs: inputs.clone() };
+        let seed = spec.about().is_random.then(|| self.experiment.variants[variant.index].seed);
+        let identity = Identity { name: name.clone(), spec: spec.clone(), seed, inputs: inputs.clone() };
         let task = *self.known.entry(identity).or_insert_with(|| {
             self.tasks.push(Task {
                 name,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Record;
 use super::key::Preimage;
+use crate::cache::{Cache, Digest};
 use crate::stages::fields::{Fields, Value};
-use crate::store::{Digest, Store};
 
 /// A task that ended well once.
 #[derive(Clone, Debug)]
@@ -24,9 +24,9 @@ pub struct History {
 
 impl History {
     /// Reads the records of a store. Cost: one small file a record.
-    pub fn load(store: &Store) -> Self {
+    pub fn load(store: &Cache) -> Self {
         let mut history = Self::default();
-        for stored in store.records() {
+        for stored in store.records().iter() {
             if let Some(record) = Record::from_bytes(&stored.bytes) {
                 history.add(Earlier { key: stored.key, record });
             }

@@ -1,11 +1,11 @@
-//! The key of a task: blake3 of everything that can change a byte of its outputs, and of nothing else.
+//! The key of a task: the blake3 hash of everything that can change a byte of its outputs, and of nothing else.
 //!
 //! | input | download | preprocess | augment | extract | coreset | fit | evaluate | command |
 //! |---|---|---|---|---|---|---|---|---|
 //! | kind, `VERSION` | in | in | in | in | in | in | in | in |
 //! | spec fields that are read | in | in | in | in | in | in | in | in |
 //! | seed | – | – | in | – | in, unless ratio = 1 | – | in, if bootstrap > 0 | – (write `${seed}`) |
-//! | upstream | – | whole source | selected pixels and masks | `pixels/`, weights | selected blocks, their masks if `min_overlap` > 0 | banks, selected blocks | model, selected blocks and masks | whole inputs |
+//! | inputs | – | whole source | selected pixels and masks | `pixels/`, weights | selected blocks, their masks if `min_overlap` > 0 | banks, selected blocks | model, selected blocks and masks | whole inputs |
 //! | URL, mirrors | out: the digest names the bytes | | | | | | | |
 //! | names of stages, sets, axes, variants | out | out | out | out | out | out | out | out, but the inputs' own names |
 //! | paths, times, hosts | out | out | out | out | out | out | out | out |
@@ -15,50 +15,60 @@
 //! | output of `tools` | – | – | – | – | – | – | – | in |
 //! | values of `env` | – | – | – | – | – | – | – | out: names only |
 //!
-//! Upstream enters by the digest of what is read of its **output**, never by its key: a stage that gives the
-//! same bytes as before cuts a rerun off. What is read of an artifact is decided by [`super::view`].
+//! Where the columns come from: kind, `VERSION` and seed from [`Stage::about`], the fields from
+//! [`Stage::key_fields`], the inputs from [`Stage::port`], cut by [`super::view`].
 //!
-//! The encoding is injective: every value is a tag, a length where it has one, and its bytes; lists and
-//! tables are counted; tables are sorted; a float is its bits, after NaN and infinities are refused and -0.0
-//! is folded into 0.0. The preimage itself is kept in the record, so that `explain` compares two of them.
+//! Inputs enter by the digest of what is read of an upstream **output**, never by the upstream key: a stage that
+//! produces the same bytes as before stops a rerun there.
+//!
+//! The encoding is injective: a value is a tag, a length if it has one, and its bytes; lists and tables are counted;
+//! tables are sorted; a float is its bits, after NaN and infinities are refused and -0.0 is folded into 0.0. The
+//! preimage itself is kept in the record, so that `explain` can compare two of them.
+//!
+//! [`Stage::about`]: crate::stages::Stage::about
+//! [`Stage::key_fields`]: crate::stages::Stage::key_fields
+//! [`Stage::port`]: crate::stages::Stage::port
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Digest;
 use crate::stages::fields::{Fields, Value};
-use crate::store::Digest;
 
-/// Domain of task keys. Another number here and every cache is cold.
+/// Domain of task keys. A change makes every cache cold.
 pub const TASK_DOMAIN: &str = "patchflow 2026-11-24 task key 1";
-/// Domain of the keys of single items.
+/// Domain of the keys of items.
 pub const ITEM_DOMAIN: &str = "patchflow 2026-11-24 item key 1";
 
 /// What a key is the hash of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preimage {
-    /// The kind's name.
+    /// Name of the kind.
     pub kind: String,
-    /// The kind's `VERSION`.
+    /// `VERSION` of the kind.
     pub version: u32,
-    /// The fields that count.
+    /// The key fields, and the output of `tools`.
     pub spec: Fields,
-    /// The seed, where the kind is random.
+    /// The seed; `None` if the stage is not random.
     pub seed: Option<u64>,
-    /// What is read of each input, in the order of roles.
+    /// The inputs, in the order of their roles' text.
     pub inputs: Vec<InputDigest>,
 }
 
 /// One input of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputDigest {
-    /// Its role, such as `features[0]`.
+    /// Text of the role, such as `features[0]`.
     pub role: String,
-    /// Digest of what is read of it.
+    /// Digest of the part that is read.
     pub digest: Digest,
 }
 
 impl Preimage {
-    /// Hashes it. A field that is not finite is named in the error.
-    pub fn key(&self) -> Result<Digest, String> {
+    /// Hashes the preimage.
+    ///
+    /// # Errors
+    /// [`NotFinite`] names the field.
+    pub fn key(&self) -> Result<Digest, NotFinite> {
         let Self { kind, version, spec, seed, inputs } = self;
         let mut encoder = Encoder::default();
         encoder.text(kind);
@@ -82,8 +92,19 @@ impl Preimage {
     }
 }
 
-/// The key of one item of a kind.
-pub fn item_key(kind: &str, version: u32, fields: &Fields) -> Result<Digest, String> {
+/// A field that no key can hold: NaN or an infinity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` is not a finite number")]
+pub struct NotFinite {
+    /// Name of the field.
+    pub field: String,
+}
+
+/// Returns the key of one item of a kind, such as an image.
+///
+/// # Errors
+/// [`NotFinite`] names the field.
+pub fn item_key(kind: &str, version: u32, fields: &Fields) -> Result<Digest, NotFinite> {
     let mut encoder = Encoder::default();
     encoder.text(kind);
     encoder.integer(i64::from(version));
@@ -129,7 +150,7 @@ impl Encoder {
         self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 
-    fn table(&mut self, fields: &Fields) -> Result<(), String> {
+    fn table(&mut self, fields: &Fields) -> Result<(), NotFinite> {
         self.tag(Tag::Table);
         self.length(fields.len());
         for (name, value) in fields {
@@ -139,11 +160,11 @@ impl Encoder {
         Ok(())
     }
 
-    fn value(&mut self, name: &str, value: &Value) -> Result<(), String> {
+    fn value(&mut self, name: &str, value: &Value) -> Result<(), NotFinite> {
         match value {
             Value::Text(text) => self.text(text),
             Value::Integer(number) => self.integer(*number),
-            Value::Float(number) if !number.is_finite() => return Err(name.to_owned()),
+            Value::Float(number) if !number.is_finite() => return Err(NotFinite { field: name.to_owned() }),
             Value::Float(number) => {
                 self.tag(Tag::Float);
                 let folded = if *number == 0.0 { 0.0 } else { *number };
@@ -188,7 +209,7 @@ mod tests {
         }
     }
 
-    /// A change of this value means that every cache in the world is cold: bump the domain and say so.
+    /// A change of these values makes every cache cold: change the domain with it, and say so.
     #[test]
     fn the_key_is_pinned() {
         assert_eq!(preimage().key().unwrap().to_string(), PINNED);
@@ -246,7 +267,7 @@ mod tests {
     fn zero_has_one_sign_and_nan_is_refused() {
         let key = |number: f64| item_key("x", 1, &fields([("v", number.into())]));
         assert_eq!(key(0.0).unwrap(), key(-0.0).unwrap());
-        assert_eq!(key(f64::NAN), Err("v".to_owned()));
+        assert_eq!(key(f64::NAN), Err(NotFinite { field: "v".to_owned() }));
     }
 
     #[test]

@@ -22,11 +22,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::explain::{Difference, differences, explain};
+use super::explain::{differences, explain};
 use super::graph::{Plan, TaskId};
+use super::reason::Difference;
 use super::record::Record;
 use super::survey::{State, Status};
-use crate::store::{Digest, Store};
+use crate::cache::{Cache, Digest};
 
 pub use task::LockedTask;
 
@@ -146,7 +147,7 @@ impl Lock {
         let mut missing = Vec::new();
         let mut tasks = Vec::new();
         for (index, status) in statuses.iter().enumerate() {
-            match (status.state, &status.resolution, outputs_of(status)) {
+            match (status.state(), &status.resolution, outputs_of(status)) {
                 (State::Hit | State::RemoteHit, Some(resolution), Some(outputs)) => {
                     tasks.push(LockedTask::of(plan, TaskId(index), resolution.key, outputs));
                 }
@@ -243,23 +244,23 @@ impl Lock {
             let is_it = |locked: &LockedTask| {
                 *locked.name() == task.name && variant.is_some_and(|variant| locked.holds(variant))
             };
-            let Some(place) = self.tasks.iter().position(is_it) else {
+            let Some(index) = self.tasks.iter().position(is_it) else {
                 return differs(format!("{}: the task is new", title(plan, TaskId(index))));
             };
-            found.insert(place);
-            let LockedTask { key, outputs, .. } = &self.tasks[place];
+            found.insert(index);
+            let LockedTask { key, outputs, .. } = &self.tasks[index];
             pins.push(Pin { key: *key, outputs: outputs.clone() });
         }
-        let is_left = |place: &usize| extent == Extent::Whole && !found.contains(place);
+        let is_left = |index: &usize| extent == Extent::Whole && !found.contains(index);
         match (0..self.tasks.len()).find(is_left) {
-            Some(place) => differs(format!("{}: the task is gone", self.tasks[place].title())),
+            Some(index) => differs(format!("{}: the task is gone", self.tasks[index].title())),
             None => Ok(pins),
         }
     }
 }
 
 /// Compares what is known of a plan before it runs with its pins, and names the first difference.
-pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Store) -> Result<(), LockError> {
+pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Cache) -> Result<(), LockError> {
     for (index, (status, pin)) in statuses.iter().zip(pins).enumerate() {
         let id = TaskId(index);
         let Some(resolution) = &status.resolution else { continue };
@@ -283,8 +284,8 @@ pub fn differing_output<'a>(outputs: &'a BTreeMap<String, Digest>, pin: &'a Pin)
 }
 
 /// Why a key is not the locked one: what differs from the locked task, or else from the nearest.
-fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Store) -> String {
-    let record = store.record(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
+fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Cache) -> String {
+    let record = store.records().get(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
     if let (Some(record), Some(resolution)) = (record, &statuses[id.0].resolution) {
         let found = differences(&record.preimage, resolution, store);
         let lines: Vec<String> =
@@ -298,8 +299,8 @@ fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Store) -
     let key = statuses[id.0].resolution.as_ref().map(|resolution| resolution.key.to_string());
     let keys = format!("key {:.12} instead of {:.12}", key.unwrap_or_default(), pin.key.to_string());
     match explained {
-        Some(explanation) if !statuses[id.0].state.is_hit() => {
-            format!("{keys}; {}", explanation.reason)
+        Some(explanation) if !statuses[id.0].state().is_hit() => {
+            format!("{keys}; {}", explanation.reason.sentence())
         }
         _ => format!("{keys} (the locked task is not in this cache)"),
     }
@@ -310,7 +311,7 @@ fn outputs_of(status: &Status) -> Option<BTreeMap<String, Digest>> {
     if let Some(record) = &status.record {
         return Some(record.outputs.clone());
     }
-    let resolution = status.resolution.as_ref().filter(|_| status.state.is_hit())?;
+    let resolution = status.resolution.as_ref().filter(|_| status.state().is_hit())?;
     let source = resolution.preimage.inputs.iter().find(|input| input.role == "source")?;
     Some(BTreeMap::from([("files".to_owned(), source.digest)]))
 }

@@ -1,8 +1,21 @@
-//! From a checked experiment to distinct tasks, their keys, and what is known of them.
+//! From a checked experiment to distinct tasks, their keys, and their states.
 //!
-//! Planning is a pure function of the experiment and of what the store holds: it never writes to the store
-//! or the project (hashing a source may fill the stat cache in the user's cache folder), so that
-//! `patchflow plan` is always safe. The engine uses the same [`Resolver`] while it runs.
+//! ```text
+//! graph      variants become distinct tasks; equal ones are shared
+//! resolve    a task whose inputs are known: its key
+//! key        what enters a key, and how it is encoded
+//! view       the part of an artifact that a task reads
+//! survey     the state of every task, without running any
+//! reason     why a task is in its state
+//! explain    the difference from the nearest earlier record
+//! estimate   seconds, memory and bytes of what would run
+//! record     what the cache keeps of a finished task
+//! lock       keys and outputs that a paper pins
+//! ```
+//!
+//! Planning is a pure function of the experiment and of what the cache holds. It never writes to the cache or the
+//! project (hashing a source may fill the stat cache in the user's cache folder), so that `patchflow plan` is always
+//! safe. The engine uses the same [`Resolver`] while it runs.
 
 mod between;
 mod estimate;
@@ -11,6 +24,7 @@ mod graph;
 mod history;
 mod key;
 mod lock;
+mod reason;
 mod record;
 mod resolve;
 mod survey;
@@ -18,18 +32,19 @@ mod view;
 
 pub use between::{Pair, between};
 pub use estimate::{Basis, Estimate, Models, by_chain, estimate, input_bytes, makespan, typical_seconds};
-pub use explain::{Difference, Explanation, Reason, explain};
+pub use explain::{Explanation, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
-pub use key::{ITEM_DOMAIN, InputDigest, Preimage, TASK_DOMAIN, item_key};
+pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_key};
 pub use lock::{Extent, Lock, LockError, LockedTask, Pin, check_pins, differing_output, lock_path};
+pub use reason::{Difference, Reason};
 pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
 pub use survey::{State, Status, survey};
 
 use std::path::PathBuf;
 
-use crate::store::StoreError;
+use crate::cache::StoreError;
 
 /// What can be wrong with a plan that the manifest's own checks cannot see.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +99,12 @@ pub enum PlanError {
         source: std::io::Error,
     },
     /// A value that no key can hold.
-    #[error("stage `{stage}`: `{field}` is not a finite number")]
+    #[error("stage `{stage}`: {source}")]
     NotFinite {
         /// The stage.
         stage: String,
         /// The field.
-        field: String,
+        source: NotFinite,
     },
 }
 
@@ -97,13 +112,12 @@ impl PlanError {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Source { source, .. } | Self::Store(source) => source.help(),
             Self::NoFeatures { images, .. } => {
                 Some(format!("add `{images}` to the `images` of the extract stage"))
             }
             Self::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
             Self::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
-            Self::NoOutput { .. } | Self::NotFinite { .. } => None,
+            Self::Source { .. } | Self::Store(_) | Self::NoOutput { .. } | Self::NotFinite { .. } => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Preimage;
-use crate::store::{Digest, Store};
+use crate::cache::{Cache, CachedRecord, Digest};
 
 /// The version of the record's form; a record of another is a miss.
 const SCHEMA: u32 = 1;
@@ -85,22 +85,22 @@ impl KeptLog {
     const SHORT_BYTES: usize = 2048;
 
     /// Keeps a log; none where it is empty, or is long and cannot be written.
-    pub fn keep(text: String, store: &Store) -> Option<Self> {
+    pub fn keep(text: String, store: &Cache) -> Option<Self> {
         if text.is_empty() {
             return None;
         }
         if text.len() <= Self::SHORT_BYTES {
             return Some(Self::Text(text));
         }
-        store.publish_bytes(text.as_bytes()).ok().map(Self::Object)
+        store.publication().ok()?.publish_bytes(text.as_bytes()).ok().map(Self::Object)
     }
 
     /// The text; none where its object is gone.
-    pub fn read(&self, store: &Store) -> Option<String> {
+    pub fn read(&self, store: &Cache) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
             Self::Object(digest) => {
-                store.read(digest).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                store.objects().read(digest).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             }
         }
     }
@@ -140,8 +140,18 @@ impl Record {
         serde_json::to_vec(self).expect("a record holds only strings, finite numbers and lists")
     }
 
-    /// Reads what the store kept; none for a form that this version does not know.
+    /// Reads what the cache kept; `None` for a form that this version does not know.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok().filter(|record: &Self| record.schema == SCHEMA)
+    }
+}
+
+impl CachedRecord for Record {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::from_bytes(bytes)
+    }
+
+    fn trees(&self) -> Vec<Digest> {
+        self.outputs.values().copied().collect()
     }
 }

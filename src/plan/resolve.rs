@@ -1,6 +1,6 @@
 //! From a task and its upstream outputs to its inputs and its key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::graph::{Input, OutputRef, Plan, TaskId};
 use super::key::{InputDigest, Preimage};
 use super::{PlanError, Record, view};
+use crate::cache::{Cache, Digest, Found, Rehash, SourceTree, Tree, hash_source};
 use crate::stages::fields::Value;
-use crate::stages::{Reads, Spec};
-use crate::store::{Digest, Rehash, SourceTree, Store, Tree, hash_source};
+use crate::stages::{MASKS, Member, Reads, Role, Spec};
 
 /// One output of a task that is done.
 #[derive(Clone, Debug)]
@@ -27,9 +27,11 @@ pub type Outputs = BTreeMap<String, Output>;
 /// One input of a task that can be started.
 #[derive(Clone, Debug)]
 pub struct ResolvedInput {
-    /// Its role.
-    pub role: String,
-    /// What is read of it.
+    /// Under which name the stage knows it.
+    pub role: Role,
+    /// Which part of the artifact is read.
+    pub reads: Reads,
+    /// The files of that part.
     pub tree: Arc<Tree>,
     /// Where its files lie, if that is not the store: the source, and the paths in it as they were.
     pub source: Option<Arc<SourceTree>>,
@@ -49,11 +51,11 @@ pub struct Resolution {
 }
 
 /// A cut that was made before: of a listing, by what, with which labels.
-type CutKey = (Digest, String, Option<Digest>);
+type CutKey = (Digest, Reads, Option<Digest>);
 
 /// Resolves the tasks of a plan; remembers hashed sources, cuts and the output of tools.
 pub struct Resolver<'a> {
-    store: &'a Store,
+    store: &'a Cache,
     project: PathBuf,
     rehash: Rehash,
     sources: HashMap<PathBuf, Arc<SourceTree>>,
@@ -62,12 +64,9 @@ pub struct Resolver<'a> {
     tools: HashMap<Vec<String>, String>,
 }
 
-/// A record that the remote has: its bytes, what they say, and its outputs' listings.
-type Remote = (Arc<Vec<u8>>, Record, Outputs);
-
 impl<'a> Resolver<'a> {
     /// A resolver for the project in that folder.
-    pub fn new(store: &'a Store, project: &Path, rehash: Rehash) -> Self {
+    pub fn new(store: &'a Cache, project: &Path, rehash: Rehash) -> Self {
         Self {
             store,
             project: project.to_owned(),
@@ -103,6 +102,7 @@ impl<'a> Resolver<'a> {
             let (tree, digest) = self.cut(input, output, labels);
             inputs.push(ResolvedInput {
                 role: input.role.clone(),
+                reads: input.reads.clone(),
                 tree,
                 source: output.source.clone(),
                 producer: input.from.task,
@@ -111,7 +111,8 @@ impl<'a> Resolver<'a> {
         }
         let (inputs, digests) = without_empty_sets(inputs, digests);
         let preimage = self.preimage(of.stage.as_str(), &of.spec, of.seed, &inputs, digests)?;
-        let key = preimage.key().map_err(|field| PlanError::NotFinite { stage: of.stage.clone(), field })?;
+        let key =
+            preimage.key().map_err(|source| PlanError::NotFinite { stage: of.stage.clone(), source })?;
         Ok(Resolution { key, preimage, inputs })
     }
 
@@ -123,27 +124,25 @@ impl<'a> Resolver<'a> {
         inputs: &[ResolvedInput],
         digests: Vec<Digest>,
     ) -> Result<Preimage, PlanError> {
-        let mut fields = spec.fields();
-        if let Spec::Command(command) = spec
-            && !command.tools.is_empty()
-        {
-            let said =
-                command.tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
+        let mut fields = spec.key_fields().clone();
+        let tools = &spec.about().tools;
+        if !tools.is_empty() {
+            let said = tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
             fields.insert("tools".to_owned(), Value::List(said.into_iter().map(Value::Text).collect()));
         }
         let mut inputs: Vec<InputDigest> = inputs
             .iter()
             .zip(digests)
-            .map(|(input, digest)| InputDigest { role: input.role.clone(), digest })
+            .map(|(input, digest)| InputDigest { role: input.role.to_string(), digest })
             .collect();
-        if let Some(path) = source_path(spec) {
+        if let Some(path) = &spec.about().source {
             let digest = self.source(stage, path)?.tree.digest();
             inputs.push(InputDigest { role: "source".to_owned(), digest });
         }
         inputs.sort_by(|a, b| a.role.cmp(&b.role));
         Ok(Preimage {
             kind: spec.kind().name().to_owned(),
-            version: spec.version(),
+            version: spec.about().version,
             spec: fields,
             seed,
             inputs,
@@ -174,7 +173,7 @@ impl<'a> Resolver<'a> {
 
     /// The outputs of a task that never executes: a local path, hashed in place.
     pub fn source_outputs(&mut self, stage: &str, spec: &Spec) -> Result<Option<Outputs>, PlanError> {
-        let Some(path) = source_path(spec) else { return Ok(None) };
+        let Some(path) = &spec.about().source else { return Ok(None) };
         let source = self.source(stage, path)?;
         let output = Output { tree: Arc::new(source.tree.clone()), source: Some(source) };
         Ok(Some(Outputs::from([("files".to_owned(), output)])))
@@ -196,39 +195,16 @@ impl<'a> Resolver<'a> {
         Ok(source)
     }
 
-    /// The record of a key with its outputs' listings; none where any of it is missing or damaged.
-    pub fn recorded(&self, key: &Digest) -> Result<Option<(Record, Outputs)>, PlanError> {
-        let Some(bytes) = self.store.record(key).map_err(PlanError::Store)? else { return Ok(None) };
-        let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
-        let mut outputs = Outputs::new();
-        for (name, digest) in &record.outputs {
-            let Some(tree) = self.store.tree(digest).map_err(PlanError::Store)? else { return Ok(None) };
-            outputs.insert(name.clone(), Output { tree, source: None });
-        }
-        Ok(Some((record, outputs)))
-    }
-
-    /// Asks the remote for the records of many keys at once, and for their outputs' listings; [`Self::remotely`] then
-    /// has them. Nothing of it is kept here.
-    pub fn ask_remote(&self, keys: &[Digest]) -> Result<(), PlanError> {
-        let Some(remote) = self.store.remote() else { return Ok(()) };
-        remote.ask(keys);
-        let records = keys.iter().filter_map(|key| Record::from_bytes(&remote.record(key)?));
-        let trees: BTreeSet<Digest> = records.flat_map(|record| record.outputs.into_values()).collect();
-        self.store.ask_trees(&trees).map_err(PlanError::Store)
-    }
-
-    /// The record of a key that the remote has, with its bytes and its outputs' listings. Nothing of it is kept here.
-    pub fn remotely(&self, key: &Digest) -> Result<Option<Remote>, PlanError> {
-        let Some(bytes) = self.store.remote().and_then(|remote| remote.record(key)) else { return Ok(None) };
-        let Some(record) = Record::from_bytes(&bytes) else { return Ok(None) };
-        let mut outputs = Outputs::new();
-        for (name, digest) in &record.outputs {
-            let tree = self.store.tree_anywhere(digest).map_err(PlanError::Store)?;
-            let Some(tree) = tree else { return Ok(None) };
-            outputs.insert(name.clone(), Output { tree, source: None });
-        }
-        Ok(Some((bytes, record, outputs)))
+    /// The record that answers a key, and the outputs that it names. Nothing is written.
+    pub fn lookup(&self, key: &Digest) -> Result<Option<(Found<Record>, Outputs)>, PlanError> {
+        let found = self.store.lookup::<Record>(key).map_err(PlanError::Store)?.found();
+        Ok(found.map(|found| {
+            let output = |(name, tree): (&String, &Arc<Tree>)| {
+                (name.clone(), Output { tree: Arc::clone(tree), source: None })
+            };
+            let outputs = found.record.outputs.keys().zip(&found.trees).map(output).collect();
+            (found, outputs)
+        }))
     }
 
     fn digest(&mut self, tree: &Arc<Tree>) -> Digest {
@@ -238,13 +214,13 @@ impl<'a> Resolver<'a> {
 
     fn cut(&mut self, input: &Input, output: &Output, labels: Option<&Output>) -> (Arc<Tree>, Digest) {
         let digest = self.digest(&output.tree);
-        if input.reads.0 == Reads::Everything {
+        if input.reads == Reads::Everything {
             return (output.tree.clone(), digest);
         }
         let labels_digest = labels.map(|labels| self.digest(&labels.tree));
-        let key = (digest, format!("{:?}", input.reads.0), labels_digest);
+        let key = (digest, input.reads.clone(), labels_digest);
         let cut = self.cuts.entry(key).or_insert_with(|| {
-            let tree = view::cut(&output.tree, &input.reads.0, labels.map(|labels| &*labels.tree));
+            let tree = view::cut(&output.tree, &input.reads, labels.map(|labels| &*labels.tree));
             let digest = tree.digest();
             (Arc::new(tree), digest)
         });
@@ -252,23 +228,13 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The local path of a `download` that is hashed in place.
-fn source_path(spec: &Spec) -> Option<&str> {
-    match spec {
-        Spec::Download(download) => download.source_path(),
-        _ => None,
-    }
-}
-
-/// Leaves out the sets of which nothing is read, and counts the others anew, so that a further set in a
-/// group touches no one who reads none of its images.
+/// Drops the sets of feature groups of which nothing is read, with their masks, and counts the others anew, so that
+/// a further set in a group touches no stage that reads none of its images.
 fn without_empty_sets(inputs: Vec<ResolvedInput>, digests: Vec<Digest>) -> (Vec<ResolvedInput>, Vec<Digest>) {
-    let place = |role: &str, port: &str| -> Option<usize> {
-        role.strip_prefix(port)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
-    };
+    let is_block_set = |input: &ResolvedInput| matches!(input.reads, Reads::Blocks { .. });
     let mut kept: Vec<usize> = Vec::new();
-    for input in &inputs {
-        if let Some(index) = place(&input.role, "features")
+    for input in inputs.iter().filter(|input| is_block_set(input)) {
+        if let Member::Index(index) = input.role.member
             && view::has_blocks(&input.tree)
         {
             kept.push(index);
@@ -276,12 +242,11 @@ fn without_empty_sets(inputs: Vec<ResolvedInput>, digests: Vec<Digest>) -> (Vec<
     }
     let mut left = (Vec::new(), Vec::new());
     for (mut input, digest) in inputs.into_iter().zip(digests) {
-        let port = ["features", "masks"].into_iter().find(|port| place(&input.role, port).is_some());
-        if let Some(port) = port {
-            let index =
-                place(&input.role, port).and_then(|index| kept.iter().position(|&kept| kept == index));
-            let Some(index) = index else { continue };
-            input.role = format!("{port}[{index}]");
+        if let Member::Index(index) = input.role.member
+            && (is_block_set(&input) || input.role.port == MASKS)
+        {
+            let Some(index) = kept.iter().position(|&kept| kept == index) else { continue };
+            input.role = Role::indexed(input.role.port, index);
         }
         left.0.push(input);
         left.1.push(digest);

@@ -4,32 +4,33 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::graph::{Plan, TaskId};
+use super::reason::Reason;
 use super::resolve::{Outputs, Resolution, Resolver};
 use super::{PlanError, Record};
-use crate::store::{Digest, Store, Tree};
+use crate::cache::{Cache, Digest, Found, Origin, Presence, Tree};
 
-/// What is known of a task beforehand.
+/// What is known of a task before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A record says what it gives.
+    /// The cache has its record.
     Hit,
-    /// A record of the remote does; what is read of it is fetched.
+    /// The remote has its record; what is read of it is fetched.
     RemoteHit,
-    /// Another process is making it.
+    /// Another process makes it.
     InFlight,
     /// It would run.
     Miss,
-    /// It depends on an output that is not there yet.
+    /// It depends on an output that does not exist yet.
     Unknown,
 }
 
 impl State {
-    /// Whether a record answers it, here or in the remote.
+    /// Whether there is a record, here or in the remote.
     pub fn is_hit(self) -> bool {
         matches!(self, Self::Hit | Self::RemoteHit)
     }
 
-    /// Its name in JSON.
+    /// Returns the name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -41,36 +42,41 @@ impl State {
     }
 }
 
-/// The state of one task, with what led to it.
+/// The state of one task, with its reason.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The state.
-    pub state: State,
-    /// Why it is no hit, in a few words.
-    pub reason: String,
-    /// Its inputs and key, where its upstream is known.
+    /// Why the task is in its state.
+    pub reason: Reason,
+    /// Inputs and key; `None` while upstream outputs are unknown.
     pub resolution: Option<Resolution>,
-    /// Its record, where it is a hit.
+    /// The record, if there is one.
     pub record: Option<Record>,
 }
 
-/// Looks at every task of a plan.
-pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result<Vec<Status>, PlanError> {
+impl Status {
+    /// Returns the state.
+    pub fn state(&self) -> State {
+        self.reason.state()
+    }
+}
+
+/// Finds the state of every task of a plan.
+///
+/// # Errors
+/// [`PlanError`] if a source, a tool or the cache cannot be read.
+pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Cache) -> Result<Vec<Status>, PlanError> {
     let mut outputs: Vec<Option<Outputs>> = vec![None; plan.tasks.len()];
     let mut statuses: Vec<Option<Status>> = (0..plan.tasks.len()).map(|_| None).collect();
     let mut misses: HashMap<Digest, TaskId> = HashMap::new();
-    for level in levels(plan, store.remote().is_some()) {
-        ask_remote(plan, &level, resolver, store, &outputs)?;
+    for level in levels(plan, store.prefers_batches()) {
+        prefetch(plan, &level, resolver, store, &outputs)?;
         for id in level {
-            let waits_for = plan.upstream(id).into_iter().find(|upstream| outputs[upstream.0].is_none());
-            statuses[id.0] = Some(match waits_for {
-                Some(upstream) => Status {
-                    state: State::Unknown,
-                    reason: format!("waits for `{}`", plan.tasks[upstream.0].name),
-                    resolution: None,
-                    record: None,
-                },
-                None => look(plan, id, resolver, store, &mut outputs, &mut misses)?,
+            let unknown = plan.upstream(id).into_iter().filter(|upstream| outputs[upstream.0].is_none());
+            let tasks: Vec<String> = unknown.map(|upstream| plan.tasks[upstream.0].name.clone()).collect();
+            statuses[id.0] = Some(if tasks.is_empty() {
+                look(plan, id, resolver, store, &mut outputs, &mut misses)?
+            } else {
+                Status { reason: Reason::WaitsFor { tasks }, resolution: None, record: None }
             });
         }
     }
@@ -79,10 +85,10 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Store) -> Result
     Ok(statuses)
 }
 
-/// The tasks in an order in which they can be looked at. With a remote, those that do not depend on each other come
-/// together, so that it is asked for many at once.
-fn levels(plan: &Plan, is_grouped: bool) -> Vec<Vec<TaskId>> {
-    if !is_grouped {
+/// The tasks in an order in which they can be looked at. If the cache prefers batches, tasks that do not depend on
+/// each other form one level.
+fn levels(plan: &Plan, prefers_batches: bool) -> Vec<Vec<TaskId>> {
+    if !prefers_batches {
         return vec![(0..plan.tasks.len()).map(TaskId).collect()];
     }
     let mut depths: Vec<usize> = Vec::with_capacity(plan.tasks.len());
@@ -96,15 +102,15 @@ fn levels(plan: &Plan, is_grouped: bool) -> Vec<Vec<TaskId>> {
     levels
 }
 
-/// Asks the remote for the records of a level's tasks that are not here, and of those whose objects are gone.
-fn ask_remote(
+/// Prefetches the records of the tasks of a level that are not here, and of shown tasks whose objects are gone.
+fn prefetch(
     plan: &Plan,
     level: &[TaskId],
     resolver: &mut Resolver<'_>,
-    store: &Store,
+    store: &Cache,
     outputs: &[Option<Outputs>],
 ) -> Result<(), PlanError> {
-    if store.remote().is_none() {
+    if !store.prefers_batches() {
         return Ok(());
     }
     let mut keys = Vec::new();
@@ -115,84 +121,61 @@ fn ask_remote(
             continue;
         }
         let key = resolver.resolve(plan, id, outputs)?.key;
-        let is_here = match resolver.recorded(&key)? {
-            Some((_, found)) => !task.is_shown || !is_gone(store, &found)?,
-            None => false,
-        };
-        if !is_here {
-            keys.push(key);
-        }
+        keys.push((key, if task.is_shown { Presence::Objects } else { Presence::Record }));
     }
-    resolver.ask_remote(&keys)
+    store.prefetch::<Record>(&keys).map_err(PlanError::Store)
 }
 
 /// Whether objects of some output are not here.
-fn is_gone(store: &Store, outputs: &Outputs) -> Result<bool, PlanError> {
+fn is_gone(store: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
     for output in outputs.values() {
-        if !store.missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
+        if !store.objects().missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Whether objects that are gone here can be fetched, as far as a record there tells.
-fn is_fetched(store: &Store, key: &Digest) -> bool {
-    store.remote().is_some_and(|remote| remote.record(key).is_some())
-}
-
-/// Asks the remote for the records of hits whose objects are gone, and which a task that runs may read: for all at once.
-fn ask_for_evicted(
-    plan: &Plan,
-    store: &Store,
-    outputs: &[Option<Outputs>],
-    statuses: &[Status],
-) -> Result<(), PlanError> {
-    let Some(remote) = store.remote() else { return Ok(()) };
-    let would_run = (0..statuses.len()).filter(|&task| !statuses[task].state.is_hit());
+/// Prefetches the records of hits that a task that runs may read and whose objects are gone.
+fn prefetch_evicted(plan: &Plan, store: &Cache, statuses: &[Status]) -> Result<(), PlanError> {
+    let would_run = (0..statuses.len()).filter(|&task| !statuses[task].state().is_hit());
     let read: BTreeSet<usize> =
         would_run.flat_map(|task| plan.upstream(TaskId(task))).map(|TaskId(producer)| producer).collect();
     let mut keys = Vec::new();
     for producer in read {
-        let Status { state: State::Hit, resolution: Some(resolution), record: Some(_), .. } =
-            &statuses[producer]
+        let Status { reason: Reason::Recorded, resolution: Some(resolution), .. } = &statuses[producer]
         else {
             continue;
         };
-        if let Some(outputs) = &outputs[producer]
-            && is_gone(store, outputs)?
-        {
-            keys.push(resolution.key);
-        }
+        keys.push((resolution.key, Presence::Objects));
     }
-    remote.ask(&keys);
-    Ok(())
+    store.prefetch::<Record>(&keys).map_err(PlanError::Store)
 }
 
-/// A hit whose objects are gone runs all the same where a task that runs reads them.
+/// Marks hits that run again, because a task that runs reads their objects and the objects are gone.
 fn mark_evicted(
     plan: &Plan,
-    store: &Store,
+    store: &Cache,
     outputs: &[Option<Outputs>],
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
-    ask_for_evicted(plan, store, outputs, statuses)?;
+    prefetch_evicted(plan, store, statuses)?;
     // Many tasks read the same listing; the statuses keep all of them at their addresses.
     let mut known: HashMap<*const Tree, bool> = HashMap::new();
     let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
         if let Some(&is_gone) = known.get(&Arc::as_ptr(tree)) {
             return Ok(is_gone);
         }
-        let is_gone = !store.missing(tree).map_err(PlanError::Store)?.is_empty();
+        let is_gone = !store.objects().missing(tree).map_err(PlanError::Store)?.is_empty();
         known.insert(Arc::as_ptr(tree), is_gone);
         Ok(is_gone)
     };
     for reader in (0..statuses.len()).rev() {
-        if !matches!(statuses[reader].state, State::Miss | State::Unknown) {
+        if !matches!(statuses[reader].state(), State::Miss | State::Unknown) {
             continue;
         }
         for TaskId(producer) in plan.upstream(TaskId(reader)) {
-            if statuses[producer].state != State::Hit || statuses[producer].record.is_none() {
+            if statuses[producer].reason != Reason::Recorded {
                 continue;
             }
             let mut is_gone = false;
@@ -209,68 +192,47 @@ fn mark_evicted(
                 }
             }
             let key = statuses[producer].resolution.as_ref().map(|resolution| resolution.key);
-            if is_gone && !key.is_some_and(|key| is_fetched(store, &key)) {
-                statuses[producer].state = State::Miss;
-                statuses[producer].reason =
-                    format!("evicted: made again for `{}`, which reads it", plan.tasks[reader].name);
+            if is_gone && !key.is_some_and(|key| store.can_fetch(&key)) {
+                statuses[producer].reason = Reason::Evicted { reader: plan.tasks[reader].name.clone() };
             }
         }
     }
     Ok(())
 }
 
+/// Finds the state of a task whose upstream outputs are known, and notes its own outputs.
 fn look(
     plan: &Plan,
     id: TaskId,
     resolver: &mut Resolver<'_>,
-    store: &Store,
+    store: &Cache,
     outputs: &mut [Option<Outputs>],
     misses: &mut HashMap<Digest, TaskId>,
 ) -> Result<Status, PlanError> {
     let task = &plan.tasks[id.0];
     let resolution = resolver.resolve(plan, id, outputs)?;
+    let key = resolution.key;
+    let status = |reason, record| Status { reason, resolution: Some(resolution), record };
     if let Some(found) = resolver.source_outputs(&task.stage, &task.spec)? {
         outputs[id.0] = Some(found);
-        let reason = "a local source, hashed in place".to_owned();
-        return Ok(Status { state: State::Hit, reason, resolution: Some(resolution), record: None });
+        return Ok(status(Reason::LocalSource, None));
     }
-    if let Some((record, found)) = resolver.recorded(&resolution.key)? {
-        if task.is_shown && is_gone(store, &found)? && !is_fetched(store, &resolution.key) {
-            let reason = "its objects, which the run's folder shows, are gone".to_owned();
-            return Ok(Status {
-                state: State::Miss,
-                reason,
-                resolution: Some(resolution),
-                record: Some(record),
-            });
-        }
-        outputs[id.0] = Some(found);
-        return Ok(Status {
-            state: State::Hit,
-            reason: String::new(),
-            resolution: Some(resolution),
-            record: Some(record),
-        });
-    }
-    if let Some((_, record, found)) = resolver.remotely(&resolution.key)? {
-        outputs[id.0] = Some(found);
-        let reason = "a record of the remote".to_owned();
-        return Ok(Status {
-            state: State::RemoteHit,
-            reason,
-            resolution: Some(resolution),
-            record: Some(record),
-        });
-    }
-    let (state, reason) = match store.holder(&resolution.key) {
-        Some(holder) => (State::InFlight, format!("process {} is making it", holder.process.pid)),
-        None => match misses.get(&resolution.key) {
-            Some(other) => {
-                (State::Miss, format!("equal to `{}`, which runs for both", plan.tasks[other.0].name))
+    if let Some((Found { origin, record, .. }, found)) = resolver.lookup(&key)? {
+        let reason = match origin {
+            Origin::Remote => Reason::RecordedRemotely,
+            Origin::Local if task.is_shown && is_gone(store, &found)? && !store.can_fetch(&key) => {
+                return Ok(status(Reason::ObjectsGone, Some(record)));
             }
-            None => (State::Miss, "no record of this key".to_owned()),
-        },
+            Origin::Local => Reason::Recorded,
+        };
+        outputs[id.0] = Some(found);
+        return Ok(status(reason, Some(record)));
+    }
+    let reason = match (store.leases().holder(&key), misses.get(&key)) {
+        (Some(holder), _) => Reason::InFlight { pid: holder.process.pid, host: holder.process.host.clone() },
+        (None, Some(other)) => Reason::EqualTo { task: plan.tasks[other.0].name.clone() },
+        (None, None) => Reason::NoRecord,
     };
-    misses.entry(resolution.key).or_insert(id);
-    Ok(Status { state, reason, resolution: Some(resolution), record: None })
+    misses.entry(key).or_insert(id);
+    Ok(status(reason, None))
 }

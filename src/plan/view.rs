@@ -1,12 +1,12 @@
-//! The part of an artifact that a task reads: a listing cut from a listing, so that keys see no more than
-//! what is used. Splits and labels are folders of the labels' names, so that no file needs to be opened.
+//! The part of an artifact that a task reads, cut from its tree, so that keys see no more than what is used.
+//! Splits and labels are folders in the names of masks, so that no file has to be opened.
 
 use std::collections::BTreeSet;
 
 use crate::artifacts::feature_set::{DESCRIPTION, parse_block};
 use crate::artifacts::image_set::{PIXELS, SET, Selection, parse_label, parse_pixels};
+use crate::cache::Tree;
 use crate::stages::Reads;
-use crate::store::Tree;
 
 /// Cuts `tree` to what `reads` says; `labels` is the image set that belongs to a feature set.
 pub(super) fn cut(tree: &Tree, reads: &Reads, labels: Option<&Tree>) -> Tree {
@@ -52,7 +52,7 @@ fn selected<'a>(labels: &'a Tree, selection: &Selection) -> BTreeSet<&'a str> {
 mod tests {
     use super::*;
     use crate::artifacts::image_set::Label;
-    use crate::store::{Digest, TreeEntry};
+    use crate::cache::{Digest, TreeEntry};
 
     fn tree(paths: &[&str]) -> Tree {
         let entry = |path: &&str| TreeEntry {

@@ -1,4 +1,4 @@
-//! What differs between two runs: metrics, manifest, keys, time. Made from their summaries alone.
+//! The differences between two runs in metrics, manifest, keys and time, computed from their summaries alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::summary::{RunSummary, VariantSummary};
 use crate::engine::Outcome;
 
-/// Both values of something; `None` where a run does not have it.
+/// The value in each of two runs; `None` if that run does not have it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Pair<T> {
+pub struct OldNew<T> {
     /// In the first run.
     pub old: Option<T>,
     /// In the second.
@@ -26,8 +26,8 @@ pub struct MetricChange {
     pub metric: String,
     /// Both values.
     #[serde(flatten)]
-    pub values: Pair<f64>,
-    /// The second less the first, where both are there.
+    pub values: OldNew<f64>,
+    /// The second minus the first, if both runs have the metric.
     pub difference: Option<f64>,
 }
 
@@ -38,7 +38,7 @@ pub struct FieldChange {
     pub path: String,
     /// Both values.
     #[serde(flatten)]
-    pub values: Pair<String>,
+    pub values: OldNew<String>,
 }
 
 /// A task whose key differs in some variants that both runs have.
@@ -72,16 +72,16 @@ pub struct TimeChange {
     pub new: StageTime,
 }
 
-/// What differs between two runs; see the module.
+/// The differences between two runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Whether metrics, manifest and keys are the same; time is not asked.
+    /// Whether metrics, manifest and keys are the same; times are ignored.
     pub equal: bool,
     /// Variants that only the first has.
     pub removed: Vec<String>,
     /// Variants that only the second has.
     pub added: Vec<String>,
-    /// The metrics of variants that both have, in order; those that differ, unless all were wanted.
+    /// Metrics of the variants that both runs have, in order: all of them, or those that differ.
     pub metrics: Vec<MetricChange>,
     /// The leaves of the manifest that differ, by path.
     pub manifest: Vec<FieldChange>,
@@ -93,7 +93,7 @@ pub struct Comparison {
 
 /// Which metrics a comparison holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum MetricsShown {
     /// Those that differ.
     Differing,
     /// All.
@@ -102,7 +102,7 @@ pub enum Shown {
 
 impl Comparison {
     /// Compares two runs.
-    pub fn of(old: &RunSummary, new: &RunSummary, shown: Shown) -> Self {
+    pub fn of(old: &RunSummary, new: &RunSummary, shown: MetricsShown) -> Self {
         let ids = |run: &RunSummary| -> BTreeSet<String> {
             run.variants.iter().map(|variant| variant.id.clone()).collect()
         };
@@ -127,13 +127,13 @@ impl Comparison {
             && metrics.is_empty()
             && manifest.is_empty()
             && keys.is_empty();
-        if shown == Shown::All {
+        if shown == MetricsShown::All {
             comparison.metrics = all;
         }
         comparison
     }
 
-    /// For a person; `old` and `new` are the runs' names.
+    /// Renders the comparison as text; `old` and `new` are the runs' names.
     pub fn to_text(&self, old: &str, new: &str) -> String {
         let mut text = format!("{old} -> {new}\n");
         if self.equal {
@@ -152,14 +152,14 @@ impl Comparison {
     }
 }
 
-/// Values of two tables by name.
-fn pairs<T: Clone>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> BTreeMap<String, Pair<T>> {
+/// The values of two maps, joined by name.
+fn pairs<T: Clone>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> BTreeMap<String, OldNew<T>> {
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let pair = |name: &String| Pair { old: old.get(name).cloned(), new: new.get(name).cloned() };
+    let pair = |name: &String| OldNew { old: old.get(name).cloned(), new: new.get(name).cloned() };
     names.into_iter().map(|name| (name.clone(), pair(name))).collect()
 }
 
-/// The leaves that differ; none where a summary of an older version does not hold them.
+/// The manifest leaves that differ. Empty if a summary was written by a version that did not store them.
 fn manifest(old: &RunSummary, new: &RunSummary) -> Vec<FieldChange> {
     let (old, new) = (&old.run.fields, &new.run.fields);
     if old.is_empty() || new.is_empty() {
@@ -170,7 +170,7 @@ fn manifest(old: &RunSummary, new: &RunSummary) -> Vec<FieldChange> {
 }
 
 fn metrics(old: &VariantSummary, new: &VariantSummary) -> Vec<MetricChange> {
-    let change = |(metric, values): (String, Pair<f64>)| MetricChange {
+    let change = |(metric, values): (String, OldNew<f64>)| MetricChange {
         variant: old.id.clone(),
         metric,
         difference: values.old.zip(values.new).map(|(old, new)| new - old),
@@ -286,18 +286,18 @@ mod tests {
     #[test]
     fn equal_runs_say_so() {
         let old = run(&[("a", 0.5, "k")], "0.1");
-        let same = Comparison::of(&old, &old.clone(), Shown::Differing);
+        let same = Comparison::of(&old, &old.clone(), MetricsShown::Differing);
         assert!(same.equal);
         assert_eq!(same.to_text("x", "y"), "x -> y\nsame metrics, manifest and keys\n");
-        let all = Comparison::of(&old, &old, Shown::All);
+        let all = Comparison::of(&old, &old, MetricsShown::All);
         assert!(all.equal && all.metrics.len() == 1);
     }
 
     #[test]
-    fn each_difference_is_told_once() {
+    fn each_difference_is_listed_once() {
         let old = run(&[("a", 0.5, "k"), ("b", 0.5, "k"), ("gone", 0.1, "k")], "0.1");
         let new = run(&[("a", 0.75, "l"), ("b", 0.5, "k"), ("fresh", 0.1, "k")], "0.2");
-        insta::assert_snapshot!(Comparison::of(&old, &new, Shown::Differing).to_text("x", "y"), @r"
+        insta::assert_snapshot!(Comparison::of(&old, &new, MetricsShown::Differing).to_text("x", "y"), @r"
         x -> y
         variants only in the first:
           gone

@@ -1,61 +1,61 @@
 //! What each axis changes: differences between two of its values, paired over the repeats, with their t interval.
 //!
-//! A pair agrees on every other axis. Where one side has no variant with the other's value of some axis, because
-//! that axis means nothing there (`exclude` took it out), its only one stands for all.
+//! A pair agrees on every other axis. If `exclude` leaves one side a single variant for some axis, because the axis
+//! has no meaning there, that variant is paired with each of the other side.
 
-use comfy_table::{Cell as Drawn, CellAlignment, ContentArrangement, Table as Drawing, presets};
+use comfy_table::{Cell as TextCell, CellAlignment, ContentArrangement, Table as TextTable, presets};
 
-use super::statistics::{Interval, paired};
+use super::statistics::{MeanInterval, paired};
 use super::table::{SHOWN, evaluations, value_of};
 use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::plan::Plan;
 
-/// One comparison.
+/// One comparison of two values of an axis.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
+pub struct PairedDifference {
     /// The axis.
     pub axis: String,
-    /// Its value that is taken away.
+    /// The value that is subtracted.
     pub from: String,
-    /// Its value that it is taken away from.
+    /// The value that it is subtracted from.
     pub to: String,
     /// The other axes, `bank=dual, count=50`.
     pub at: String,
-    /// For each shown metric; none where no repeat has both.
-    pub intervals: Vec<Option<Interval>>,
+    /// For each shown metric; `None` if no repeat has both values.
+    pub intervals: Vec<Option<MeanInterval>>,
 }
 
 /// All comparisons of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Differences(pub Vec<Difference>);
+pub struct Differences(pub Vec<PairedDifference>);
 
-/// A row of the table: its values of the axes, and of each repeat its name, its task and its metrics.
+/// A row of the table: its axis values, and the name, task and metrics of each repeat.
 struct Row {
     values: Vec<String>,
     repeats: Vec<(Vec<String>, usize, Option<Metrics>)>,
 }
 
-/// Compares every two values of every axis; `metrics` gives those of a task of the plan. Empty where nothing is
-/// repeated.
+/// Compares every two values of every axis. `metrics` returns the metrics of a task of the plan. Empty without
+/// repeats.
 pub fn differences(plan: &Plan, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Differences {
     if plan.repeats.is_empty() {
         return Differences::default();
     }
     let rows = rows(plan, metrics);
     let mut all = Vec::new();
-    for (place, axis) in plan.axes.iter().enumerate() {
+    for (column, axis) in plan.axes.iter().enumerate() {
         let mut values: Vec<&String> = Vec::new();
         for row in &rows {
-            if !values.contains(&&row.values[place]) {
-                values.push(&row.values[place]);
+            if !values.contains(&&row.values[column]) {
+                values.push(&row.values[column]);
             }
         }
         for (second, to) in values.iter().enumerate() {
             for from in &values[..second] {
-                for row in rows.iter().filter(|row| row.values[place] == **to) {
-                    let Some(partner) = partner(&rows, row, place, from) else { continue };
-                    all.push(compare(plan, axis, place, partner, row));
+                for row in rows.iter().filter(|row| row.values[column] == **to) {
+                    let Some(partner) = partner(&rows, row, column, from) else { continue };
+                    all.push(compare(plan, axis, column, partner, row));
                 }
             }
         }
@@ -85,9 +85,9 @@ fn rows(plan: &Plan, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Vec<Row> {
 }
 
 /// The row that differs from `row` in one axis, whose value there is `from`; none where several could be meant.
-fn partner<'a>(rows: &'a [Row], row: &Row, place: usize, from: &str) -> Option<&'a Row> {
-    let mut candidates: Vec<&Row> = rows.iter().filter(|other| other.values[place] == from).collect();
-    for (other, value) in row.values.iter().enumerate().filter(|&(other, _)| other != place) {
+fn partner<'a>(rows: &'a [Row], row: &Row, column: usize, from: &str) -> Option<&'a Row> {
+    let mut candidates: Vec<&Row> = rows.iter().filter(|other| other.values[column] == from).collect();
+    for (other, value) in row.values.iter().enumerate().filter(|&(other, _)| other != column) {
         if candidates.iter().any(|candidate| candidate.values[other] == *value) {
             candidates.retain(|candidate| candidate.values[other] == *value);
         }
@@ -96,14 +96,14 @@ fn partner<'a>(rows: &'a [Row], row: &Row, place: usize, from: &str) -> Option<&
     candidates.pop().filter(|_| is_one)
 }
 
-fn compare(plan: &Plan, axis: &str, place: usize, from: &Row, to: &Row) -> Difference {
+fn compare(plan: &Plan, axis: &str, column: usize, from: &Row, to: &Row) -> PairedDifference {
     let mut pairs: Vec<(usize, usize)> = Vec::new();
     let mut metrics: Vec<(&Metrics, &Metrics)> = Vec::new();
     for (repeat, task, of_to) in &to.repeats {
         let Some((_, other, of_from)) = from.repeats.iter().find(|(known, ..)| known == repeat) else {
             continue;
         };
-        // Repeats that no seed reaches share their results, which count once.
+        // Repeats whose seed reaches no stage share one result, which counts once.
         if pairs.contains(&(*other, *task)) {
             continue;
         }
@@ -117,30 +117,30 @@ fn compare(plan: &Plan, axis: &str, place: usize, from: &Row, to: &Row) -> Diffe
             |(from, to): &(&Metrics, &Metrics)| Some(value_of(to, name)? - value_of(from, name)?);
         paired(&metrics.iter().filter_map(difference).collect::<Vec<_>>())
     };
-    let others = plan.axes.iter().zip(&to.values).enumerate().filter(|&(other, _)| other != place);
+    let others = plan.axes.iter().zip(&to.values).enumerate().filter(|&(other, _)| other != column);
     let at: Vec<String> = others.map(|(_, (axis, value))| format!("{axis}={value}")).collect();
-    Difference {
+    PairedDifference {
         axis: axis.to_owned(),
-        from: from.values[place].clone(),
-        to: to.values[place].clone(),
+        from: from.values[column].clone(),
+        to: to.values[column].clone(),
         at: at.join(", "),
         intervals: SHOWN.iter().map(interval).collect(),
     }
 }
 
 /// `+0.0123 ± 0.0045*`: the mean, half of the interval, and a star where 0 lies outside.
-fn text(interval: Option<&Interval>) -> String {
+fn text(interval: Option<&MeanInterval>) -> String {
     match interval {
         None => String::new(),
-        Some(Interval { mean, half: None, .. }) => format!("{mean:+.4}"),
-        Some(Interval { mean, half: Some(half), .. }) => {
+        Some(MeanInterval { mean, half: None, .. }) => format!("{mean:+.4}"),
+        Some(MeanInterval { mean, half: Some(half), .. }) => {
             format!("{mean:+.4} ± {half:.4}{}", if mean.abs() > *half { "*" } else { "" })
         }
     }
 }
 
 impl Differences {
-    /// Repeats of the comparison that has most.
+    /// The largest number of repeats in a comparison.
     pub fn repeats(&self) -> usize {
         self.0
             .iter()
@@ -171,16 +171,16 @@ impl Differences {
         })
     }
 
-    /// For the terminal.
+    /// Renders the table for the terminal.
     pub fn to_text(&self) -> String {
-        let mut drawing = Drawing::new();
+        let mut drawing = TextTable::new();
         drawing
             .load_style(presets::UTF8_HORIZONTAL_ONLY)
             .set_content_arrangement(ContentArrangement::Disabled)
             .set_header(Self::titles());
         for row in self.texts() {
-            let cell = |(place, text): (usize, String)| {
-                Drawn::new(text).set_alignment(if place < 3 {
+            let cell = |(column, text): (usize, String)| {
+                TextCell::new(text).set_alignment(if column < 3 {
                     CellAlignment::Left
                 } else {
                     CellAlignment::Right
@@ -191,16 +191,16 @@ impl Differences {
         drawing.to_string()
     }
 
-    /// For a README.
+    /// Renders the table as Markdown.
     pub fn to_markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rule: Vec<String> =
-            (0..3 + SHOWN.len()).map(|place| if place < 3 { "---" } else { "---:" }.to_owned()).collect();
+            (0..3 + SHOWN.len()).map(|column| if column < 3 { "---" } else { "---:" }.to_owned()).collect();
         let rows: String = self.texts().map(|row| line(&row)).collect();
         format!("{}{}{rows}\n{}\n", line(&Self::titles().collect::<Vec<_>>()), line(&rule), self.caption())
     }
 
-    /// For a program: mean, bounds and count of each metric, unrounded.
+    /// Renders the table as CSV: mean, bounds and count of each metric, unrounded.
     pub fn to_csv(&self) -> String {
         let mut titles: Vec<String> = ["axis", "from", "to", "at"].map(str::to_owned).to_vec();
         for (_, name) in SHOWN {
@@ -213,7 +213,7 @@ impl Differences {
             for interval in &one.intervals {
                 row.extend(match interval {
                     None => [String::new(), String::new(), String::new(), "0".to_owned()],
-                    Some(Interval { mean, half, n }) => {
+                    Some(MeanInterval { mean, half, n }) => {
                         let bound =
                             |sign: f64| half.map_or(String::new(), |half| (mean + sign * half).to_string());
                         [mean.to_string(), bound(-1.0), bound(1.0), n.to_string()]
@@ -254,9 +254,9 @@ mod tests {
 
     #[test]
     fn every_form_tells_the_same() {
-        let interval = |mean, half, n| Some(Interval { mean, half, n });
+        let interval = |mean, half, n| Some(MeanInterval { mean, half, n });
         let intervals = vec![interval(0.01234, Some(0.004), 5), interval(-0.002, Some(0.004), 5), None];
-        let one = Difference {
+        let one = PairedDifference {
             axis: "augment".to_owned(),
             from: "none".to_owned(),
             to: "ddpm".to_owned(),

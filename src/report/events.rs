@@ -1,11 +1,11 @@
-//! Events as lines of JSON, for files and for programs that listen.
+//! Events as lines of JSON, for files and for other programs.
 
 use std::io::Write;
 use std::sync::Mutex;
 
 use crate::engine::Event;
 
-/// Writes each event as one line; progress of single units is left out.
+/// Writes each event as one line, except `task_progress`.
 pub struct EventLog<W> {
     writer: Mutex<W>,
 }
@@ -16,8 +16,7 @@ impl<W: Write> EventLog<W> {
         Self { writer: Mutex::new(writer) }
     }
 
-    /// Writes one event. A reader that went away must not stop a run, so errors are dropped here; what
-    /// the run leaves on disk does not depend on them.
+    /// Writes one event. Errors are ignored: a closed pipe must not stop a run, and results do not depend on events.
     pub fn write(&self, event: &Event) {
         if matches!(event, Event::TaskProgress { .. }) {
             return;

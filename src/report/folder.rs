@@ -1,17 +1,16 @@
-//! The folder that a run leaves; see the module above for its files.
+//! The folder that a run leaves. `report/mod.rs` lists its files.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::differences::Differences;
 use super::summary::{RunRequest, RunSummary};
-use super::table::Table;
+use super::table::ResultTable;
+use crate::cache::{Cache, Digest, StoreError, Tree};
 use crate::engine::Run;
 use crate::plan::{Plan, TaskId};
-use crate::stages::Kind;
-use crate::store::{Digest, Store, StoreError, Tree};
 
-/// What can go wrong while a run's folder is written.
+/// An error while a run's folder is written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// A file cannot be written.
@@ -28,7 +27,7 @@ pub enum ReportError {
     Store(#[source] StoreError),
 }
 
-/// A run's folder, and the name under which users know it.
+/// A run's folder: its absolute path, and its path from the project's root.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -36,12 +35,12 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes `runs/<experiment>/<time>-<process>/` in the project.
+    /// Creates `runs/<experiment>/<time>-<process>/` in the project.
     pub fn create(project: &Path, experiment: &str) -> Result<Self, ReportError> {
         Self::create_in(project, &Path::new("runs").join(experiment))
     }
 
-    /// Makes `runs/<experiment>/verify/<time>-<process>/`, which is no run.
+    /// Creates `runs/<experiment>/verify/<time>-<process>/`, which is not listed as a run.
     pub fn of_verification(project: &Path, experiment: &str) -> Result<Self, ReportError> {
         Self::create_in(project, &Path::new("runs").join(experiment).join("verify"))
     }
@@ -63,7 +62,7 @@ impl Folder {
         unreachable!("some number is free")
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -73,31 +72,31 @@ impl Folder {
         &self.relative
     }
 
-    /// The folder of the tasks' logs.
+    /// The folder of the task logs.
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")
     }
 
-    /// Opens the file of events.
+    /// Creates the file of events.
     pub fn events(&self) -> Result<File, ReportError> {
         let path = self.path.join("events.ndjson");
         File::create(&path).map_err(writing(&path))
     }
 
-    /// Takes the folder away again: of a run that could not begin.
+    /// Removes the folder of a run that could not begin.
     pub fn discard(self) {
-        // What cannot be removed is an empty folder, which harms nobody.
+        // If that fails, an empty folder stays, which does no harm.
         let _ = fs::remove_dir_all(&self.path);
     }
 
     /// Links the outputs of every variant's targets.
-    pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Store) -> Result<(), ReportError> {
+    pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Cache) -> Result<(), ReportError> {
         let mut links = Vec::new();
         for variant in &plan.variants {
             let shown: Vec<TaskId> =
                 variant.targets.iter().copied().filter(|id| plan.tasks[id.0].is_shown).collect();
             let folder = self.path.join("variants").join(&variant.id);
-            let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.kind() == Kind::Evaluate;
+            let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.about().is_target;
             for id in shown {
                 let folder = if is_plain { folder.clone() } else { folder.join(&plan.tasks[id.0].stage) };
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
@@ -108,21 +107,24 @@ impl Folder {
             }
         }
         self.link_pictures(plan, run, store, &mut links)?;
-        store.link_all(&links).map_err(ReportError::Store)
+        store.objects().link_all(&links).map_err(ReportError::Store)
     }
 
-    /// Links what people look at of the stages before: what is in the cache, since nothing is made again for it.
+    /// Links the pictures of upstream stages that are in the cache. Missing ones are not made again for this.
     fn link_pictures(
         &self,
         plan: &Plan,
         run: &Run,
-        store: &Store,
+        store: &Cache,
         links: &mut Vec<(Digest, PathBuf)>,
     ) -> Result<(), ReportError> {
         for (task, end) in plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| !task.is_shown) {
             for output in end.outputs.iter().flat_map(|outputs| outputs.values()) {
-                let shown = output.tree.filter(|entry| task.spec.pictures().contains(&entry.path.as_str()));
-                if shown.is_empty() || !store.missing(&shown).map_err(ReportError::Store)?.is_empty() {
+                let shown =
+                    output.tree.filter(|entry| task.spec.about().pictures.contains(&entry.path.as_str()));
+                if shown.is_empty()
+                    || !store.objects().missing(&shown).map_err(ReportError::Store)?.is_empty()
+                {
                     continue;
                 }
                 for &variant in &task.variants {
@@ -134,7 +136,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes down how the run was asked for, so that a run that is killed can be told, too.
+    /// Writes `run.json`, so that a run that is killed later is still listed with its request.
     pub fn begin(&self, request: &RunRequest) -> Result<(), ReportError> {
         let path = self.path.join("run.json");
         fs::write(&path, to_json(request)).map_err(writing(&path))
@@ -151,7 +153,7 @@ impl Folder {
     pub fn write(
         &self,
         summary: &RunSummary,
-        table: &Table,
+        table: &ResultTable,
         differences: &Differences,
     ) -> Result<(), ReportError> {
         let json = to_json(summary);
@@ -172,8 +174,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Points `latest` at this run, in one step, so that a reader never finds none. For whole runs that ended
-    /// well: a notebook that reads `latest` finds every variant there.
+    /// Points `latest` at this run by an atomic rename, so that it always exists for a reader. Call it only for
+    /// complete, successful runs: a notebook that reads `latest` relies on finding every variant.
     pub fn point_latest(&self) -> Result<(), ReportError> {
         let (Some(name), Some(parent)) = (self.path.file_name(), self.path.parent()) else { return Ok(()) };
         let latest = parent.join("latest");
@@ -195,7 +197,7 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
     move |source| ReportError::Write { path, source }
 }
 
-/// Adds a link for each file of an output, and makes the folders that it needs.
+/// Adds a link for each file of an output, and creates the folders for them.
 fn link_tree(tree: &Tree, folder: &Path, links: &mut Vec<(Digest, PathBuf)>) -> Result<(), ReportError> {
     fs::create_dir_all(folder).map_err(writing(folder))?;
     for entry in tree.entries() {

@@ -1,5 +1,5 @@
-//! The runs of a project, read back from `runs/`. A folder that is damaged or was left by a run that was
-//! killed is told as what it is; nothing in it can fail the listing of the others.
+//! The runs of a project, read back from `runs/`. Damaged folders and those of killed runs are listed as such; they
+//! never make the listing fail.
 
 use std::cmp::Reverse;
 use std::fs;
@@ -9,30 +9,30 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::summary::{RunRequest, RunSummary};
-use crate::store::{Liveness, ProcessIdentity};
+use crate::cache::{Liveness, ProcessIdentity};
 
 /// The metric by which `runs` names a run's best variant.
 const HEADLINE: &str = "image_auroc";
 
-/// How a run stands.
+/// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// It ended well.
+pub enum RunStatus {
+    /// It succeeded.
     Ok,
     /// A task failed.
     Failed,
     /// The user stopped it.
     Interrupted,
-    /// Its process still works.
+    /// Its process is alive.
     Running,
-    /// It left no summary: its process was killed, or works on another machine.
+    /// It has no summary: its process was killed, or runs on another machine.
     Incomplete,
     /// Its summary cannot be read.
     Damaged,
 }
 
-impl Standing {
+impl RunStatus {
     /// Its word in tables.
     pub fn word(self) -> &'static str {
         match self {
@@ -57,26 +57,26 @@ pub struct Best {
     pub value: f64,
 }
 
-/// A run of the past.
+/// A run found in `runs/`.
 #[derive(Clone, Debug, Serialize)]
 pub struct PastRun {
     /// The experiment's name.
     pub experiment: String,
     /// The run's id.
     pub id: String,
-    /// When it began (RFC 3339); empty where nothing says.
+    /// When it began (RFC 3339); empty if unknown.
     pub started: String,
-    /// The manifest; empty where nothing says.
+    /// The manifest; empty if unknown.
     pub manifest: String,
-    /// How it stands.
-    pub outcome: Standing,
+    /// Its status.
+    pub outcome: RunStatus,
     /// Tasks that ran.
     pub executed: usize,
-    /// Tasks answered by records.
+    /// Tasks whose results were cached.
     pub cached: usize,
-    /// Wall-clock seconds; none of a run without an end.
+    /// Wall-clock seconds; `None` if the run did not finish.
     pub seconds: Option<f64>,
-    /// The variant of the highest image AUROC; the first of equals.
+    /// The variant with the highest image AUROC; the first one among equals.
     pub best: Option<Best>,
     /// Its folder.
     #[serde(skip)]
@@ -91,10 +91,10 @@ pub enum HistoryError {
     Unknown {
         /// What was typed.
         name: String,
-        /// Its project's folder of runs.
+        /// The project's folder of runs.
         runs: PathBuf,
     },
-    /// Several runs have names that begin so.
+    /// Several runs have names that begin with it.
     #[error("`{name}` is the beginning of several runs: {found}")]
     Ambiguous {
         /// What was typed.
@@ -108,7 +108,7 @@ pub enum HistoryError {
         /// Its folder.
         folder: PathBuf,
     },
-    /// Its summary is no summary.
+    /// Its summary cannot be parsed.
     #[error("cannot read `{}`", path.display())]
     Damaged {
         /// The file.
@@ -133,13 +133,13 @@ impl HistoryError {
     }
 }
 
-/// The runs of a project, of one experiment or of all, the newest first.
+/// Lists the runs of one experiment, or of all, the newest first.
 pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
     let mut runs: Vec<PastRun> = named(project, experiment)
         .iter()
         .filter_map(|(experiment, id, folder)| read(experiment, id, folder))
         .collect();
-    // Ids tell the second, the request what came first within it.
+    // The id holds the second of the start; the request orders runs within a second.
     runs.sort_by_cached_key(|run| {
         let second = run.id.get(..15).unwrap_or_default().to_owned();
         Reverse((second, run.started.parse::<jiff::Timestamp>().ok(), run.id.clone()))
@@ -147,7 +147,7 @@ pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
     runs
 }
 
-/// The folders of runs, each with its experiment and id, the newest first; none of them is opened.
+/// The folders of runs, each with its experiment and id, the newest first, without opening them.
 fn named(project: &Path, experiment: Option<&str>) -> Vec<(String, String, PathBuf)> {
     let runs = project.join("runs");
     let experiments = match experiment {
@@ -165,7 +165,7 @@ fn named(project: &Path, experiment: Option<&str>) -> Vec<(String, String, PathB
     found
 }
 
-/// Folders, not links to them, in order of name.
+/// The names of the folders (not of links to folders) in a folder, sorted.
 fn names_of_folders(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -174,7 +174,7 @@ fn names_of_folders(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A run's folder; none for a folder that no run made.
+/// Reads a run's folder; `None` if no run made it.
 fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
     let run = |request: RunRequest, outcome| PastRun {
         experiment: experiment.to_owned(),
@@ -194,7 +194,7 @@ fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
             cached: summary.count("hits"),
             seconds: Some(summary.seconds),
             best: best(&summary),
-            ..run(summary.run.clone(), standing(&summary))
+            ..run(summary.run.clone(), status(&summary))
         }),
         Err(HistoryError::NoSummary { .. }) => {
             let request = request(folder);
@@ -202,22 +202,22 @@ fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
                 return None;
             }
             let request = request.unwrap_or_default();
-            let works = request.process.as_ref().map(ProcessIdentity::liveness) == Some(Liveness::Alive);
-            let outcome = if works { Standing::Running } else { Standing::Incomplete };
+            let is_alive = request.process.as_ref().map(ProcessIdentity::liveness) == Some(Liveness::Alive);
+            let outcome = if is_alive { RunStatus::Running } else { RunStatus::Incomplete };
             let (executed, cached) = counted(folder);
             Some(PastRun { executed, cached, ..run(request, outcome) })
         }
-        Err(_) => Some(run(request(folder).unwrap_or_default(), Standing::Damaged)),
+        Err(_) => Some(run(request(folder).unwrap_or_default(), RunStatus::Damaged)),
     }
 }
 
-fn standing(summary: &RunSummary) -> Standing {
+fn status(summary: &RunSummary) -> RunStatus {
     if summary.interrupted {
-        Standing::Interrupted
+        RunStatus::Interrupted
     } else if summary.count("failed") > 0 || summary.count("planned") == 0 {
-        Standing::Failed
+        RunStatus::Failed
     } else {
-        Standing::Ok
+        RunStatus::Ok
     }
 }
 
@@ -236,7 +236,7 @@ fn request(folder: &Path) -> Option<RunRequest> {
     serde_json::from_slice(&fs::read(folder.join("run.json")).ok()?).ok()
 }
 
-/// The tasks that ran and those that were answered, as far as the events of a run without an end tell.
+/// Counts the executed and the cached tasks in the events of a run without a summary.
 fn counted(folder: &Path) -> (usize, usize) {
     let Ok(text) = fs::read(folder.join("events.ndjson")) else { return (0, 0) };
     let events = text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -245,7 +245,7 @@ fn counted(folder: &Path) -> (usize, usize) {
     (count("executed"), count("hit"))
 }
 
-/// Reads the summary of the run in that folder.
+/// Reads the summary of the run in a folder.
 pub(super) fn summary(folder: &Path) -> Result<RunSummary, HistoryError> {
     let path = folder.join("summary.json");
     let bytes = match fs::read(&path) {
@@ -258,8 +258,8 @@ pub(super) fn summary(folder: &Path) -> Result<RunSummary, HistoryError> {
     serde_json::from_slice(&bytes).map_err(|error| HistoryError::Damaged { path, source: error.into() })
 }
 
-/// Finds a run by what a person types: `latest`, `EXPERIMENT/latest`, an id or the beginning of one, the same
-/// after `EXPERIMENT/`, or the path of its folder, seen from `current`.
+/// Finds a run by its name: `latest`, an id or the beginning of one, each optionally after `EXPERIMENT/`; or the path
+/// of its folder, relative to `current`.
 pub fn find_run(project: &Path, current: &Path, name: &str) -> Result<(PathBuf, RunSummary), HistoryError> {
     let as_path = current.join(name);
     if as_path.join("summary.json").is_file() {

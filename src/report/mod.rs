@@ -1,15 +1,15 @@
-//! From events and outputs to what a person sees and keeps: progress, tables, the run's folder.
+//! Turns events and outputs into what the user sees and keeps: progress, tables, the run's folder.
 //!
 //! ```text
 //! runs/<experiment>/<run id>/
-//!   run.json                      how the run was asked for, written when it begins
-//!   summary.json                  the same, the plan's totals, every task's end, every variant's metrics
+//!   run.json                      the request of the run, written when it begins
+//!   summary.json                  the request, the plan's totals, every task's outcome, every variant's metrics
 //!   table.md  table.csv  table.tex
-//!   differences.md  differences.csv   paired over the repeats, where there are any
+//!   differences.md  differences.csv   paired over the repeats, if there are any
 //!   events.ndjson                 one event a line
-//!   logs/<task>-<key>.log         of each task that ran
+//!   logs/<task>-<key>.log         the log of each executed task
 //!   variants/<variant>/…          links to the outputs of its targets
-//! runs/<experiment>/latest        the newest whole run that ended well
+//! runs/<experiment>/latest        the newest complete, successful run
 //! runs/<experiment>/verify/<id>/  verdict.json and logs of a verification
 //! ```
 
@@ -26,15 +26,15 @@ mod table;
 mod users;
 mod verdicts;
 
-pub use compare::{Comparison, Shown};
-pub use differences::{Difference, Differences, differences};
+pub use compare::{Comparison, MetricsShown};
+pub use differences::{Differences, PairedDifference, differences};
 pub use events::EventLog;
 pub use folder::{Folder, ReportError};
-pub use history::{HistoryError, PastRun, Standing, find_run, past_runs};
+pub use history::{HistoryError, PastRun, RunStatus, find_run, past_runs};
 pub use profile::Profile;
 pub use progress::Bars;
-pub use statistics::{Interval, Summary, paired, summarise};
+pub use statistics::{MeanInterval, Summary, paired, summarise};
 pub use summary::{RunRequest, RunSummary, TaskSummary, VariantSummary};
-pub use table::{Cell, Table, variant_table};
+pub use table::{ResultCell, ResultTable, variant_table};
 pub use users::users_of_keys;
-pub use verdicts::{KindVerdicts, TaskVerdict, Verdicts};
+pub use verdicts::{KindVerdicts, TaskVerdict, VerdictKind, Verdicts};

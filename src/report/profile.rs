@@ -1,8 +1,7 @@
 //! `--profile`: where a run's time went, as a Chrome trace (Perfetto, `chrome://tracing`).
 //!
-//! Each execution is a complete event (`ph: X`, µs since the run began) on the lane of the worker that had
-//! it: the lowest lane that was free, so that there are as many as tasks ran at once. Lane 0 holds instants:
-//! tasks that a record answered, and waits for other processes. The format is Google's "Trace Event Format".
+//! Each execution is a complete event (`ph: X`, µs since the run began) on the lowest free lane, so that there are as
+//! many lanes as tasks ran at once. Lane 0 holds instants: cached tasks, and waits for other processes. The format is Google's "Trace Event Format".
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,21 +43,20 @@ struct Open {
 }
 
 impl Profile {
-    /// Begins to measure. The file is made at once, so that a path that cannot be written is told before
-    /// anything runs.
+    /// Starts the clock and creates the file, so that an unwritable path is reported before anything runs.
     pub fn begin(path: &Path) -> Result<Self, ReportError> {
         let profile = Self { path: path.to_owned(), began: Instant::now(), state: Mutex::default() };
         profile.write()?;
         Ok(profile)
     }
 
-    /// Writes the trace; executions that go on end now.
+    /// Writes the trace. Executions that are still running end now.
     pub fn write(&self) -> Result<(), ReportError> {
         let failed = |source| ReportError::Write { path: self.path.clone(), source };
         fs::write(&self.path, self.to_json() + "\n").map_err(failed)
     }
 
-    /// Follows one event.
+    /// Records one event.
     pub fn note(&self, event: &Event) {
         if matches!(event, Event::TaskProgress { .. }) {
             return;

@@ -1,4 +1,4 @@
-//! Progress bars on stderr: one for the run, one for each running task with its time left.
+//! Progress bars on stderr: one for the run, and one for each running task with its remaining time.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::engine::{Event, Outcome};
 
-/// Bars that follow a run's events; hidden where stderr is no terminal.
+/// Progress bars driven by a run's events; hidden if stderr is not a terminal.
 pub struct Bars {
     bars: MultiProgress,
     state: Mutex<State>,
@@ -28,7 +28,7 @@ impl Bars {
         Self { bars, state: Mutex::new(State { run, tasks: HashMap::new() }) }
     }
 
-    /// Follows one event.
+    /// Updates the bars for one event.
     pub fn show(&self, event: &Event) {
         let Ok(mut state) = self.state.lock() else { return };
         match event {
@@ -98,6 +98,6 @@ impl Default for Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A template is fixed text of this file: where it should not parse, the plain bar serves.
+    // Templates are constants of this file; should one not parse, the default bar is used.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

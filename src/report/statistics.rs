@@ -7,13 +7,13 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 pub struct Summary {
     /// Arithmetic mean.
     pub mean: f64,
-    /// Sample standard deviation (n - 1); none for one value.
+    /// Sample standard deviation (n - 1); `None` for one value.
     pub deviation: Option<f64>,
     /// Number of values.
     pub n: usize,
 }
 
-/// Summarises values; none where there is none. Two passes, so that close values lose no digits.
+/// Summarises values; `None` if there are none. Two passes, so that close values lose no digits.
 pub fn summarise(values: &[f64]) -> Option<Summary> {
     let n = values.len();
     if n == 0 {
@@ -25,26 +25,26 @@ pub fn summarise(values: &[f64]) -> Option<Summary> {
     Some(Summary { mean, deviation, n })
 }
 
-/// A mean difference and how well it is known.
+/// A mean difference with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Interval {
+pub struct MeanInterval {
     /// Mean of the differences.
     pub mean: f64,
-    /// Half of the 95 % interval of the mean; none for one difference.
+    /// Half of the 95 % interval of the mean; `None` for one difference.
     pub half: Option<f64>,
     /// Number of differences.
     pub n: usize,
 }
 
-/// The mean of paired differences with Student's t interval: `mean ± t(0.975, n - 1) · s / √n`; none where there is
+/// The mean of paired differences with Student's t interval, `mean ± t(0.975, n - 1) · s / √n`; `None` if there are
 /// none.
-pub fn paired(differences: &[f64]) -> Option<Interval> {
+pub fn paired(differences: &[f64]) -> Option<MeanInterval> {
     let Summary { mean, deviation, n } = summarise(differences)?;
     let half = deviation.and_then(|deviation| {
         let t = StudentsT::new(0.0, 1.0, (n - 1) as f64).ok()?.inverse_cdf(0.975);
         Some(t * deviation / (n as f64).sqrt())
     });
-    Some(Interval { mean, half, n })
+    Some(MeanInterval { mean, half, n })
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
         let interval = paired(&[0.010, -0.002, 0.007, 0.004, 0.011]).unwrap();
         assert!((interval.mean - 0.006).abs() < 1e-12);
         assert!((interval.half.unwrap() - 0.006_511_340_938_852_174).abs() < 1e-9);
-        assert_eq!(paired(&[0.25]), Some(Interval { mean: 0.25, half: None, n: 1 }));
+        assert_eq!(paired(&[0.25]), Some(MeanInterval { mean: 0.25, half: None, n: 1 }));
         assert_eq!(paired(&[]), None);
     }
 }

@@ -1,21 +1,21 @@
-//! `run.json` and `summary.json`: how a run was asked for and what came of it, as `runs` and `compare` read
-//! them back. A field that an older version did not write is empty.
+//! `run.json` and `summary.json`: the request of a run and its results, as written by `run` and read by `runs` and
+//! `compare`. A field that an older version did not write is empty.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::scores::Metrics;
+use crate::cache::ProcessIdentity;
 use crate::engine::{Outcome, Run};
 use crate::plan::{Plan, TaskId};
 use crate::stages::fields::{Fields, Value};
-use crate::store::ProcessIdentity;
 
-/// How a run was asked for: what `run.json` holds, and the member `run` of `summary.json`.
+/// The request of a run: the content of `run.json`, and the member `run` of `summary.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunRequest {
-    /// The manifest, from the project's root where it lies there.
+    /// The manifest's path, relative to the project's root if it is inside.
     pub manifest: String,
     /// Each `--set`.
     pub sets: Vec<String>,
@@ -25,7 +25,7 @@ pub struct RunRequest {
     pub targets: Vec<String>,
     /// When it began (RFC 3339).
     pub started: String,
-    /// The process, so that a run that goes on is told from one that was killed.
+    /// The process, to distinguish a running run from a killed one.
     pub process: Option<ProcessIdentity>,
     /// The program's version.
     pub patchflow: String,
@@ -54,21 +54,21 @@ fn gather(prefix: &str, fields: &Fields, leaves: &mut BTreeMap<String, String>) 
     }
 }
 
-/// What `summary.json` holds.
+/// The content of `summary.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunSummary {
     /// The experiment's name.
     pub experiment: String,
-    /// What it asks.
+    /// The experiment's question.
     pub question: Option<String>,
     /// The program's version.
     pub patchflow: String,
-    /// How the run was asked for.
+    /// The request.
     pub run: RunRequest,
     /// Whether the user stopped it.
     pub interrupted: bool,
-    /// How many tasks were planned, and ended in each way.
+    /// The number of planned tasks, and of tasks with each outcome.
     pub tasks: BTreeMap<String, usize>,
     /// Wall-clock seconds.
     pub seconds: f64,
@@ -87,9 +87,9 @@ pub struct TaskSummary {
     pub stage: String,
     /// Its kind.
     pub kind: String,
-    /// The axes' values that tell it from others of its stage.
+    /// The axis values that distinguish it from other tasks of its stage.
     pub values: String,
-    /// Its key, where it came to be known.
+    /// Its key, if it became known.
     pub key: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
@@ -97,7 +97,7 @@ pub struct TaskSummary {
     pub seconds: f64,
 }
 
-/// What came of one variant.
+/// The results of one variant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VariantSummary {
@@ -112,7 +112,7 @@ pub struct VariantSummary {
 }
 
 impl RunSummary {
-    /// Gathers a run; `metrics` gives those of a task of the plan.
+    /// Summarises a run. `metrics` returns the metrics of a task of the plan.
     pub fn new(
         request: RunRequest,
         plan: &Plan,

@@ -3,14 +3,13 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell as Drawn, CellAlignment, ContentArrangement, Table as Drawing, presets};
+use comfy_table::{Cell as TextCell, CellAlignment, ContentArrangement, Table as TextTable, presets};
 
 use super::statistics::{Summary, summarise};
 use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::engine::{Outcome, Run};
 use crate::plan::{Plan, PlanVariant};
-use crate::stages::Kind;
 
 /// The metrics that the table shows: title, and name in `metrics.json`.
 pub(super) const SHOWN: [(&str, &str); 5] = [
@@ -23,27 +22,27 @@ pub(super) const SHOWN: [(&str, &str); 5] = [
 
 /// One metric of one row.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
-    /// Over the repeats that are there.
+pub enum ResultCell {
+    /// Statistics over the repeats that have a value.
     Value(Summary),
-    /// No repeat gave a value: `failed` or `blocked`.
+    /// No repeat has a value: `failed` or `blocked`.
     Missing(&'static str),
 }
 
-/// A table; see the module.
+/// The results of a run as a table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Table {
+pub struct ResultTable {
     /// Titles of the leading columns: the axes.
     pub axes: Vec<String>,
-    /// The rows: values of the axes, a cell for each shown metric, and how many repeats are missing.
-    pub rows: Vec<(Vec<String>, Vec<Cell>, usize)>,
+    /// The rows: axis values, a cell for each shown metric, and the number of repeats without metrics.
+    pub rows: Vec<(Vec<String>, Vec<ResultCell>, usize)>,
 }
 
-/// A row's values of the axes, the metrics of each repeat, and why one may be missing.
+/// The axis values of a row, the metrics of each repeat, and why some may be missing.
 type Repeats = (Vec<String>, Vec<Option<Metrics>>, &'static str);
 
-/// Builds the table of a run; `metrics` gives those of a task of the plan.
-pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Table {
+/// Builds the table of a run. `metrics` returns the metrics of a task of the plan.
+pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) -> ResultTable {
     let mut rows: Vec<Repeats> = Vec::new();
     let has_several = plan.variants.iter().any(|variant| evaluations(plan, variant).len() > 1);
     let mut counted = std::collections::BTreeSet::new();
@@ -57,7 +56,7 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
                 values.push(plan.tasks[task].stage.clone());
             }
             let why = if run.tasks[task].outcome == Outcome::Failed { "failed" } else { "blocked" };
-            // Repeats that no seed reaches share one result, which counts once.
+            // Repeats whose seed reaches no stage share one result, which counts once.
             if !counted.insert((values.clone(), task)) {
                 continue;
             }
@@ -80,13 +79,13 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
         let cells = SHOWN.iter().map(|&(_, name)| cell(&repeats, name, why)).collect();
         (values, cells, missing)
     };
-    Table { axes, rows: rows.into_iter().map(row).collect() }
+    ResultTable { axes, rows: rows.into_iter().map(row).collect() }
 }
 
 /// The tasks that evaluate a variant.
 pub(super) fn evaluations(plan: &Plan, variant: &PlanVariant) -> Vec<usize> {
     let tasks = variant.targets.iter().map(|id| id.0);
-    tasks.filter(|&task| plan.tasks[task].spec.kind() == Kind::Evaluate).collect()
+    tasks.filter(|&task| plan.tasks[task].spec.about().is_target).collect()
 }
 
 /// The metric of that name.
@@ -94,12 +93,12 @@ pub(super) fn value_of(metrics: &Metrics, name: &str) -> Option<f64> {
     metrics.named().iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
 }
 
-fn cell(repeats: &[Option<Metrics>], name: &str, why: &'static str) -> Cell {
+fn cell(repeats: &[Option<Metrics>], name: &str, why: &'static str) -> ResultCell {
     let values: Vec<f64> = repeats.iter().flatten().filter_map(|metrics| value_of(metrics, name)).collect();
-    summarise(&values).map_or(Cell::Missing(why), Cell::Value)
+    summarise(&values).map_or(ResultCell::Missing(why), ResultCell::Value)
 }
 
-impl Cell {
+impl ResultCell {
     fn text(&self, plus_minus: &str) -> String {
         match self {
             Self::Missing(why) => (*why).to_owned(),
@@ -109,7 +108,7 @@ impl Cell {
     }
 }
 
-impl Table {
+impl ResultTable {
     fn titles(&self) -> Vec<String> {
         let shown = SHOWN.iter().map(|&(title, _)| title.to_owned());
         self.axes.iter().cloned().chain(shown).collect()
@@ -121,46 +120,46 @@ impl Table {
         })
     }
 
-    /// Repeats in a row, for the caption; 0 where there is no row.
+    /// The largest number of repeats in a row, for the caption; 0 without rows.
     pub fn repeats(&self) -> usize {
-        let n = |cell: &Cell| if let Cell::Value(summary) = cell { summary.n } else { 0 };
+        let n = |cell: &ResultCell| if let ResultCell::Value(summary) = cell { summary.n } else { 0 };
         self.rows.iter().flat_map(|(_, cells, _)| cells.iter().map(n)).max().unwrap_or(0)
     }
 
-    /// Repeats that gave no metrics, over all rows.
+    /// The number of repeats without metrics, over all rows.
     pub fn missing(&self) -> usize {
         self.rows.iter().map(|(_, _, missing)| missing).sum()
     }
 
-    /// For the terminal.
+    /// Renders the table for the terminal.
     pub fn to_text(&self) -> String {
-        let mut drawing = Drawing::new();
+        let mut drawing = TextTable::new();
         drawing
             .load_style(presets::UTF8_HORIZONTAL_ONLY)
             .set_content_arrangement(ContentArrangement::Disabled)
             .set_header(self.titles());
         for row in self.texts(" ± ") {
-            let cell = |(place, text): (usize, String)| {
-                let align = if place < self.axes.len() { CellAlignment::Left } else { CellAlignment::Right };
-                Drawn::new(text).set_alignment(align)
+            let cell = |(column, text): (usize, String)| {
+                let align = if column < self.axes.len() { CellAlignment::Left } else { CellAlignment::Right };
+                TextCell::new(text).set_alignment(align)
             };
             drawing.add_row(row.into_iter().enumerate().map(cell));
         }
         drawing.to_string()
     }
 
-    /// For a README.
+    /// Renders the table as Markdown.
     pub fn to_markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let titles = self.titles();
         let rule: Vec<String> = (0..titles.len())
-            .map(|place| if place < self.axes.len() { "---" } else { "---:" }.to_owned())
+            .map(|column| if column < self.axes.len() { "---" } else { "---:" }.to_owned())
             .collect();
         let rows: String = self.texts(" ± ").map(|row| line(&row)).collect();
         line(&titles) + &line(&rule) + &rows
     }
 
-    /// For a program: mean, standard deviation and count of each metric, unrounded.
+    /// Renders the table as CSV: mean, standard deviation and count of each metric, unrounded.
     pub fn to_csv(&self) -> String {
         let mut titles = self.axes.clone();
         for (_, name) in SHOWN {
@@ -171,12 +170,12 @@ impl Table {
             let mut row: Vec<String> = values.iter().map(|value| csv_field(value).into_owned()).collect();
             for cell in cells {
                 row.extend(match cell {
-                    Cell::Value(Summary { mean, deviation, n }) => [
+                    ResultCell::Value(Summary { mean, deviation, n }) => [
                         mean.to_string(),
                         deviation.map_or(String::new(), |sd| sd.to_string()),
                         n.to_string(),
                     ],
-                    Cell::Missing(_) => [String::new(), String::new(), "0".to_owned()],
+                    ResultCell::Missing(_) => [String::new(), String::new(), "0".to_owned()],
                 });
             }
             text += &(row.join(",") + "\n");
@@ -184,7 +183,7 @@ impl Table {
         text
     }
 
-    /// For a paper (`booktabs`).
+    /// Renders the table as LaTeX (`booktabs`).
     pub fn to_latex(&self) -> String {
         let columns = "l".repeat(self.axes.len()) + &"r".repeat(SHOWN.len());
         let escape = |text: &String| {
@@ -203,8 +202,8 @@ impl Table {
         text += "\\midrule\n";
         for (values, cells, _) in &self.rows {
             let cells = cells.iter().map(|cell| match cell {
-                Cell::Missing(why) => format!("\\textit{{{why}}}"),
-                Cell::Value(_) => format!("${}$", cell.text(" \\pm ")),
+                ResultCell::Missing(why) => format!("\\textit{{{why}}}"),
+                ResultCell::Value(_) => format!("${}$", cell.text(" \\pm ")),
             });
             let row: Vec<String> = values.iter().map(escape).chain(cells).collect();
             let _ = write!(text, "{}", line(&row));
@@ -217,12 +216,13 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn table() -> Table {
-        let summary = |mean, deviation, n| Cell::Value(Summary { mean, deviation, n });
+    fn table() -> ResultTable {
+        let summary = |mean, deviation, n| ResultCell::Value(Summary { mean, deviation, n });
         let cells = vec![summary(0.5, Some(0.01), 3), summary(0.25, None, 1)];
-        let rest = [Cell::Missing("failed"), Cell::Missing("failed"), Cell::Missing("blocked")];
+        let rest =
+            [ResultCell::Missing("failed"), ResultCell::Missing("failed"), ResultCell::Missing("blocked")];
         let row = (vec!["wide_resnet50_2".to_owned()], cells.into_iter().chain(rest).collect(), 2);
-        Table { axes: vec!["backbone".to_owned()], rows: vec![row] }
+        ResultTable { axes: vec!["backbone".to_owned()], rows: vec![row] }
     }
 
     #[test]

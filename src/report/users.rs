@@ -1,13 +1,13 @@
-//! What earlier runs of a project left in `runs/`.
+//! Which experiments use which keys, read from the latest runs in `runs/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::store::Digest;
+use crate::cache::Digest;
 
-/// The part of `summary.json` that is read back.
+/// The part of `summary.json` that is read here.
 #[derive(Deserialize)]
 struct Summary {
     experiment: String,
@@ -19,7 +19,7 @@ struct Variant {
     tasks: BTreeMap<String, Digest>,
 }
 
-/// The experiments whose latest run uses a key, for every key. Runs that cannot be read are passed over.
+/// For every key, the experiments whose latest run uses it. Runs that cannot be read are skipped.
 pub fn users_of_keys(project: &Path) -> BTreeMap<Digest, BTreeSet<String>> {
     let mut users: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
     for experiment in std::fs::read_dir(project.join("runs")).into_iter().flatten().flatten() {

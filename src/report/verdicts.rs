@@ -1,4 +1,4 @@
-//! What a verification found, as `verdict.json` holds it and as a person reads it.
+//! The verdicts of a verification, as `verdict.json` and as text.
 
 use std::collections::BTreeMap;
 
@@ -8,43 +8,83 @@ use serde::Serialize;
 use crate::engine::{Verdict, Verified};
 use crate::plan::{Plan, Record};
 
-/// The tasks of one kind.
+/// The verdicts on the tasks of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KindVerdicts {
-    /// Cached tasks of the plan, each key once.
+    /// Cached tasks of the plan, counting each key once.
     pub cached: usize,
     /// Made again with the same bytes.
     pub same: usize,
     /// Made again with other bytes, but numbers within the kind's tolerance.
     pub close: usize,
-    /// Made again with something else.
+    /// Made again with other contents.
     pub differ: usize,
-    /// Failed as they were made again.
+    /// Failed when made again.
     pub failed: usize,
-    /// Not made again: their inputs are gone from the cache.
+    /// Not made again, as their inputs are not in the cache.
     pub unchecked: usize,
 }
 
-/// One task that was looked at.
+/// A verdict without its details, as `verdict.json` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// The same bytes.
+    Same,
+    /// Other bytes, but numbers within the tolerance.
+    Close,
+    /// Other contents.
+    Differs,
+    /// The task failed.
+    Failed,
+    /// The task could not be made again.
+    Unchecked,
+}
+
+impl VerdictKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Close => "close",
+            Self::Differs => "differs",
+            Self::Failed => "failed",
+            Self::Unchecked => "unchecked",
+        }
+    }
+}
+
+impl KindVerdicts {
+    fn count_mut(&mut self, verdict: VerdictKind) -> &mut usize {
+        match verdict {
+            VerdictKind::Same => &mut self.same,
+            VerdictKind::Close => &mut self.close,
+            VerdictKind::Differs => &mut self.differ,
+            VerdictKind::Failed => &mut self.failed,
+            VerdictKind::Unchecked => &mut self.unchecked,
+        }
+    }
+}
+
+/// The verdict on one task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskVerdict {
     /// Its name.
     pub task: String,
-    /// The axes' values that tell it from others of its stage.
+    /// The axis values that distinguish it from other tasks of its stage.
     pub values: String,
     /// Its kind.
     pub kind: &'static str,
     /// Its key.
     pub key: String,
-    /// `same`, `close`, `differs`, `failed` or `unchecked`.
-    pub verdict: &'static str,
+    /// The verdict.
+    pub verdict: VerdictKind,
     /// The first file that differs, as `<output>/<path>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// How it differs, why it failed or was not made again.
+    /// How it differs, or why it failed or was not made again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Seconds that it ran now.
+    /// Seconds that it took this time.
     pub seconds: f64,
     /// The host that made the record.
     pub made_on: String,
@@ -52,10 +92,10 @@ pub struct TaskVerdict {
     pub made_by: String,
 }
 
-/// What a verification found.
+/// All verdicts of a verification: the content of `verdict.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdicts {
-    /// The manifest, from the project's root where it lies there.
+    /// The manifest's path, relative to the project's root if it is inside.
     pub manifest: String,
     /// When it began (RFC 3339).
     pub started: String,
@@ -63,13 +103,13 @@ pub struct Verdicts {
     pub host: String,
     /// The program's version.
     pub patchflow: &'static str,
-    /// What the sample was drawn with.
+    /// The seed of the sample.
     pub seed: u64,
-    /// Tasks that were to be made again; none for all.
+    /// The size of the sample; `None` for all tasks.
     pub sample: Option<usize>,
-    /// A verdict of each kind.
+    /// Counts for each kind of stage.
     pub kinds: BTreeMap<&'static str, KindVerdicts>,
-    /// Every task that was looked at, in the order of the draw.
+    /// Every verified task, in the order of the draw.
     pub tasks: Vec<TaskVerdict>,
 }
 
@@ -79,18 +119,18 @@ impl Verdicts {
         let task = &plan.tasks[verified.id.0];
         let kind = task.spec.kind().name();
         let of_kind = self.kinds.entry(kind).or_default();
-        let (count, verdict, file, why) = match &verified.verdict {
-            Verdict::Same => (&mut of_kind.same, "same", None, None),
+        let (verdict, file, why) = match &verified.verdict {
+            Verdict::Same => (VerdictKind::Same, None, None),
             Verdict::Close { difference } => {
-                (&mut of_kind.close, "close", None, Some(format!("differs by {difference:.1e} of the norm")))
+                (VerdictKind::Close, None, Some(format!("differs by {difference:.1e} of the norm")))
             }
             Verdict::Differs { file, how } => {
-                (&mut of_kind.differ, "differs", Some(file.clone()), Some((*how).to_owned()))
+                (VerdictKind::Differs, Some(file.clone()), Some((*how).to_owned()))
             }
-            Verdict::Failed(failure) => (&mut of_kind.failed, "failed", None, Some(failure.to_string())),
-            Verdict::Unchecked { why } => (&mut of_kind.unchecked, "unchecked", None, Some(why.clone())),
+            Verdict::Failed(failure) => (VerdictKind::Failed, None, Some(failure.to_string())),
+            Verdict::Unchecked { why } => (VerdictKind::Unchecked, None, Some(why.clone())),
         };
-        *count += 1;
+        *of_kind.count_mut(verdict) += 1;
         self.tasks.push(TaskVerdict {
             task: task.name.clone(),
             values: plan.values_of(verified.id),
@@ -105,12 +145,12 @@ impl Verdicts {
         });
     }
 
-    /// How many tasks have that verdict.
-    pub fn count(&self, verdict: &str) -> usize {
+    /// The number of tasks with a verdict.
+    pub fn count(&self, verdict: VerdictKind) -> usize {
         self.tasks.iter().filter(|task| task.verdict == verdict).count()
     }
 
-    /// A table of kinds, then each task that is not the same, the first that differs first.
+    /// Renders a table of kinds, and a line for each task that is not the same, those that differ first.
     pub fn to_text(&self) -> String {
         let mut table = Table::new();
         table
@@ -130,7 +170,9 @@ impl Verdicts {
             table.add_row(std::iter::once((*kind).to_owned()).chain(counts.map(|count| count.to_string())));
         }
         let mut text = format!("{table}\n");
-        for verdict in ["differs", "failed", "close", "unchecked"] {
+        let not_same =
+            [VerdictKind::Differs, VerdictKind::Failed, VerdictKind::Close, VerdictKind::Unchecked];
+        for verdict in not_same {
             for task in self.tasks.iter().filter(|task| task.verdict == verdict) {
                 text += &task.line();
             }
@@ -144,7 +186,7 @@ impl TaskVerdict {
         let values = if self.values.is_empty() { String::new() } else { format!(" ({})", self.values) };
         let file = self.file.as_ref().map(|file| format!(": `{file}`")).unwrap_or_default();
         let why = self.why.as_deref().unwrap_or_default();
-        let verdict = if self.file.is_some() { String::new() } else { format!(": {}:", self.verdict) };
+        let verdict = if self.file.is_some() { String::new() } else { format!(": {}:", self.verdict.word()) };
         format!("{}{values}{verdict}{file} {why}\n", self.task)
     }
 }

@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::program::{Input, Program};
-use super::{Context, Inputs, StageError};
+use super::{About, Context, Estimates, Inputs, Member, PortUse, Reads, Shape, Stage, StageError};
 use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
 /// 1: first (2026-11-24).
@@ -26,12 +28,10 @@ const TYPES: [(&str, Artifact); 5] = [
     ("model", Artifact::Model),
     ("scores", Artifact::Scores),
 ];
-/// Time between two looks at whether the user wants to stop.
-const POLL: Duration = Duration::from_millis(10);
 
 /// The fields of a `command` stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
     /// The program and its arguments.
     pub run: Vec<String>,
     /// Names of its inputs.
@@ -52,9 +52,12 @@ pub struct Spec {
     pub memory_bytes: u64,
 }
 
-impl Spec {
-    /// Reads the fields.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+impl Stage for Command {
+    fn name() -> &'static str {
+        "command"
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
         let run = reader.texts("run");
         if !reader.has("run") {
             reader.missing("run", "an array: the program and its arguments");
@@ -75,8 +78,37 @@ impl Spec {
         }
     }
 
-    /// The fields that enter the key; the output of `tools` is added by the plan, which runs them.
-    pub fn fields(&self) -> Fields {
+    fn about(&self) -> About {
+        About {
+            version: VERSION,
+            is_random: false,
+            is_item_wise: false,
+            is_blocking: true,
+            is_target: false,
+            is_shown: true,
+            is_verified: true,
+            estimates: Estimates::OfStage,
+            pictures: &[],
+            threads: self.threads,
+            memory_bytes: self.memory_bytes,
+            tolerance: None,
+            target: None,
+            source: None,
+            tools: self.tools.clone(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, _: &str) -> PortUse {
+        PortUse { reads: Reads::Everything, shape: Shape::Named }
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        self.outputs.iter().map(|(name, artifact)| (name.clone(), *artifact)).collect()
+    }
+
+    /// The output of `tools` is added by the plan, which runs them.
+    fn key_fields(&self) -> Fields {
         // Out: the inputs' names enter as roles; values of `env` and the limits do not change results.
         let Self {
             run,
@@ -97,9 +129,17 @@ impl Spec {
         ])
     }
 
-    /// The outputs, by name.
-    pub fn outputs(&self) -> Vec<(String, Artifact)> {
-        self.outputs.iter().map(|(name, artifact)| (name.clone(), *artifact)).collect()
+    /// What the manifest declares.
+    fn estimated_memory(&self, _: u64) -> u64 {
+        self.memory_bytes
+    }
+
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, inputs, output, context)
     }
 }
 
@@ -130,7 +170,7 @@ fn split_words(line: &str) -> Vec<String> {
 }
 
 /// Runs the program and checks what it left; in a fresh folder again where it fails, as often as `retries`.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Command, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sandbox = output.join(".sandbox");
     for attempt in 1..=spec.retries {
         match run_once(spec, inputs, output, &sandbox, context) {
@@ -147,12 +187,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
 
 /// Waits before the next attempt: a second, and twice as long each time, a minute at most.
 fn pause(attempt: u32, context: &Context<'_>) -> Result<(), StageError> {
-    let until = Instant::now() + Duration::from_secs(1 << (attempt - 1).min(6)).min(Duration::from_mins(1));
-    while Instant::now() < until {
-        context.check()?;
-        std::thread::sleep(POLL);
-    }
-    Ok(())
+    context.sleep(Duration::from_secs(1 << (attempt - 1).min(6)).min(Duration::from_mins(1)))
 }
 
 fn remove_sandbox(sandbox: &Path) -> Result<(), StageError> {
@@ -160,16 +195,20 @@ fn remove_sandbox(sandbox: &Path) -> Result<(), StageError> {
 }
 
 fn run_once(
-    spec: &Spec,
+    spec: &Command,
     inputs: &Inputs,
     output: &Path,
     sandbox: &Path,
     context: &Context<'_>,
 ) -> Result<(), StageError> {
-    for (role, files) in &inputs.0 {
-        // A feature group of several sets comes as `inputs.<name>/<set>`, each a folder.
-        if let Some(name) = role.strip_prefix("inputs.") {
-            lay_out(files, &sandbox.join("inputs").join(name))?;
+    for name in &spec.inputs {
+        let folder = sandbox.join("inputs").join(name);
+        for (member, files) in inputs.of_port(&format!("inputs.{name}")) {
+            // A feature group of several sets has a folder for each set.
+            match member {
+                Member::Only | Member::Index(_) => lay_out(files, &folder)?,
+                Member::Named(set) => lay_out(files, &folder.join(set))?,
+            }
         }
     }
     for name in spec.outputs.keys() {
@@ -202,7 +241,7 @@ fn lay_out(files: &Files, folder: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run_program(spec: &Command, sandbox: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let passed: Vec<&str> = spec.env.iter().map(String::as_str).collect();
     let program = Program {
         line: &spec.run,
@@ -212,11 +251,11 @@ fn run_program(spec: &Spec, sandbox: &Path, context: &Context<'_>) -> Result<(),
         input: Input::Empty,
         timeout: spec.timeout,
     };
-    let hear = |line: &str| {
+    let on_line = |line: &str| {
         context.progress.log(line);
         Ok(())
     };
-    program.run(&hear, context)
+    program.run(&on_line, context)
 }
 
 fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), StageError> {

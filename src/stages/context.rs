@@ -3,34 +3,44 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use super::StageError;
 use super::fields::Fields;
+use super::{Member, Role, StageError};
 use crate::artifacts::{File, Files};
+use crate::digest::Digest;
 use crate::kernels::backbone::Device;
 
-/// A stage's inputs, by role: the port's name, with `[i]` for each member of a list or group, and
-/// `masks[i]` for the masks that go with the blocks of `features[i]`.
+/// A stage's inputs by role.
 #[derive(Clone, Debug, Default)]
-pub struct Inputs(pub BTreeMap<String, Files>);
+pub struct Inputs(pub BTreeMap<Role, Files>);
 
 impl Inputs {
-    /// The input of a role that is always connected.
+    /// Returns the only input of a port that is always connected.
     ///
     /// # Errors
-    /// [`StageError::MissingInput`] where it is not, which is a fault of the plan.
-    pub fn require(&self, role: &str) -> Result<&Files, StageError> {
-        self.0.get(role).ok_or_else(|| StageError::MissingInput { role: role.to_owned() })
+    /// [`StageError::MissingInput`] if it is not connected, which is a fault of the plan.
+    pub fn require(&self, port: &str) -> Result<&Files, StageError> {
+        self.0.get(&Role::only(port)).ok_or_else(|| StageError::MissingInput { role: port.to_owned() })
     }
 
-    /// The input of a role that may be left open.
-    pub fn get(&self, role: &str) -> Option<&Files> {
+    /// Returns the input of a role, if there is one.
+    pub fn get(&self, role: &Role) -> Option<&Files> {
         self.0.get(role)
     }
 
-    /// The members of a list or group, in order, each with the place that its role names.
-    pub fn members(&self, port: &str) -> impl Iterator<Item = (usize, &Files)> {
-        (0..).map_while(move |place| self.0.get(&format!("{port}[{place}]")).map(|files| (place, files)))
+    /// Iterates over the inputs of a port, in the order of its members.
+    pub fn of_port<'a>(&'a self, port: &'a str) -> impl Iterator<Item = (&'a Member, &'a Files)> {
+        let of_port = self.0.iter().filter(move |(role, _)| role.port == port);
+        of_port.map(|(role, files)| (&role.member, files))
+    }
+
+    /// Iterates over the members of a list or group, in order, each with its index.
+    pub fn members<'a>(&'a self, port: &'a str) -> impl Iterator<Item = (usize, &'a Files)> {
+        self.of_port(port).filter_map(|(member, files)| match member {
+            Member::Index(index) => Some((*index, files)),
+            Member::Only | Member::Named(_) => None,
+        })
     }
 }
 
@@ -47,8 +57,8 @@ pub trait Progress: Sync {
 pub struct ItemFile {
     /// Where its bytes can be read.
     pub path: PathBuf,
-    /// Hexadecimal digest of its content.
-    pub digest: String,
+    /// Digest of its content.
+    pub digest: Digest,
     /// Its length.
     pub size_bytes: u64,
 }
@@ -57,7 +67,7 @@ impl ItemFile {
     /// It, as a file of an artifact.
     pub fn file(&self) -> File {
         let Self { path, digest, size_bytes } = self.clone();
-        File { path, digest, size_bytes, is_executable: false }
+        File { path, digest: Some(digest), size_bytes, is_executable: false }
     }
 }
 
@@ -82,8 +92,8 @@ pub trait Items: Sync {
     /// The item of equal `fields`, made by `make` where it is not kept yet: once, whoever asks at the same time.
     /// `make` is given the item's own folder of files that survive a stop, and gives the files to keep and a note.
     fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError>;
-    /// Puts an item's file into the output as `<output name>/<path>`.
-    fn place(&self, file: &ItemFile, name: &str);
+    /// Adds an item's file to the output as `<output name>/<path>`.
+    fn add_output(&self, file: &ItemFile, name: &str);
 }
 
 /// What a running stage may use.
@@ -111,10 +121,32 @@ pub struct Context<'a> {
     pub environment: &'a BTreeMap<String, String>,
 }
 
+/// Time between two checks for cancellation while a stage sleeps.
+const POLL: Duration = Duration::from_millis(10);
+
 impl Context<'_> {
-    /// Fails where the user wants to stop.
+    /// Checks whether the user wants to stop.
+    ///
+    /// # Errors
+    /// [`StageError::Cancelled`] if so.
     pub fn check(&self) -> Result<(), StageError> {
         if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Sleeps for `duration`, or until the user wants to stop.
+    ///
+    /// # Errors
+    /// [`StageError::Cancelled`] in the latter case.
+    pub fn sleep(&self, duration: Duration) -> Result<(), StageError> {
+        let until = Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(POLL));
+        }
     }
 }
 
@@ -127,15 +159,15 @@ pub(crate) mod testing {
     use super::*;
 
     /// See the module.
-    pub(crate) struct Bench {
+    pub(crate) struct TestContext {
         folder: tempfile::TempDir,
-        placed: Mutex<Vec<(ItemFile, String)>>,
+        added: Mutex<Vec<(ItemFile, String)>>,
         cancelled: AtomicBool,
         environment: BTreeMap<String, String>,
         project: PathBuf,
     }
 
-    impl Bench {
+    impl TestContext {
         /// Makes an empty one.
         pub(crate) fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
@@ -144,7 +176,7 @@ pub(crate) mod testing {
             Self {
                 project: folder.path().to_owned(),
                 folder,
-                placed: Mutex::default(),
+                added: Mutex::default(),
                 cancelled: AtomicBool::new(false),
                 environment: BTreeMap::new(),
             }
@@ -164,7 +196,7 @@ pub(crate) mod testing {
         /// Runs `spec` and gives the files of its output `name`.
         pub(crate) fn run(
             &self,
-            spec: &super::super::Spec,
+            spec: &crate::stages::Spec,
             inputs: &Inputs,
             seed: u64,
             name: &str,
@@ -184,7 +216,7 @@ pub(crate) mod testing {
                 environment: &self.environment,
             };
             spec.run(inputs, &output, &context)?;
-            for (file, name) in self.placed.lock().unwrap().drain(..) {
+            for (file, name) in self.added.lock().unwrap().drain(..) {
                 let to = output.join(name);
                 std::fs::create_dir_all(to.parent().unwrap()).unwrap();
                 std::fs::copy(file.path, to).unwrap();
@@ -193,19 +225,19 @@ pub(crate) mod testing {
         }
     }
 
-    impl Progress for Bench {
+    impl Progress for TestContext {
         fn report(&self, _: u64, _: u64, _: &'static str) {}
         fn log(&self, _: &str) {}
     }
 
-    impl Items for Bench {
+    impl Items for TestContext {
         fn recall(&self, _: &Fields) -> Option<Item> {
             None
         }
         fn keep(&self, _: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
             let kept = files.iter().map(|path| {
-                let digest = blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string();
-                let to = self.folder.path().join(&digest);
+                let digest = Digest::of_file(path).unwrap();
+                let to = self.folder.path().join(digest.to_string());
                 std::fs::rename(path, &to).unwrap();
                 let size_bytes = to.metadata().unwrap().len();
                 ItemFile { path: to, digest, size_bytes }
@@ -216,8 +248,8 @@ pub(crate) mod testing {
             let (files, note) = make(&self.folder.path().join("once"))?;
             self.keep(fields, &files, &note)
         }
-        fn place(&self, file: &ItemFile, name: &str) {
-            self.placed.lock().unwrap().push((file.clone(), name.to_owned()));
+        fn add_output(&self, file: &ItemFile, name: &str) {
+            self.added.lock().unwrap().push((file.clone(), name.to_owned()));
         }
     }
 }

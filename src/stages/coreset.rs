@@ -5,11 +5,15 @@
 
 mod filter;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::require_comparable;
-use super::{Context, Inputs, Reads, StageError};
+use super::selection::{LABELS, features_shape, read_selection};
+use super::{About, Context, Estimates, Inputs, MASKS, PortUse, Reads, Role, Stage, StageError};
 use crate::artifacts::bank::{Bank, Description};
 use crate::artifacts::feature_set::{self, Extraction, read_block, read_shape};
 use crate::artifacts::image_set::{self, Label, Selection};
@@ -44,10 +48,10 @@ const ANCHORS: usize = 10;
 const MADE: &str = "made.csv";
 
 /// What people look at.
-pub(super) const PICTURES: [&str; 1] = [MADE];
+const PICTURES: [&str; 1] = [MADE];
 
 /// How rows are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// Exact farthest-first traversal.
     KCenter,
@@ -60,15 +64,11 @@ pub enum Strategy {
 const STRATEGIES: [(&str, Strategy); 3] =
     [("k_center", Strategy::KCenter), ("random", Strategy::Random), ("approximate", Strategy::Approximate)];
 
-/// The choices of `select.label`.
-pub const LABELS: [(&str, Option<Label>); 3] =
-    [("normal", Some(Label::Normal)), ("defect", Some(Label::Defect)), ("any", None)];
-
 /// The fields of a `coreset` stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
-    /// The set whose features alone are read; a name of the manifest, so not in the key.
-    pub select_set: Option<String>,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Coreset {
+    /// Whether the features of one set alone are read, that of the port `select.set`.
+    pub has_set: bool,
     /// Which images.
     pub selection: Selection,
     /// Least share of a patch that its mask covers; 0 takes every patch.
@@ -87,39 +87,19 @@ pub struct Spec {
     pub drop_near_normal: Option<f64>,
 }
 
-/// What `select` says.
-pub struct Select {
-    /// The set whose features alone are read.
-    pub set: Option<String>,
-    /// Which images.
-    pub selection: Selection,
-    /// Least share of a patch that its mask covers.
-    pub min_overlap: f64,
-    /// Which made samples are kept out.
-    pub made: MadeFilter,
-}
+impl Stage for Coreset {
+    fn name() -> &'static str {
+        "coreset"
+    }
 
-/// Reads `select = { set, split, label }`, and where `with_masks` what is said of masks and made samples.
-pub fn read_selection(reader: &mut Reader<'_>, with_masks: bool) -> Select {
-    reader.table("select", |reader| {
-        let set = reader.text("set");
-        let split = Some(reader.text("split").unwrap_or_else(|| "train".to_owned()));
-        let label = reader.choice("label", &LABELS, Some("normal"));
-        let least = if label == Some(Label::Defect) { DEFECT_OVERLAP } else { 0.0 };
-        let selection = Selection { split, label };
-        if !with_masks {
-            return Select { set, selection, min_overlap: 0.0, made: MadeFilter::default() };
-        }
-        let min_overlap = reader.float("min_overlap", 0.0..=1.0, Some(least));
-        Select { set, selection, min_overlap, made: MadeFilter::read(reader) }
-    })
-}
-
-impl Spec {
-    /// Reads the fields.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("features", Artifact::FeatureSet);
-        let Select { set: select_set, selection, min_overlap, made } = read_selection(reader, true);
+        let ((selection, has_set), min_overlap, made) = reader.table("select", |reader| {
+            let selected = read_selection(reader);
+            let least = if selected.0.label == Some(Label::Defect) { DEFECT_OVERLAP } else { 0.0 };
+            let min_overlap = reader.float("min_overlap", 0.0..=1.0, Some(least));
+            (selected, min_overlap, MadeFilter::read(reader))
+        });
         let drop_near_normal = reader.optional_float("drop_near_normal", 0.0..=1.0);
         let compares =
             [("drop_near_normal", drop_near_normal), ("select.made_near_normal", made.near_normal)];
@@ -130,7 +110,7 @@ impl Spec {
         }
         let ratio = if selection.label == Some(Label::Defect) { DEFECT_RATIO } else { NORMAL_RATIO };
         Self {
-            select_set,
+            has_set,
             selection,
             min_overlap,
             made,
@@ -142,11 +122,46 @@ impl Spec {
         }
     }
 
-    /// The fields that enter the key.
-    pub fn fields(&self) -> Fields {
-        // Out: the set's name and the selection, because the selected blocks enter by name and digest.
+    fn about(&self) -> About {
+        About {
+            version: VERSION,
+            // A bank that keeps every row is not random, but whether it does is known only when the candidates are
+            // counted, except where the ratio is 1.
+            is_random: self.ratio < 1.0,
+            is_item_wise: false,
+            is_blocking: false,
+            is_target: false,
+            is_shown: false,
+            is_verified: true,
+            estimates: Estimates::OfKind,
+            pictures: &PICTURES,
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: None,
+            target: None,
+            source: None,
+            tools: Vec::new(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, port: &str) -> PortUse {
+        if port != "features" {
+            return PortUse::whole();
+        }
+        let with_masks = self.min_overlap > 0.0 || self.made.is_set();
+        let reads = Reads::Blocks { selection: self.selection.clone(), with_masks };
+        PortUse { reads, shape: features_shape(self.has_set) }
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        vec![("bank".to_owned(), Artifact::Bank)]
+    }
+
+    fn key_fields(&self) -> Fields {
+        // Out: the set and the selection, because the selected blocks enter by name and digest.
         let Self {
-            select_set: _,
+            has_set: _,
             selection: _,
             min_overlap,
             made,
@@ -170,21 +185,17 @@ impl Spec {
         all
     }
 
-    /// Whether the seed reaches the stage: a bank that keeps every row is not random, but whether it does
-    /// is known only when the candidates are counted, except where the ratio is 1.
-    pub fn is_random(&self) -> bool {
-        self.ratio < 1.0
+    /// 128 numbers of four bytes for a row of 256 halves or more.
+    fn estimated_memory(&self, input_bytes: u64) -> u64 {
+        input_bytes + 128_000_000
     }
 
-    /// What is read of `port`.
-    pub fn reads(&self, port: &str) -> Reads {
-        match port {
-            "features" => {
-                let with_masks = self.min_overlap > 0.0 || self.made.is_set();
-                Reads::Blocks { selection: self.selection.clone(), with_masks }
-            }
-            _ => Reads::Everything,
-        }
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, inputs, output, context)
     }
 }
 
@@ -198,7 +209,7 @@ struct Source<'a> {
 }
 
 /// Chooses the rows and writes `bank/`.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let (extraction, mut sources) = candidates(spec, inputs, context)?;
     let before: usize = sources.iter().map(|source| source.patches.len()).sum();
     let made = spec.made.is_set().then(|| spec.made.apply(inputs, &mut sources, context)).transpose()?;
@@ -229,12 +240,12 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
         context.progress.log(&format!("of the made samples {counts}"));
     }
     if !picks.radii.is_empty() {
-        npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], picks.radii)?;
+        npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], &picks.radii)?;
     }
     Ok(())
 }
 
-fn nothing_selected(spec: &Spec, inputs: &Inputs) -> StageError {
+fn nothing_selected(spec: &Coreset, inputs: &Inputs) -> StageError {
     let split = spec.selection.split.as_deref().unwrap_or("any");
     let label = name_of(&LABELS, &spec.selection.label);
     let images: usize = inputs.members("features").map(|(_, set)| feature_set::blocks(set).count()).sum();
@@ -260,19 +271,19 @@ fn keep_all(n: usize) -> Picks {
 
 /// Lists the patches that the selection names, image by image.
 fn candidates<'a>(
-    spec: &Spec,
+    spec: &Coreset,
     inputs: &'a Inputs,
     context: &Context<'_>,
 ) -> Result<(Extraction, Vec<Source<'a>>), StageError> {
     let mut extraction: Option<Extraction> = None;
     let mut sources = Vec::new();
-    for (place, set) in inputs.members("features") {
+    for (index, set) in inputs.members("features") {
         let of_set = feature_set::read_extraction(set)?;
         if let Some(first) = &extraction {
             require_comparable("the sets of `features`", first, &of_set)?;
         }
         extraction.get_or_insert(of_set);
-        let masks = inputs.get(&format!("masks[{place}]"));
+        let masks = inputs.get(&Role::indexed(MASKS, index));
         for (id, block) in feature_set::blocks(set) {
             context.check()?;
             let (patches, is_made) = patches_of(spec, id, block, masks)?;
@@ -293,7 +304,7 @@ fn candidates<'a>(
 
 /// The patches of an image that its mask covers enough, and whether the image was made.
 fn patches_of(
-    spec: &Spec,
+    spec: &Coreset,
     id: &str,
     block: &File,
     masks: Option<&Files>,
@@ -331,7 +342,7 @@ fn row(block: &feature_set::Block, patch: u32) -> &[f32] {
 }
 
 fn choose(
-    spec: &Spec,
+    spec: &Coreset,
     sources: &[Source<'_>],
     dimension: usize,
     count: usize,
@@ -364,7 +375,7 @@ fn choose(
 
 /// Projects every candidate: `[n, d]` with the `d` that is returned.
 fn project(
-    spec: &Spec,
+    spec: &Coreset,
     sources: &[Source<'_>],
     from: usize,
     stream: &mut Rng,
@@ -420,8 +431,8 @@ mod tests {
         let table = fields([("features", "f".into()), ("ratio", 1.0.into())]);
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = Spec::read(&mut reader);
+        let spec = Coreset::read(&mut reader);
         reader.finish();
-        assert!(problems.is_empty() && !spec.is_random());
+        assert!(problems.is_empty() && !spec.about().is_random);
     }
 }

@@ -15,10 +15,15 @@ mod published;
 mod surfaces;
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::fields::{Fields, Reader, fields};
-use super::{Context, StageError};
+use super::{About, Context, Estimates, Inputs, PortUse, Spec, Stage, StageError};
+use crate::artifacts::Artifact;
+use crate::kernels::backbone::Network;
 
 pub use digest::Expected;
 pub use surfaces::Synthetic;
@@ -36,19 +41,19 @@ const DEFAULT_SIZE_BYTES: i64 = 20_000_000_000;
 const DEFAULT_ENTRIES: i64 = 1_000_000;
 
 /// Where the files come from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Download {
     /// A local folder or file, relative to the project's root.
     Path(String),
     /// A file by HTTP.
-    Remote(Remote),
+    Http(HttpSource),
     /// Made surfaces.
     Synthetic(Synthetic),
 }
 
 /// A file by HTTP, known by its digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpSource {
     /// Addresses of the same bytes, tried in order.
     pub urls: Vec<String>,
     /// The digest that its bytes must have.
@@ -73,9 +78,12 @@ const DATASETS: [(&str, &[&str], &str); 1] = [(
 /// The fields of which exactly one names the source.
 const SOURCES: [&str; 5] = ["path", "url", "dataset", "weights", "synthetic"];
 
-impl Spec {
-    /// Reads the fields of a `download` stage.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+impl Stage for Download {
+    fn name() -> &'static str {
+        "download"
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
         let written: Vec<&'static str> = SOURCES.into_iter().filter(|name| reader.has(name)).collect();
         // A local copy stands in for what is known by name: `--set stages.dataset.path=…`.
         let is_local_copy = matches!(written[..], ["path", "dataset" | "weights"]);
@@ -93,11 +101,10 @@ impl Spec {
         let is_synthetic = reader.has("synthetic");
         let synthetic = reader.table("synthetic", Synthetic::read);
         match written.first() {
-            Some(&"url") => Self::Remote(Remote::read(reader, urls)),
-            Some(&"dataset") => Self::Remote(Remote::read_dataset(reader)),
+            Some(&"url") => Self::Http(HttpSource::read(reader, urls)),
+            Some(&"dataset") => Self::Http(HttpSource::read_dataset(reader)),
             Some(&"weights") => {
-                let choices = published::WEIGHTS.map(|(network, _)| (network, network));
-                Self::published_weights(reader.choice("weights", &choices, None))
+                Self::Http(HttpSource::published(reader.choice("weights", &published::choices(), None)))
             }
             Some(&"synthetic") if is_synthetic => Self::Synthetic(synthetic),
             Some(_) => Self::Path(path.unwrap_or_default()),
@@ -111,40 +118,81 @@ impl Spec {
         }
     }
 
-    /// torchvision's published weights of a network: a stage by itself, or implied by an `extract` stage that
-    /// names no weights.
-    pub fn published_weights(network: &str) -> Self {
-        let file =
-            published::WEIGHTS.iter().find(|(known, _)| *known == network).map_or("", |&(_, file)| file);
-        Self::Remote(Remote {
+    fn about(&self) -> About {
+        let source = match self {
+            Self::Path(path) => Some(path.clone()),
+            Self::Http(_) | Self::Synthetic(_) => None,
+        };
+        About {
+            version: VERSION,
+            is_random: false,
+            is_item_wise: false,
+            is_blocking: true,
+            is_target: false,
+            is_shown: false,
+            // Making it again would download it again.
+            is_verified: false,
+            estimates: Estimates::OfKind,
+            pictures: &[],
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: None,
+            target: None,
+            source,
+            tools: Vec::new(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, _: &str) -> PortUse {
+        PortUse::whole()
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        vec![("files".to_owned(), Artifact::Files)]
+    }
+
+    /// What the bytes are, never where they come from.
+    fn key_fields(&self) -> Fields {
+        match self {
+            Self::Path(_) => Fields::new(),
+            Self::Http(source) => source.key_fields(),
+            Self::Synthetic(synthetic) => fields([("synthetic", synthetic.key_fields().into())]),
+        }
+    }
+
+    fn estimated_memory(&self, _: u64) -> u64 {
+        64_000_000
+    }
+
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn run(&self, _: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, output, context)
+    }
+}
+
+/// Returns the stage that brings torchvision's published weights of a network (`IMAGENET1K_V1`): implied by an
+/// `extract` stage that names no weights.
+pub fn published_weights(network: Network) -> Spec {
+    Spec::new(Download::Http(HttpSource::published(published::file(network))))
+}
+
+impl HttpSource {
+    /// The file of that name among torchvision's.
+    fn published(file: &str) -> Self {
+        Self {
             urls: vec![format!("{}{file}", published::BASE)],
             digest: Expected::sha256_prefix(published::prefix(file)),
             is_unpacked: false,
             name: file.to_owned(),
             max_size_bytes: DEFAULT_SIZE_BYTES as u64,
             max_entries: 1,
-        })
-    }
-
-    /// The fields that enter the key: what the bytes are, never where they lie.
-    pub fn fields(&self) -> Fields {
-        match self {
-            Self::Path(_) => Fields::new(),
-            Self::Remote(remote) => remote.fields(),
-            Self::Synthetic(synthetic) => fields([("synthetic", synthetic.fields().into())]),
         }
     }
 
-    /// The local folder or file that stands for this stage's output, where it is one.
-    pub fn source_path(&self) -> Option<&str> {
-        match self {
-            Self::Path(path) => Some(path),
-            Self::Remote(_) | Self::Synthetic(_) => None,
-        }
-    }
-}
-
-impl Remote {
     fn read(reader: &mut Reader<'_>, urls: Vec<String>) -> Self {
         for url in &urls {
             if !url.starts_with("https://") && !url.starts_with("http://") {
@@ -171,7 +219,7 @@ impl Remote {
 
     fn read_dataset(reader: &mut Reader<'_>) -> Self {
         let choices: Vec<(&'static str, usize)> =
-            DATASETS.iter().enumerate().map(|(place, &(name, ..))| (name, place)).collect();
+            DATASETS.iter().enumerate().map(|(index, &(name, ..))| (name, index)).collect();
         let (name, urls, digest) = DATASETS[reader.choice("dataset", &choices, None)];
         let (max_size_bytes, max_entries) = read_limits(reader);
         Self {
@@ -185,7 +233,7 @@ impl Remote {
     }
 
     /// Addresses and limits stay out: they change where the bytes come from, or whether they come at all.
-    fn fields(&self) -> Fields {
+    fn key_fields(&self) -> Fields {
         let Self { urls: _, digest, is_unpacked, name, max_size_bytes: _, max_entries: _ } = self;
         let mut fields = fields([("digest", digest.to_string().into()), ("unpack", (*is_unpacked).into())]);
         if !is_unpacked {
@@ -253,30 +301,30 @@ fn is_tar_name(name: &str) -> bool {
 /// # Errors
 /// [`StageError::Download`] where no address gave bytes of the digest, [`StageError::Archive`] where
 /// the archive is not safe or not whole, and what writing files can meet.
-pub fn run(spec: &Spec, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Download, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let files = output.join("files");
     match spec {
-        Spec::Path(path) => Err(StageError::data(
+        Download::Path(path) => Err(StageError::data(
             format!("`{path}` is a local source and is read in place"),
             "this is a fault of the plan: please report it",
         )),
-        Spec::Remote(remote) => bring(remote, &transfer::Policy::default(), &files, context),
-        Spec::Synthetic(synthetic) => surfaces::write(synthetic, &files, context),
+        Download::Http(source) => bring(source, &transfer::Policy::default(), &files, context),
+        Download::Synthetic(synthetic) => surfaces::write(synthetic, &files, context),
     }
 }
 
 fn bring(
-    remote: &Remote,
+    source: &HttpSource,
     policy: &transfer::Policy,
     files: &Path,
     context: &Context<'_>,
 ) -> Result<(), StageError> {
-    let part = transfer::obtain(remote, policy, context)?;
+    let part = transfer::obtain(source, policy, context)?;
     std::fs::create_dir_all(files).map_err(|source| StageError::io("write", files, source))?;
-    if remote.is_unpacked {
-        archive::unpack(&part, remote, files, context)?;
+    if source.is_unpacked {
+        archive::unpack(&part, source, files, context)?;
     } else {
-        move_file(&part, &files.join(&remote.name))?;
+        move_file(&part, &files.join(&source.name))?;
     }
     transfer::forget(&part);
     Ok(())

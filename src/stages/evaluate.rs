@@ -10,15 +10,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 mod files;
 mod measure;
+mod picture;
 
 use self::files::{FullMaps, write_files};
 use self::measure::{measure, no_metric};
 use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::{Scored, Scorer, require_comparable};
-use super::{Context, Inputs, Reads, StageError, picture};
+use super::{About, Context, Estimates, Inputs, PortUse, Reads, Shape, Stage, StageError};
 use crate::artifacts::feature_set::{self, read_block};
 use crate::artifacts::image_set::{self, Label, Labelled, Selection};
 use crate::artifacts::model::Model;
@@ -40,7 +42,7 @@ const REFERENCE_RADIUS: f32 = 2.0;
 const IMAGES_AT_ONCE: usize = 32;
 
 /// How a map is smoothed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Blur {
     /// Gaussian, in f32.
     Gaussian,
@@ -54,8 +56,8 @@ const BLURS: [(&str, Blur); 3] =
     [("gaussian", Blur::Gaussian), ("reference", Blur::Reference), ("none", Blur::None)];
 
 /// The fields of an `evaluate` stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
     /// The split that is scored.
     pub split: String,
     /// How a map is smoothed.
@@ -72,9 +74,12 @@ pub struct Spec {
     pub pictures: usize,
 }
 
-impl Spec {
-    /// Reads the fields.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+impl Stage for Evaluate {
+    fn name() -> &'static str {
+        "evaluate"
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("model", Artifact::Model);
         reader.port("features", Artifact::FeatureSet);
         reader.port("images", Artifact::ImageSet);
@@ -89,8 +94,45 @@ impl Spec {
         }
     }
 
-    /// The fields that enter the key.
-    pub fn fields(&self) -> Fields {
+    fn about(&self) -> About {
+        About {
+            version: VERSION,
+            is_random: self.bootstrap > 0,
+            is_item_wise: false,
+            is_blocking: false,
+            is_target: true,
+            is_shown: true,
+            is_verified: true,
+            estimates: Estimates::OfKind,
+            pictures: &[],
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: None,
+            target: None,
+            source: None,
+            tools: Vec::new(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, port: &str) -> PortUse {
+        let selection = Selection { split: Some(self.split.clone()), label: None };
+        match port {
+            "features" => {
+                let reads = Reads::Blocks { selection, with_masks: false };
+                PortUse { reads, shape: Shape::Group { set: Some("images") } }
+            }
+            "images" if self.pictures > 0 => PortUse::one(Reads::Images(selection)),
+            "images" => PortUse::one(Reads::Masks(selection)),
+            _ => PortUse::whole(),
+        }
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        vec![("scores".to_owned(), Artifact::Scores)]
+    }
+
+    fn key_fields(&self) -> Fields {
         let Self { split, blur, sigma, fpr_limit, bootstrap, full_maps, pictures } = self;
         let mut all = fields([
             ("split", split.as_str().into()),
@@ -106,20 +148,17 @@ impl Spec {
         all
     }
 
-    /// Whether the seed reaches the stage.
-    pub fn is_random(&self) -> bool {
-        self.bootstrap > 0
+    /// The banks, and five bytes for each pixel of the test set.
+    fn estimated_memory(&self, input_bytes: u64) -> u64 {
+        input_bytes / 2 + 256_000_000
     }
 
-    /// What is read of `port`.
-    pub fn reads(&self, port: &str) -> Reads {
-        let selection = Selection { split: Some(self.split.clone()), label: None };
-        match port {
-            "features" => Reads::Blocks { selection, with_masks: false },
-            "images" if self.pictures > 0 => Reads::Images(selection),
-            "images" => Reads::Masks(selection),
-            _ => Reads::Everything,
-        }
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, inputs, output, context)
     }
 }
 
@@ -147,7 +186,7 @@ impl Row<'_> {
 }
 
 /// Scores every image of the split and writes `scores/`.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Evaluate, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let images = inputs.require("images")?;
     let labelled = image_set::labelled(images);
     if labelled.is_empty() {
@@ -176,7 +215,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
 
 /// Scores the images in their order and counts their pixels.
 fn score<'a>(
-    spec: &Spec,
+    spec: &Evaluate,
     scorer: &Scorer,
     all: &[&'a Labelled<'a>],
     blocks: &BTreeMap<&str, &File>,
@@ -204,7 +243,7 @@ fn invalid_map(labelled: &Labelled<'_>, error: impl std::error::Error + Send + S
 }
 
 fn score_image<'a>(
-    spec: &Spec,
+    spec: &Evaluate,
     scorer: &Scorer,
     labelled: &'a Labelled<'a>,
     blocks: &BTreeMap<&str, &File>,
@@ -227,7 +266,7 @@ fn score_image<'a>(
 
 /// Makes the maps a second time, for the bootstrap's bins and for `full_maps`, where either is asked for.
 fn look_again(
-    spec: &Spec,
+    spec: &Evaluate,
     rows: &[Row<'_>],
     pixel_scores: &mut PixelScores,
     folder: &Path,
@@ -254,7 +293,7 @@ fn look_again(
         let looked: Result<Vec<_>, StageError> = some.par_iter().map(look).collect();
         for (row, (full, counted)) in some.iter().zip(looked?) {
             if let Some(maps) = &mut full_maps {
-                maps.append(row, full)?;
+                maps.append(row, &full)?;
             }
             images.extend(counted);
         }
@@ -266,7 +305,7 @@ fn look_again(
 }
 
 /// Brings a patch map to the image's size and smooths it.
-pub(super) fn smooth(spec: &Spec, map: &[f32], grid: [usize; 2], size: [usize; 2]) -> Vec<f32> {
+pub(super) fn smooth(spec: &Evaluate, map: &[f32], grid: [usize; 2], size: [usize; 2]) -> Vec<f32> {
     let [h, w] = size;
     let full = upsample(map, grid[0], grid[1], h, w);
     match spec.blur {

@@ -5,11 +5,16 @@
 
 mod pipeline;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::fields::{Fields, Reader, Value, fields};
-use super::{Context, Inputs, Item, StageError};
+use serde::{Deserialize, Serialize};
+
+use super::fields::{Fields, Reader, Value, fields, name_of};
+use super::{
+    About, Context, Estimates, Implied, Inputs, Item, PortUse, Reads, Shape, Stage, StageError, download,
+};
 use crate::artifacts::feature_set::{self, Block, Extraction, StoragePrecision, block_name, write_block};
 use crate::artifacts::files::write_json;
 use crate::artifacts::weights::parse_weights;
@@ -22,11 +27,8 @@ use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbou
 /// 1: first (2026-11-24). 2: own convolutions instead of `rten` (2026-11-24).
 pub const VERSION: u32 = 2;
 
-/// The library whose arithmetic the features of the backend `rust` follow.
-const RUST_ARITHMETIC: &str = "rust";
-
 /// Where the weights come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WeightSource {
     /// The `weights` port.
     Port,
@@ -37,8 +39,8 @@ pub enum WeightSource {
 }
 
 /// The fields of an `extract` stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Extract {
     /// The network.
     pub network: Network,
     /// Where its weights come from.
@@ -67,25 +69,17 @@ const STORAGES: [(&str, StoragePrecision); 2] =
 const BACKENDS: [(&str, Option<Backend>); 3] =
     [("rust", Some(Backend::Rust)), ("torch", Some(Backend::Torch)), ("auto", None)];
 const ARITHMETICS: [(&str, Arithmetic); 2] = [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)];
-const NETWORKS: [(&str, Network); 5] = [
-    ("resnet18", Network::ResNet18),
-    ("resnet50", Network::ResNet50),
-    ("wide_resnet50_2", Network::WideResNet50),
-    ("resnet101", Network::ResNet101),
-    ("wide_resnet101_2", Network::WideResNet101),
-];
 const LAYERS: [(&str, Layer); 3] =
     [("layer1", Layer::Layer1), ("layer2", Layer::Layer2), ("layer3", Layer::Layer3)];
 
-fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
-    choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
-}
+impl Stage for Extract {
+    fn name() -> &'static str {
+        "extract"
+    }
 
-impl Spec {
-    /// Reads the fields.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut Reader<'_>) -> Self {
         reader.ports("images", Artifact::ImageSet);
-        let network = reader.choice("backbone", &NETWORKS, None);
+        let network = reader.choice("backbone", &Network::ALL.map(|network| (network.name(), network)), None);
         let embedding = EmbeddingOptions {
             neighbourhood: reader.choice("neighbourhood", &NEIGHBOURHOODS, Some("mean3")),
             alignment: reader.choice("alignment", &ALIGNMENTS, Some("bilinear")),
@@ -111,32 +105,41 @@ impl Spec {
         }
     }
 
-    /// How far a block may be from one of equal inputs, `‖new - old‖ / ‖old‖`; none on `rust`, whose bits are the
-    /// same everywhere.
-    ///
-    /// libtorch sums in an order that depends on the processor and, on a GPU, on the batch: f32 then moves a
-    /// map by less than 1e-4 of its norm, bf16 by less than 1e-2 (the bounds that `tests/it/golden_backbone.rs`
-    /// holds the backend to). Stored as f16, neighbours may be rounded apart by one step, at most 2⁻¹⁰ of the
-    /// number.
-    pub fn tolerance(&self) -> Option<f64> {
-        let Target { backend, device: _, arithmetic } = self.target;
-        let summed = match (backend, arithmetic) {
-            (Backend::Rust, _) => return None,
-            (Backend::Torch, Arithmetic::F32) => 1e-4,
-            (Backend::Torch, Arithmetic::Bf16) => 1e-2,
-        };
-        let step = if self.storage == StoragePrecision::F16 { 1.0 / 1024.0 } else { 0.0 };
-        Some(summed + step)
+    fn about(&self) -> About {
+        let published = self.weights == WeightSource::Published;
+        let implied = || Implied { port: "weights", spec: download::published_weights(self.network) };
+        About {
+            version: VERSION,
+            is_random: false,
+            is_item_wise: true,
+            is_blocking: false,
+            is_target: false,
+            is_shown: false,
+            is_verified: true,
+            estimates: Estimates::OfKind,
+            pictures: &[],
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: self.tolerance(),
+            target: Some(self.target),
+            source: None,
+            tools: Vec::new(),
+            implied: published.then(implied).into_iter().collect(),
+        }
     }
 
-    /// Why this build cannot run it.
-    pub fn preflight(&self) -> Option<StageError> {
-        let backend = self.target.backend;
-        (!backend.is_built()).then(|| unprepared(RuntimeError::NotBuilt(backend), String::new))
+    fn port(&self, port: &str) -> PortUse {
+        match port {
+            "images" => PortUse { reads: Reads::Pixels, shape: Shape::Each },
+            _ => PortUse::whole(),
+        }
     }
 
-    /// The fields that enter the key.
-    pub fn fields(&self) -> Fields {
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        vec![("features".to_owned(), Artifact::FeatureSet)]
+    }
+
+    fn key_fields(&self) -> Fields {
         // Out: `batch` (results do not depend on it), the weights' place (they enter as an input), the
         // number of a CUDA device (only its class counts).
         let Self { network, weights, layers, embedding, storage, target, batch: _ } = self;
@@ -144,9 +147,9 @@ impl Spec {
         let EmbeddingOptions { neighbourhood, alignment, embedding } = embedding;
         let layers: Vec<String> = layers.iter().map(|layer| name_of(&LAYERS, layer).to_owned()).collect();
         let mut all = fields([
-            ("backend", if *backend == Backend::Rust { RUST_ARITHMETIC } else { backend.name() }.into()),
+            ("backend", backend.name().into()),
             ("device", device.class().into()),
-            ("backbone", name_of(&NETWORKS, network).into()),
+            ("backbone", network.name().into()),
             ("layers", layers.into()),
             ("neighbourhood", name_of(&NEIGHBOURHOODS, neighbourhood).into()),
             ("alignment", name_of(&ALIGNMENTS, alignment).into()),
@@ -163,6 +166,43 @@ impl Spec {
         all
     }
 
+    /// Weights twice while they are folded, and a few batches.
+    fn estimated_memory(&self, _: u64) -> u64 {
+        1_024_000_000
+    }
+
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        let backend = self.target.backend;
+        if backend.is_built() {
+            return Ok(());
+        }
+        Err(unprepared(RuntimeError::NotBuilt(backend), String::new))
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, inputs, output, context)
+    }
+}
+
+impl Extract {
+    /// How far a block may be from one of equal inputs, `‖new - old‖ / ‖old‖`; none on `rust`, whose bits are the
+    /// same everywhere.
+    ///
+    /// libtorch sums in an order that depends on the processor and, on a GPU, on the batch: f32 then moves a
+    /// map by less than 1e-4 of its norm, bf16 by less than 1e-2 (the bounds that `tests/it/golden_backbone.rs`
+    /// holds the backend to). Stored as f16, neighbours may be rounded apart by one step, at most 2⁻¹⁰ of the
+    /// number.
+    fn tolerance(&self) -> Option<f64> {
+        let Target { backend, device: _, arithmetic } = self.target;
+        let summed = match (backend, arithmetic) {
+            (Backend::Rust, _) => return None,
+            (Backend::Torch, Arithmetic::F32) => 1e-4,
+            (Backend::Torch, Arithmetic::Bf16) => 1e-2,
+        };
+        let step = if self.storage == StoragePrecision::F16 { 1.0 / 1024.0 } else { 0.0 };
+        Some(summed + step)
+    }
+
     fn dimension(&self) -> usize {
         match self.embedding.embedding {
             Embedding::PatchCore1024 => 1024,
@@ -173,7 +213,7 @@ impl Spec {
     fn extraction(&self, preprocessing: image_set::Preprocessing, weights: String) -> Extraction {
         Extraction {
             preprocessing,
-            backbone: name_of(&NETWORKS, &self.network).to_owned(),
+            backbone: self.network.name().to_owned(),
             weights,
             layers: self.layers.iter().map(|layer| name_of(&LAYERS, layer).to_owned()).collect(),
             neighbourhood: name_of(&NEIGHBOURHOODS, &self.embedding.neighbourhood).to_owned(),
@@ -246,7 +286,7 @@ fn read_weight_source(reader: &mut Reader<'_>) -> WeightSource {
 }
 
 /// Extracts the features of the set `images` into `features/`.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let images = inputs.require("images")?;
     let (digest, file) = weights_input(spec, inputs)?;
     let extraction = spec.extraction(image_set::read_preprocessing(images)?, digest.clone());
@@ -285,22 +325,22 @@ struct Finished<'a> {
 impl Finished<'_> {
     fn place(&mut self, id: &str, item: &Item) {
         for file in &item.files {
-            self.context.items.place(file, &format!("features/{}", block_name(id)));
+            self.context.items.add_output(file, &format!("features/{}", block_name(id)));
         }
         self.count += 1;
         self.context.progress.report(self.count, self.total, "image");
     }
 }
 
-fn item_fields(spec: &Spec, weights: &str, pixels: &File) -> Fields {
-    let mut all = spec.fields();
+fn item_fields(spec: &Extract, weights: &str, pixels: &File) -> Fields {
+    let mut all = spec.key_fields();
     all.insert("weights".to_owned(), weights.into());
-    all.insert("pixels".to_owned(), Value::Text(pixels.digest.clone()));
+    all.insert("pixels".to_owned(), Value::Text(pixels.digest_text()));
     all
 }
 
 /// The digest that names the weights, and their file where there is one.
-fn weights_input<'a>(spec: &Spec, inputs: &'a Inputs) -> Result<(String, Option<&'a File>), StageError> {
+fn weights_input<'a>(spec: &Extract, inputs: &'a Inputs) -> Result<(String, Option<&'a File>), StageError> {
     if let WeightSource::Seeded(seed) = spec.weights {
         return Ok((format!("seeded:{seed}"), None));
     }
@@ -309,7 +349,7 @@ fn weights_input<'a>(spec: &Spec, inputs: &'a Inputs) -> Result<(String, Option<
         Path::new(name).extension().is_some_and(|end| end == "pth" || end == "pt" || end == "safetensors")
     });
     if let (Some((_, file)), None) = (found.next(), found.next()) {
-        return Ok((file.digest.clone(), Some(file)));
+        return Ok((file.digest_text(), Some(file)));
     }
     let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
     Err(StageError::data(
@@ -318,7 +358,7 @@ fn weights_input<'a>(spec: &Spec, inputs: &'a Inputs) -> Result<(String, Option<
     ))
 }
 
-fn load_backbone(spec: &Spec, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
+fn load_backbone(spec: &Extract, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
     let weights = match (spec.weights, file) {
         (WeightSource::Seeded(seed), _) => Weights::seeded(spec.network, seed),
         (_, Some(file)) => parse_weights(&file.read_unchanged()?).map_err(|error| {
@@ -361,13 +401,13 @@ mod tests {
     use super::*;
     use crate::stages::fields::Problem;
 
-    fn read(more: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+    fn read(more: &[(&str, Value)]) -> (Extract, Vec<Problem>) {
         let mut table = fields([("images", "set".into()), ("backbone", "resnet18".into())]);
         table.insert("weights".to_owned(), "seeded".into());
         table.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = Spec::read(&mut reader);
+        let spec = Extract::read(&mut reader);
         reader.finish();
         (spec, problems)
     }
@@ -375,12 +415,12 @@ mod tests {
     fn target_fields(more: &[(&str, Value)]) -> [Option<Value>; 3] {
         let (spec, problems) = read(more);
         assert!(problems.is_empty(), "{problems:?}");
-        ["backend", "device", "precision"].map(|name| spec.fields().get(name).cloned())
+        ["backend", "device", "precision"].map(|name| spec.key_fields().get(name).cloned())
     }
 
     #[test]
     fn the_default_has_one_key_in_every_build() {
-        let default = [Some(RUST_ARITHMETIC.into()), Some("cpu".into()), None];
+        let default = [Some("rust".into()), Some("cpu".into()), None];
         assert_eq!(target_fields(&[]), default);
         let written = [("backend", "rust".into()), ("device", "auto".into()), ("precision", "f32".into())];
         assert_eq!(target_fields(&written), default);

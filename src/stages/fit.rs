@@ -4,12 +4,15 @@
 //! against the bank without that image's own rows (leave one image out). It needs the port `features`;
 //! without it the model has no threshold, and says so.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::coreset::{Select, read_selection};
+use serde::{Deserialize, Serialize};
+
 use super::fields::{Fields, Reader, fields};
 use super::scorer::{Scorer, read_scoring, require_comparable, scoring_fields};
-use super::{Context, Inputs, Reads, StageError};
+use super::selection::{features_shape, read_selection};
+use super::{About, Context, Estimates, Inputs, PortUse, Reads, Stage, StageError};
 use crate::artifacts::bank::Bank;
 use crate::artifacts::feature_set::{self, Block, read_block};
 use crate::artifacts::image_set::Selection;
@@ -31,8 +34,8 @@ const THRESHOLD_QUANTILE: f64 = 0.995;
 const THRESHOLD_IMAGES: i64 = 500;
 
 /// The fields of a `fit` stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fit {
     /// Whether there is a bank of defects.
     pub is_dual: bool,
     /// How patches become scores.
@@ -43,15 +46,18 @@ pub struct Spec {
     pub threshold_images: usize,
     /// Whether the port `features` is connected.
     pub has_features: bool,
-    /// The set whose features alone are read; a name of the manifest, so not in the key.
-    pub select_set: Option<String>,
+    /// Whether the features of one set alone are read, that of the port `select.set`.
+    pub has_set: bool,
     /// Which images are the training normals.
     pub selection: Selection,
 }
 
-impl Spec {
-    /// Reads the fields.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+impl Stage for Fit {
+    fn name() -> &'static str {
+        "fit"
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
         let is_dual = reader.choice("bank", &[("single", false), ("dual", true)], Some("single"));
         reader.port("normal", Artifact::Bank);
         if is_dual {
@@ -64,7 +70,7 @@ impl Spec {
         if scoring.rule == ScoringRule::Dual(DualScore::Calibrated) && !has_features {
             reader.missing("features", "the training normals that dual = \"calibrated\" needs");
         }
-        let Select { set: select_set, selection, .. } = read_selection(reader, false);
+        let (selection, has_set) = reader.table("select", read_selection);
         Self {
             is_dual,
             scoring,
@@ -72,21 +78,53 @@ impl Spec {
             threshold_images: reader.integer("threshold_images", 2..=10_000_000, Some(THRESHOLD_IMAGES))
                 as usize,
             has_features,
-            select_set,
+            has_set,
             selection,
         }
     }
 
-    /// The fields that enter the key.
-    pub fn fields(&self) -> Fields {
-        // Out: the set's name and the selection, because the selected blocks enter by name and digest.
+    fn about(&self) -> About {
+        About {
+            version: VERSION,
+            is_random: false,
+            is_item_wise: false,
+            is_blocking: false,
+            is_target: false,
+            is_shown: false,
+            is_verified: true,
+            estimates: Estimates::OfKind,
+            pictures: &[],
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: None,
+            target: None,
+            source: None,
+            tools: Vec::new(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, port: &str) -> PortUse {
+        if port != "features" {
+            return PortUse::whole();
+        }
+        let reads = Reads::Blocks { selection: self.selection.clone(), with_masks: false };
+        PortUse { reads, shape: features_shape(self.has_set) }
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        vec![("model".to_owned(), Artifact::Model)]
+    }
+
+    fn key_fields(&self) -> Fields {
+        // Out: the set and the selection, because the selected blocks enter by name and digest.
         let Self {
             is_dual,
             scoring,
             threshold_quantile,
             threshold_images,
             has_features,
-            select_set: _,
+            has_set: _,
             selection: _,
         } = self;
         let mut all = scoring_fields(scoring);
@@ -100,17 +138,22 @@ impl Spec {
         all
     }
 
-    /// What is read of `port`.
-    pub fn reads(&self, port: &str) -> Reads {
-        match port {
-            "features" => Reads::Blocks { selection: self.selection.clone(), with_masks: false },
-            _ => Reads::Everything,
-        }
+    /// The banks, and the features that the threshold looks at.
+    fn estimated_memory(&self, input_bytes: u64) -> u64 {
+        input_bytes / 2 + 256_000_000
+    }
+
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, inputs, output, context)
     }
 }
 
 /// Joins the banks, finds the threshold, and writes `model/`.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Fit, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let normal = Bank::read(inputs.require("normal")?)?;
     let defect = if spec.is_dual { Some(Bank::read(inputs.require("defect")?)?) } else { None };
     if let Some(defect) = &defect {
@@ -140,7 +183,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
 
 /// Sets the calibration, then the threshold.
 fn look_at_normals(
-    spec: &Spec,
+    spec: &Fit,
     model: &mut Model,
     inputs: &Inputs,
     context: &Context<'_>,

@@ -31,7 +31,7 @@ use super::{Context, Inputs, Item, StageError};
 use crate::artifacts::image_set::{Label, UNKNOWN_KIND, label_name, pixels_name, write_preprocessing};
 
 pub use pixels::resize_pixels;
-pub use spec::{Crops, Layout, MaskResize, Spec};
+pub use spec::{Crops, Layout, MaskResize, Preprocess};
 
 /// Bumped when outputs change for equal inputs.
 ///
@@ -54,7 +54,7 @@ pub(super) const CROPS: &str = "crops";
 /// # Errors
 /// [`StageError::Data`] where the layout is not known or ambiguous, masks are missing or do not fit,
 /// an id comes twice or a split is empty; [`StageError::Image`] where a single image cannot be decoded.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sources = layout::find(spec, inputs.require("input")?, context.progress)?;
     let scratch = output.join("scratch");
     let outcomes = process(spec, &sources, &scratch, context)?;
@@ -74,7 +74,7 @@ pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -
 
 /// Makes or recalls every item, in order.
 fn process(
-    spec: &Spec,
+    spec: &Preprocess,
     sources: &[Source<'_>],
     scratch: &Path,
     context: &Context<'_>,
@@ -139,7 +139,7 @@ impl Problems {
 }
 
 /// An experiment needs images to learn from and images to test on, and crops need defects.
-fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Spec) -> Result<(), StageError> {
+fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Preprocess) -> Result<(), StageError> {
     let count = |split: &str, label: Label| {
         let of = sources.iter().zip(outcomes);
         of.filter(|(source, outcome)| source.split == split && outcome.label == label).count()
@@ -176,13 +176,13 @@ fn place(source: &Source<'_>, outcome: &Outcome, context: &Context<'_>) {
     let kind = source.kind.as_deref().unwrap_or(UNKNOWN_KIND);
     let Item { files, note: _ } = &outcome.item;
     let labels = |id: &str, label| label_name(&source.split, label, kind, id);
-    context.items.place(&files[0], &format!("{IMAGES}/{}", pixels_name(&source.id)));
-    context.items.place(&files[1], &format!("{IMAGES}/{}", labels(&source.id, outcome.label)));
+    context.items.add_output(&files[0], &format!("{IMAGES}/{}", pixels_name(&source.id)));
+    context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, outcome.label)));
     for (place, pair) in files[2..].chunks_exact(2).enumerate() {
         let id = format!("{}_{place}", source.id);
-        context.items.place(&pair[0], &format!("{CROPS}/{}", pixels_name(&id)));
+        context.items.add_output(&pair[0], &format!("{CROPS}/{}", pixels_name(&id)));
         // A crop is cut around a defect, even where the image's own mask vanished in a later resize.
-        context.items.place(&pair[1], &format!("{CROPS}/{}", labels(&id, Label::Defect)));
+        context.items.add_output(&pair[1], &format!("{CROPS}/{}", labels(&id, Label::Defect)));
     }
 }
 

@@ -28,9 +28,7 @@ fn a_record_names_what_the_network_ran_on() {
 fn a_backend_that_is_not_built_is_refused_with_the_remedy() {
     let project = Project::small();
     project.edit("weights = \"seeded\"", "weights = \"seeded\"\nbackend = \"torch\"");
-    let output = project.call(&["run", "m.toml", "--target", "features"]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = project.fails(&["run", "m.toml", "--target", "features"], 1);
     assert!(text.contains("no backend `torch`") && text.contains("--features torch"), "{text}");
 }
 
@@ -40,26 +38,22 @@ fn torch_has_a_key_of_its_own_and_a_missing_device_is_an_error() {
     let project = Project::small();
     project.run("m.toml", &["--target", "features"]);
     project.edit("weights = \"seeded\"", "weights = \"seeded\"\nbackend = \"torch\"\nprecision = \"bf16\"");
-    let told = project.run("m.toml", &["--target", "features"]);
-    assert_eq!(told.kinds("executed"), ["extract", "extract"]);
+    let report = project.run("m.toml", &["--target", "features"]);
+    assert_eq!(report.kinds("executed"), ["extract", "extract"]);
     assert_eq!(project.run("m.toml", &["--target", "features"]).executed(), 0);
     project.edit("precision = \"bf16\"", "device = \"cuda:99\"");
-    let output = project.call(&["run", "m.toml", "--target", "features"]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = project.fails(&["run", "m.toml", "--target", "features"], 1);
     assert!(text.contains("no device `cuda:99`") && text.contains("help:"), "{text}");
 }
 
 #[test]
 fn doctor_says_what_a_build_has_and_writes_nothing() {
     let project = Project::empty();
-    let output = project.call(&["doctor", "--json"]);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = project.json(&["doctor"]);
     let backends: &[&str] = if cfg!(feature = "torch") { &["rust", "torch"] } else { &["rust"] };
     assert_eq!(report["backends"], Value::from(backends));
     assert_eq!(report["libtorch"].is_string(), cfg!(feature = "torch"));
     assert_eq!((&report["devices"][0]["name"], &report["cache"]["exists"]), (&"cpu".into(), &false.into()));
     assert!(!project.path("cache").exists());
-    let text = project.call(&["doctor"]).stdout;
-    assert!(String::from_utf8_lossy(&text).contains("backends    rust"));
+    assert!(project.stdout(&["doctor"]).contains("backends    rust"));
 }

@@ -31,20 +31,20 @@ pub(crate) fn chain() -> Project {
 #[test]
 fn equal_output_cuts_a_rerun_off() {
     let project = chain();
-    let told = project.run("m.toml", &[]);
-    assert_eq!((told.executed(), told.kinds("hit")), (2, vec!["download".to_owned()]));
-    let shown = project.path(told.folder()).join("variants/default/counted/n");
+    let report = project.run("m.toml", &[]);
+    assert_eq!((report.executed(), report.kinds("hit")), (2, vec!["download".to_owned()]));
+    let shown = project.path(report.folder()).join("variants/default/counted/n");
     assert_eq!(std::fs::read_to_string(shown).unwrap().trim(), "2");
     project.write("in/a.txt", "a\nb\n");
-    let told = project.run("m.toml", &[]);
-    assert_eq!(told.executed(), 1, "the sorted text is the same, so that nothing is counted again");
+    let report = project.run("m.toml", &[]);
+    assert_eq!(report.executed(), 1, "the sorted text is the same, so that nothing is counted again");
 }
 
 #[test]
 fn a_run_folder_holds_logs_events_and_summary() {
     let project = chain();
-    let told = project.run("m.toml", &[]);
-    let folder = project.path(told.folder());
+    let report = project.run("m.toml", &[]);
+    let folder = project.path(report.folder());
     assert_eq!(
         std::fs::read_link(folder.parent().unwrap().join("latest")).unwrap(),
         folder.file_name().unwrap()
@@ -53,7 +53,7 @@ fn a_run_folder_holds_logs_events_and_summary() {
         serde_json::from_slice(&std::fs::read(folder.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["tasks"]["executed"], 2);
     let events = std::fs::read_to_string(folder.join("events.ndjson")).unwrap();
-    assert_eq!(events.lines().count(), told.events.len());
+    assert_eq!(events.lines().count(), report.events.len());
     let logs = crate::project::files(&folder.join("logs"));
     assert_eq!(logs.len(), 2);
     let log = std::fs::read_to_string(folder.join("logs").join(&logs[1])).unwrap();
@@ -66,8 +66,7 @@ fn explain_names_the_field_and_the_file() {
     project.run("m.toml", &[]);
     project.edit("echo told", "echo other");
     project.write("in/b.txt", "new\n");
-    let output = project.call(&["explain", "m.toml", "counted"]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = project.stdout(&["explain", "m.toml", "counted"]);
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"of \d{4}-\d\d-\d\dT[\d:.]+Z", "of [time]");
     settings.bind(|| {
@@ -84,8 +83,8 @@ fn explain_names_the_field_and_the_file() {
 #[test]
 fn a_graph_is_drawn_in_both_languages() {
     let project = chain();
-    let mermaid = project.call(&["graph", "m.toml", "--format", "mermaid"]);
-    insta::assert_snapshot!(String::from_utf8_lossy(&mermaid.stdout), @r#"
+    let mermaid = project.stdout(&["graph", "m.toml", "--format", "mermaid"]);
+    insta::assert_snapshot!(mermaid, @r#"
     flowchart LR
       t0["source"]
       t1["sorted"]
@@ -93,16 +92,15 @@ fn a_graph_is_drawn_in_both_languages() {
       t0 --> t1
       t1 --> t2
     "#);
-    let dot = project.call(&["graph", "m.toml"]);
-    assert!(String::from_utf8_lossy(&dot.stdout).starts_with("digraph {"));
+    assert!(project.stdout(&["graph", "m.toml"]).starts_with("digraph {"));
 }
 
 #[test]
 fn two_equal_stages_run_once() {
     let project = chain();
     project.edit("[stages.counted]", "[stages.twin]\nkind = \"command\"\nrun = [\"sh\", \"-c\", \"echo told; sort inputs/text/a.txt > outputs/text/a.txt\"]\ninputs = { text = \"source\" }\noutputs = { text = \"files\" }\n[stages.counted]");
-    let told = project.run("m.toml", &[]);
-    assert_eq!((told.executed(), told.kinds("merged").len()), (2, 1));
+    let report = project.run("m.toml", &[]);
+    assert_eq!((report.executed(), report.kinds("merged").len()), (2, 1));
     let again = project.run("m.toml", &[]);
     assert_eq!((again.executed(), again.kinds("merged").len()), (0, 0));
 }
@@ -111,8 +109,8 @@ fn two_equal_stages_run_once() {
 fn a_command_sees_its_inputs_and_nothing_else() {
     let project = chain();
     project.edit("sort inputs/text/a.txt >", "test ! -e ../m.toml && test -z $SECRET && ls >");
-    let told = project.run("m.toml", &[]);
-    assert_eq!(told.executed(), 2);
+    let report = project.run("m.toml", &[]);
+    assert_eq!(report.executed(), 2);
 }
 
 #[test]
@@ -129,12 +127,11 @@ fn a_tool_version_joins_the_key() {
 #[test]
 fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
     let project = chain();
-    let text = |arguments: &[&str]| String::from_utf8_lossy(&project.call(arguments).stdout).into_owned();
-    assert!(text(&["plan", "m.toml"]).contains("no record tells how long that takes"));
+    assert!(project.stdout(&["plan", "m.toml"]).contains("no record tells how long that takes"));
     project.edit("echo told;", "sleep 0.2; head -c 300000 /dev/zero > outputs/text/big;");
     project.run("m.toml", &[]);
     project.edit("sleep 0.2", "sleep 0.21");
-    let plan: serde_json::Value = serde_json::from_str(&text(&["plan", "m.toml", "--json"])).unwrap();
+    let plan = project.json(&["plan", "m.toml"]);
     let estimate = |task: usize| plan["tasks"][task]["estimate"].clone();
     assert!(estimate(0).is_null(), "a local source takes nothing");
     assert_eq!((&estimate(1)["basis"], &estimate(2)["basis"]), (&"scaled".into(), &"guess".into()));
@@ -142,13 +139,10 @@ fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
     assert!(estimate(1)["output_bytes"].as_u64().unwrap() > 300_000);
     assert!(plan["totals"]["estimate"]["free_bytes"].as_u64().unwrap() > 0);
 
-    let refused = project.call(&["run", "m.toml", "--budget", "100kB"]);
-    assert_eq!(refused.status.code(), Some(4));
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let said = project.fails(&["run", "m.toml", "--budget", "100kB"], 4);
     assert!(said.contains(", the budget is 100.00 kB; nothing was run"), "{said}");
-    let late = project.call(&["plan", "m.toml", "--budget", "1h", "--budget", "0.1s"]);
-    assert_eq!(late.status.code(), Some(4));
-    assert_eq!(project.call(&["plan", "m.toml", "--budget", "soon"]).status.code(), Some(2));
+    project.fails(&["plan", "m.toml", "--budget", "1h", "--budget", "0.1s"], 4);
+    project.fails(&["plan", "m.toml", "--budget", "soon"], 2);
     assert_eq!(project.run("m.toml", &["--budget", "1h"]).executed(), 1);
 }
 
@@ -162,15 +156,7 @@ fn a_failing_command_is_tried_again_in_a_fresh_folder() {
         "inputs = { text = \"source\" }\nretries = 1\nenv = [\"MARK\"]",
     );
     let mark = project.path("mark");
-    let run = || {
-        assert_cmd::Command::cargo_bin("patchflow")
-            .unwrap()
-            .args(["run", "m.toml"])
-            .current_dir(project.path(""))
-            .env("MARK", &mark)
-            .output()
-            .unwrap()
-    };
+    let run = || project.call_with(&["run", "m.toml"], &[("MARK", mark.to_str().unwrap())]);
     assert_eq!(run().status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&mark).unwrap().lines().count(), 2, "once, and once again");
     assert!(run().status.success(), "the third time it works");
@@ -178,8 +164,7 @@ fn a_failing_command_is_tried_again_in_a_fresh_folder() {
 
 #[test]
 fn completions_are_printed() {
-    let output = Project::empty().call(&["completions", "bash"]);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("_patchflow"));
+    assert!(Project::empty().stdout(&["completions", "bash"]).contains("_patchflow"));
 }
 
 #[test]
@@ -211,8 +196,8 @@ outputs = { list = "files" }
 "#;
     let manifest = std::fs::read_to_string(project.path("m.toml")).unwrap();
     project.write("m.toml", &(manifest + stages));
-    let told = project.run("m.toml", &["--target", "listed", "--only", "bank=dual"]);
-    let folder = project.path(told.folder()).join("variants");
+    let report = project.run("m.toml", &["--target", "listed", "--only", "bank=dual"]);
+    let folder = project.path(report.folder()).join("variants");
     let names = |augment: &str| {
         std::fs::read_to_string(folder.join(format!("bank=dual,augment={augment}/listed/names"))).unwrap()
     };
@@ -224,7 +209,7 @@ outputs = { list = "files" }
 fn force_makes_single_items_anew() {
     let project = Project::small();
     project.run("m.toml", &["--target", "images"]);
-    let told = project.run("m.toml", &["--target", "images", "--force", "images"]);
-    assert_eq!(told.kinds("executed"), ["preprocess"]);
-    assert!(!told.events.iter().any(|event| event["event"] == "nondeterministic"));
+    let report = project.run("m.toml", &["--target", "images", "--force", "images"]);
+    assert_eq!(report.kinds("executed"), ["preprocess"]);
+    assert!(!report.events.iter().any(|event| event["event"] == "nondeterministic"));
 }

@@ -2,13 +2,9 @@
 
 use crate::project::Project;
 
-/// What `explain` prints, without times.
+/// What `explain` prints about the manifest.
 fn why(project: &Project, arguments: &[&str]) -> String {
-    let mut all = vec!["explain", "m.toml"];
-    all.extend(arguments);
-    let output = project.call(&all);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    project.stdout(&[&["explain", "m.toml"], arguments].concat())
 }
 
 /// What a change is, the stage that is asked about, and what makes it.
@@ -243,8 +239,23 @@ fn two_variants_are_compared() {
     bank=dual,augment=none and bank=single,augment=none:
     normal_bank: shared by both
     "#);
-    let wrong = project.call(&["explain", "m.toml", "result", "--between", "bank=dul", "bank=single"]);
-    assert_eq!(wrong.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    let said = project.fails(&["explain", "m.toml", "result", "--between", "bank=dul", "bank=single"], 2);
     assert!(said.contains("no variant `bank=dul`"), "{said}");
+}
+
+#[test]
+fn as_json_a_cause_has_old_and_new_values() {
+    let project = Project::small();
+    project.run("m.toml", &[]);
+    project.edit("ratio = 0.2", "ratio = 0.3");
+    let text = why(&project, &["normal_bank", "--json"]);
+    let explained: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let task = &explained["tasks"][0];
+    assert_eq!((task["task"].as_str(), task["state"].as_str()), (Some("normal_bank"), Some("miss")));
+    assert!(task["reason"].as_str().unwrap().starts_with("would run: differs from"), "{task}");
+    assert_eq!(task["cause"]["kind"], "differs");
+    assert_eq!(
+        task["cause"]["differences"],
+        serde_json::json!([{ "kind": "field", "path": "ratio", "old": 0.2, "new": 0.3 }])
+    );
 }

@@ -1,14 +1,6 @@
-//! What a person reads when something is wrong, and what it leaves intact.
+//! The messages of failures, and what a failure leaves intact.
 
 use crate::project::{Project, SMALL};
-
-fn error_of(project: &Project, arguments: &[&str], code: i32) -> String {
-    let output = project.call(arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
 
 #[test]
 fn five_mistakes_are_five_diagnostics() {
@@ -20,7 +12,7 @@ fn five_mistakes_are_five_diagnostics() {
         .replace("layout =", "layuot =")
         .replace("normal = \"normal_bank\"", "normal = \"images\"");
     project.write("m.toml", &broken);
-    let text = error_of(&project, &["plan", "m.toml"], 2);
+    let text = project.fails(&["plan", "m.toml"], 2);
     for word in ["extrct", "`extract`", "7", "modell", "layuot", "`layout`"] {
         assert!(text.contains(word), "{word}: {text}");
     }
@@ -34,7 +26,7 @@ fn a_truncated_image_is_named_and_the_rest_is_kept() {
     let image = folder.join(&crate::project::files(&folder)[0]);
     let whole = std::fs::read(&image).unwrap();
     std::fs::write(&image, &whole[..whole.len() / 2]).unwrap();
-    let text = error_of(&project, &["run", "m.toml"], 1);
+    let text = project.fails(&["run", "m.toml"], 1);
     assert!(text.contains(image.file_name().unwrap().to_str().unwrap()) && text.contains("log: "), "{text}");
     std::fs::write(&image, whole).unwrap();
     project.run("m.toml", &[]);
@@ -49,7 +41,7 @@ fn a_missing_mask_is_named() {
         .find(|path| path.to_string_lossy().contains("_GT"))
         .unwrap();
     std::fs::remove_file(folder.join(&mask)).unwrap();
-    let text = error_of(&project, &["run", "m.toml"], 1);
+    let text = project.fails(&["run", "m.toml"], 1);
     assert!(text.contains(mask.to_str().unwrap()), "{text}");
 }
 
@@ -57,7 +49,7 @@ fn a_missing_mask_is_named() {
 fn a_missing_source_is_named_with_its_remedy() {
     let project = Project::empty();
     project.write("m.toml", SMALL);
-    let text = error_of(&project, &["run", "m.toml"], 1);
+    let text = project.fails(&["run", "m.toml"], 1);
     assert!(text.contains("data") && text.contains("help:"), "{text}");
 }
 
@@ -65,7 +57,7 @@ fn a_missing_source_is_named_with_its_remedy() {
 fn a_search_device_that_is_not_there_is_refused_unless_all_is_cached() {
     let project = Project::small();
     project.write("patchflow.toml", "search_device = \"cuda:99\"\n");
-    let text = error_of(&project, &["run", "m.toml"], 1);
+    let text = project.fails(&["run", "m.toml"], 1);
     for word in ["cuda:99", "help:", "LIBTORCH_USE_PYTORCH", "search_device = \"cpu\""] {
         assert!(text.contains(word), "{word}: {text}");
     }
@@ -96,11 +88,11 @@ fn a_failing_program_shows_its_last_words_and_keep_going_runs_the_rest() {
         outputs = { z = "files" }
         "#,
     );
-    let text = error_of(&project, &["run", "m.toml", "--keep-going"], 1);
+    let text = project.fails(&["run", "m.toml", "--keep-going"], 1);
     assert!(text.contains("it said last:\n    the reason") && text.contains("exit status: 3"), "{text}");
-    let told = crate::project::told(&project.call(&["run", "m.toml", "--json", "--keep-going"]));
-    assert_eq!((told.last["failed"].as_u64(), told.last["blocked"].as_u64()), (Some(1), Some(1)));
-    assert_eq!(told.last["hits"].as_u64(), Some(1), "the independent stage was kept");
+    let report = crate::project::report_of(&project.call(&["run", "m.toml", "--json", "--keep-going"]));
+    assert_eq!((report.last["failed"].as_u64(), report.last["blocked"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(report.last["hits"].as_u64(), Some(1), "the independent stage was kept");
 }
 
 #[test]
@@ -108,14 +100,14 @@ fn a_program_that_writes_nothing_is_refused() {
     let project = Project::empty();
     project
         .write("m.toml", "[stages.a]\nkind = \"command\"\nrun = [\"true\"]\noutputs = { x = \"files\" }\n");
-    let text = error_of(&project, &["run", "m.toml"], 1);
+    let text = project.fails(&["run", "m.toml"], 1);
     assert!(text.contains("wrote nothing into `outputs/x`"), "{text}");
 }
 
 #[test]
 fn an_unknown_stage_is_refused_with_the_nearest() {
     let project = Project::small();
-    let text = error_of(&project, &["explain", "m.toml", "featurs"], 2);
+    let text = project.fails(&["explain", "m.toml", "featurs"], 2);
     assert!(text.contains("did you mean `features`?"), "{text}");
 }
 
@@ -130,7 +122,7 @@ fn a_split_of_one_class_has_no_metric() {
             image::GrayImage::new(size.width(), size.height()).save(&path).unwrap();
         }
     }
-    let text = error_of(&project, &["run", "m.toml"], 1);
+    let text = project.fails(&["run", "m.toml"], 1);
     assert!(text.contains("no metric is defined on one class"), "{text}");
 }
 
@@ -153,8 +145,8 @@ fn a_tool_that_is_not_there_fails_its_task_alone() {
     );
     let output = project.call(&["run", "m.toml", "--json", "--keep-going"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = crate::project::told(&output);
-    assert_eq!((told.last["failed"].as_u64(), told.executed()), (Some(1), 1));
+    let report = crate::project::report_of(&output);
+    assert_eq!((report.last["failed"].as_u64(), report.executed()), (Some(1), 1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-tool-anywhere"));
 }
 
@@ -162,6 +154,6 @@ fn a_tool_that_is_not_there_fails_its_task_alone() {
 fn a_split_that_is_not_there_is_named() {
     let project = Project::small();
     project.edit("bootstrap = 20", "bootstrap = 20\nsplit = \"tset\"");
-    let text = error_of(&project, &["run", "m.toml", "--only", "bank=single,augment=none"], 1);
+    let text = project.fails(&["run", "m.toml", "--only", "bank=single,augment=none"], 1);
     assert!(text.contains("the images have no split `tset`"), "{text}");
 }

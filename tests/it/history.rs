@@ -5,26 +5,14 @@ use serde_json::Value;
 use crate::commands::chain;
 use crate::project::Project;
 
-fn json(project: &Project, arguments: &[&str]) -> Value {
-    let output = project.call(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn text(project: &Project, arguments: &[&str]) -> String {
-    let output = project.call(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[test]
 fn runs_are_listed_whatever_lies_in_the_folder() {
     let project = chain();
-    assert_eq!(json(&project, &["runs", "--json"])["runs"].as_array().unwrap().len(), 0);
+    assert_eq!(project.json(&["runs"])["runs"].as_array().unwrap().len(), 0);
     let first = project.run("m.toml", &[]);
     project.edit("wc -l", "false; wc -l < none; wc -l");
     project.edit("outputs/count/n", "outputs/count/n; exit 3");
-    assert_eq!(project.call(&["run", "m.toml", "--set", "experiment.seed=7"]).status.code(), Some(1));
+    project.fails(&["run", "m.toml", "--set", "experiment.seed=7"], 1);
     // As a run that is killed leaves it: a request, whole events, half an event.
     let killed = project.path("runs/chain/20200101-000000-1");
     std::fs::create_dir_all(&killed).unwrap();
@@ -39,28 +27,28 @@ fn runs_are_listed_whatever_lies_in_the_folder() {
     project.write("runs/chain/20200102-000000-1/summary.json", "{\"tasks\": 3");
     project.write("runs/chain/notes/readme.txt", "mine");
     project.write("runs/stray.txt", "mine");
-    let told = json(&project, &["runs", "chain", "--json"]);
-    let runs = told["runs"].as_array().unwrap();
+    let report = project.json(&["runs", "chain"]);
+    let runs = report["runs"].as_array().unwrap();
     let outcomes: Vec<&str> = runs.iter().map(|run| run["outcome"].as_str().unwrap()).collect();
     // The first two began within a second or two of each other.
-    assert_eq!(outcomes, ["failed", "ok", "damaged", "incomplete"], "{told}");
+    assert_eq!(outcomes, ["failed", "ok", "damaged", "incomplete"], "{report}");
     assert_eq!(
         (&runs[1]["executed"], &runs[1]["cached"], &runs[1]["manifest"]),
         (&2.into(), &1.into(), &"m.toml".into())
     );
     assert_eq!(runs[3]["executed"], 1);
-    let shown = text(&project, &["runs"]);
+    let shown = project.stdout(&["runs"]);
     assert!(shown.contains("m.toml") && shown.contains("incomplete"), "{shown}");
-    assert_eq!(project.call(&["compare", "20200101", "latest"]).status.code(), Some(2));
+    project.fails(&["compare", "20200101", "latest"], 2);
 }
 
 #[test]
-fn a_run_that_goes_on_is_told_from_one_that_was_killed() {
+fn a_running_run_and_a_killed_one_are_distinguished() {
     let project = chain();
     let first = project.run("m.toml", &[]);
     let folder = project.path(first.folder());
     std::fs::remove_file(folder.join("summary.json")).unwrap();
-    let outcome = |project: &Project| json(project, &["runs", "--json"])["runs"][0]["outcome"].clone();
+    let outcome = |project: &Project| project.json(&["runs"])["runs"][0]["outcome"].clone();
     assert_eq!(outcome(&project), "incomplete");
     // The process of this test is alive.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
@@ -78,47 +66,51 @@ fn two_runs_are_compared_by_metrics_manifest_and_keys() {
     let project = Project::small();
     let first = project.run("m.toml", &["--only", "augment=none"]);
     let again = project.run("m.toml", &["--only", "augment=none"]);
-    let id = |told: &crate::project::Told| told.folder().rsplit('/').next().unwrap().to_owned();
-    let same = text(&project, &["compare", &id(&first), &format!("small/{}", id(&again))]);
+    let id = |report: &crate::project::Report| report.folder().rsplit('/').next().unwrap().to_owned();
+    let same = project.stdout(&["compare", &id(&first), &format!("small/{}", id(&again))]);
     assert!(same.contains("same metrics, manifest and keys"), "{same}");
     let other = project
         .run("m.toml", &["--only", "augment=none,bank=single", "--set", "stages.normal_bank.ratio=0.6"]);
-    let told = json(&project, &["compare", &format!("{}/", first.folder()), "latest", "--json"]);
-    assert_eq!(told["runs"][1], format!("small/{}", id(&other)));
-    let told = &told["differences"];
-    assert_eq!(told["removed"], serde_json::json!(["bank=dual,augment=none"]));
-    assert_eq!(told["manifest"][0]["path"], "stages.normal_bank.ratio");
-    assert_eq!((&told["manifest"][0]["old"], &told["manifest"][0]["new"]), (&"0.2".into(), &"0.6".into()));
+    let report = project.json(&["compare", &format!("{}/", first.folder()), "latest"]);
+    assert_eq!(report["runs"][1], format!("small/{}", id(&other)));
+    let report = &report["differences"];
+    assert_eq!(report["removed"], serde_json::json!(["bank=dual,augment=none"]));
+    assert_eq!(report["manifest"][0]["path"], "stages.normal_bank.ratio");
+    assert_eq!(
+        (&report["manifest"][0]["old"], &report["manifest"][0]["new"]),
+        (&"0.2".into(), &"0.6".into())
+    );
     let tasks: Vec<&str> =
-        told["keys"].as_array().unwrap().iter().map(|key| key["task"].as_str().unwrap()).collect();
+        report["keys"].as_array().unwrap().iter().map(|key| key["task"].as_str().unwrap()).collect();
     assert_eq!(tasks, ["model", "normal_bank", "result"]);
-    let metrics = told["metrics"].as_array().unwrap();
+    let metrics = report["metrics"].as_array().unwrap();
     assert!(!metrics.is_empty() && metrics.iter().all(|metric| metric["old"] != metric["new"]));
-    let best = &json(&project, &["runs", "--json"])["runs"][0]["best"];
+    let best = &project.json(&["runs"])["runs"][0]["best"];
     assert_eq!(best["variant"], "bank=single,augment=none");
-    assert_eq!(project.call(&["compare", "2", "latest"]).status.code(), Some(2), "the beginning of three");
-    assert_eq!(project.call(&["compare", "nothing", "latest"]).status.code(), Some(2));
+    // Three runs begin with `2`.
+    project.fails(&["compare", "2", "latest"], 2);
+    project.fails(&["compare", "nothing", "latest"], 2);
 }
 
 #[test]
 fn a_profile_is_a_trace_without_overlaps() {
     let project = Project::small();
-    let told = project.run("m.toml", &["--jobs", "2", "--threads", "2", "--profile", "trace.json"]);
+    let report = project.run("m.toml", &["--jobs", "2", "--threads", "2", "--profile", "trace.json"]);
     let trace: Value = serde_json::from_slice(&std::fs::read(project.path("trace.json")).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let number = |event: &Value, name: &str| event[name].as_f64().unwrap();
     let mut spans: Vec<&Value> = events.iter().filter(|event| event["ph"] == "X").collect();
-    assert_eq!(spans.len() as u64, told.executed());
+    assert_eq!(spans.len() as u64, report.executed());
     spans.sort_by(|a, b| {
         (number(a, "tid"), number(a, "ts")).partial_cmp(&(number(b, "tid"), number(b, "ts"))).unwrap()
     });
     for pair in spans.windows(2).filter(|pair| pair[0]["tid"] == pair[1]["tid"]) {
         assert!(number(pair[0], "ts") + number(pair[0], "dur") <= number(pair[1], "ts"), "{pair:?}");
     }
-    let total = told.last["seconds"].as_f64().unwrap() * 1e6;
+    let total = report.last["seconds"].as_f64().unwrap() * 1e6;
     for span in &spans {
         assert!((1.0..=2.0).contains(&number(span, "tid")) && number(span, "ts") >= 0.0);
-        let finished = told.events.iter().find(|event| {
+        let finished = report.events.iter().find(|event| {
             event["event"] == "task_finished"
                 && event["key"] == span["args"]["key"]
                 && event["outcome"] == "executed"
@@ -131,15 +123,15 @@ fn a_profile_is_a_trace_without_overlaps() {
     // A millisecond for what the run does before and after its own clock.
     assert!(busy > 0.0 && busy <= 2.0 * (total + 1e3), "{busy} of 2 × {total}");
     let hits = events.iter().filter(|event| event["ph"] == "i" && event["args"]["outcome"] == "hit").count();
-    assert_eq!(hits as u64, told.last["hits"].as_u64().unwrap());
-    assert_eq!(project.call(&["run", "m.toml", "--profile", "none/trace.json"]).status.code(), Some(1));
+    assert_eq!(hits as u64, report.last["hits"].as_u64().unwrap());
+    project.fails(&["run", "m.toml", "--profile", "none/trace.json"], 1);
 }
 
 #[test]
 fn a_run_that_fails_leaves_its_profile() {
     let project = chain();
     project.edit("wc -l", "exit 3; wc -l");
-    assert_eq!(project.call(&["run", "m.toml", "--profile", "trace.json"]).status.code(), Some(1));
+    project.fails(&["run", "m.toml", "--profile", "trace.json"], 1);
     let trace: Value = serde_json::from_slice(&std::fs::read(project.path("trace.json")).unwrap()).unwrap();
     let outcomes: Vec<&Value> = trace["traceEvents"]
         .as_array()
@@ -155,11 +147,10 @@ fn a_run_that_fails_leaves_its_profile() {
 fn the_log_of_a_hit_is_shown() {
     let project = chain();
     project.edit("echo told;", "echo told; echo warned >&2; echo first; seq 100000;");
-    let missing = project.call(&["log", "m.toml", "sorted"]);
-    assert_eq!(missing.status.code(), Some(1));
+    project.fails(&["log", "m.toml", "sorted"], 1);
     project.run("m.toml", &[]);
     std::fs::remove_dir_all(project.path("runs")).unwrap();
-    let shown = text(&project, &["log", "m.toml", "sorted"]);
+    let shown = project.stdout(&["log", "m.toml", "sorted"]);
     assert!(shown.starts_with("== sorted: "), "{shown}");
     for line in ["\ntold\n", "\nwarned\n", "\nfirst\n", "\n100000\n", " bytes left out "] {
         assert!(shown.contains(line), "{line}");
@@ -174,6 +165,6 @@ fn the_log_of_a_hit_is_shown() {
             std::fs::remove_file(object).unwrap();
         }
     }
-    assert!(text(&project, &["log", "m.toml", "sorted"]).contains("gone from the cache"));
+    assert!(project.stdout(&["log", "m.toml", "sorted"]).contains("gone from the cache"));
     assert_eq!(project.run("m.toml", &[]).executed(), 0, "a lost log is no miss");
 }

@@ -3,28 +3,14 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
-
-use crate::project::{Project, Told};
+use crate::project::{Project, Report};
 
 /// Takes whatever can go.
 const ALL: [&str; 6] = ["cache", "gc", "--max-size", "0", "--grace", "0s"];
 
-fn json(project: &Project, arguments: &[&str]) -> Value {
-    let output = project.call(&[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn code(project: &Project, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = project.call(arguments);
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    (output.status.code(), text.concat())
-}
-
 /// The object of a file that a run shows.
-fn object_of(project: &Project, told: &Told, shown: &str) -> PathBuf {
-    let bytes = std::fs::read(project.path(told.folder()).join("variants").join(shown)).unwrap();
+fn object_of(project: &Project, report: &Report, shown: &str) -> PathBuf {
+    let bytes = std::fs::read(project.path(report.folder()).join("variants").join(shown)).unwrap();
     project.objects().into_iter().find(|path| std::fs::read(path).unwrap() == bytes).unwrap()
 }
 
@@ -33,18 +19,18 @@ fn a_table_of_evicted_features_is_still_a_table_of_hits() {
     let project = Project::small();
     let first = project.run("m.toml", &[]);
     let bytes = project.results(&first);
-    let before = json(&project, &["cache", "info"]);
+    let before = project.json(&["cache", "info"]);
     assert!(before["kinds"]["extract"]["seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(before["experiments"]["small"]["bytes"], before["areas"]["objects"]["bytes"]);
     assert_eq!(before["unreferenced"]["files"], 0);
 
-    let dry = json(&project, &[&ALL[..], &["--dry-run"]].concat());
-    assert_eq!(json(&project, &["cache", "info"]), before, "a dry run takes nothing");
-    let mut taken = json(&project, &ALL);
+    let dry = project.json(&[&ALL[..], &["--dry-run"]].concat());
+    assert_eq!(project.json(&["cache", "info"]), before, "a dry run takes nothing");
+    let mut taken = project.json(&ALL);
     assert!(taken["freed"].as_u64() > Some(0) && taken["kinds"]["extract"]["objects"].as_u64() > Some(0));
     taken["dry_run"] = true.into();
     assert_eq!(taken, dry, "and tells what goes");
-    let after = json(&project, &["cache", "info"]);
+    let after = project.json(&["cache", "info"]);
     assert_eq!(after["bytes"], taken["after"]);
     assert_eq!(after["areas"]["records"], before["areas"]["records"]);
     if before["linked"]["files"] == 0 {
@@ -63,7 +49,7 @@ fn everything_that_went_is_made_again_to_the_same_bytes() {
     let project = Project::small();
     let bytes = project.results(&project.run("m.toml", &[]));
     std::fs::remove_dir_all(project.path("runs")).unwrap();
-    json(&project, &ALL);
+    project.json(&ALL);
     assert!(project.objects().is_empty());
     let again = project.run("m.toml", &[]);
     assert!(again.kinds("executed").iter().all(|kind| kind == "evaluate"), "{:?}", again.kinds("executed"));
@@ -81,18 +67,18 @@ fn a_run_and_two_collectors_at_once_are_safe() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
-                    let (code, text) = code(&project, &ALL);
+                    let (code, text) = project.ends(&ALL);
                     assert!(code == Some(0) || code == Some(4) && text.contains("is collecting"), "{text}");
                 }
             });
         }
-        let told = std::panic::catch_unwind(|| project.run("m.toml", &[]));
+        let report = std::panic::catch_unwind(|| project.run("m.toml", &[]));
         done.store(true, Ordering::SeqCst);
-        let told = told.unwrap();
-        assert_eq!(told.last["remade"], 0, "what a run has made or found stays until its end");
-        assert_eq!(project.results(&told), quiet);
+        let report = report.unwrap();
+        assert_eq!(report.last["remade"], 0, "what a run has made or found stays until its end");
+        assert_eq!(project.results(&report), quiet);
     });
-    assert_eq!(code(&project, &["cache", "verify"]).0, Some(0));
+    assert_eq!(project.ends(&["cache", "verify"]).0, Some(0));
 }
 
 #[test]
@@ -122,40 +108,40 @@ fn what_goes_while_a_stage_runs_is_made_again() {
     );
     project.write("script/vandal.sh", &vandal);
     project.edit("\"vandal.sh\"", "\"inputs/script/vandal.sh\"");
-    let told = project.run("m.toml", &[]);
-    assert_eq!((told.executed(), told.last["remade"].as_u64()), (2, Some(1)));
-    assert_eq!(told.last["failed"], 0);
+    let report = project.run("m.toml", &[]);
+    assert_eq!((report.executed(), report.last["remade"].as_u64()), (2, Some(1)));
+    assert_eq!(report.last["failed"], 0);
 }
 
 #[test]
 fn damage_is_named_by_its_stage_and_made_again_by_whoever_reads_it() {
     let project = Project::small();
-    let told = project.run("m.toml", &[]);
-    let bytes = project.results(&told);
+    let report = project.run("m.toml", &[]);
+    let bytes = project.results(&report);
     let damage = |shown: &str| {
-        let object = object_of(&project, &told, shown);
+        let object = object_of(&project, &report, shown);
         std::fs::remove_file(&object).unwrap();
         std::fs::write(object, "damaged").unwrap();
     };
     damage("bank=single,augment=none/metrics.json");
-    let (exit, text) = code(&project, &["cache", "verify"]);
+    let (exit, text) = project.ends(&["cache", "verify"]);
     assert_eq!(exit, Some(3));
     assert!(text.contains("of evaluate `result` in small"), "{text}");
     let again = project.run("m.toml", &[]);
     assert_eq!((again.kinds("executed"), project.results(&again)), (vec!["evaluate".to_owned()], bytes));
 
     // An object that no task of a run reads, as its readers are hits.
-    let features = json(&project, &["plan", "m.toml"]);
+    let features = project.json(&["plan", "m.toml"]);
     let features =
         features["tasks"].as_array().unwrap().iter().find(|task| task["kind"] == "extract").unwrap();
     assert_eq!(features["state"], "hit");
     let largest = project.objects().into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     std::fs::remove_file(&largest).unwrap();
     std::fs::write(&largest, "damaged").unwrap();
-    let (exit, text) = code(&project, &["cache", "verify", "--repair", "m.toml"]);
+    let (exit, text) = project.ends(&["cache", "verify", "--repair", "m.toml"]);
     assert_eq!(exit, Some(0), "{text}");
     assert!(largest.metadata().unwrap().len() > 100);
-    assert_eq!(code(&project, &["cache", "verify"]).0, Some(0));
+    assert_eq!(project.ends(&["cache", "verify"]).0, Some(0));
     assert_eq!(project.run("m.toml", &["--restore"]).executed(), 0, "all is there");
 }
 
@@ -171,7 +157,7 @@ fn what_a_manifest_does_not_make_is_not_repaired_by_it() {
     let object = project.path("cache/v1/objects/ab");
     std::fs::create_dir_all(&object).unwrap();
     std::fs::write(object.join("0".repeat(62)), "nobody's").unwrap();
-    let (exit, text) = code(&project, &["cache", "verify", "--repair", "other.toml"]);
+    let (exit, text) = project.ends(&["cache", "verify", "--repair", "other.toml"]);
     assert_eq!(exit, Some(3));
     assert!(text.contains("held by no record") && text.contains("so not repaired"), "{text}");
 }
@@ -179,29 +165,29 @@ fn what_a_manifest_does_not_make_is_not_repaired_by_it() {
 #[test]
 fn a_pin_keeps_what_a_manifest_made() {
     let project = Project::small();
-    let (_, text) = code(&project, &["cache", "pin", "m.toml"]);
+    let (_, text) = project.ends(&["cache", "pin", "m.toml"]);
     assert!(text.contains("pinned 0 records") && text.contains("have not run"), "{text}");
     project.run("m.toml", &[]);
-    assert_eq!(code(&project, &["cache", "pin", "m.toml", "--name", "../x"]).0, Some(2));
-    let (exit, text) = code(&project, &["cache", "pin", "m.toml"]);
+    assert_eq!(project.ends(&["cache", "pin", "m.toml", "--name", "../x"]).0, Some(2));
+    let (exit, text) = project.ends(&["cache", "pin", "m.toml"]);
     assert!(exit == Some(0) && !text.contains("have not run"), "{text}");
-    assert_eq!(json(&project, &["cache", "info"])["pins"]["small"], 13);
-    let taken = json(&project, &ALL);
+    assert_eq!(project.json(&["cache", "info"])["pins"]["small"], 13);
+    let taken = project.json(&ALL);
     assert_eq!(taken["kinds"], serde_json::json!({}), "every object is an output of the pinned tasks");
-    assert_eq!(code(&project, &["cache", "unpin", "small"]).0, Some(0));
-    assert_eq!(code(&project, &["cache", "unpin", "small"]).0, Some(2));
-    assert!(json(&project, &ALL)["kinds"]["extract"]["objects"].as_u64() > Some(0));
+    assert_eq!(project.ends(&["cache", "unpin", "small"]).0, Some(0));
+    assert_eq!(project.ends(&["cache", "unpin", "small"]).0, Some(2));
+    assert!(project.json(&ALL)["kinds"]["extract"]["objects"].as_u64() > Some(0));
 }
 
 #[test]
 fn what_was_used_within_the_grace_period_stays_and_is_said() {
     let project = Project::small();
     project.run("m.toml", &["--target", "images"]);
-    let (exit, text) = code(&project, &["cache", "gc", "--max-size", "1kB"]);
+    let (exit, text) = project.ends(&["cache", "gc", "--max-size", "1kB"]);
     assert!(exit == Some(0) && text.contains("nothing to remove"), "{text}");
     assert!(text.contains("--grace 0s"), "{text}");
     for wrong in [["--max-size", "5 parsecs"], ["--grace", "soon"]] {
-        assert_eq!(code(&project, &[&["cache", "gc"][..], &wrong].concat()).0, Some(2));
+        assert_eq!(project.ends(&[&["cache", "gc"][..], &wrong].concat()).0, Some(2));
     }
 }
 
@@ -209,7 +195,7 @@ fn what_was_used_within_the_grace_period_stays_and_is_said() {
 fn taking_stock_makes_no_cache() {
     let project = Project::empty();
     for arguments in [&["cache", "info"][..], &ALL, &["cache", "gc", "--dry-run"]] {
-        assert_eq!(code(&project, arguments).0, Some(0));
+        assert_eq!(project.ends(arguments).0, Some(0));
     }
     assert!(!project.path("cache").exists());
 }
@@ -229,15 +215,15 @@ fn a_full_disk_is_a_clear_error_and_leaves_the_cache_intact() {
     };
     call("mount", &["-t", "tmpfs", "-o", "size=3m", "tmpfs"]);
     let result = std::panic::catch_unwind(|| {
-        let (exit, text) = code(&project, &["run", "m.toml"]);
+        let (exit, text) = project.ends(&["run", "m.toml"]);
         assert_eq!(exit, Some(1), "{text}");
         for word in ["No space left on device", "bytes free", "cache gc --max-size", "cache/v1/"] {
             assert!(text.contains(word), "{word}: {text}");
         }
-        assert_eq!(code(&project, &["cache", "verify"]).0, Some(0));
+        assert_eq!(project.ends(&["cache", "verify"]).0, Some(0));
         call("mount", &["-o", "remount,size=300m"]);
         assert_eq!(project.run("m.toml", &[]).last["failed"], 0);
-        assert_eq!(code(&project, &["cache", "verify"]).0, Some(0));
+        assert_eq!(project.ends(&["cache", "verify"]).0, Some(0));
     });
     call("umount", &[]);
     result.unwrap();

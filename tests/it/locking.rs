@@ -3,16 +3,10 @@
 use serde_json::Value;
 
 use crate::commands::chain;
-use crate::project::{Project, files, told};
-
-fn code(project: &Project, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = project.call(arguments);
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
-}
+use crate::project::{Project, files, report_of};
 
 fn lock(project: &Project) -> String {
-    let (code, said) = code(project, &["lock", "m.toml"]);
+    let (code, said) = project.ends(&["lock", "m.toml"]);
     assert_eq!(code, Some(0), "{said}");
     std::fs::read_to_string(project.path("m.lock")).unwrap()
 }
@@ -20,10 +14,10 @@ fn lock(project: &Project) -> String {
 #[test]
 fn a_table_is_locked_once_it_is_whole() {
     let project = Project::small();
-    let (missing, said) = code(&project, &["lock", "m.toml"]);
+    let (missing, said) = project.ends(&["lock", "m.toml"]);
     assert_eq!(missing, Some(4), "{said}");
     assert!(said.contains("images (no record of this key)") && !project.path("m.lock").exists(), "{said}");
-    assert_eq!(code(&project, &["run", "m.toml", "--locked"]).0, Some(4), "there is no lock");
+    assert_eq!(project.ends(&["run", "m.toml", "--locked"]).0, Some(4), "there is no lock");
     let first = project.run("m.toml", &[]);
     let text = lock(&project);
     assert_eq!(text, lock(&project), "equal tables are equal bytes");
@@ -52,16 +46,16 @@ fn a_locked_run_refuses_whatever_is_not_locked() {
     lock(&project);
     let runs = files(&project.path("runs")).len();
     project.edit("ratio = 0.2", "ratio = 0.3");
-    let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
+    let (refused, said) = project.ends(&["run", "m.toml", "--locked"]);
     assert_eq!(refused, Some(4), "{said}");
     assert!(said.contains("normal_bank: differs from the lock in\n    ratio: 0.2 -> 0.3"), "{said}");
     // The other ratio is cached, too: it is refused all the same.
     project.run("m.toml", &[]);
-    let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
+    let (refused, said) = project.ends(&["run", "m.toml", "--locked"]);
     assert!(refused == Some(4) && said.contains("ratio: 0.2 -> 0.3"), "{said}");
     project.edit("ratio = 0.3", "ratio = 0.2");
     project.edit("[\"none\", \"cutpaste\"]", "[\"cutpaste\"]");
-    let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
+    let (refused, said) = project.ends(&["run", "m.toml", "--locked"]);
     assert!(refused == Some(4) && said.contains("the variant `bank=dual,augment=none` is gone"), "{said}");
     project.edit("[\"cutpaste\"]", "[\"none\", \"cutpaste\"]");
     project.edit("bank = [\"single\", \"dual\"]", "bank = [\"single\", \"dual\"]\nquantile = [0.9]");
@@ -69,7 +63,7 @@ fn a_locked_run_refuses_whatever_is_not_locked() {
         "features = \"features\"\n\n[stages.result]",
         "features = \"features\"\nthreshold_quantile = \"${quantile}\"\n\n[stages.result]",
     );
-    let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
+    let (refused, said) = project.ends(&["run", "m.toml", "--locked"]);
     assert!(refused == Some(4) && said.contains("is new"), "{said}");
     assert!(files(&project.path("runs")).len() > runs, "the run without a lock");
 }
@@ -86,12 +80,12 @@ fn what_only_the_run_can_know_is_refused_there() {
     }
     let output = project.call(&["run", "m.toml", "--locked", "--json"]);
     assert_eq!(output.status.code(), Some(3));
-    let ran = told(&output);
+    let ran = report_of(&output);
     let failed = ran.events.iter().find(|event| event["outcome"] == "failed").unwrap();
     assert_eq!(failed["error"], "`counted` gave other bytes than the lock says: `count`, first `n`");
-    let (refused, said) = code(&project, &["run", "m.toml", "--locked"]);
+    let (refused, said) = project.ends(&["run", "m.toml", "--locked"]);
     assert!(refused == Some(4) && said.contains("counted: the cache holds another `count`"), "{said}");
-    let (relocked, said) = code(&project, &["lock", "m.toml"]);
+    let (relocked, said) = project.ends(&["lock", "m.toml"]);
     assert!(relocked == Some(0) && said.contains("counted has given other bytes"), "{said}");
     project.write("m.lock", &text);
     // Keys below what is not cached are known as the run comes to them.
@@ -99,7 +93,7 @@ fn what_only_the_run_can_know_is_refused_there() {
     project.edit("date +%N >", "date >");
     let output = project.call(&["run", "m.toml", "--locked", "--json"]);
     assert_eq!(output.status.code(), Some(4));
-    assert_eq!(told(&output).kinds("executed"), ["command"]);
+    assert_eq!(report_of(&output).kinds("executed"), ["command"]);
     assert_eq!(text, std::fs::read_to_string(project.path("m.lock")).unwrap());
 }
 
@@ -118,7 +112,7 @@ fn tasks_that_no_axis_tells_apart_are_locked_by_their_variants() {
 #[test]
 fn what_is_made_again_is_the_same_and_leaves_the_cache_alone() {
     let project = Project::small();
-    assert_eq!(code(&project, &["verify", "m.toml"]).0, Some(1), "nothing is cached");
+    assert_eq!(project.ends(&["verify", "m.toml"]).0, Some(1), "nothing is cached");
     project.run("m.toml", &[]);
     let cache = || {
         let mut listed = files(&project.path("cache"));
@@ -141,36 +135,36 @@ fn what_is_made_again_is_the_same_and_leaves_the_cache_alone() {
     let one = project.call(&["verify", "m.toml", "--sample", "2", "--json"]);
     let again = project.call(&["verify", "m.toml", "--sample", "2", "--json"]);
     let drawn = |output: &std::process::Output| {
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let keys: Vec<String> =
-            told["tasks"].as_array().unwrap().iter().map(|task| task["key"].to_string()).collect();
+            report["tasks"].as_array().unwrap().iter().map(|task| task["key"].to_string()).collect();
         keys
     };
     assert_eq!((drawn(&one).len(), drawn(&one)), (2, drawn(&again)));
     let verdict = files(&project.path("runs/small/verify"));
     assert_eq!(verdict.iter().filter(|path| path.ends_with("verdict.json")).count(), 3);
-    let (_, said) = code(&project, &["runs", "--json"]);
+    let (_, said) = project.ends(&["runs", "--json"]);
     let runs: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(runs["runs"].as_array().unwrap().len(), 1, "a verification is no run");
 }
 
 #[test]
-fn other_bytes_are_told_with_the_first_file() {
+fn other_bytes_are_reported_with_the_first_file() {
     let project = chain();
     project.edit(
         "wc -l < inputs/text/a.txt > outputs/count/n",
         "date +%N > outputs/count/n; echo same > outputs/count/m",
     );
     project.run("m.toml", &[]);
-    let (differs, said) = code(&project, &["verify", "m.toml", "--all"]);
+    let (differs, said) = project.ends(&["verify", "m.toml", "--all"]);
     assert_eq!(differs, Some(3), "{said}");
     assert!(said.contains("counted: `count/n` has other bytes"), "{said}");
-    assert_eq!(code(&project, &["verify", "m.toml", "--stage", "sorted"]).0, Some(0));
+    assert_eq!(project.ends(&["verify", "m.toml", "--stage", "sorted"]).0, Some(0));
     // A task whose inputs are gone cannot be made again, and says so.
     for object in project.objects() {
         std::fs::remove_file(object).unwrap();
     }
-    let (unchecked, said) = code(&project, &["verify", "m.toml", "--stage", "counted"]);
+    let (unchecked, said) = project.ends(&["verify", "m.toml", "--stage", "counted"]);
     assert!(said.contains("its input `a.txt` is gone from the cache"), "{said}");
     assert_eq!(unchecked, Some(1));
 }

@@ -16,3 +16,4 @@ mod project;
 mod remote;
 mod sdxl;
 mod shipped;
+mod words;

@@ -34,7 +34,7 @@ fn only_what_changed_runs_again() {
 #[test]
 fn threads_and_folders_change_no_byte() {
     let one = Project::small();
-    let told = one.run("m.toml", &["--jobs", "1", "--threads", "1"]);
+    let report = one.run("m.toml", &["--jobs", "1", "--threads", "1"]);
     let names = |project: &Project| {
         let mut names: Vec<_> =
             project.objects().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
@@ -44,7 +44,7 @@ fn threads_and_folders_change_no_byte() {
     for [jobs, threads] in [["3", "2"], ["1", "4"]] {
         let other = Project::small();
         let others = other.run("m.toml", &["--jobs", jobs, "--threads", threads]);
-        assert_eq!(one.results(&told), other.results(&others));
+        assert_eq!(one.results(&report), other.results(&others));
         assert_eq!(names(&one), names(&other), "every artifact has the same bytes");
     }
 }
@@ -54,8 +54,8 @@ fn a_new_axis_value_runs_its_own_tasks_alone() {
     let project = Project::small();
     project.edit("augment = [\"none\", \"cutpaste\"]", "augment = [\"none\"]");
     project.edit("when = { augment = \"cutpaste\" }", "when = { augment = \"other\" }");
-    let refused = project.call(&["plan", "m.toml"]);
-    assert_eq!(refused.status.code(), Some(2), "`other` is no value of the axis");
+    // `other` is no value of the axis.
+    project.fails(&["plan", "m.toml"], 2);
     project.edit("when = { augment = \"other\" }", "when = { bank = \"dual\" }");
     project.edit("augment = [\"none\"]", "threshold = [0.9]");
     project.edit(
@@ -83,11 +83,10 @@ fn one_changed_image_is_the_only_one_made_again() {
     let mut pixels = image::open(&path).unwrap().into_rgb8();
     pixels.get_pixel_mut(3, 4).0 = [255, 0, 0];
     pixels.save(&path).unwrap();
-    let why = project.call(&["explain", "m.toml", "result"]);
-    let why = String::from_utf8_lossy(&why.stdout).into_owned();
+    let why = project.stdout(&["explain", "m.toml", "result"]);
     assert!(why.contains(&*name.to_string_lossy()), "{why}");
-    let told = project.run("m.toml", &[]);
-    let mut kinds = told.kinds("executed");
+    let report = project.run("m.toml", &[]);
+    let mut kinds = report.kinds("executed");
     kinds.dedup();
     assert_eq!(kinds, ["evaluate", "extract", "preprocess"]);
     // One image, one block; beside them metrics, scores, maps … of the variants.
@@ -106,9 +105,9 @@ fn new_masks_rerun_no_forward_pass() {
         .filter(|path| image::open(path).unwrap().into_luma8().pixels().any(|pixel| pixel[0] > 0))
         .collect();
     std::fs::copy(&masks[0], &masks[1]).unwrap();
-    let told = project.run("m.toml", &[]);
-    assert!(!told.kinds("executed").contains(&"extract".to_owned()), "{:?}", told.kinds("executed"));
-    assert!(told.kinds("executed").contains(&"evaluate".to_owned()));
+    let report = project.run("m.toml", &[]);
+    assert!(!report.kinds("executed").contains(&"extract".to_owned()), "{:?}", report.kinds("executed"));
+    assert!(report.kinds("executed").contains(&"evaluate".to_owned()));
 }
 
 #[test]
@@ -125,12 +124,12 @@ fn objects_are_missed_only_by_who_reads_them() {
         }
     }
     assert!(gone > 20);
-    let told = project.run("m.toml", &[]);
-    assert_eq!(told.executed(), 0, "the table needs no features");
+    let report = project.run("m.toml", &[]);
+    assert_eq!(report.executed(), 0, "the table needs no features");
     // A reader of the features makes them again, and all comes out as before.
-    let told = project.run("m.toml", &["--force", "result"]);
-    assert!(told.last["remade"].as_u64().unwrap() > 0);
-    assert_eq!(project.results(&told), bytes);
+    let report = project.run("m.toml", &["--force", "result"]);
+    assert!(report.last["remade"].as_u64().unwrap() > 0);
+    assert_eq!(project.results(&report), bytes);
 }
 
 #[test]
@@ -146,11 +145,10 @@ fn damaged_objects_are_never_served() {
         std::fs::remove_file(&object).unwrap();
         std::fs::write(&object, content).unwrap();
     }
-    let verified = project.call(&["cache", "verify"]);
-    assert_eq!(verified.status.code(), Some(3));
-    let told = project.run("m.toml", &[]);
-    assert_eq!(project.results(&told), bytes);
-    assert_eq!(project.call(&["cache", "verify"]).status.code(), Some(0));
+    project.fails(&["cache", "verify"], 3);
+    let report = project.run("m.toml", &[]);
+    assert_eq!(project.results(&report), bytes);
+    project.succeeds(&["cache", "verify"]);
 }
 
 #[test]
@@ -160,11 +158,11 @@ fn processes_share_the_work() {
         let workers: Vec<_> = (0..3).map(|_| scope.spawn(|| project.run("m.toml", &[]))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
-    let total: u64 = runs.iter().map(crate::project::Told::executed).sum();
+    let total: u64 = runs.iter().map(crate::project::Report::executed).sum();
     let alone = Project::small().run("m.toml", &[]).executed();
     assert_eq!(total, alone, "every task ran once");
     let first = project.results(&runs[0]);
-    assert!(runs.iter().all(|told| project.results(told) == first));
+    assert!(runs.iter().all(|report| project.results(report) == first));
 }
 
 #[test]
@@ -189,11 +187,11 @@ fn a_killed_run_leaves_nothing_wrong() {
         rounds += 1;
     }
     assert_eq!(rounds, 5);
-    let told = project.run("m.toml", &[]);
+    let report = project.run("m.toml", &[]);
     let other = Project::small();
     let fresh = other.run("m.toml", &[]);
-    assert_eq!(project.results(&told), other.results(&fresh));
-    assert_eq!(project.call(&["cache", "verify"]).status.code(), Some(0));
+    assert_eq!(project.results(&report), other.results(&fresh));
+    project.succeeds(&["cache", "verify"]);
 }
 
 #[test]
@@ -205,17 +203,15 @@ fn planning_writes_nothing_and_tells_the_truth() {
         files
     };
     let before = listed();
-    let output = project.call(&["plan", "m.toml", "--json"]);
+    let plan = project.json(&["plan", "m.toml"]);
     assert_eq!(listed(), before);
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let tasks = plan["tasks"].as_array().unwrap();
     let states: Vec<&str> = tasks.iter().map(|task| task["state"].as_str().unwrap()).collect();
     assert_eq!(states.iter().filter(|&&state| state == "hit").count(), 1, "the local source");
-    let told = project.run("m.toml", &[]);
+    let report = project.run("m.toml", &[]);
     let planned =
-        told.executed() + told.last["hits"].as_u64().unwrap() + told.last["merged"].as_u64().unwrap();
+        report.executed() + report.last["hits"].as_u64().unwrap() + report.last["merged"].as_u64().unwrap();
     assert_eq!(planned, tasks.len() as u64);
-    let output = project.call(&["plan", "m.toml", "--json"]);
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let plan = project.json(&["plan", "m.toml"]);
     assert!(plan["tasks"].as_array().unwrap().iter().all(|task| task["state"] == "hit"));
 }

@@ -83,9 +83,9 @@ fn counts(marks: &Path) -> Vec<(usize, usize)> {
 }
 
 fn check_results(project: &Project) {
-    let told = project.run("m.toml", &[]);
-    assert_eq!((told.executed(), told.kinds("hit").len()), (0, 20));
-    let variants = project.path(told.folder()).join("variants");
+    let report = project.run("m.toml", &[]);
+    assert_eq!((report.executed(), report.kinds("hit").len()), (0, 20));
+    let variants = project.path(report.folder()).join("variants");
     for x in 0..10 {
         let shown = std::fs::read_to_string(variants.join(format!("x={x}/second/n"))).unwrap();
         assert_eq!(shown, format!("{x}\n{x}\n"));

@@ -66,7 +66,7 @@ images = "images"
 bootstrap = 20
 "#;
 
-/// Makes the synthetic surfaces that `SMALL` reads, once, by the program itself.
+/// Makes the synthetic surfaces that `SMALL` reads.
 pub(crate) const SURFACES: &str = r#"
 [experiment]
 name = "surfaces"
@@ -85,13 +85,13 @@ pub(crate) struct Project {
     folder: tempfile::TempDir,
 }
 
-/// What a run told, from its NDJSON.
-pub(crate) struct Told {
+/// What a run reported, from its NDJSON.
+pub(crate) struct Report {
     pub(crate) events: Vec<Value>,
     pub(crate) last: Value,
 }
 
-impl Told {
+impl Report {
     /// Kinds of the tasks with this outcome, sorted.
     pub(crate) fn kinds(&self, outcome: &str) -> Vec<String> {
         let mut kinds: Vec<String> = (self.events.iter())
@@ -123,8 +123,8 @@ impl Project {
     pub(crate) fn small() -> Self {
         let project = Self::empty();
         project.write("surfaces.toml", SURFACES);
-        let told = project.run("surfaces.toml", &[]);
-        let made = project.path(told.folder()).join("variants/default/kept");
+        let report = project.run("surfaces.toml", &[]);
+        let made = project.path(report.folder()).join("variants/default/kept");
         copy_folder(&made, &project.path("data"));
         std::fs::remove_dir_all(project.path("runs")).unwrap();
         std::fs::remove_dir_all(project.path("cache")).unwrap();
@@ -148,12 +148,12 @@ impl Project {
         self.write("m.toml", &text.replace(old, new));
     }
 
-    /// Runs the program, whatever comes of it.
+    /// Runs a command, whatever its exit code.
     pub(crate) fn call(&self, arguments: &[&str]) -> Output {
         self.call_with(arguments, &[])
     }
 
-    /// Runs the program with variables of the environment, whatever comes of it.
+    /// Runs a command with environment variables, whatever its exit code.
     pub(crate) fn call_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         assert_cmd::Command::cargo_bin("patchflow")
             .unwrap()
@@ -165,38 +165,67 @@ impl Project {
             .unwrap()
     }
 
-    /// Runs a manifest that must end well.
-    pub(crate) fn run(&self, manifest: &str, arguments: &[&str]) -> Told {
-        let mut all = vec!["run", manifest, "--json"];
-        all.extend(arguments);
-        let output = self.call(&all);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        told(&output)
+    /// Runs a manifest that must succeed.
+    pub(crate) fn run(&self, manifest: &str, arguments: &[&str]) -> Report {
+        report_of(&self.succeeds(&[&["run", manifest, "--json"], arguments].concat()))
     }
 
-    /// The bytes of every variant's files.
-    pub(crate) fn results(&self, told: &Told) -> BTreeMap<PathBuf, Vec<u8>> {
-        let folder = self.path(told.folder()).join("variants");
+    /// Runs a command that must succeed.
+    pub(crate) fn succeeds(&self, arguments: &[&str]) -> Output {
+        let output = self.call(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Runs a command that must succeed; returns its stdout.
+    pub(crate) fn stdout(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.succeeds(arguments).stdout).unwrap()
+    }
+
+    /// Runs a command that must succeed with `--json`; returns what it prints.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.stdout(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    /// Runs a command that must end with this exit code and without a panic; returns its stderr.
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.call(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(!text.contains("panicked"), "{text}");
+        text
+    }
+
+    /// Runs a command; returns its exit code, and its stdout followed by its stderr.
+    pub(crate) fn ends(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.call(arguments);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The bytes of every file of every variant.
+    pub(crate) fn results(&self, report: &Report) -> BTreeMap<PathBuf, Vec<u8>> {
+        let folder = self.path(report.folder()).join("variants");
         files(&folder)
             .into_iter()
             .map(|path| (path.clone(), std::fs::read(folder.join(&path)).unwrap()))
             .collect()
     }
 
-    /// The objects of the cache.
+    /// The paths of all objects in the cache.
     pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let folder = self.path("cache/v1/objects");
         files(&folder).into_iter().map(|path| folder.join(path)).collect()
     }
 }
 
-/// Reads NDJSON.
-pub(crate) fn told(output: &Output) -> Told {
+/// Reads the NDJSON of a run.
+pub(crate) fn report_of(output: &Output) -> Report {
     let text = String::from_utf8_lossy(&output.stdout);
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().cloned().unwrap_or_default();
     assert_eq!(last["event"], "run_finished", "{text}");
-    Told { events, last }
+    Report { events, last }
 }
 
 /// Files below a folder, relative to it, sorted.

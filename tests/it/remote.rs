@@ -28,13 +28,6 @@ fn machine(shared: &Path, more: &str) -> Project {
     project
 }
 
-/// What a command prints, which must end well.
-fn stdout(project: &Project, arguments: &[&str]) -> String {
-    let output = project.call(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn objects(project: &Project) -> usize {
     files(&project.path("cache/v1/objects")).len()
 }
@@ -50,9 +43,19 @@ fn what_one_machine_made_another_shows_without_executing_and_fetches_what_it_rea
     let first = a.run("m.toml", &[]);
     assert_eq!(first.executed(), 4);
 
-    let plan: serde_json::Value = serde_json::from_str(&stdout(&b, &["plan", "m.toml", "--json"])).unwrap();
+    let plan = b.json(&["plan", "m.toml"]);
     assert_eq!(plan["totals"]["states"]["remote_hit"], 4, "{plan}");
     assert!(!b.path("cache/v1/records").exists(), "plan keeps nothing");
+    let explained = b.json(&["explain", "m.toml", "second"]);
+    let causes: Vec<&str> = explained["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["cause"]["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(causes, ["recorded_remotely"; 3], "explain sees what plan sees: {explained}");
+    let without = b.stdout(&["explain", "m.toml", "first", "--remote", "off"]);
+    assert!(without.contains("would run"), "{without}");
 
     let second = b.run("m.toml", &[]);
     assert_eq!((second.executed(), second.kinds("remote_hit").len()), (0, 4));
@@ -88,9 +91,9 @@ fn a_damaged_remote_a_reader_and_a_dead_one_end_well() {
     damage("objects");
     let b = machine(shared.path(), "remote_mode = \"read-only\"\n");
     b.write("m.toml", &MANIFEST.replace("[1, 2, 3]", "[1, 2, 3, 4]"));
-    let told = b.run("m.toml", &[]);
+    let report = b.run("m.toml", &[]);
     // The shown results cannot be fetched and are made; their input comes from packs that are sound.
-    assert_eq!((told.executed(), told.kinds("remote_hit").len()), (4, 1));
+    assert_eq!((report.executed(), report.kinds("remote_hit").len()), (4, 1));
     assert_eq!(files(shared.path()), before, "a reader puts nothing there");
 
     // Who may write puts what it had to make there anew, for the next.
@@ -100,12 +103,10 @@ fn a_damaged_remote_a_reader_and_a_dead_one_end_well() {
     assert_eq!(d.run("m.toml", &[]).kinds("remote_hit").len(), 4);
 }
 
-/// The lines of a run's stderr that speak of the remote.
+/// The lines of a command's stderr that are about the remote.
 fn warnings(project: &Project, arguments: &[&str]) -> Vec<String> {
-    let output = project.call(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8(output.stderr).unwrap();
-    told.lines().filter(|line| line.contains("the remote")).map(str::to_owned).collect()
+    let said = String::from_utf8(project.succeeds(arguments).stderr).unwrap();
+    said.lines().filter(|line| line.contains("the remote")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -115,17 +116,16 @@ fn a_remote_that_cannot_be_reached_costs_one_warning() {
     project.write("m.toml", MANIFEST);
     let dead = format!("http://127.0.0.1:{port}/cache");
     let started = std::time::Instant::now();
-    let told = warnings(&project, &["run", "m.toml", "--remote", &dead]);
+    let said = warnings(&project, &["run", "m.toml", "--remote", &dead]);
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
-    assert!(told.len() == 1 && told[0].contains("does not answer"), "{told:?}");
+    assert!(said.len() == 1 && said[0].contains("does not answer"), "{said:?}");
     assert_eq!(project.run("m.toml", &["--remote", &dead, "--offline"]).kinds("hit").len(), 4);
     assert!(warnings(&project, &["run", "m.toml", "--remote", &dead, "--offline"]).is_empty());
 
-    let told = warnings(&project, &["run", "m.toml", "--remote", "not/mounted"]);
-    assert!(told.len() == 1 && told[0].contains("is mounted"), "{told:?}");
+    let said = warnings(&project, &["run", "m.toml", "--remote", "not/mounted"]);
+    assert!(said.len() == 1 && said[0].contains("is mounted"), "{said:?}");
     assert!(!project.path("not").exists());
-    let refused = project.call(&["run", "m.toml", "--remote", "ftp://host/cache"]);
-    assert_eq!(refused.status.code(), Some(2));
+    project.fails(&["run", "m.toml", "--remote", "ftp://host/cache"], 2);
 }
 
 #[test]
@@ -135,19 +135,18 @@ fn what_was_evicted_is_fetched_and_not_made_and_the_plan_says_so() {
     a.run("m.toml", &[]);
     let evict = || std::fs::remove_dir_all(a.path("cache/v1/objects")).unwrap();
     let states = |arguments: &[&str]| -> serde_json::Value {
-        let plan = stdout(&a, &[&["plan", "m.toml", "--json"], arguments].concat());
-        serde_json::from_str::<serde_json::Value>(&plan).unwrap()["totals"]["states"].clone()
+        a.json(&[&["plan", "m.toml"], arguments].concat())["totals"]["states"].clone()
     };
     evict();
     assert_eq!(states(&[])["hit"], 4);
     let without = states(&["--remote", "off"]);
     assert_eq!((&without["hit"], &without["miss"]), (&0.into(), &4.into()));
-    let told = a.run("m.toml", &[]);
-    assert_eq!((told.executed(), told.kinds("hit").len()), (0, 4));
+    let report = a.run("m.toml", &[]);
+    assert_eq!((report.executed(), report.kinds("hit").len()), (0, 4));
     assert_eq!(objects(&a), 3, "only what the run's folder shows");
 
     evict();
-    let repaired = stdout(&a, &["cache", "verify", "--repair", "m.toml"]);
+    let repaired = a.stdout(&["cache", "verify", "--repair", "m.toml"]);
     assert!(repaired.contains("0 executed, 4 cached"), "{repaired}");
     assert_eq!(objects(&a), 203);
 }
@@ -159,22 +158,22 @@ fn a_cache_is_pushed_and_pulled_as_a_whole_and_repaired_from_there() {
     let a = Project::empty();
     a.write("m.toml", MANIFEST);
     a.run("m.toml", &[]);
-    let would = stdout(&a, &["cache", "push", "--dry-run", "--remote", address]);
+    let would = a.stdout(&["cache", "push", "--dry-run", "--remote", address]);
     assert!(would.starts_with("4 of 4 results (716 B at most) would go to "), "{would}");
-    let pushed = stdout(&a, &["cache", "push", "--remote", address]);
+    let pushed = a.stdout(&["cache", "push", "--remote", address]);
     assert!(pushed.starts_with("4 results (") && pushed.contains(", 0 were there"), "{pushed}");
-    assert!(stdout(&a, &["cache", "push", "--remote", address]).contains(", 4 were there"));
+    assert!(a.stdout(&["cache", "push", "--remote", address]).contains(", 4 were there"));
 
     let b = Project::empty();
     b.write("m.toml", MANIFEST);
-    let pulled = stdout(&b, &["cache", "pull", "--remote", address]);
+    let pulled = b.stdout(&["cache", "pull", "--remote", address]);
     assert!(pulled.starts_with("4 results and 203 objects"), "{pulled}");
     assert_eq!(b.run("m.toml", &[]).kinds("hit").len(), 4);
 
     let victim = b.path("cache/v1/objects").join(&files(&b.path("cache/v1/objects"))[0]);
     std::fs::remove_file(&victim).unwrap();
     b.write("patchflow.toml", &format!("remote = {address:?}\n"));
-    let repaired = stdout(&b, &["cache", "pull", "m.toml"]);
+    let repaired = b.stdout(&["cache", "pull", "m.toml"]);
     assert!(repaired.starts_with("0 results and 1 objects"), "{repaired}");
     assert!(victim.exists());
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::project::{Project, files, told};
+use crate::project::{Project, files, report_of};
 
 const MANIFEST: &str = r#"
 [experiment]
@@ -70,7 +70,7 @@ fn run_with(project: &Project, python: &str, more: &[&str]) -> std::process::Out
 /// The files that `augmented` made in a run that must have ended well.
 fn made(project: &Project, output: &std::process::Output) -> Vec<(String, Vec<u8>)> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let folder = project.path(told(output).folder()).join("variants/default/augmented");
+    let folder = project.path(report_of(output).folder()).join("variants/default/augmented");
     assert!(folder.is_dir(), "{}", folder.display());
     let name = |path: &Path| path.to_str().unwrap().to_owned();
     files(&folder).iter().map(|path| (name(path), std::fs::read(folder.join(path)).unwrap())).collect()
@@ -118,7 +118,7 @@ fn after_a_kill_only_the_rest_is_made() {
     assert_eq!(std::fs::read_to_string(project.path("bin/made")).unwrap().lines().count(), 5);
     // And nothing is started for what is there.
     let output = run_with(&project, "/bin/false", &[]);
-    assert_eq!(told(&output).executed(), 0);
+    assert_eq!(report_of(&output).executed(), 0);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn diffusers_paints_the_same_after_a_kill_and_in_another_cache() {
 
     std::fs::remove_dir_all(project.path("cache")).unwrap();
     assert!(first == made(&project, &run_with(&project, &python, &["--offline"])), "other bytes");
-    assert_eq!(told(&run_with(&project, &python, &[])).executed(), 0);
+    assert_eq!(report_of(&run_with(&project, &python, &[])).executed(), 0);
 }
 
 #[test]

@@ -54,8 +54,6 @@ fn the_grid_shares_its_tasks() {
 fn the_quickstart_prints_its_table() {
     let project = Project::empty();
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/quickstart.toml");
-    let output = project.call(&["run", manifest.to_str().unwrap()]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = project.stdout(&["run", manifest.to_str().unwrap()]);
     assert!(text.contains("image AUROC") && text.contains("for 4 variants"), "{text}");
 }

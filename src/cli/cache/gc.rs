@@ -8,10 +8,11 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::info::space_json;
-use crate::cli::session::{self, CliError};
+use crate::cache::{Collected, Collection, KeepReason, Share, Space};
+use crate::cli::error::CliError;
+use crate::cli::session;
 use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
-use crate::store::{Collected, Collection, Kept, Share, Space};
 
 /// Arguments of `cache gc`.
 #[derive(Args)]
@@ -39,14 +40,15 @@ pub(super) fn run(arguments: &GcArguments, environment: &Environment) -> Result<
         is_dry_run: arguments.dry_run,
         now: SystemTime::now(),
     };
-    let collected = project.store.collect(&collection, &engine::describe).map_err(CliError::Store)?;
+    let collected =
+        project.store.housekeeping().collect(&collection, &engine::describe).map_err(CliError::Store)?;
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&collection, &collected)));
     } else {
         terminal::print(&to_text(&collection, &collected));
     }
     if let Some(most) = arguments.max_size.filter(|most| collected.after > *most) {
-        terminal::tell(&too_much(most, arguments.grace, &collected));
+        terminal::message(&too_much(most, arguments.grace, &collected));
     }
     Ok(Exit::Done)
 }
@@ -55,12 +57,12 @@ fn seconds(collected: &Collected) -> f64 {
     collected.evicted.values().fold(0.0, |sum, share| sum + share.seconds)
 }
 
-fn kept_name(reason: Kept) -> &'static str {
+fn kept_name(reason: KeepReason) -> &'static str {
     match reason {
-        Kept::Pinned => "pinned",
-        Kept::InUse => "in_use",
-        Kept::Linked => "linked",
-        Kept::Recent => "recent",
+        KeepReason::Pinned => "pinned",
+        KeepReason::InUse => "in_use",
+        KeepReason::Linked => "linked",
+        KeepReason::Recent => "recent",
     }
 }
 
@@ -121,12 +123,12 @@ fn to_text(collection: &Collection, collected: &Collected) -> String {
 
 /// Why the cap was not reached.
 fn too_much(most: u64, grace: Duration, collected: &Collected) -> String {
-    let reason = |(reason, space): (&Kept, &Space)| {
+    let reason = |(reason, space): (&KeepReason, &Space)| {
         let why = match reason {
-            Kept::Pinned => "pinned".to_owned(),
-            Kept::InUse => "used by a running process".to_owned(),
-            Kept::Linked => "also in a run's folder, where removing it would free nothing".to_owned(),
-            Kept::Recent => format!(
+            KeepReason::Pinned => "pinned".to_owned(),
+            KeepReason::InUse => "used by a running process".to_owned(),
+            KeepReason::Linked => "also in a run's folder, where removing it would free nothing".to_owned(),
+            KeepReason::Recent => format!(
                 "used within the last {} (`--grace 0s` takes it, too)",
                 amounts::seconds(grace.as_secs_f64())
             ),

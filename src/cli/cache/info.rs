@@ -6,11 +6,12 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use crate::cli::session::{self, CliError, Project};
+use crate::cache::{Described, Group, Pin, Space, StoredRecord, Usage};
+use crate::cli::error::CliError;
+use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
 use crate::report;
-use crate::store::{Described, Group, Pin, Space, StoredRecord, Usage};
 
 /// Stands for the experiment of records that name none and that no latest run uses.
 const NO_EXPERIMENT: &str = "(none)";
@@ -27,7 +28,7 @@ pub(super) struct InfoArguments {
 pub(super) fn run(arguments: &InfoArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let usage = take_stock(&project)?;
-    let pins = project.store.pins();
+    let pins = project.store.housekeeping().pins();
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&project, &usage, &pins)));
     } else {
@@ -52,7 +53,7 @@ fn take_stock(project: &Project) -> Result<Usage, CliError> {
         }
         Some(Described { experiments, ..described })
     };
-    project.store.usage(&describe).map_err(CliError::Store)
+    project.store.housekeeping().usage(&describe).map_err(CliError::Store)
 }
 
 fn by_kind(usage: &Usage) -> BTreeMap<&str, Group> {

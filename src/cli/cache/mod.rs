@@ -8,7 +8,7 @@ mod verify;
 
 use clap::{Args, Subcommand};
 
-use super::session::CliError;
+use super::error::CliError;
 use super::{Environment, Exit};
 
 /// Arguments of `cache`.

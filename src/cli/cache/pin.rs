@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use crate::cli::session::{self, CliError};
+use crate::cache::Digest;
+use crate::cli::error::CliError;
+use crate::cli::session;
 use crate::cli::{Environment, Exit, ManifestArguments, terminal};
-use crate::store::Digest;
 
 /// Arguments of `cache pin`.
 #[derive(Args)]
@@ -34,19 +35,19 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     keys.sort_unstable();
     keys.dedup();
     let name = arguments.name.as_deref().unwrap_or(&plan.experiment);
-    let before = project.store.pins().into_iter().find(|pin| pin.name == name);
-    project.store.pin(name, &keys).map_err(CliError::Store)?;
+    let before = project.store.housekeeping().pins().into_iter().find(|pin| pin.name == name);
+    project.store.housekeeping().pin(name, &keys).map_err(CliError::Store)?;
     if let Some(before) = before.filter(|pin| pin.keys != keys) {
-        terminal::tell(&format!(
+        terminal::message(&format!(
             "`{name}` held {} other records before, which it keeps no more (`--name` pins beside it)",
             before.keys.iter().filter(|key| !keys.contains(key)).count()
         ));
     }
     // A local source is a hit without a record.
-    let open = statuses.iter().filter(|status| status.record.is_none() && !status.state.is_hit()).count();
+    let open = statuses.iter().filter(|status| status.record.is_none() && !status.state().is_hit()).count();
     terminal::print(&format!("pinned {} records as `{name}`\n", keys.len()));
     if open > 0 {
-        terminal::tell(&format!("{open} tasks have not run and are not pinned: run them and pin again"));
+        terminal::message(&format!("{open} tasks have not run and are not pinned: run them and pin again"));
     }
     Ok(Exit::Done)
 }
@@ -54,7 +55,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
 /// Takes a pin away.
 pub(super) fn unpin(arguments: &UnpinArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    if project.store.unpin(&arguments.name).map_err(CliError::Store)? {
+    if project.store.housekeeping().unpin(&arguments.name).map_err(CliError::Store)? {
         return Ok(Exit::Done);
     }
     Err(CliError::UnknownPin { name: arguments.name.clone() })

@@ -3,18 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::run::{CANCELLED, handle_interrupts};
-use crate::cli::session::{self, CliError, Project};
+use crate::cache::{Cache, Digest, Fetched, Lookup, Origin, PushOrder, Pushed, Sharing, StoreError, Tree};
+use crate::cli::error::CliError;
+use crate::cli::interrupt::{handle_interrupts, is_cancelled};
+use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::engine;
-use crate::plan::Status;
-use crate::store::{Digest, Fetched, PushOrder, Pushed, Remote, Store, StoreError, StoredRecord, Tree};
+use crate::plan::{Record, Status};
 
 /// Arguments of `cache push` and `cache pull`.
 #[derive(Args)]
@@ -41,7 +40,7 @@ const TOGETHER: usize = 64;
 fn open(arguments: &ShareArguments, environment: &Environment) -> Result<Project, CliError> {
     let project = session::open_project(environment)?;
     let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
-    if project.store.remote().is_none() {
+    if project.store.sharing().is_none() {
         return Err(CliError::NoRemote);
     }
     handle_interrupts();
@@ -84,14 +83,17 @@ fn bar(word: &str, count: usize) -> ProgressBar {
 }
 
 /// The code of a command that went through all, was stopped, or whose remote gave up.
-fn exit(remote: &Remote, failed: usize, project: &Project) -> Exit {
+fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
     session::show_remote_warnings(&project.store);
-    if CANCELLED.load(Ordering::Relaxed) {
+    if is_cancelled() {
         return Exit::Interrupted;
     }
     if failed > 0 {
         let results = if failed == 1 { "1 result was" } else { &format!("{failed} results were") };
-        terminal::tell(&format!("{results} left out, since `{}` lacks or refuses a part", remote.address()));
+        terminal::message(&format!(
+            "{results} left out, since `{}` lacks or refuses a part",
+            remote.address()
+        ));
         return Exit::Failed;
     }
     Exit::Done
@@ -100,21 +102,22 @@ fn exit(remote: &Remote, failed: usize, project: &Project) -> Exit {
 /// Pushes.
 pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
-    let Some(remote) = project.store.remote() else { return Err(CliError::NoRemote) };
+    let Some(remote) = project.store.sharing() else { return Err(CliError::NoRemote) };
     let results = match &arguments.manifest {
         Some(manifest) => of_manifest(manifest, arguments, &project, environment)?,
         None => project
             .store
             .records()
+            .iter()
             .filter_map(|record| Some(PushOrder { key: record.key, trees: engine::describe(&record)?.trees }))
             .filter(|order| !order.trees.is_empty())
             .collect(),
     };
     if arguments.dry_run {
-        return would_push(&results, remote, &project);
+        return would_push(&results, &remote, &project);
     }
     let (bar, mut all) = (bar("pushing", results.len()), Pushed::default());
-    project.store.push(&results, |pushed| {
+    remote.push(&results, |pushed| {
         all.add(pushed);
         bar.inc(1);
     });
@@ -127,14 +130,14 @@ pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Res
         amounts::bytes(bytes),
         remote.address()
     ));
-    Ok(exit(remote, failed, &project))
+    Ok(exit(&remote, failed, &project))
 }
 
 /// Says what a push would do. Bytes count as if no part of a result were there.
-fn would_push(results: &[PushOrder], remote: &Remote, project: &Project) -> Result<Exit, CliError> {
+fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) -> Result<Exit, CliError> {
     let keys: Vec<Digest> = results.iter().map(|order| order.key).collect();
-    remote.ask(&keys);
-    let new: Vec<&PushOrder> = results.iter().filter(|order| remote.record(&order.key).is_none()).collect();
+    let absent: BTreeSet<Digest> = remote.absent(&keys).into_iter().collect();
+    let new: Vec<&PushOrder> = results.iter().filter(|order| absent.contains(&order.key)).collect();
     let trees: BTreeSet<&Digest> = new.iter().flat_map(|order| &order.trees).collect();
     let mut objects = BTreeSet::new();
     for digest in trees {
@@ -156,14 +159,14 @@ fn would_push(results: &[PushOrder], remote: &Remote, project: &Project) -> Resu
 /// Pulls.
 pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
-    let Some(remote) = project.store.remote() else { return Err(CliError::NoRemote) };
+    let Some(remote) = project.store.sharing() else { return Err(CliError::NoRemote) };
     let keys: Vec<Digest> = match &arguments.manifest {
         Some(manifest) => {
             of_manifest(manifest, arguments, &project, environment)?.iter().map(|order| order.key).collect()
         }
         None => match remote.keys() {
             Some(keys) => keys,
-            None if CANCELLED.load(Ordering::Relaxed) => return Ok(Exit::Interrupted),
+            None if is_cancelled() => return Ok(Exit::Interrupted),
             None => {
                 session::show_remote_warnings(&project.store);
                 return Err(CliError::Unlisted { address: remote.address().to_owned() });
@@ -172,7 +175,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
     };
     let (bar, mut all) = (bar("pulling", keys.len()), Pulled::default());
     for some in keys.chunks(TOGETHER) {
-        if CANCELLED.load(Ordering::Relaxed) {
+        if is_cancelled() {
             break;
         }
         all.take(&project.store, some, arguments.dry_run).map_err(CliError::Store)?;
@@ -187,7 +190,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
         amounts::bytes(all.fetched.bytes),
         remote.address()
     ));
-    Ok(exit(remote, all.failed, &project))
+    Ok(exit(&remote, all.failed, &project))
 }
 
 /// What was pulled so far.
@@ -203,53 +206,46 @@ struct Pulled {
 
 impl Pulled {
     /// Takes some results, or counts what would be taken.
-    fn take(&mut self, store: &Store, keys: &[Digest], is_dry_run: bool) -> Result<(), StoreError> {
-        let Some(remote) = store.remote() else { return Ok(()) };
-        remote.ask(keys);
-        let mut results = Vec::new();
-        for key in keys {
-            let here = store.record(key)?;
-            let is_new = here.is_none();
-            let Some(bytes) = here.or_else(|| remote.record(key).map(|bytes| bytes.to_vec())) else {
-                continue;
+    fn take(&mut self, cache: &Cache, keys: &[Digest], is_dry_run: bool) -> Result<(), StoreError> {
+        let mut wholes = Vec::new();
+        for (key, answer) in keys.iter().zip(cache.lookup_many::<Record>(keys)?) {
+            let found = match answer {
+                Lookup::Found(found) => found,
+                Lookup::Incomplete => {
+                    self.failed += 1;
+                    continue;
+                }
+                Lookup::Absent => continue,
             };
-            let stored = StoredRecord { key: *key, bytes, used: SystemTime::now() };
-            if let Some(described) = engine::describe(&stored) {
-                results.push((stored, is_new, described.trees));
+            let is_new = found.origin == Origin::Remote;
+            if is_new && !is_dry_run {
+                cache.publication()?.adopt(key, &found)?;
             }
-        }
-        store.ask_trees(&results.iter().flat_map(|(_, _, trees)| trees).copied().collect())?;
-        let (mut wholes, mut wanted) = (Vec::new(), BTreeMap::new());
-        for (record, is_new, trees) in &results {
-            let found = trees.iter().map(|digest| store.tree_anywhere(digest));
-            let found: Option<Vec<Arc<Tree>>> = found.collect::<Result<_, _>>()?;
-            let Some(found) = found else {
-                self.failed += 1;
-                continue;
-            };
-            if *is_new && !is_dry_run {
-                store.adopt(&record.key, &record.bytes, &found)?;
-            }
-            self.records += usize::from(*is_new);
+            self.records += usize::from(is_new);
             if !is_dry_run {
-                store.hold(&record.key);
+                cache.leases().hold(key);
             }
-            wholes.extend(found);
+            wholes.extend(found.trees);
         }
+        if is_dry_run {
+            return self.count_missing(cache, &wholes);
+        }
+        self.fetched.add(cache.fetch_missing(&wholes)?);
         for tree in &wholes {
-            let missing: BTreeSet<Digest> = store.missing(tree)?.into_iter().collect();
+            self.failed += usize::from(!cache.objects().missing(tree)?.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Counts what would be fetched.
+    fn count_missing(&mut self, cache: &Cache, wholes: &[Arc<Tree>]) -> Result<(), StoreError> {
+        let mut wanted = BTreeMap::new();
+        for tree in wholes {
+            let missing: BTreeSet<Digest> = cache.objects().missing(tree)?.into_iter().collect();
             let entries = tree.entries().iter().filter(|entry| missing.contains(&entry.digest));
             wanted.extend(entries.map(|entry| (entry.digest, entry.size)));
         }
-        if is_dry_run {
-            self.fetched.add(Fetched { objects: wanted.len(), bytes: wanted.values().sum() });
-            return Ok(());
-        }
-        let trees: Vec<&Tree> = wholes.iter().map(|tree| &**tree).collect();
-        self.fetched.add(store.fetch(&trees, &wanted.into_keys().collect())?);
-        for tree in trees {
-            self.failed += usize::from(!store.missing(tree)?.is_empty());
-        }
+        self.fetched.add(Fetched { objects: wanted.len(), bytes: wanted.values().sum() });
         Ok(())
     }
 }

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cache::{Described, Digest, VerifyProgress, VerifyReport};
+use crate::cli::error::CliError;
 use crate::cli::run::{self as run_command, RunArguments};
-use crate::cli::session::{self, CliError, Project};
+use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, terminal};
 use crate::engine;
-use crate::store::{Described, Digest, VerifyProgress, VerifyReport};
 
 /// Arguments of `cache verify`.
 #[derive(Args)]
@@ -30,7 +31,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
         if report.damaged.is_empty() {
             return Ok(Exit::Done);
         }
-        terminal::tell("the next run that needs what was damaged makes it again");
+        terminal::message("the next run that needs what was damaged makes it again");
         return Ok(Exit::Differs);
     };
     // A store of its own runs the manifest: this one would go on believing what it has verified.
@@ -52,17 +53,22 @@ fn verify(project: &Project) -> Result<VerifyReport, CliError> {
         bar.set_length(progress.objects_total);
         bar.set_position(progress.objects);
     };
-    let report = project.store.verify(&progress).map_err(CliError::Store)?;
+    let report = project.store.housekeeping().verify(&progress).map_err(CliError::Store)?;
     bar.finish_and_clear();
     Ok(report)
 }
 
 fn show(project: &Project, report: &VerifyReport) {
-    let damaged = report.damaged.iter().filter_map(|path| project.store.object_at(path));
+    let damaged = report.damaged.iter().filter_map(|path| project.store.housekeeping().object_at(path));
     let wanted: BTreeSet<Digest> = damaged.collect();
-    let holders = project.store.holders(&wanted, &engine::describe);
+    let holders = project.store.housekeeping().holders(&wanted, &engine::describe);
     for path in &report.damaged {
-        let of = project.store.object_at(path).map(|digest| owner(&holders, &digest)).unwrap_or_default();
+        let of = project
+            .store
+            .housekeeping()
+            .object_at(path)
+            .map(|digest| owner(&holders, &digest))
+            .unwrap_or_default();
         terminal::print(&format!("damaged, put into quarantine: {}{of}\n", path.display()));
     }
     for path in &report.foreign {

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use crate::plan::{Models, Plan, Resolution, Task, by_chain, input_bytes, typical_seconds};
-use crate::stages::Spec;
 
 /// What may be used at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,13 +106,13 @@ impl Admission {
 /// What a task will use: as a record of its kind says, else as the kind declares.
 pub(super) fn demand(task: &Task, resolution: &Resolution, models: &mut Models) -> Demand {
     let input = input_bytes(resolution);
-    let memory = match (models.peak_bytes(task, input), &task.spec) {
-        // What the user declares is not undone by a record.
-        (Some(peak), Spec::Command(command)) => peak.max(command.memory_bytes),
-        (Some(peak), _) => peak,
-        (None, spec) => spec.memory(input),
+    let about = task.spec.about();
+    let memory = match models.peak_bytes(task, input) {
+        // A record cannot lower what the manifest declares.
+        Some(peak) => peak.max(about.memory_bytes),
+        None => task.spec.estimated_memory(input),
     };
-    Demand { threads: task.spec.threads(), memory }
+    Demand { threads: about.threads, memory }
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::Scheduler;
+use crate::cache::{Digest, difference};
 use crate::engine::failure::Failure;
 use crate::plan::{Outputs, differing_output};
-use crate::store::{Digest, difference};
 
 impl Scheduler<'_> {
     /// Refuses a task whose key is not the locked one.

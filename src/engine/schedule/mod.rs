@@ -23,8 +23,8 @@ use super::failure::Failure;
 use super::queue::Queue;
 use super::usage::Meter;
 use super::{EngineError, Event, Options, Outcome};
+use crate::cache::{Cache, Digest, Lease, PushOrder, Tree};
 use crate::plan::{History, Models, Outputs, Plan, Resolution, Resolver, TaskId};
-use crate::store::{Digest, Lease, PushOrder, Remote, Store, Tree};
 
 /// Time between two looks at leases that others hold, and at the user's wish to stop.
 const POLL: Duration = Duration::from_millis(20);
@@ -65,7 +65,7 @@ impl Run {
 }
 
 /// Runs a plan to its end.
-pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, EngineError> {
+pub fn run(plan: &Plan, store: &Cache, options: &Options<'_>) -> Result<Run, EngineError> {
     let started = Instant::now();
     let threads = options.threads;
     let pool = rayon::ThreadPoolBuilder::new()
@@ -79,17 +79,19 @@ pub fn run(plan: &Plan, store: &Store, options: &Options<'_>) -> Result<Run, Eng
     });
     let (ended, ends) = channel();
     let meter = Meter::default();
-    let (pushes, queue) = channel::<PushOrder>();
-    let is_pushed = store.remote().is_some_and(Remote::is_written);
+    let (pushes, pusher) = store.pusher();
     std::thread::scope(|scope| {
-        let pushes = is_pushed.then(|| {
-            scope.spawn(move || share::push(store, options, &queue));
-            pushes
+        // The pusher ends when the last sender is dropped: this one and those of the workers.
+        let pushes = pushes;
+        scope.spawn(move || {
+            pusher.run(options.cancelled, |pushed| {
+                (options.listener)(Event::Pushed { records: pushed.records, bytes: pushed.bytes });
+            });
         });
         let mut scheduler = Scheduler::new(plan, store, options);
         let start = |work: Work| {
             let (ended, pool, meter, pushes) = (ended.clone(), &pool, &meter, pushes.clone());
-            scope.spawn(move || work.run(plan, store, options, pool, meter, (&ended, pushes.as_ref())));
+            scope.spawn(move || work.run(plan, store, options, pool, meter, (&ended, &pushes)));
         };
         scheduler.schedule(&start, &ends)?;
         Ok(scheduler.finish(started.elapsed()))
@@ -118,11 +120,11 @@ impl Work {
     fn run(
         self,
         plan: &Plan,
-        store: &Store,
+        store: &Cache,
         options: &Options<'_>,
         pool: &rayon::ThreadPool,
         meter: &Meter,
-        (ended, pushes): (&Sender<End>, Option<&Sender<PushOrder>>),
+        (ended, pushes): (&Sender<End>, &Sender<PushOrder>),
     ) {
         let Self { id, resolution, replaces, is_forced, lease, upstream } = self;
         let task = &plan.tasks[id.0];
@@ -143,9 +145,9 @@ impl Work {
         let executed = execution.run();
         // Given back before the end is told, so that an equal task of another process need not wait.
         drop(lease);
-        if let (Executed::Done { outputs, .. }, Some(pushes)) = (&executed, pushes) {
+        if let Executed::Done { outputs, .. } = &executed {
             let trees = outputs.values().map(|output| output.tree.digest()).collect();
-            // The thread that pushes is gone only where it failed; then nothing is pushed.
+            // The queue is closed if nothing is pushed.
             let _ = pushes.send(PushOrder { key: resolution.key, trees });
         }
         // The scheduler is gone only where it failed; then nobody waits for this end.
@@ -171,7 +173,7 @@ enum State {
 
 struct Scheduler<'a> {
     plan: &'a Plan,
-    store: &'a Store,
+    store: &'a Cache,
     options: &'a Options<'a>,
     resolver: Resolver<'a>,
     queue: Queue,
@@ -198,7 +200,7 @@ struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(plan: &'a Plan, store: &'a Store, options: &'a Options<'a>) -> Self {
+    fn new(plan: &'a Plan, store: &'a Cache, options: &'a Options<'a>) -> Self {
         let count = plan.tasks.len();
         let upstream: Vec<Vec<usize>> =
             (0..count).map(|index| plan.upstream(TaskId(index)).iter().map(|id| id.0).collect()).collect();
@@ -329,7 +331,7 @@ impl<'a> Scheduler<'a> {
             }
             after = Some(place);
             let key = self.resolutions[&index].key;
-            let Some(lease) = self.store.lock(&key).map_err(EngineError::Store)? else {
+            let Some(lease) = self.store.leases().take(&key).map_err(EngineError::Store)? else {
                 self.tell_waiting(index, &key);
                 continue;
             };
@@ -343,8 +345,8 @@ impl<'a> Scheduler<'a> {
                 continue;
             }
             // Another process or machine may have made it between the look-up and the lease.
-            if let Some(remote) = self.store.remote().filter(|_| !is_remade && !is_forced) {
-                remote.ask_again(&key);
+            if !is_remade && !is_forced {
+                self.store.recheck(&key);
             }
             if !is_remade
                 && !is_forced
@@ -372,7 +374,7 @@ impl<'a> Scheduler<'a> {
         });
         self.states[index] = State::Running;
         // A record that is there but was no answer (its shown objects are gone) is replaced as well.
-        let replaces = replaces || self.store.record(&resolution.key).ok().flatten().is_some();
+        let replaces = replaces || self.store.records().get(&resolution.key).ok().flatten().is_some();
         let is_forced = self.is_forced(index) && self.ends[index].is_none();
         let upstream = self.upstream(index);
         start(Work { id: TaskId(index), resolution, replaces, is_forced, lease, upstream });
@@ -380,7 +382,7 @@ impl<'a> Scheduler<'a> {
 
     fn tell_waiting(&mut self, index: usize, key: &Digest) {
         if self.told.insert(index) {
-            let holder = self.store.holder(key).map_or_else(
+            let holder = self.store.leases().holder(key).map_or_else(
                 || "another process".to_owned(),
                 |holder| format!("process {} on {}", holder.process.pid, holder.process.host),
             );

@@ -1,16 +1,16 @@
 //! Finished tasks that are made again, because a reader found their objects gone or damaged.
 
 use super::{Scheduler, State};
+use crate::cache::Digest;
 use crate::engine::failure::Failure;
 use crate::engine::{EngineError, Event};
 use crate::plan::{Outputs, TaskId};
-use crate::store::Digest;
 
 impl Scheduler<'_> {
     /// Whether every object of a finished task's outputs is there.
     pub(super) fn is_intact(&self, index: usize) -> Result<bool, EngineError> {
         for output in self.outputs[index].iter().flat_map(Outputs::values) {
-            if !self.store.check(&output.tree).map_err(EngineError::Store)?.is_empty() {
+            if !self.store.objects().check(&output.tree).map_err(EngineError::Store)?.is_empty() {
                 return Ok(false);
             }
         }
@@ -37,8 +37,8 @@ impl Scheduler<'_> {
                 file: file.clone(),
             });
             let resolution = self.resolver.resolve(self.plan, TaskId(*producer), &self.outputs)?;
-            // The remote was asked for the files before, and had them not.
-            self.doubt(&resolution.key);
+            // The files could not be fetched before.
+            self.store.mark_incomplete(&resolution.key);
             self.resolutions.insert(*producer, resolution);
             self.want(*producer);
         }

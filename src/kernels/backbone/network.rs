@@ -7,6 +7,8 @@
 //! ("Wide Residual Networks"). Names and shapes are those of torchvision's `resnet.py`, which puts the stride of a
 //! bottleneck on its 3×3 convolution.
 
+use serde::{Deserialize, Serialize};
+
 use std::fmt;
 
 /// Channels of an input image.
@@ -16,7 +18,7 @@ pub const INPUT_CHANNELS: usize = 3;
 const STEM_CHANNELS: usize = 64;
 
 /// A residual network of torchvision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Network {
     /// ResNet-18: basic blocks (2, 2, 2).
     ResNet18,
@@ -31,7 +33,7 @@ pub enum Network {
 }
 
 /// A layer of the network whose feature map can be requested (a "stage" in He et al.).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Layer {
     /// Stride 4.
     Layer1,

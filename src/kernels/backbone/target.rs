@@ -1,9 +1,11 @@
 //! Where and how a network is computed: backend, device, arithmetic.
 
+use serde::{Deserialize, Serialize};
+
 use std::fmt;
 
 /// An implementation of the networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backend {
     /// Pure Rust: in every build; CPU and f32 only.
     Rust,
@@ -12,7 +14,7 @@ pub enum Backend {
 }
 
 /// The device that computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     /// The CPU.
     Cpu,
@@ -21,7 +23,7 @@ pub enum Device {
 }
 
 /// The number format that a network is computed in. Pixels and maps are always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arithmetic {
     /// Single precision, never TF32.
     F32,
@@ -30,7 +32,7 @@ pub enum Arithmetic {
 }
 
 /// A backend, a device and an arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the types say it")]
 pub struct Target {
     pub backend: Backend,

@@ -5,11 +5,13 @@
 //! It is smaller than theirs, with one block per level on each side, so that a step takes a fraction of a second on two
 //! cores.
 
+use serde::{Deserialize, Serialize};
+
 use super::{IMAGE_CHANNELS, INPUT_CHANNELS};
 use crate::kernels::random::Rng;
 
 /// The size parameters of a U-Net.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Architecture {
     /// Side of a patch in px; a multiple of `2^(levels - 1)`.
     pub side: usize,

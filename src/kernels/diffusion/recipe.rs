@@ -1,5 +1,7 @@
 //! Hyperparameters of a training.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Noise, Prediction};
 
 /// Weight of squared errors outside of the hole, relative to those inside. Outside, the image is given; learning it only
@@ -10,7 +12,7 @@ pub const KNOWN_WEIGHT: f32 = 0.1;
 const WARM_UP: usize = 50;
 
 /// Hyperparameters of a training.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Steps of the optimiser.
     pub steps: usize,

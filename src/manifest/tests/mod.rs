@@ -122,7 +122,7 @@ pub(super) fn wired(experiment: &Experiment, variant: usize, stage: &str) -> Vec
     let resolved = experiment.stage(variant, experiment.find(stage).unwrap()).unwrap();
     let name = |port: &ResolvedPort| {
         let index = port.index.map(|index| format!("[{index}]")).unwrap_or_default();
-        let mark = if port.is_read { "" } else { " (not read)" };
+        let mark = if port.is_read() { "" } else { " (not read)" };
         let stage = &experiment.stages[port.stage].name;
         format!("{}{index} = {stage}.{}{mark}", port.field, port.output)
     };

@@ -161,7 +161,7 @@ path = "d"
      10 │ path = "d"
         ╰────
       help: add `kind = "…"`, one of download, preprocess, augment, extract, coreset, fit, evaluate,
-            command
+            command, toy
     "#);
 }
 

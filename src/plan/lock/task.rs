@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::cache::Digest;
 use crate::plan::graph::{Plan, PlanVariant, TaskId};
-use crate::store::Digest;
 
 /// A task of a lock file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

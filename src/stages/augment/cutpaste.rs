@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use rayon::prelude::*;
 
 use super::super::fields::{Fields, Reader};
@@ -9,7 +11,7 @@ use super::super::{Context, StageError};
 use super::motions::position;
 use super::provenance::{Origin, write};
 use super::sources::Sources;
-use super::{Spec, id_of};
+use super::{Augment, id_of};
 use crate::artifacts::Files;
 use crate::artifacts::image_set::read_rgb;
 use crate::kernels::cutpaste::TargetImage;
@@ -19,7 +21,7 @@ use crate::kernels::random::Rng;
 const BATCH: usize = 32;
 
 /// How defects are pasted.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pasting {
     /// Width of the soft border around a pasted defect, in px.
     pub blend: usize,
@@ -48,7 +50,7 @@ impl Pasting {
     /// depend on the number of threads.
     pub(super) fn run(
         &self,
-        spec: &Spec,
+        spec: &Augment,
         files: &Files,
         set: &Path,
         context: &Context<'_>,
@@ -73,7 +75,7 @@ impl Pasting {
     /// Makes one sample and writes it.
     fn make(
         &self,
-        spec: &Spec,
+        spec: &Augment,
         seed: u64,
         sources: &Sources<'_>,
         set: &Path,

@@ -21,9 +21,11 @@ mod training;
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, StageError};
-use super::Spec;
+use super::Augment;
 use super::provenance::Origin;
 use super::sources::Sources;
 use crate::artifacts::Files;
@@ -41,7 +43,7 @@ const NOISES: [(&str, Noise); 2] = [("cosine", Noise::Cosine), ("linear", Noise:
 const PREDICTIONS: [(&str, Prediction); 2] = [("v", Prediction::V), ("epsilon", Prediction::Epsilon)];
 
 /// How defects are painted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Painting {
     /// The network.
     pub architecture: Architecture,
@@ -161,10 +163,12 @@ impl Painting {
         ])
     }
 
-    /// Why this build cannot run it.
-    pub(super) fn preflight() -> Option<StageError> {
-        (!is_built())
-            .then(|| StageError::kernel("cannot paint defects with `ddpm`", DiffusionError::NotBuilt))
+    /// Checks whether this build can run it.
+    pub(super) fn preflight() -> Result<(), StageError> {
+        if is_built() {
+            return Ok(());
+        }
+        Err(StageError::kernel("cannot paint defects with `ddpm`", DiffusionError::NotBuilt))
     }
 
     /// What it runs on.
@@ -175,14 +179,12 @@ impl Painting {
     /// Trains, and paints the samples into `set`.
     pub(super) fn run(
         &self,
-        spec: &Spec,
+        spec: &Augment,
         files: &Files,
         set: &Path,
         context: &Context<'_>,
     ) -> Result<Vec<Origin>, StageError> {
-        if let Some(obstacle) = Self::preflight() {
-            return Err(obstacle);
-        }
+        Self::preflight()?;
         let sources = Sources::read(spec, self.blend, files, context)?;
         let trained = training::train(self, spec, &sources, context)?;
         sampling::sample(self, spec, &sources, &trained, set, context)

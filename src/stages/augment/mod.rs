@@ -24,8 +24,10 @@ mod sources;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::fields::{Fields, Reader, fields};
-use super::{Context, Inputs, StageError};
+use super::{About, Context, Estimates, Inputs, PortUse, Reads, Stage, StageError};
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Selection, read_preprocessing, write_preprocessing};
 use crate::kernels::backbone::Target;
@@ -42,10 +44,10 @@ pub use sdxl::Inpainting;
 pub const VERSION: u32 = 2;
 
 /// What people look at.
-pub(super) const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
+const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
 
 /// How defects are made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Method {
     /// Real defects pasted onto normal images.
     CutPaste(Pasting),
@@ -67,8 +69,8 @@ impl Method {
 }
 
 /// What an `augment` stage does.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Augment {
     /// How defects are made.
     pub method: Method,
     /// How many images are made.
@@ -77,9 +79,12 @@ pub struct Spec {
     pub motions: Motions,
 }
 
-impl Spec {
-    /// Reads the fields of an `augment` stage.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+impl Stage for Augment {
+    fn name() -> &'static str {
+        "augment"
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("images", Artifact::ImageSet);
         Self {
             method: read_method(reader),
@@ -88,8 +93,40 @@ impl Spec {
         }
     }
 
-    /// The fields that enter the key: all of them.
-    pub fn fields(&self) -> Fields {
+    fn about(&self) -> About {
+        About {
+            version: VERSION,
+            is_random: true,
+            is_item_wise: false,
+            is_blocking: matches!(self.method, Method::SdxlInpaint(_)),
+            is_target: false,
+            is_shown: true,
+            is_verified: true,
+            estimates: Estimates::OfKind,
+            pictures: &PICTURES,
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: None,
+            target: self.target(),
+            source: None,
+            tools: Vec::new(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, port: &str) -> PortUse {
+        match port {
+            "images" => PortUse::one(Reads::Images(training_split())),
+            _ => PortUse::whole(),
+        }
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        vec![("images".to_owned(), Artifact::ImageSet)]
+    }
+
+    /// All fields.
+    fn key_fields(&self) -> Fields {
         let Self { method, count, motions } = self;
         let mut all = fields([("method", method.name().into()), ("count", (*count).into())]);
         motions.add_fields(&mut all);
@@ -101,25 +138,29 @@ impl Spec {
         all
     }
 
-    /// Why this build or machine cannot run it.
-    pub fn preflight(&self, environment: &BTreeMap<String, String>) -> Option<StageError> {
-        match self.method {
-            Method::CutPaste(_) => None,
-            Method::Ddpm(_) => Painting::preflight(),
-            Method::SdxlInpaint(_) => Inpainting::preflight(environment),
-        }
-    }
-
-    /// Bytes of memory that it takes, about, for inputs of so many bytes.
-    pub(super) fn memory(&self, input_bytes: u64) -> u64 {
+    fn estimated_memory(&self, input_bytes: u64) -> u64 {
         match &self.method {
             Method::CutPaste(_) | Method::Ddpm(_) => 256_000_000,
             Method::SdxlInpaint(inpainting) => inpainting.memory(input_bytes),
         }
     }
 
+    fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError> {
+        match self.method {
+            Method::CutPaste(_) => Ok(()),
+            Method::Ddpm(_) => Painting::preflight(),
+            Method::SdxlInpaint(_) => Inpainting::preflight(environment),
+        }
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        run(self, inputs, output, context)
+    }
+}
+
+impl Augment {
     /// What a trained generator runs on.
-    pub fn target(&self) -> Option<Target> {
+    fn target(&self) -> Option<Target> {
         match &self.method {
             // The libraries of another program are no part of this build: it logs their versions itself.
             Method::CutPaste(_) | Method::SdxlInpaint(_) => None,
@@ -127,16 +168,16 @@ impl Spec {
         }
     }
 
-    /// The images that are read: the training split. Test images never reach a made defect.
-    pub fn selection(&self) -> Selection {
-        Selection { split: Some("train".to_owned()), label: None }
-    }
-
     /// The samples' own seeds, drawn in order: the first of many are those of few.
     fn seeds(&self, seed: u64) -> Vec<u64> {
         let mut stream = Rng::new(seed, "augment");
         (0..self.count).map(|_| stream.next_u64()).collect()
     }
+}
+
+/// The images that are read: test images never reach a synthetic defect.
+fn training_split() -> Selection {
+    Selection { split: Some("train".to_owned()), label: None }
 }
 
 fn read_method(reader: &mut Reader<'_>) -> Method {
@@ -164,7 +205,7 @@ fn read_method(reader: &mut Reader<'_>) -> Method {
 ///
 /// # Errors
 /// [`StageError::Data`] where the training split lacks defects or normal images.
-pub fn run(spec: &Spec, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+fn run(spec: &Augment, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let files = inputs.require("images")?;
     let set = output.join("images");
     let origins = match &spec.method {
@@ -191,7 +232,7 @@ mod tests {
         Label, Preprocessing, Resize, SYNTHETIC_KIND, label_name, labelled, pixels, pixels_name, read_mask,
         read_rgb, write_mask, write_rgb,
     };
-    use crate::stages::context::testing::Bench;
+    use crate::stages::context::testing::TestContext;
     use crate::stages::fields::{Problem, Value};
 
     /// A training set of `normal` and `defect` images of 24×32 px, and a defect in `test` that must not
@@ -221,25 +262,26 @@ mod tests {
         folder
     }
 
-    pub(super) fn read(pairs: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+    pub(super) fn read(pairs: &[(&str, Value)]) -> (Augment, Vec<Problem>) {
         let mut table: Fields =
             pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         table.insert("images".to_owned(), "images".into());
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = Spec::read(&mut reader);
+        let spec = Augment::read(&mut reader);
         reader.finish();
         (spec, problems)
     }
 
-    fn spec() -> super::super::Spec {
+    fn spec() -> crate::stages::Spec {
         let (spec, problems) = read(&[("method", "cutpaste".into()), ("count", Value::Integer(40))]);
         assert!(problems.is_empty(), "{problems:?}");
-        super::super::Spec::Augment(spec)
+        crate::stages::Spec::new(spec)
     }
 
-    fn made(bench: &Bench, set: &tempfile::TempDir, seed: u64) -> Result<Files, StageError> {
-        let inputs = Inputs([("images".to_owned(), Files::of_folder(set.path()).unwrap())].into());
+    fn made(bench: &TestContext, set: &tempfile::TempDir, seed: u64) -> Result<Files, StageError> {
+        let inputs =
+            Inputs([(crate::stages::Role::only("images"), Files::of_folder(set.path()).unwrap())].into());
         bench.run(&spec(), &inputs, seed, "images")
     }
 
@@ -253,7 +295,7 @@ mod tests {
 
     #[test]
     fn every_sample_is_a_training_defect_whose_mask_marks_what_changed() {
-        let (bench, set) = (Bench::new(), set(3, 2));
+        let (bench, set) = (TestContext::new(), set(3, 2));
         let files = made(&bench, &set, 1).unwrap();
         let all = labelled(&files);
         assert_eq!(all.len(), 40);
@@ -280,7 +322,7 @@ mod tests {
         let set = set(3, 2);
         let digest_with = |threads: usize, seed: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let bench = Bench::new();
+            let bench = TestContext::new();
             pool.install(|| digest(&made(&bench, &set, seed).unwrap()))
         };
         assert_eq!(digest_with(1, 1), digest_with(3, 1));
@@ -289,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_training_split_without_defects_or_normals_is_refused() {
-        let error = |set: &tempfile::TempDir| made(&Bench::new(), set, 1).unwrap_err().to_string();
+        let error = |set: &tempfile::TempDir| made(&TestContext::new(), set, 1).unwrap_err().to_string();
         assert!(error(&set(2, 0)).contains("it has 2 normal and 0 defective images"));
         assert!(error(&set(0, 2)).contains("no normal image is in the training split"));
     }
@@ -299,11 +341,11 @@ mod tests {
         let pairs =
             [("method", "cutpaste".into()), ("count", Value::Integer(4)), ("steps", Value::Integer(9))];
         let (spec, problems) = read(&pairs);
-        assert!(problems.is_empty() && !spec.fields().contains_key("steps"));
+        assert!(problems.is_empty() && !spec.key_fields().contains_key("steps"));
         let known = |name: &str, fields: &[&str]| {
             let (spec, _) = read(&[("method", name.into()), ("count", Value::Integer(4))]);
             let fields_of_all = ["count", "flip", "method", "min_area", "rotation", "scale"];
-            for field in spec.fields().keys() {
+            for field in spec.key_fields().keys() {
                 let derived = ["levels", "groups", "times", "program"].contains(&field.as_str());
                 assert!(
                     fields_of_all.contains(&field.as_str()) || fields.contains(&field.as_str()) || derived
@@ -320,11 +362,11 @@ mod tests {
         let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
         assert!(problems.is_empty(), "{problems:?}");
         match spec.preflight(&BTreeMap::new()) {
-            Some(obstacle) => {
+            Err(missing) => {
                 assert!(!crate::kernels::diffusion::is_built());
-                assert!(obstacle.help().unwrap().contains("scripts/libtorch.sh"));
+                assert!(missing.help().unwrap().contains("scripts/libtorch.sh"));
             }
-            None => assert!(crate::kernels::diffusion::is_built()),
+            Ok(()) => assert!(crate::kernels::diffusion::is_built()),
         }
         let (_, problems) = read(&[
             ("method", "ddpm".into()),

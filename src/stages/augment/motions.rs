@@ -1,5 +1,7 @@
 //! How a training mask is turned, scaled, mirrored and placed before a defect is made under it.
 
+use serde::{Deserialize, Serialize};
+
 use super::super::fields::{Fields, Reader};
 use crate::kernels::cutpaste::{DefectPatch, DefectTransform, TransformedDefect};
 use crate::kernels::random::Rng;
@@ -8,7 +10,7 @@ use crate::kernels::random::Rng;
 const DRAWS: usize = 8;
 
 /// How far masks are moved.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Motions {
     /// Greatest turn to either side, in degrees. Li et al. turn their scars by up to 45.
     pub rotation: f64,

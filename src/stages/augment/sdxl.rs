@@ -26,9 +26,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, Inputs, StageError};
-use super::Spec;
+use super::Augment;
 use super::provenance::Origin;
 use super::sources::Sources;
 
@@ -46,7 +48,7 @@ const PROMPTS: [&str; 2] = ["white marks on the wall", "copper metal scratches"]
 const NEGATIVE_PROMPT: &str = "smooth, plain, black, dark, shadow";
 
 /// Where the pipeline comes from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pipeline {
     /// A model of the hub, at a commit.
     Hub {
@@ -60,8 +62,8 @@ pub enum Pipeline {
 }
 
 /// Where it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PaintDevice {
     /// The processor.
     Cpu,
     /// The CUDA device of that number.
@@ -70,7 +72,7 @@ pub enum Place {
     Mps,
 }
 
-impl Place {
+impl PaintDevice {
     /// The kind of device; devices of one kind are interchangeable.
     fn class(self) -> &'static str {
         match self {
@@ -101,7 +103,7 @@ impl Place {
 }
 
 /// The numbers that the pipeline computes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// Half precision; on GPUs alone.
     F16,
@@ -112,7 +114,7 @@ pub enum Precision {
 const PRECISIONS: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
 
 /// How defects are painted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inpainting {
     /// Where the pipeline comes from.
     pub pipeline: Pipeline,
@@ -135,7 +137,7 @@ pub struct Inpainting {
     /// The numbers that the pipeline computes in.
     pub precision: Precision,
     /// Where it runs.
-    pub place: Place,
+    pub place: PaintDevice,
 }
 
 impl Inpainting {
@@ -220,9 +222,9 @@ impl Inpainting {
         }
     }
 
-    /// Why this machine cannot run it: nothing that starts Python is there.
-    pub(super) fn preflight(environment: &BTreeMap<String, String>) -> Option<StageError> {
-        python::find(environment).err()
+    /// Checks whether this machine can run it: whether there is a Python to start.
+    pub(super) fn preflight(environment: &BTreeMap<String, String>) -> Result<(), StageError> {
+        python::find(environment).map(drop)
     }
 
     /// Bytes of memory, about: the weights and what one image takes. SDXL has 3.5 billion weights.
@@ -238,7 +240,7 @@ impl Inpainting {
     /// Paints the samples into `set`.
     pub(super) fn run(
         &self,
-        spec: &Spec,
+        spec: &Augment,
         inputs: &Inputs,
         set: &Path,
         context: &Context<'_>,
@@ -289,30 +291,30 @@ fn read_prompts(reader: &mut Reader<'_>) -> Vec<String> {
     if prompts.is_empty() { PROMPTS.map(str::to_owned).to_vec() } else { prompts }
 }
 
-fn read_place(reader: &mut Reader<'_>) -> Place {
+fn read_place(reader: &mut Reader<'_>) -> PaintDevice {
     match reader.text("device").as_deref() {
-        None | Some("cpu") => Place::Cpu,
-        Some("cuda") => Place::Cuda(0),
-        Some("mps") => Place::Mps,
-        Some("auto") => Place::fastest(),
+        None | Some("cpu") => PaintDevice::Cpu,
+        Some("cuda") => PaintDevice::Cuda(0),
+        Some("mps") => PaintDevice::Mps,
+        Some("auto") => PaintDevice::fastest(),
         Some(name) => {
             let number = name.strip_prefix("cuda:").and_then(|number| number.parse().ok());
             number.filter(|number| name == format!("cuda:{number}")).map_or_else(
                 || {
                     reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "mps", "auto"]);
-                    Place::Cpu
+                    PaintDevice::Cpu
                 },
-                Place::Cuda,
+                PaintDevice::Cuda,
             )
         }
     }
 }
 
 /// Half precision on a GPU and single on the processor, unless the manifest says otherwise.
-fn read_precision(reader: &mut Reader<'_>, place: Place) -> Precision {
-    let default = if place == Place::Cpu { "f32" } else { "f16" };
+fn read_precision(reader: &mut Reader<'_>, place: PaintDevice) -> Precision {
+    let default = if place == PaintDevice::Cpu { "f32" } else { "f16" };
     let precision = reader.choice("precision", &PRECISIONS, Some(default));
-    if precision == Precision::F16 && place == Place::Cpu {
+    if precision == Precision::F16 && place == PaintDevice::Cpu {
         let message = "`precision` is `f16`, which the CPU does not compute in".to_owned();
         let help = "write `precision = \"f32\"`, or `device = \"cuda\"`".to_owned();
         reader.problem("precision", "unfit_precision", message, Some(help));

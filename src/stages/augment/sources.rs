@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::{Context, StageError};
-use super::Spec;
+use super::Augment;
 use crate::artifacts::image_set::{Label, Labelled, labelled, pixels, pixels_name, read_mask, read_rgb};
 use crate::artifacts::{ArtifactError, File, Files};
 use crate::kernels::components::components;
@@ -39,12 +39,12 @@ impl<'a> Sources<'a> {
     /// # Errors
     /// [`StageError::Data`] where the training split lacks defects or normal images.
     pub(super) fn read(
-        spec: &Spec,
+        spec: &Augment,
         blend: usize,
         files: &'a Files,
         context: &Context<'_>,
     ) -> Result<Self, StageError> {
-        let (all, selection) = (pixels(files), spec.selection());
+        let (all, selection) = (pixels(files), super::training_split());
         let (mut defective, mut normals) = (Vec::new(), Vec::new());
         for (id, one) in labelled(files).into_iter().filter(|(_, one)| selection.holds(&one.entry)) {
             let missing = || ArtifactError::MissingFile { artifact: "ImageSet", file: pixels_name(id) };
@@ -83,7 +83,7 @@ impl<'a> Sources<'a> {
     /// of the normal ones.
     pub(super) fn digests(&self) -> impl Iterator<Item = String> + '_ {
         let defective = self.defective.iter().flat_map(|(_, image, one)| [*image, one.mask]);
-        defective.chain(self.normals.iter().map(|(_, image)| *image)).map(|file| file.digest.clone())
+        defective.chain(self.normals.iter().map(|(_, image)| *image)).map(crate::artifacts::File::digest_text)
     }
 }
 

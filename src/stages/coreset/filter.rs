@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::fields::{Fields, Reader};
 use super::super::{Context, Inputs, StageError};
 use super::{Source, rows_of};
@@ -16,7 +18,7 @@ use crate::kernels::nearest;
 use crate::kernels::scoring::quantile;
 
 /// Which made samples are kept out; `select.made_near_normal` and `select.made_far_from_real`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MadeFilter {
     /// Samples no farther from the normal bank than this quantile of its own rows from rows of other images.
     pub near_normal: Option<f64>,
@@ -194,15 +196,16 @@ mod tests {
 
     use image::{GrayImage, Luma};
 
-    use super::super::super::Spec;
-    use super::super::super::context::testing::Bench;
+    use super::super::super::context::testing::TestContext;
     use super::super::super::fields::{Problem, Value};
+    use super::super::Coreset;
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::bank::Description;
     use crate::artifacts::feature_set::{Block, Extraction, StoragePrecision, block_name, write_block};
     use crate::artifacts::files::write_json;
     use crate::artifacts::image_set::{Label, Preprocessing, Resize, SYNTHETIC_KIND, label_name, write_mask};
+    use crate::stages::{MASKS, Role, Spec, Stage};
 
     fn extraction() -> Extraction {
         let preprocessing =
@@ -249,9 +252,9 @@ mod tests {
         let files = |name: &str| Files::of_folder(&folder.join(name)).unwrap();
         Inputs(
             [
-                ("features[0]".to_owned(), files("features")),
-                ("masks[0]".to_owned(), files("masks")),
-                ("normal".to_owned(), files("normal")),
+                (Role::indexed("features", 0), files("features")),
+                (Role::indexed(MASKS, 0), files("masks")),
+                (Role::only("normal"), files("normal")),
             ]
             .into(),
         )
@@ -270,9 +273,9 @@ mod tests {
         .into();
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = super::super::Spec::read(&mut reader);
+        let spec = Coreset::read(&mut reader);
         reader.finish();
-        (Spec::Coreset(spec), problems)
+        (Spec::new(spec), problems)
     }
 
     #[test]
@@ -287,7 +290,7 @@ mod tests {
         add(folder.path(), "made/strange", SYNTHETIC_KIND, &[[0.0, 90.0]]);
         let (spec, problems) = read(Some(1.0), Some(1.0));
         assert!(problems.is_empty(), "{problems:?}");
-        let bench = Bench::new();
+        let bench = TestContext::new();
         let files = bench.run(&spec, &inputs(folder.path()), 1, "bank").unwrap();
         let bank = Bank::read(&files).unwrap();
         assert_eq!(bank.description.images, ["made/good", "real/1", "real/2"]);
@@ -306,11 +309,11 @@ mod tests {
     fn each_filter_works_alone_and_a_missing_yardstick_is_named() {
         let folder = tempfile::tempdir().unwrap();
         add(folder.path(), "made/1", SYNTHETIC_KIND, &[[5.0, 0.0]]);
-        let bench = Bench::new();
+        let bench = TestContext::new();
         let alone = bench.run(&read(Some(0.5), None).0, &inputs(folder.path()), 1, "bank").unwrap();
         assert_eq!(Bank::read(&alone).unwrap().len(), 1);
         let error =
-            Bench::new().run(&read(None, Some(0.5)).0, &inputs(folder.path()), 1, "bank").unwrap_err();
+            TestContext::new().run(&read(None, Some(0.5)).0, &inputs(folder.path()), 1, "bank").unwrap_err();
         assert!(error.to_string().contains("no real defect to compare with"), "{error}");
         let (_, problems) = {
             let table: Fields = [
@@ -320,7 +323,7 @@ mod tests {
             .into();
             let (mut problems, mut ports) = (Vec::new(), Vec::new());
             let mut reader = Reader::new(&table, &mut problems, &mut ports);
-            let spec = super::super::Spec::read(&mut reader);
+            let spec = Coreset::read(&mut reader);
             reader.finish();
             (spec, problems)
         };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
-use super::Remote;
+use super::HttpSource;
 use crate::stages::{Context, StageError};
 
 /// A file of the archive that will be written.
@@ -23,16 +23,16 @@ struct Entry {
 /// Unpacks the archive at `path` into the folder `into`.
 pub(super) fn unpack(
     path: &Path,
-    remote: &Remote,
+    source: &HttpSource,
     into: &Path,
     context: &Context<'_>,
 ) -> Result<(), StageError> {
-    let error = |message: String| StageError::Archive { path: PathBuf::from(&remote.name), message };
+    let error = |message: String| StageError::Archive { path: PathBuf::from(&source.name), message };
     let file = File::open(path).map_err(|source| StageError::io("read", path, source))?;
     let mut reader = BufReader::with_capacity(1 << 18, file);
     recognise(&mut reader).map_err(error)?;
     let mut archive = ZipArchive::new(reader).map_err(|source| error(source.to_string()))?;
-    let entries = survey(&archive, remote).map_err(error)?;
+    let entries = survey(&archive, source).map_err(error)?;
     let total = entries.iter().map(|entry| entry.size_bytes).sum();
     let mut done = 0;
     for entry in &entries {
@@ -60,9 +60,9 @@ fn recognise(reader: &mut (impl Read + Seek)) -> Result<(), String> {
 }
 
 /// Lists the files to write, and refuses the archive as a whole where one entry is not safe.
-fn survey(archive: &ZipArchive<BufReader<File>>, remote: &Remote) -> Result<Vec<Entry>, String> {
-    if archive.len() > remote.max_entries {
-        return Err(format!("it has {} entries, `max_entries` allows {}", archive.len(), remote.max_entries));
+fn survey(archive: &ZipArchive<BufReader<File>>, source: &HttpSource) -> Result<Vec<Entry>, String> {
+    if archive.len() > source.max_entries {
+        return Err(format!("it has {} entries, `max_entries` allows {}", archive.len(), source.max_entries));
     }
     if archive.has_duplicate_names() {
         return Err("it holds the same name twice".to_owned());
@@ -85,10 +85,10 @@ fn survey(archive: &ZipArchive<BufReader<File>>, remote: &Remote) -> Result<Vec<
             return Err(format!("it holds `{name}` twice"));
         }
         total = total.saturating_add(entry.size());
-        if total > remote.max_size_bytes {
+        if total > source.max_size_bytes {
             return Err(format!(
                 "it unpacks to more than the {} bytes of `max_size_bytes`",
-                remote.max_size_bytes
+                source.max_size_bytes
             ));
         }
         entries.push(Entry { index, name, size_bytes: entry.size() });

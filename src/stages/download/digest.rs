@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use sha2::Digest;
 
 use crate::stages::{Context, StageError};
 
 /// How a digest is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Algorithm {
     Blake3,
     Sha256,
@@ -24,7 +26,7 @@ const ALGORITHMS: [(&str, Algorithm, usize); 3] =
 /// A digest as the manifest writes it: `sha256:…`, `blake3:…` or `md5:…`.
 ///
 /// MD5 is here because publishers of data sets give nothing else; it finds damage, not malice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     algorithm: Algorithm,
     hex: String,

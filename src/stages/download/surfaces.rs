@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use image::{GrayImage, RgbImage};
 use rayon::prelude::*;
 
@@ -18,17 +20,17 @@ const BATCH: usize = 64;
 const DEFECTS: [SurfaceDefect; 3] = [SurfaceDefect::Scratch, SurfaceDefect::Spot, SurfaceDefect::Crack];
 
 /// What is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum SurfaceKind {
     Surfaces,
 }
 
-const KINDS: [(&str, SurfaceKind); 1] = [("surfaces", SurfaceKind::Surfaces)];
+const SURFACES: [(&str, SurfaceKind); 1] = [("surfaces", SurfaceKind::Surfaces)];
 
 const TEXTURES: [(&str, Texture); 2] = [("brushed", Texture::Brushed), ("cast", Texture::Cast)];
 
 /// How many surfaces are made, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synthetic {
     kind: SurfaceKind,
     texture: Texture,
@@ -44,7 +46,7 @@ pub struct Synthetic {
 impl Synthetic {
     /// Reads the table `synthetic`. The default counts and size serve a quickstart of seconds.
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let kind = reader.choice("kind", &KINDS, Some("surfaces"));
+        let kind = reader.choice("kind", &SURFACES, Some("surfaces"));
         let texture = reader.choice("texture", &TEXTURES, Some("brushed"));
         let mut count = |name, least, default| reader.integer(name, least..=100_000, Some(default)) as usize;
         Self {
@@ -60,11 +62,11 @@ impl Synthetic {
         }
     }
 
-    pub(super) fn fields(&self) -> Fields {
+    pub(super) fn key_fields(&self) -> Fields {
         let Self { kind, texture, train_normal, train_defect, test_normal, test_defect, height, width, seed } =
             self;
         fields([
-            ("kind", name_of(&KINDS, kind).into()),
+            ("kind", name_of(&SURFACES, kind).into()),
             ("texture", name_of(&TEXTURES, texture).into()),
             ("train_normal", (*train_normal).into()),
             ("train_defect", (*train_defect).into()),

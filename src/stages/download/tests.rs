@@ -11,7 +11,7 @@ use zip::write::SimpleFileOptions;
 use super::server::{Answer, Server};
 use super::*;
 use crate::artifacts::Files;
-use crate::stages::context::testing::Bench;
+use crate::stages::context::testing::TestContext;
 use crate::stages::fields::{Problem, Value};
 use crate::stages::{Inputs, Item, ItemFile, Items, Progress};
 
@@ -38,7 +38,7 @@ impl Desk {
         }
     }
 
-    fn bring(&self, remote: &Remote) -> Result<Files, StageError> {
+    fn bring(&self, remote: &HttpSource) -> Result<Files, StageError> {
         let policy = transfer::Policy {
             tries: 3,
             first_wait: Duration::ZERO,
@@ -84,13 +84,13 @@ impl Items for Desk {
     fn once(&self, _: &Fields, _: &mut crate::stages::Make<'_>) -> Result<Item, StageError> {
         unreachable!("downloads keep no items")
     }
-    fn place(&self, _: &ItemFile, _: &str) {}
+    fn add_output(&self, _: &ItemFile, _: &str) {}
 }
 
-fn read(table: &Fields) -> (Spec, Vec<Problem>) {
+fn read(table: &Fields) -> (Download, Vec<Problem>) {
     let (mut problems, mut ports) = (Vec::new(), Vec::new());
     let mut reader = Reader::new(table, &mut problems, &mut ports);
-    let spec = Spec::read(&mut reader);
+    let spec = Download::read(&mut reader);
     reader.finish();
     (spec, problems)
 }
@@ -113,8 +113,8 @@ fn two_files() -> Vec<u8> {
     archive(&[("train/10000.png", &[7; 3000]), ("test/20000.png", b"picture")])
 }
 
-fn remote(urls: &[&str], body: &[u8]) -> Remote {
-    Remote {
+fn remote(urls: &[&str], body: &[u8]) -> HttpSource {
+    HttpSource {
         urls: urls.iter().map(|&url| url.to_owned()).collect(),
         digest: Expected::parse(&format!("blake3:{}", blake3::hash(body).to_hex())).unwrap(),
         is_unpacked: true,
@@ -213,7 +213,7 @@ fn bytes_left_of_another_file_do_not_spoil_the_download() {
 fn a_file_larger_than_allowed_is_refused() {
     let body = vec![1; 5000];
     let server = Server::start(body.clone(), "\"1\"", vec![]);
-    let wanted = Remote { max_size_bytes: 4000, ..remote(&[&server.url], &body) };
+    let wanted = HttpSource { max_size_bytes: 4000, ..remote(&[&server.url], &body) };
     assert!(message(Desk::new().bring(&wanted)).contains("`max_size_bytes` allows 4000"));
 }
 
@@ -284,17 +284,17 @@ fn a_kept_file_has_the_name_of_its_address() {
         ("unpack", false.into()),
     ]));
     assert!(problems.is_empty(), "{problems:?}");
-    let bench = Bench::new();
-    let files = bench.run(&crate::stages::Spec::Download(spec), &Inputs::default(), 0, "files").unwrap();
+    let bench = TestContext::new();
+    let files = bench.run(&crate::stages::Spec::new(spec), &Inputs::default(), 0, "files").unwrap();
     assert_eq!(files.get("set.zip").unwrap().read().unwrap(), b"weights");
 }
 
 #[test]
 fn one_source_is_read_and_others_are_refused() {
     let (spec, problems) = read(&fields([("path", "data".into())]));
-    assert!(problems.is_empty() && spec.source_path() == Some("data"));
+    assert!(problems.is_empty() && spec.about().source.as_deref() == Some("data"));
     let (spec, problems) = read(&fields([("path", "data".into()), ("dataset", "ksdd2".into())]));
-    assert!(problems.is_empty() && spec.source_path() == Some("data"), "a copy of one's own");
+    assert!(problems.is_empty() && spec.about().source.as_deref() == Some("data"), "a copy of one's own");
     let (_, problems) = read(&fields([("path", "data".into()), ("url", "https://x/y".into())]));
     assert_eq!(problems[0].code, "conflicting_fields");
     let (_, problems) = read(&Fields::new());
@@ -319,7 +319,7 @@ fn addresses_and_limits_stay_out_of_the_key() {
         ]);
         let (spec, problems) = read(&table);
         assert!(problems.is_empty(), "{problems:?}");
-        spec.fields()
+        spec.key_fields()
     };
     let one = of("http://a/x.zip".into(), 5);
     assert_eq!(one, of(vec!["http://b/y.zip".to_owned(), "http://a/x.zip".to_owned()].into(), 6));
@@ -334,7 +334,7 @@ fn known_sets_have_sound_digests() {
     }
     let (spec, problems) = read(&fields([("dataset", "ksdd2".into())]));
     assert!(problems.is_empty());
-    assert_eq!(spec.fields()["digest"], Value::Text("md5:1ed0f628122776ace4965afa30dfe316".into()));
+    assert_eq!(spec.key_fields()["digest"], Value::Text("md5:1ed0f628122776ace4965afa30dfe316".into()));
 }
 
 #[test]
@@ -349,9 +349,9 @@ fn synthetic_surfaces_are_written_as_ksdd2_is() {
     ]);
     let (spec, problems) = read(&fields([("synthetic", table.into())]));
     assert!(problems.is_empty(), "{problems:?}");
-    let spec = crate::stages::Spec::Download(spec);
-    let make = || Bench::new().run(&spec, &Inputs::default(), 0, "files").unwrap();
-    let bench = Bench::new();
+    let spec = crate::stages::Spec::new(spec);
+    let make = || TestContext::new().run(&spec, &Inputs::default(), 0, "files").unwrap();
+    let bench = TestContext::new();
     let files = bench.run(&spec, &Inputs::default(), 0, "files").unwrap();
     assert_eq!(files.len(), 18);
     let mask = |name: &str| crate::artifacts::image_set::read_mask(files.get(name).unwrap()).unwrap();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use ureq::http::{Response, StatusCode, header};
 
-use super::Remote;
+use super::HttpSource;
 use crate::stages::{Context, StageError};
 
 /// How often and how patiently an address is asked.
@@ -75,23 +75,27 @@ fn again(message: impl Into<String>) -> Failure {
     Failure::Again { message: message.into(), wait: None }
 }
 
-/// Brings the bytes of `remote` into the part file, and gives its path once their digest is right.
-pub(super) fn obtain(remote: &Remote, policy: &Policy, context: &Context<'_>) -> Result<PathBuf, StageError> {
-    let part = context.work.join(format!("{}.part", remote.name));
+/// Brings the bytes of `source` into the part file, and gives its path once their digest is right.
+pub(super) fn obtain(
+    source: &HttpSource,
+    policy: &Policy,
+    context: &Context<'_>,
+) -> Result<PathBuf, StageError> {
+    let part = context.work.join(format!("{}.part", source.name));
     std::fs::create_dir_all(context.work).map_err(|source| StageError::io("write", context.work, source))?;
-    if read_state(&part).total == Some(length(&part)) && remote.digest.check(&part, context)?.is_ok() {
+    if read_state(&part).total == Some(length(&part)) && source.digest.check(&part, context)?.is_ok() {
         return Ok(part);
     }
     if context.is_offline {
         return Err(StageError::Download {
-            url: remote.urls.first().cloned().unwrap_or_default(),
+            url: source.urls.first().cloned().unwrap_or_default(),
             message: "the run is offline".to_owned(),
             help: Some("run once without `--offline`, or name a local copy with `path = \"…\"`".to_owned()),
         });
     }
     let mut failures = Vec::new();
-    for url in &remote.urls {
-        match obtain_from(url, &part, remote, policy, context) {
+    for url in &source.urls {
+        match obtain_from(url, &part, source, policy, context) {
             Ok(()) => return Ok(part),
             Err(Failure::Stop(error)) => return Err(error),
             Err(Failure::Again { message, .. } | Failure::Never(message)) => {
@@ -121,16 +125,16 @@ fn refusal(failures: &[(&String, String)]) -> StageError {
 fn obtain_from(
     url: &str,
     part: &Path,
-    remote: &Remote,
+    source: &HttpSource,
     policy: &Policy,
     context: &Context<'_>,
 ) -> Result<(), Failure> {
     loop {
         let is_mixed = length(part) > 0;
-        transfer(url, part, remote, policy, context)?;
-        let Err(found) = remote.digest.check(part, context)? else { return Ok(()) };
+        transfer(url, part, source, policy, context)?;
+        let Err(found) = source.digest.check(part, context)? else { return Ok(()) };
         forget(part);
-        let message = format!("its digest is `{found}`, not `{}`", remote.digest);
+        let message = format!("its digest is `{found}`, not `{}`", source.digest);
         if !is_mixed {
             return Err(Failure::Never(message));
         }
@@ -142,7 +146,7 @@ fn obtain_from(
 fn transfer(
     url: &str,
     part: &Path,
-    remote: &Remote,
+    source: &HttpSource,
     policy: &Policy,
     context: &Context<'_>,
 ) -> Result<(), Failure> {
@@ -150,7 +154,7 @@ fn transfer(
     let (mut failed, mut most) = (0, length(part));
     loop {
         context.check()?;
-        let (message, wait) = match attempt(&agent, url, part, remote.max_size_bytes, context) {
+        let (message, wait) = match attempt(&agent, url, part, source.max_size_bytes, context) {
             Err(Failure::Again { message, wait }) => (message, wait),
             other => return other,
         };
@@ -163,19 +167,8 @@ fn transfer(
         }
         context.progress.log(&format!("`{url}`: {message}, trying again at byte {}", length(part)));
         let doubled = policy.first_wait * 2_u32.pow(failed - 1);
-        pause(wait.unwrap_or(doubled).min(policy.longest_wait), context)?;
+        context.sleep(wait.unwrap_or(doubled).min(policy.longest_wait))?;
     }
-}
-
-fn pause(wait: Duration, context: &Context<'_>) -> Result<(), StageError> {
-    let step = Duration::from_millis(50);
-    let mut left = wait;
-    while !left.is_zero() {
-        context.check()?;
-        std::thread::sleep(left.min(step));
-        left = left.saturating_sub(step);
-    }
-    context.check()
 }
 
 fn agent(url: &str, policy: &Policy, context: &Context<'_>) -> ureq::Agent {

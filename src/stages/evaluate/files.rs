@@ -46,11 +46,11 @@ fn write_maps(folder: &Path, rows: &[Row<'_>]) -> Result<(), StageError> {
     let Some(&Row { grid: [h, w], .. }) = rows.first() else { return Ok(()) };
     if rows.iter().all(|row| row.grid == [h, w]) {
         let data: Vec<f32> = rows.iter().flat_map(|row| row.scored.map.iter().copied()).collect();
-        return Ok(npy::write_f32(&folder.join("maps.npy"), &[rows.len(), h, w], data)?);
+        return Ok(npy::write_f32(&folder.join("maps.npy"), &[rows.len(), h, w], &data)?);
     }
     for row in rows {
         let file = folder.join("maps").join(format!("{}.npy", row.labelled.entry.id));
-        npy::write_f32(&file, &row.grid, row.scored.map.clone())?;
+        npy::write_f32(&file, &row.grid, &row.scored.map)?;
     }
     Ok(())
 }
@@ -74,9 +74,9 @@ impl FullMaps {
         Ok(Self { folder: folder.join("full_maps"), array })
     }
 
-    pub(super) fn append(&mut self, row: &Row<'_>, map: Vec<f32>) -> Result<(), StageError> {
+    pub(super) fn append(&mut self, row: &Row<'_>, map: &[f32]) -> Result<(), StageError> {
         if let Some(array) = &mut self.array {
-            return Ok(array.append(&map)?);
+            return Ok(array.append(map)?);
         }
         let file = self.folder.join(format!("{}.npy", row.labelled.entry.id));
         Ok(npy::write_f32(&file, &row.size, map)?)

@@ -1,6 +1,6 @@
 //! The metrics of an evaluation, from its rows and the counts of their pixels.
 
-use super::{Row, Spec};
+use super::{Evaluate, Row};
 use crate::artifacts::image_set;
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::{AtThreshold, Intervals, KindMetrics, Metrics};
@@ -10,7 +10,7 @@ use crate::stages::{Context, StageError};
 
 /// Computes every metric; the pixel metrics' intervals where there are statistics.
 pub(super) fn measure(
-    spec: &Spec,
+    spec: &Evaluate,
     model: &Model,
     rows: &[Row<'_>],
     pixel_scores: PixelScores,
@@ -56,7 +56,7 @@ pub(super) fn measure(
 }
 
 /// Says why there is no metric: in words of the split where it has one class only.
-pub(super) fn no_metric(spec: &Spec, rows: &[Row<'_>], error: MetricError) -> StageError {
+pub(super) fn no_metric(spec: &Evaluate, rows: &[Row<'_>], error: MetricError) -> StageError {
     let defects = rows.iter().filter(|row| row.is_defect()).count();
     if defects == 0 || defects == rows.len() {
         return StageError::data(
@@ -123,7 +123,8 @@ fn by_kind(rows: &[Row<'_>]) -> Result<Vec<KindMetrics>, MetricError> {
 fn split_digest(rows: &[Row<'_>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for row in rows {
-        for part in [row.labelled.entry.id, row.labelled.entry.split, &row.labelled.mask.digest] {
+        let mask = row.labelled.mask.digest_text();
+        for part in [row.labelled.entry.id, row.labelled.entry.split, &mask] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }

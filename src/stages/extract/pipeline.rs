@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 use std::thread::ScopedJoinHandle;
 
-use super::{Missing, Spec};
+use super::{Extract, Missing};
 use crate::artifacts::image_set;
 use crate::kernels::backbone::{Backbone, FeatureMap, ImageMap, normalise};
 use crate::kernels::embedding::{PatchGrid, embed};
@@ -32,7 +32,7 @@ struct Batch<'a> {
 
 /// Extracts every missing image; `keep` is given each with its patches, in order of batches.
 pub(super) fn run<'a>(
-    spec: &Spec,
+    spec: &Extract,
     backbone: &Backbone,
     missing: &'a [Missing<'a>],
     context: &Context<'_>,
@@ -132,7 +132,7 @@ fn forward_batch(
 
 /// Turns one image's maps into its patches.
 fn pool(
-    spec: &Spec,
+    spec: &Extract,
     image: &Missing<'_>,
     maps: &[FeatureMap],
     index: usize,

@@ -37,6 +37,20 @@ pub enum Value {
 pub type Fields = BTreeMap<String, Value>;
 
 impl Value {
+    /// Returns the value as plain JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Integer(number) => (*number).into(),
+            Self::Float(number) => (*number).into(),
+            Self::Bool(flag) => (*flag).into(),
+            Self::List(items) => items.iter().map(Self::to_json).collect(),
+            Self::Table(fields) => {
+                fields.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+            }
+        }
+    }
+
     /// The word that messages use for the value's type.
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -147,17 +161,44 @@ pub struct Problem {
 pub struct Port {
     /// The field that names it.
     pub field: String,
-    /// Its place in a list, where the port takes several.
+    /// Its index in a list, if the port takes several.
     pub index: Option<usize>,
     /// What was written: `stage` or `stage.output`.
     pub reference: String,
     /// The artifact that must be there.
     pub expects: Artifact,
-    /// Whether the stage depends on it; a port that a choice does not read is only checked.
-    pub is_read: bool,
+    /// What it means to the stage.
+    pub access: Access,
+}
+
+/// What a port means to its stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The stage reads it: a dependency.
+    Read,
+    /// The stage chooses by it, among other inputs: it must be in the variant, but is no dependency by itself.
+    Named,
+    /// This choice of the stage's fields does not use it: it is only checked.
+    Unread,
 }
 
 /// The name under which a choice stands in a list of them.
 pub fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
     choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+}
+
+/// By the bits of floats, which are never NaN.
+impl std::hash::Hash for Value {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Self::Text(text) => text.hash(state),
+            Self::Integer(number) => number.hash(state),
+            // Equal numbers, equal bits: -0.0 is 0.0.
+            Self::Float(number) => (number + 0.0).to_bits().hash(state),
+            Self::Bool(flag) => flag.hash(state),
+            Self::List(items) => items.hash(state),
+            Self::Table(fields) => fields.hash(state),
+        }
+    }
 }

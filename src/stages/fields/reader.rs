@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::{Fields, Port, Problem, Value};
+use super::{Access, Fields, Port, Problem, Value};
 use crate::artifacts::Artifact;
 
 /// Reads one stage's table; see the module above.
@@ -231,7 +231,8 @@ impl<'a> Reader<'a> {
         match self.take(name) {
             None => false,
             Some(Value::Text(reference)) => {
-                self.push_port(name, None, reference, expects, is_read);
+                let access = if is_read { Access::Read } else { Access::Unread };
+                self.push_port(name, None, reference, expects, access);
                 true
             }
             Some(other) => {
@@ -241,11 +242,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads an optional port that chooses among other inputs and is no dependency; returns whether it is written.
+    pub fn named_port(&mut self, name: &'static str, expects: Artifact) -> bool {
+        let Some(reference) = self.text(name) else { return false };
+        self.push_port(name, None, &reference, expects, Access::Named);
+        true
+    }
+
     /// Reads a list of ports, of which at least one must be connected; one name may stand without brackets.
     pub fn ports(&mut self, name: &'static str, expects: Artifact) {
         match self.take(name) {
             None => self.missing(name, &format!("an array of stages that give {expects}")),
-            Some(Value::Text(reference)) => self.push_port(name, Some(0), reference, expects, true),
+            Some(Value::Text(reference)) => self.push_port(name, Some(0), reference, expects, Access::Read),
             Some(Value::List(items)) if items.is_empty() => {
                 let message = format!("`{name}` is empty");
                 self.problem(name, "empty_list", message, Some("name at least one stage".to_owned()));
@@ -254,7 +262,7 @@ impl<'a> Reader<'a> {
                 for (index, item) in items.iter().enumerate() {
                     match item {
                         Value::Text(reference) => {
-                            self.push_port(name, Some(index), reference, expects, true);
+                            self.push_port(name, Some(index), reference, expects, Access::Read);
                         }
                         other => self.wrong_type(name, "an array of stages", other),
                     }
@@ -274,7 +282,7 @@ impl<'a> Reader<'a> {
         for (input, reference) in table {
             match reference {
                 Value::Text(reference) => {
-                    self.push_port(&format!("{name}.{input}"), None, reference, expects, true);
+                    self.push_port(&format!("{name}.{input}"), None, reference, expects, Access::Read);
                 }
                 other => self.wrong_type(name, "a table of `name = \"stage\"`", other),
             }
@@ -307,7 +315,7 @@ impl<'a> Reader<'a> {
         index: Option<usize>,
         reference: &str,
         expects: Artifact,
-        is_read: bool,
+        access: Access,
     ) {
         let mut path = self.prefix.clone();
         path.push(field.to_owned());
@@ -316,7 +324,7 @@ impl<'a> Reader<'a> {
             index,
             reference: reference.to_owned(),
             expects,
-            is_read,
+            access,
         });
     }
 

@@ -6,7 +6,7 @@ use image::{GrayImage, RgbImage};
 
 use super::layout::Source;
 use super::pixels::{binarise, decode, resize_mask_once, resize_once, steps};
-use super::spec::Spec;
+use super::spec::Preprocess;
 use super::{crop, layout};
 use crate::artifacts::image_set::{Label, write_mask, write_rgb};
 use crate::stages::fields::{Fields, Value};
@@ -26,7 +26,7 @@ const VANISHED: &str = "vanished";
 
 /// Recalls or makes the item of `source`, whose place among the sources names its scratch files.
 pub(super) fn make(
-    spec: &Spec,
+    spec: &Preprocess,
     source: &Source<'_>,
     place: usize,
     scratch: &Path,
@@ -44,20 +44,24 @@ pub(super) fn make(
 }
 
 /// What can change a byte of the item's files, and nothing else: neither its name nor its label.
-fn item_fields(spec: &Spec, source: &Source<'_>) -> Fields {
+fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
     let mut fields = spec.pixel_fields();
-    fields.insert("image".to_owned(), source.image.digest.as_str().into());
+    fields.insert("image".to_owned(), source.image.digest_text().into());
     if let Some(mask) = source.mask {
-        fields.insert("mask".to_owned(), mask.digest.as_str().into());
+        fields.insert("mask".to_owned(), mask.digest_text().into());
         if let Some(crops) = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN) {
-            fields.insert("crops".to_owned(), Value::Table(crops.fields()));
+            fields.insert("crops".to_owned(), Value::Table(crops.key_fields()));
         }
     }
     fields
 }
 
 /// Makes the files of an item; returns their paths and the note.
-fn write(spec: &Spec, source: &Source<'_>, stem: &Path) -> Result<(Vec<PathBuf>, &'static str), StageError> {
+fn write(
+    spec: &Preprocess,
+    source: &Source<'_>,
+    stem: &Path,
+) -> Result<(Vec<PathBuf>, &'static str), StageError> {
     let image = decode(source.image)?.into_rgb8();
     let mask = read_mask(spec, source, &image)?;
     let is_defect = mask.iter().any(|&value| value != 0);
@@ -87,7 +91,7 @@ fn name_of(stem: &Path) -> std::borrow::Cow<'_, str> {
 /// Resizes both, and cuts the crops: at the first step's size where there are two, as the reference
 /// stores its images at that size and cuts them there.
 fn resized(
-    spec: &Spec,
+    spec: &Preprocess,
     source: &Source<'_>,
     image: RgbImage,
     mask: GrayImage,
@@ -109,7 +113,7 @@ fn resized(
 }
 
 /// Reads the mask, or makes an empty one where the layout says that the image is normal.
-fn read_mask(spec: &Spec, source: &Source<'_>, image: &RgbImage) -> Result<GrayImage, StageError> {
+fn read_mask(spec: &Preprocess, source: &Source<'_>, image: &RgbImage) -> Result<GrayImage, StageError> {
     let Some(file) = source.mask else { return Ok(GrayImage::new(image.width(), image.height())) };
     let mask = decode(file)?;
     if (mask.width(), mask.height()) != image.dimensions() {

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Problems;
-use super::spec::{Layout, Spec};
+use super::spec::{Layout, Preprocess};
 use super::tables;
 use crate::artifacts::image_set::Label;
 use crate::artifacts::{File, Files};
@@ -48,7 +48,7 @@ pub(super) type View<'a> = BTreeMap<&'a str, &'a File>;
 
 /// Lists the images in the order of their ids.
 pub(super) fn find<'a>(
-    spec: &Spec,
+    spec: &Preprocess,
     input: &'a Files,
     progress: &dyn Progress,
 ) -> Result<Vec<Source<'a>>, StageError> {
@@ -74,7 +74,7 @@ pub(super) fn find<'a>(
 }
 
 /// Finds the layout and the folder that holds it: the outermost one that fits.
-fn recognise<'a>(spec: &Spec, input: &'a Files) -> Result<(Layout, View<'a>), StageError> {
+fn recognise<'a>(spec: &Preprocess, input: &'a Files) -> Result<(Layout, View<'a>), StageError> {
     let whole: View<'a> = input.iter().filter(|(name, _)| !is_debris(name)).collect();
     let mut prefix = String::new();
     loop {
@@ -123,7 +123,7 @@ pub(super) fn without_extension(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-fn fits(layout: Layout, view: &View<'_>, spec: &Spec) -> bool {
+fn fits(layout: Layout, view: &View<'_>, spec: &Preprocess) -> bool {
     let has = |test: &dyn Fn(&str) -> bool| view.keys().any(|name| test(name));
     match layout {
         Layout::Csv => view.contains_key(spec.csv.as_str()),
@@ -143,7 +143,7 @@ fn ambiguous(fitting: &[Layout]) -> StageError {
 }
 
 /// Says what was seen, and which folder may have been meant.
-fn unknown(spec: &Spec, input: &Files) -> StageError {
+fn unknown(spec: &Preprocess, input: &Files) -> StageError {
     let wanted = match spec.layout {
         Layout::Auto => "no known layout".to_owned(),
         layout => format!("not the layout `{}`", layout.name()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use super::spec::{MaskResize, Spec};
+use super::spec::{MaskResize, Preprocess};
 use crate::artifacts::File;
 use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::kernels::resize::{area_maximum, mask_reference, resize};
@@ -134,7 +134,12 @@ pub(super) fn resize_once(image: &RgbImage, step: Step, to: (usize, usize)) -> R
     RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels a pixel")
 }
 
-pub(super) fn resize_mask_once(mask: &GrayImage, spec: &Spec, step: Step, to: (usize, usize)) -> GrayImage {
+pub(super) fn resize_mask_once(
+    mask: &GrayImage,
+    spec: &Preprocess,
+    step: Step,
+    to: (usize, usize),
+) -> GrayImage {
     let (h, w) = (mask.height() as usize, mask.width() as usize);
     let placement = Placement::new(step, (h, w), to);
     let scale = match spec.mask_resize {

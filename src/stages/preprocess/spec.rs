@@ -1,14 +1,20 @@
 //! The fields of a `preprocess` stage.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
+use crate::stages::{About, Context, Estimates, Inputs, PortUse, Stage, StageError};
 
 /// Sides that an image may be given, in px.
 const SIDES: std::ops::RangeInclusive<i64> = 1..=8192;
 
 /// How the input folder is organised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
     /// Found out.
     Auto,
@@ -23,7 +29,7 @@ pub enum Layout {
 }
 
 /// How a mask comes to its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MaskResize {
     /// Defect where any covered pixel is.
     Area,
@@ -32,7 +38,7 @@ pub enum MaskResize {
 }
 
 /// Crops of the training split's defect components.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crops {
     /// Pixels around the component's box.
     pub padding: usize,
@@ -51,7 +57,7 @@ impl Crops {
         }
     }
 
-    pub(super) fn fields(&self) -> Fields {
+    pub(super) fn key_fields(&self) -> Fields {
         let Self { padding, size, min_side } = self;
         fields([("padding", (*padding).into()), ("size", (*size).into()), ("min_side", (*min_side).into())])
     }
@@ -83,8 +89,8 @@ impl Layout {
 }
 
 /// What a `preprocess` stage does.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preprocess {
     /// How the input is organised.
     pub layout: Layout,
     /// The table of a `csv` layout, within the input.
@@ -105,9 +111,12 @@ pub struct Spec {
     pub crops: Option<Crops>,
 }
 
-impl Spec {
-    /// Reads the fields of a `preprocess` stage.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+impl Stage for Preprocess {
+    fn name() -> &'static str {
+        "preprocess"
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("input", Artifact::Files);
         let layout = reader.choice("layout", &LAYOUTS, Some("auto"));
         let csv = reader.text("csv").unwrap_or_else(|| "images.csv".to_owned());
@@ -131,8 +140,38 @@ impl Spec {
         }
     }
 
-    /// The fields that enter the key. `csv` and `fold` count only where the layout may read them.
-    pub fn fields(&self) -> Fields {
+    fn about(&self) -> About {
+        About {
+            version: super::VERSION,
+            is_random: false,
+            is_item_wise: true,
+            is_blocking: false,
+            is_target: false,
+            is_shown: false,
+            is_verified: true,
+            estimates: Estimates::OfKind,
+            pictures: &[],
+            threads: 1,
+            memory_bytes: 0,
+            tolerance: None,
+            target: None,
+            source: None,
+            tools: Vec::new(),
+            implied: Vec::new(),
+        }
+    }
+
+    fn port(&self, _: &str) -> PortUse {
+        PortUse::whole()
+    }
+
+    fn outputs(&self) -> Vec<(String, Artifact)> {
+        let names = std::iter::once(super::IMAGES).chain(self.crops.as_ref().map(|_| super::CROPS));
+        names.map(|name| (name.to_owned(), Artifact::ImageSet)).collect()
+    }
+
+    /// `csv` and `fold` count only where the layout may read them.
+    fn key_fields(&self) -> Fields {
         let mut all = self.pixel_fields();
         let Self { layout, csv, fold, size: _, via: _, resize: _, mask_resize: _, mask_threshold: _, crops } =
             self;
@@ -144,11 +183,25 @@ impl Spec {
             all.insert("fold".to_owned(), (*fold).into());
         }
         if let Some(crops) = crops {
-            all.insert("crops".to_owned(), crops.fields().into());
+            all.insert("crops".to_owned(), crops.key_fields().into());
         }
         all
     }
 
+    fn estimated_memory(&self, _: u64) -> u64 {
+        256_000_000
+    }
+
+    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
+        super::run(self, inputs, output, context)
+    }
+}
+
+impl Preprocess {
     /// The fields that decide an image's pixels and mask; crops are added where the image has any.
     pub(super) fn pixel_fields(&self) -> Fields {
         let Self { layout: _, csv: _, fold: _, size, via, resize, mask_resize, mask_threshold, crops: _ } =
@@ -167,12 +220,6 @@ impl Spec {
             all.insert("resize".to_owned(), name_of(&RESIZES, resize).into());
         }
         all
-    }
-
-    /// The outputs: `images` and, where asked for, `crops`.
-    pub fn outputs(&self) -> Vec<(String, Artifact)> {
-        let names = std::iter::once(super::IMAGES).chain(self.crops.as_ref().map(|_| super::CROPS));
-        names.map(|name| (name.to_owned(), Artifact::ImageSet)).collect()
     }
 
     /// How the pixels are made, as the set itself records it.

@@ -7,8 +7,10 @@ use crate::artifacts::Files;
 use crate::artifacts::image_set::Resize;
 use crate::artifacts::image_set::{labelled, parse_label, pixels, read_mask, read_preprocessing, read_rgb};
 use crate::artifacts::image_set::{write_mask, write_rgb};
-use crate::stages::context::testing::Bench;
+use crate::digest::Digest;
+use crate::stages::context::testing::TestContext;
 use crate::stages::fields::{Fields, Problem, Reader, Value, fields};
+use crate::stages::{Role, Stage};
 
 /// An input folder that is being filled.
 struct Folder(tempfile::TempDir);
@@ -62,12 +64,12 @@ impl Folder {
     }
 }
 
-fn read(pairs: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+fn read(pairs: &[(&str, Value)]) -> (Preprocess, Vec<Problem>) {
     let mut table: Fields = pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     table.insert("input".to_owned(), "dataset".into());
     let (mut problems, mut ports) = (Vec::new(), Vec::new());
     let mut reader = Reader::new(&table, &mut problems, &mut ports);
-    let spec = Spec::read(&mut reader);
+    let spec = Preprocess::read(&mut reader);
     reader.finish();
     (spec, problems)
 }
@@ -75,21 +77,21 @@ fn read(pairs: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
 fn spec(pairs: &[(&str, Value)]) -> crate::stages::Spec {
     let (spec, problems) = read(pairs);
     assert!(problems.is_empty(), "{problems:?}");
-    crate::stages::Spec::Preprocess(spec)
+    crate::stages::Spec::new(spec)
 }
 
 fn run_on(
-    bench: &Bench,
+    bench: &TestContext,
     pairs: &[(&str, Value)],
     folder: &Folder,
     output: &str,
 ) -> Result<Files, StageError> {
-    let inputs = Inputs([("input".to_owned(), folder.files())].into());
+    let inputs = Inputs([(Role::only("input"), folder.files())].into());
     bench.run(&spec(pairs), &inputs, 0, output)
 }
 
 fn failure(pairs: &[(&str, Value)], folder: &Folder) -> String {
-    run_on(&Bench::new(), pairs, folder, IMAGES).unwrap_err().to_string()
+    run_on(&TestContext::new(), pairs, folder, IMAGES).unwrap_err().to_string()
 }
 
 fn int(number: i64) -> Value {
@@ -108,7 +110,7 @@ fn listing(files: &Files) -> Vec<String> {
 fn ksdd2_is_found_below_a_top_folder_and_labelled_by_its_masks() {
     for top in ["", "KSDD2/", "a/b/"] {
         let folder = Folder::new().ksdd2(top).text("README.txt", "hello").text("__MACOSX/._x.png", "");
-        let bench = Bench::new();
+        let bench = TestContext::new();
         let files = run_on(&bench, &[], &folder, IMAGES).unwrap();
         assert_eq!(
             listing(&files),
@@ -128,7 +130,7 @@ fn ksdd2_is_found_below_a_top_folder_and_labelled_by_its_masks() {
 #[test]
 fn images_and_masks_come_to_the_size_asked_for_and_keep_their_defects() {
     let folder = Folder::new().ksdd2("");
-    let bench = Bench::new();
+    let bench = TestContext::new();
     let files = run_on(&bench, &[("height", int(5)), ("width", int(4))], &folder, IMAGES).unwrap();
     for (id, labelled) in labelled(&files) {
         let mask = read_mask(labelled.mask).unwrap();
@@ -145,7 +147,7 @@ fn images_and_masks_come_to_the_size_asked_for_and_keep_their_defects() {
 fn the_reference_loses_thin_defects_and_their_labels() {
     let folder = Folder::new().ksdd2("").image("test/20001.png").mask("test/20001_GT.png", &[]);
     let pairs = [("height", int(5)), ("width", int(4)), ("mask_resize", "reference".into())];
-    let bench = Bench::new();
+    let bench = TestContext::new();
     let files = run_on(&bench, &pairs, &folder, IMAGES).unwrap();
     assert!(listing(&files).iter().all(|name| name.contains("/normal/")), "{:?}", listing(&files));
 }
@@ -153,7 +155,7 @@ fn the_reference_loses_thin_defects_and_their_labels() {
 #[test]
 fn every_defect_of_a_training_image_becomes_a_crop() {
     let folder = Folder::new().ksdd2("");
-    let bench = Bench::new();
+    let bench = TestContext::new();
     let crops = fields([("size", int(16)), ("padding", int(2))]);
     let files = run_on(&bench, &[("crops", crops.into())], &folder, CROPS).unwrap();
     assert_eq!(listing(&files), ["train/defect/any/train/10001_0.png", "train/defect/any/train/10001_1.png"]);
@@ -169,7 +171,7 @@ fn every_defect_of_a_training_image_becomes_a_crop() {
 fn copies_are_dropped_and_missing_masks_are_all_named() {
     let mut folder =
         Folder::new().ksdd2("").image("train/10301 (copy).png").mask("train/10301_GT (copy).png", &[]);
-    assert_eq!(run_on(&Bench::new(), &[], &folder, IMAGES).unwrap().len(), 7);
+    assert_eq!(run_on(&TestContext::new(), &[], &folder, IMAGES).unwrap().len(), 7);
     for number in 30000..30012 {
         folder = folder.image(&format!("test/{number}.png"));
     }
@@ -183,7 +185,7 @@ fn broken_images_and_wrong_sizes_are_all_named_as_the_user_knows_them() {
     let folder = Folder::new().ksdd2("").image("test/1.png").mask("test/1_GT.png", &[]);
     let whole = std::fs::read(folder.path("test/1.png")).unwrap();
     std::fs::write(folder.path("test/1.png"), &whole[..whole.len() / 2]).unwrap();
-    let error = run_on(&Bench::new(), &[], &folder, IMAGES).unwrap_err();
+    let error = run_on(&TestContext::new(), &[], &folder, IMAGES).unwrap_err();
     let StageError::Image { path, .. } = &error else { panic!("{error}") };
     assert_eq!(*path, folder.path("test/1.png"));
     let folder = folder.sized_image("test/2.png", 20, 31).mask("test/2_GT.png", &[]);
@@ -203,7 +205,7 @@ fn mvtec_gives_kinds_and_needs_a_mask_for_each_defect() {
         .image("bottle/test/crack/000.png")
         .mask("bottle/ground_truth/crack/000_mask.png", &[(1, 1)])
         .text("bottle/license.txt", "");
-    let bench = Bench::new();
+    let bench = TestContext::new();
     let files = run_on(&bench, &[], &folder, IMAGES).unwrap();
     assert_eq!(
         listing(&files),
@@ -231,7 +233,7 @@ fn ksdd_is_split_by_item() {
             .image(&format!("kos0{item}/Part0.png"))
             .mask(&format!("kos0{item}/Part0_label.png"), points);
     }
-    let bench = Bench::new();
+    let bench = TestContext::new();
     let files = run_on(&bench, &[("fold", int(1))], &folder, IMAGES).unwrap();
     let tested: Vec<String> = listing(&files).into_iter().filter(|name| name.starts_with("test/")).collect();
     assert_eq!(tested, ["test/defect/any/kos02/Part0.png", "test/normal/kos05/Part0.png"]);
@@ -250,7 +252,7 @@ fn a_table_serves_any_folder() {
         .mask("m/two.png", &[(1, 1)])
         .mask("m/three.png", &[])
         .text("images.csv", table);
-    let bench = Bench::new();
+    let bench = TestContext::new();
     let files = run_on(&bench, &[], &folder, IMAGES).unwrap();
     assert_eq!(
         listing(&files),
@@ -283,11 +285,11 @@ fn unknown_and_ambiguous_inputs_say_what_was_seen() {
     assert!(failure(&[], &Folder::new()).contains("no file at all"));
     let both = Folder::new().ksdd2("").text("images.csv", "path,split\n");
     assert!(failure(&[], &both).contains("several layouts: `csv`, `ksdd2`"));
-    run_on(&Bench::new(), &[("layout", "ksdd2".into())], &both, IMAGES).unwrap();
+    run_on(&TestContext::new(), &[("layout", "ksdd2".into())], &both, IMAGES).unwrap();
     assert!(failure(&[("layout", "mvtec".into())], &both).contains("not the layout `mvtec`"));
     let many = Folder::new().image("bottle/train/good/0.png").image("cable/train/good/0.png");
-    let inputs = Inputs([("input".to_owned(), many.files())].into());
-    let error = Bench::new().run(&spec(&[]), &inputs, 0, IMAGES).unwrap_err();
+    let inputs = Inputs([(Role::only("input"), many.files())].into());
+    let error = TestContext::new().run(&spec(&[]), &inputs, 0, IMAGES).unwrap_err();
     assert!(error.help().unwrap().contains("…/bottle"), "{error}");
 }
 
@@ -323,13 +325,13 @@ fn outputs_and_key_follow_the_fields() {
     let (plain, _) = read(&[]);
     let (cropped, _) = read(&[("crops", Fields::new().into())]);
     assert_eq!((plain.outputs().len(), cropped.outputs().len()), (1, 2));
-    assert_ne!(plain.fields(), cropped.fields());
+    assert_ne!(plain.key_fields(), cropped.key_fields());
     assert_eq!(
-        plain.fields().keys().collect::<Vec<_>>(),
+        plain.key_fields().keys().collect::<Vec<_>>(),
         ["csv", "fold", "layout", "mask_resize", "mask_threshold"]
     );
     let (known, _) = read(&[("layout", "mvtec".into())]);
-    assert!(!known.fields().contains_key("csv"));
+    assert!(!known.key_fields().contains_key("csv"));
 }
 
 /// Remembers items by their fields, and counts those that had to be made.
@@ -352,7 +354,7 @@ impl crate::stages::Items for Memory {
     ) -> Result<crate::stages::Item, StageError> {
         let file = |path: &PathBuf| {
             assert!(path.is_file());
-            crate::stages::ItemFile { path: path.clone(), digest: String::new(), size_bytes: 0 }
+            crate::stages::ItemFile { path: path.clone(), digest: Digest::of_bytes(b""), size_bytes: 0 }
         };
         let item = crate::stages::Item { files: files.iter().map(file).collect(), note: note.to_owned() };
         self.kept.lock().unwrap().push((fields.clone(), item.clone()));
@@ -361,7 +363,7 @@ impl crate::stages::Items for Memory {
     fn once(&self, _: &Fields, _: &mut crate::stages::Make<'_>) -> Result<crate::stages::Item, StageError> {
         unreachable!("images are kept one by one")
     }
-    fn place(&self, _: &crate::stages::ItemFile, name: &str) {
+    fn add_output(&self, _: &crate::stages::ItemFile, name: &str) {
         self.placed.lock().unwrap().push(name.to_owned());
     }
 }
@@ -374,7 +376,7 @@ impl crate::stages::Progress for Memory {
 /// The folder's files with the digests that an executor would give.
 fn digested(folder: &Folder) -> Files {
     Files::new(folder.files().iter().map(|(name, file)| {
-        let digest = blake3::hash(&file.read().unwrap()).to_hex().to_string();
+        let digest = Some(Digest::of_bytes(&file.read().unwrap()));
         (name.to_owned(), crate::artifacts::File { digest, ..file.clone() })
     }))
 }
@@ -402,7 +404,7 @@ fn a_changed_image_recomputes_that_image_and_a_moved_one_nothing() {
     let made = |folder: &Folder| {
         let before = memory.kept.lock().unwrap().len();
         memory.placed.lock().unwrap().clear();
-        let inputs = Inputs([("input".to_owned(), digested(folder))].into());
+        let inputs = Inputs([(Role::only("input"), digested(folder))].into());
         spec.run(&inputs, output.path(), &context).unwrap();
         assert!(!output.path().join("scratch").exists());
         memory.kept.lock().unwrap().len() - before

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::super::super::StageError;
 use super::super::motions::position;
 use super::super::sources::Sources;
-use super::super::{Motions, Spec};
+use super::super::{Augment, Motions};
 use super::Painting;
 use crate::artifacts::image_set::{read_mask, read_rgb};
 use crate::kernels::diffusion::{IMAGE_CHANNELS, TrainingBatch, dilate};
@@ -109,7 +109,7 @@ pub(super) struct Patches<'a> {
 impl<'a> Patches<'a> {
     pub(super) fn new(
         painting: &Painting,
-        spec: &'a Spec,
+        spec: &'a Augment,
         sources: &'a Sources<'a>,
     ) -> Result<Self, StageError> {
         let side = painting.architecture.side;

@@ -11,7 +11,7 @@ use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
 use super::super::provenance::{self, Origin};
 use super::super::sources::{Defect, Sources};
-use super::super::{Spec, id_of};
+use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
 use super::training::Trained;
 use super::{Painting, failed, pictures};
@@ -49,7 +49,7 @@ struct Draft<'a> {
 /// many samples are those of few.
 pub(super) fn sample(
     painting: &Painting,
-    spec: &Spec,
+    spec: &Augment,
     sources: &Sources<'_>,
     trained: &Trained,
     set: &Path,
@@ -82,18 +82,18 @@ pub(super) fn sample(
         context.progress.report((first + members.len()) as u64, spec.count as u64, "image");
     }
     let [network, losses] = &trained.files;
-    context.items.place(network, "images/training/network.safetensors");
-    context.items.place(losses, "images/training/loss.csv");
+    context.items.add_output(network, "images/training/network.safetensors");
+    context.items.add_output(losses, "images/training/loss.csv");
     pictures::draw(painting, sources, &trained.losses, &shown, &set.join("training"))?;
     Ok(origins)
 }
 
 /// What every sample depends on, apart from its seed.
-fn fields(painting: &Painting, spec: &Spec, sources: &Sources<'_>, trained: &Trained) -> Fields {
+fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, trained: &Trained) -> Fields {
     let mut fields = painting.sampling_fields();
     spec.motions.add_fields(&mut fields);
     fields.insert("item".to_owned(), "sample".into());
-    fields.insert("network".to_owned(), trained.digest.clone().into());
+    fields.insert("network".to_owned(), trained.digest.to_string().into());
     fields.insert("blend".to_owned(), painting.blend.into());
     fields.insert("side".to_owned(), painting.architecture.side.into());
     fields.insert("device".to_owned(), painting.device.class().into());
@@ -106,7 +106,7 @@ fn fields(painting: &Painting, spec: &Spec, sources: &Sources<'_>, trained: &Tra
 #[expect(clippy::too_many_arguments, reason = "what all samples share, and what is this one's")]
 fn one(
     painting: &Painting,
-    spec: &Spec,
+    spec: &Augment,
     sources: &Sources<'_>,
     painter: &Denoiser,
     fields: &Fields,
@@ -128,8 +128,8 @@ fn one(
         ));
     };
     let [image_name, mask_name] = provenance::names(id);
-    context.items.place(image, &format!("images/{image_name}"));
-    context.items.place(mask, &format!("images/{mask_name}"));
+    context.items.add_output(image, &format!("images/{image_name}"));
+    context.items.add_output(mask, &format!("images/{mask_name}"));
     let cell = draft.cell(painting, &image.file())?;
     Ok((draft.origin(id), cell))
 }
@@ -137,7 +137,7 @@ fn one(
 impl<'a> Draft<'a> {
     fn new(
         painting: &Painting,
-        spec: &Spec,
+        spec: &Augment,
         sources: &'a Sources<'a>,
         seed: u64,
     ) -> Result<Self, StageError> {

@@ -11,9 +11,10 @@ use crate::artifacts::image_set::{
     Label, Preprocessing, Resize, label_name, labelled, pixels, pixels_name, read_mask, read_rgb, write_mask,
     write_preprocessing, write_rgb,
 };
+use crate::digest::Digest;
 use crate::kernels::backbone::Device;
 use crate::stages::fields::{Fields, Reader, Value};
-use crate::stages::{Context, Inputs, Item, ItemFile, Items, Make, Progress, Spec, StageError};
+use crate::stages::{Augment, Context, Inputs, Item, ItemFile, Items, Make, Progress, StageError};
 
 /// A cache of items in a folder, which may stop a training after some steps.
 struct Desk {
@@ -56,7 +57,7 @@ impl Desk {
         .collect();
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = Spec::Augment(super::super::Spec::read(&mut reader));
+        let spec = crate::stages::Spec::new(super::super::Augment::read(&mut reader));
         reader.finish();
         assert!(problems.is_empty(), "{problems:?}");
         let output = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
@@ -83,7 +84,7 @@ impl Desk {
 fn hashed(folder: &Path) -> Files {
     let files = Files::of_folder(folder).unwrap();
     Files::new(files.iter().map(|(name, file)| {
-        let digest = blake3::hash(&file.read().unwrap()).to_hex().to_string();
+        let digest = Some(Digest::of_bytes(&file.read().unwrap()));
         (name.to_owned(), crate::artifacts::File { digest, ..file.clone() })
     }))
 }
@@ -109,8 +110,8 @@ impl Items for Desk {
     }
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
         let kept = files.iter().map(|path| {
-            let digest = blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string();
-            let to = self.folder.path().join(&digest);
+            let digest = Digest::of_file(path).unwrap();
+            let to = self.folder.path().join(digest.to_string());
             std::fs::rename(path, &to).unwrap();
             let size_bytes = to.metadata().unwrap().len();
             ItemFile { path: to, digest, size_bytes }

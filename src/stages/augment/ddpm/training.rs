@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::super::super::fields::{Fields, Value};
 use super::super::super::{Context, ItemFile, StageError};
-use super::super::Spec;
+use super::super::Augment;
 use super::super::sources::Sources;
 use super::patches::Patches;
 use super::{Painting, failed};
 use crate::artifacts::denoiser;
+use crate::digest::Digest;
 use crate::kernels::diffusion::{DiffusionError, Parameters, Trainer};
 
 /// Between two checkpoints.
@@ -22,8 +23,8 @@ const TOLD: usize = 100;
 pub(super) struct Trained {
     /// Its numbers.
     pub(super) parameters: Parameters,
-    /// Hexadecimal digest of its file.
-    pub(super) digest: String,
+    /// Digest of its file.
+    pub(super) digest: Digest,
     /// The loss of each step.
     pub(super) losses: Vec<f32>,
     /// Its file, and that of its losses.
@@ -33,7 +34,7 @@ pub(super) struct Trained {
 /// The trained network, found again where the same data, recipe and seed have met before.
 pub(super) fn train(
     painting: &Painting,
-    spec: &Spec,
+    spec: &Augment,
     sources: &Sources<'_>,
     context: &Context<'_>,
 ) -> Result<Trained, StageError> {
@@ -48,14 +49,14 @@ pub(super) fn train(
     })?;
     Ok(Trained {
         parameters: denoiser::read(&network.path, &painting.architecture)?,
-        digest: network.digest.clone(),
+        digest: network.digest,
         losses: denoiser::read_losses(&losses.path)?,
         files: [network, losses],
     })
 }
 
 /// What a training depends on.
-fn fields(painting: &Painting, spec: &Spec, sources: &Sources<'_>, seed: u64) -> Fields {
+fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, seed: u64) -> Fields {
     let mut fields = painting.training_fields();
     spec.motions.add_fields(&mut fields);
     fields.insert("item".to_owned(), "training".into());

@@ -13,7 +13,7 @@ use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
 use super::super::provenance::{self, Origin};
 use super::super::sources::Sources;
-use super::super::{Spec, id_of};
+use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
 use crate::artifacts::image_set::{read_rgb, write_mask, write_rgb};
 use crate::artifacts::{File, Files};
@@ -51,7 +51,7 @@ const PASSED: [&str; 19] = [
 /// The stage at work.
 pub(super) struct Jobs<'a> {
     pub(super) inpainting: &'a Inpainting,
-    pub(super) spec: &'a Spec,
+    pub(super) spec: &'a Augment,
     pub(super) sources: &'a Sources<'a>,
     /// The files of the port, where it is wired.
     pub(super) weights: Option<&'a Files>,
@@ -160,7 +160,7 @@ impl<'a> Jobs<'a> {
         let digests: Vec<String> = self.sources.digests().collect();
         fields.insert("data".to_owned(), digests.into());
         if let Some(weights) = self.weights {
-            let weights = weights.iter().flat_map(|(name, file)| [name.to_owned(), file.digest.clone()]);
+            let weights = weights.iter().flat_map(|(name, file)| [name.to_owned(), file.digest_text()]);
             fields.insert("weights".to_owned(), weights.collect::<Vec<String>>().into());
         }
         fields
@@ -354,7 +354,7 @@ impl<'a> Jobs<'a> {
             ));
         };
         for (file, name) in [image, mask].into_iter().zip(provenance::names(id)) {
-            self.context.items.place(file, &format!("images/{name}"));
+            self.context.items.add_output(file, &format!("images/{name}"));
         }
         Ok(())
     }

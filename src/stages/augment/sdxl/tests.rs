@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use image::{Rgb, RgbImage};
 
-use super::super::super::context::testing::Bench;
+use super::super::super::context::testing::TestContext;
 use super::super::super::fields::{Fields, Problem, Value};
-use super::super::super::{Kind, Reads, Spec as AnySpec};
+use super::super::super::{PortUse, Reads, Role, Spec as AnySpec};
 use super::super::tests::{read, set};
 use super::*;
 use crate::artifacts::Files;
@@ -14,7 +14,7 @@ use crate::artifacts::image_set::{labelled, pixels, read_mask, read_rgb};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-fn read_with(more: &[(&str, Value)]) -> (Spec, Vec<Problem>) {
+fn read_with(more: &[(&str, Value)]) -> (Augment, Vec<Problem>) {
     let mut pairs = vec![("method", "sdxl-inpaint".into()), ("count", Value::Integer(4))];
     pairs.extend_from_slice(more);
     read(&pairs)
@@ -27,7 +27,7 @@ fn codes(more: &[(&str, Value)]) -> Vec<&'static str> {
 fn fields_with(more: &[(&str, Value)]) -> Fields {
     let (spec, problems) = read_with(more);
     assert!(problems.is_empty(), "{problems:?}");
-    spec.fields()
+    AnySpec::new(spec).key_fields().clone()
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn the_defaults_are_the_references() {
         mask_crop_padding: 2,
         resolution: 1024,
         precision: Precision::F32,
-        place: Place::Cpu,
+        place: PaintDevice::Cpu,
     };
     assert_eq!(inpainting, expected);
 }
@@ -106,9 +106,9 @@ fn with_weights_neither_model_nor_revision_counts() {
     assert!(!fields.contains_key("model") && !fields.contains_key("revision"));
     assert_eq!(fields, fields_with(&[weights, ("model", "a/b".into())]));
     let (spec, _) = read_with(&[("weights", "folder".into())]);
-    let spec = AnySpec::Augment(spec);
-    assert_eq!((spec.kind(), spec.reads("weights")), (Kind::Augment, Reads::Everything));
-    assert!(matches!(spec.reads("images"), Reads::Images(_)));
+    let spec = AnySpec::new(spec);
+    assert_eq!((spec.kind().name(), spec.port("weights")), ("augment", PortUse::whole()));
+    assert!(matches!(spec.port("images").reads, Reads::Images(_)));
 }
 
 /// A program that is started as Python would be; `painted.png` beside it is what it paints.
@@ -130,19 +130,19 @@ sed -n 's/^ *"id": "\(.*\)",/\1/p; s/^ *"output": "\(.*\)",/\1/p' "$3" | while r
 done
 "#;
 
-fn run_fake(text: &str, weights: &Path) -> (Bench, Result<Files, StageError>, tempfile::TempDir) {
+fn run_fake(text: &str, weights: &Path) -> (TestContext, Result<Files, StageError>, tempfile::TempDir) {
     let (folder, set) = (tempfile::tempdir().unwrap(), set(3, 2));
-    let bench = Bench::new()
+    let bench = TestContext::new()
         .with_variable("PATCHFLOW_PYTHON", &fake(folder.path(), text))
         .with_variable("PATH", "/usr/bin:/bin");
     let files = |path: &Path| Files::of_folder(path).unwrap();
-    let inputs = [("images".to_owned(), files(set.path())), ("weights".to_owned(), files(weights))];
+    let inputs = [(Role::only("images"), files(set.path())), (Role::only("weights"), files(weights))];
     let (spec, problems) = read_with(&[
         ("weights", "folder".into()),
         ("prompts", Value::List(vec!["rust".into(), "a dent, deep".into(), "hole".into()])),
     ]);
     assert!(problems.is_empty(), "{problems:?}");
-    let made = bench.run(&AnySpec::Augment(spec), &Inputs(inputs.into()), 5, "images");
+    let made = bench.run(&AnySpec::new(spec), &Inputs(inputs.into()), 5, "images");
     (bench, made, set)
 }
 

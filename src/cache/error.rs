@@ -1,0 +1,153 @@
+//! What can go wrong in the store, each named by what went wrong and where.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cache::remote::RemoteError;
+use crate::cache::tree::PathFlaw;
+use crate::digest::Digest;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address of the remote cannot be used.
+    #[error("cannot use the remote `{address}`")]
+    Remote {
+        /// Its address.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<RemoteError>,
+    },
+    /// A file or folder could not be opened, listed or read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// What was read.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file or folder could not be created, written, moved or removed.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// What was written.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A symlink, socket, pipe or device where only regular files can stand.
+    #[error("`{}` is a {kind}; only regular files can be stored", path.display())]
+    NotRegular {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A file name that is not UTF-8: digests of trees are over UTF-8 paths.
+    #[error("the name of `{}` is not UTF-8", path.display())]
+    NotUtf8 {
+        /// The file, with replacement characters when shown.
+        path: PathBuf,
+    },
+    /// A symlink leads back to a folder that contains it.
+    #[error("`{}` links back to `{}`, which contains it", path.display(), ancestor.display())]
+    SymlinkLoop {
+        /// The link.
+        path: PathBuf,
+        /// The folder it leads back to.
+        ancestor: PathBuf,
+    },
+    /// A path that may not stand in a tree.
+    #[error("`{path}` cannot stand in a tree")]
+    BadPath {
+        /// The path as given.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        flaw: PathFlaw,
+    },
+    /// A path is given twice in one tree.
+    #[error("`{path}` stands twice in one tree")]
+    DuplicatePath {
+        /// The path.
+        path: String,
+    },
+    /// A path is a file in one entry and a folder in another.
+    #[error("`{path}` is both a file and a folder of one tree")]
+    FileAndFolder {
+        /// The path.
+        path: String,
+    },
+    /// The bytes of a tree listing are cut off or malformed.
+    #[error("the tree listing is malformed at byte {offset}")]
+    BadListing {
+        /// Where reading stopped.
+        offset: usize,
+    },
+    /// An object that is needed is not there.
+    #[error("object `{digest}` is not in the store")]
+    Missing {
+        /// The object.
+        digest: Digest,
+    },
+    /// An object did not hold what its name says.
+    #[error("object `{digest}` was damaged and has been moved to the quarantine")]
+    Damaged {
+        /// The object.
+        digest: Digest,
+    },
+    /// A file was written to after the stage that made it had ended.
+    #[error("`{}` changed while it was being published", path.display())]
+    ChangedWhilePublished {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A name that no pin can have.
+    #[error("`{name}` cannot name a pin")]
+    BadPin {
+        /// The name.
+        name: String,
+    },
+    /// Another collection is at work.
+    #[error("{holder} is collecting garbage in this cache")]
+    Collecting {
+        /// Who: `process 12 on host`.
+        holder: String,
+    },
+    /// A folder was expected.
+    #[error("`{}` is not a folder", path.display())]
+    NotAFolder {
+        /// What is there instead.
+        path: PathBuf,
+    },
+}
+
+/// Adds the path to an input or output error.
+pub(super) trait AtPath<T> {
+    /// As [`StoreError::Read`].
+    fn reading(self, path: &Path) -> Result<T, StoreError>;
+    /// As [`StoreError::Write`].
+    fn writing(self, path: &Path) -> Result<T, StoreError>;
+}
+
+impl<T, E: Into<io::Error>> AtPath<T> for Result<T, E> {
+    fn reading(self, path: &Path) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Read { path: path.into(), source: source.into() })
+    }
+
+    fn writing(self, path: &Path) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Write { path: path.into(), source: source.into() })
+    }
+}
+
+/// Turns a failed walk into the error that names the place.
+pub(super) fn walk_error(error: walkdir::Error, root: &Path) -> StoreError {
+    let path = error.path().unwrap_or(root).to_path_buf();
+    if let Some(ancestor) = error.loop_ancestor() {
+        return StoreError::SymlinkLoop { path, ancestor: ancestor.into() };
+    }
+    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("the walk failed"));
+    StoreError::Read { path, source }
+}

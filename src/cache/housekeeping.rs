@@ -1,0 +1,69 @@
+//! Housekeeping of the local store, for `patchflow cache`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::local::Store;
+use super::{
+    Collected, Collection, Described, Digest, Pin, StoreError, StoredRecord, Usage, VerifyProgress,
+    VerifyReport,
+};
+
+/// Pins, space, collection and verification.
+#[derive(Debug, Clone, Copy)]
+pub struct Housekeeping<'a>(pub(super) &'a Store);
+
+impl Housekeeping<'_> {
+    /// Pins the outputs of records under a name and replaces what was pinned under it. A key need not have a record
+    /// yet. The name is that of a file: letters, digits, `-`, `_`, `.`, not starting with `.`.
+    pub fn pin(self, name: &str, keys: &[Digest]) -> Result<(), StoreError> {
+        self.0.pin(name, keys)
+    }
+
+    /// Removes a pin; returns whether there was one.
+    pub fn unpin(self, name: &str) -> Result<bool, StoreError> {
+        self.0.unpin(name)
+    }
+
+    /// Every pin, in order of name.
+    pub fn pins(self) -> Vec<Pin> {
+        self.0.pins()
+    }
+
+    /// What takes space. `describe` returns `None` for a record of unknown form: its objects count as unreferenced.
+    pub fn usage(
+        self,
+        describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
+    ) -> Result<Usage, StoreError> {
+        self.0.usage(describe)
+    }
+
+    /// The records that name any of these objects, by object; the objects need not exist.
+    pub fn holders(
+        self,
+        objects: &BTreeSet<Digest>,
+        describe: &dyn Fn(&StoredRecord) -> Option<Described>,
+    ) -> BTreeMap<Digest, Vec<Described>> {
+        self.0.holders(objects, describe)
+    }
+
+    /// Removes what is left over, unreferenced, or cheapest to make again; `describe` as in [`Self::usage`].
+    pub fn collect(
+        self,
+        collection: &Collection,
+        describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
+    ) -> Result<Collected, StoreError> {
+        self.0.collect(collection, describe)
+    }
+
+    /// Hashes every object, tree and record and moves damaged ones to the quarantine. `progress` is called from
+    /// several threads.
+    pub fn verify(self, progress: &(dyn Fn(VerifyProgress) + Sync)) -> Result<VerifyReport, StoreError> {
+        self.0.verify(progress)
+    }
+
+    /// The object whose path this is; `None` for any other path.
+    pub fn object_at(self, path: &Path) -> Option<Digest> {
+        self.0.object_at(path)
+    }
+}

@@ -1,0 +1,128 @@
+//! The calls by which the store changes what is on disk. They stand in one place so that tests can end a
+//! process before any of them, as a kill would: see [`crash`].
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Creates a file that is not there yet.
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    step(path)?;
+    File::create_new(path)
+}
+
+/// Writes all of `bytes`; a process that is killed here leaves half of them.
+pub(super) fn write_all(file: &mut File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    step(path).inspect_err(|_| tear(file, bytes))?;
+    file.write_all(bytes)
+}
+
+/// Waits until a file's content is on disk.
+pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
+    step(path)?;
+    file.sync_data()
+}
+
+/// Waits until the names in a folder are on disk.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    step(folder)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Copies a file.
+pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    step(to)?;
+    fs::copy(from, to).map(|_| ())
+}
+
+/// Moves a file, over whatever stands there.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step(to)?;
+    fs::rename(from, to)
+}
+
+/// Gives a file a second name, where that name is free.
+pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    step(to)?;
+    fs::hard_link(from, to)
+}
+
+/// Removes a file.
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    step(path)?;
+    fs::remove_file(path)
+}
+
+/// A place at which a process can be killed.
+#[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
+#[inline]
+pub(super) fn step(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) use crash::step;
+
+/// Does what a write that is killed had already done.
+#[cfg(not(test))]
+#[inline]
+fn tear(_file: &mut File, _bytes: &[u8]) {}
+
+#[cfg(test)]
+fn tear(file: &mut File, bytes: &[u8]) {
+    let _ = file.write_all(&bytes[..bytes.len() / 2]);
+}
+
+/// Whether the process that `path` belongs to was killed: then nothing cleans up after it.
+#[cfg(not(test))]
+#[inline]
+pub(super) fn is_killed(_path: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(super) use crash::is_killed;
+
+#[cfg(test)]
+pub(super) mod crash {
+    //! A kill at a chosen step, within the test's own process: from that step on every change below a
+    //! store's root fails, and nothing is cleaned up. What was written before stays, as it does in the
+    //! page cache after `kill -9`. A power cut can lose more, which syncing is for and which is not shown here.
+
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::path::{Path, PathBuf};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// Steps that are left to each root, counted down; a root is killed at zero.
+    static LEFT: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
+
+    fn left() -> MutexGuard<'static, BTreeMap<PathBuf, u64>> {
+        LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills what works below `root` before its step number `steps`, counted from 0.
+    pub(in crate::cache::local) fn kill_after(root: &Path, steps: u64) {
+        left().insert(root.to_owned(), steps);
+    }
+
+    /// Ends the spell, and tells whether the kill came.
+    pub(in crate::cache::local) fn revive(root: &Path) -> bool {
+        left().remove(root) == Some(0)
+    }
+
+    pub(in crate::cache::local) fn step(path: &Path) -> io::Result<()> {
+        for (_, left) in left().iter_mut().filter(|(root, _)| path.starts_with(root)) {
+            if *left == 0 {
+                return Err(io::Error::other("killed"));
+            }
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    pub(in crate::cache::local) fn is_killed(path: &Path) -> bool {
+        left().iter().any(|(root, left)| *left == 0 && path.starts_with(root))
+    }
+}

@@ -1,0 +1,188 @@
+//! Holds: what running processes use, which collection therefore leaves; and the pause between the two.
+//!
+//! A process that finds or makes a record says so in a file of its own, `v1/leases/run~<process>`, one key a
+//! line, removed at its end. Collection takes no object of a record that a living process holds, so what a
+//! run has found stays until it has read and shown it. A holder that was killed is recognised by its id, as
+//! in [`crate::cache::local::scratch`]; one on another machine is believed until its file is old.
+//!
+//! Telling and taking must not cross: collection decides and removes under an exclusive lock on
+//! `v1/leases/pause`, under a shared one a process adds to its file or publishes a task. So whoever looks
+//! at an object after [`Store::hold`] either finds it gone, or keeps it. Where the file system has no locks
+//! this is lost, and a task whose input goes while it runs makes that input again.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use crate::cache::error::{AtPath, StoreError};
+use crate::cache::local::leases::holder_at;
+use crate::cache::local::leases::process::Liveness;
+use crate::cache::local::leases::renewal::{self, Renewed};
+use crate::cache::local::scratch::{self, fresh_name};
+use crate::cache::local::{Area, Store, disk};
+use crate::digest::Digest;
+
+/// Keeps collection away while it lives.
+#[derive(Debug)]
+#[must_use]
+pub(in crate::cache) struct Pause(#[expect(dead_code, reason = "the lock ends with the file")] Option<File>);
+
+/// The file of this process.
+#[derive(Debug)]
+pub(in crate::cache::local) struct Holds {
+    path: PathBuf,
+    file: File,
+    keys: HashSet<Digest>,
+    _renewed: Arc<Renewed>,
+}
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        if !disk::is_killed(&self.path) {
+            // What cannot be removed is taken for dead once this process has ended.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Store {
+    /// Notes that a record is used now, and keeps its objects from collection while this store is open.
+    /// Costs some microseconds, and nothing for a key that is held already. Where the store cannot be
+    /// written to, nothing happens: then nobody collects there either.
+    pub(in crate::cache) fn hold(&self, key: &Digest) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if holds.as_ref().is_some_and(|holds| holds.keys.contains(key)) {
+            return;
+        }
+        let Ok(_pause) = self.pause() else { return };
+        if holds.is_none() {
+            *holds = Holds::create(&self.area(Area::Leases)).ok();
+        }
+        let Some(holds) = holds.as_mut() else { return };
+        let line = format!("{key}\n");
+        if disk::write_all(&mut holds.file, &holds.path, line.as_bytes()).is_ok() {
+            holds.keys.insert(*key);
+        }
+        // The mtime of a record is its last use. There may be no record yet.
+        let open = |area| File::open(self.path(area, key));
+        let record = open(Area::Records).or_else(|_| open(Area::Items));
+        let _ = record.and_then(|record| record.set_modified(SystemTime::now()));
+    }
+
+    /// Keeps collection away while the objects and the record of a task are published: else it could take
+    /// an object that was there before, between the look at it and the record that needs it.
+    pub(in crate::cache) fn pause(&self) -> Result<Pause, StoreError> {
+        self.prepare()?;
+        let file = self.pause_file()?;
+        let is_locked = self.lease_rules.has_locks && file.lock_shared().is_ok();
+        Ok(Pause(is_locked.then_some(file)))
+    }
+
+    /// Waits until nobody publishes, and keeps them waiting.
+    pub(in crate::cache::local) fn pause_others(&self) -> Result<Pause, StoreError> {
+        let file = self.pause_file()?;
+        let is_locked = self.lease_rules.has_locks && file.lock().is_ok();
+        Ok(Pause(is_locked.then_some(file)))
+    }
+
+    fn pause_file(&self) -> Result<File, StoreError> {
+        let path = self.area(Area::Leases).join("pause");
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).writing(&path)
+    }
+
+    /// The keys that processes hold or work on, as far as these may live.
+    pub(in crate::cache::local) fn held(&self) -> BTreeSet<Digest> {
+        let mut held = BTreeSet::new();
+        for entry in fs::read_dir(self.area(Area::Leases)).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if let Ok(key) = name.parse::<Digest>() {
+                held.extend(holder_at(&entry.path()).map(|_| key));
+            } else if name.contains('~') && is_live(&name, &entry) {
+                held.extend(keys_in(&entry.path()));
+            }
+        }
+        held
+    }
+}
+
+impl Holds {
+    fn create(folder: &Path) -> std::io::Result<Self> {
+        let path = folder.join(fresh_name("run"));
+        let file = disk::create_new(&path)?;
+        let shown = file.try_clone()?;
+        // Other machines judge by its age alone.
+        let touch = move |_| {
+            let _ = shown.set_modified(SystemTime::now());
+        };
+        let renewed = renewal::register(scratch::FOREIGN_AGE / 4, Box::new(touch));
+        Ok(Self { file, path, keys: HashSet::new(), _renewed: renewed })
+    }
+}
+
+fn is_live(name: &str, entry: &fs::DirEntry) -> bool {
+    match scratch::owner(name) {
+        Some(Liveness::Alive) => true,
+        Some(Liveness::Dead) | None => false,
+        Some(Liveness::Unknown) => entry.metadata().is_ok_and(|metadata| !scratch::is_old(&metadata)),
+    }
+}
+
+/// The keys in a file, one a line; a line that is being written is passed over.
+pub(in crate::cache::local) fn keys_in(path: &Path) -> Vec<Digest> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::local::tests::fresh;
+    use crate::cache::{ProcessIdentity, StatIndex};
+
+    fn key(number: u8) -> Digest {
+        Digest::of_bytes(&[number])
+    }
+
+    #[test]
+    fn what_is_held_is_seen_by_others_and_ends_with_the_store() {
+        let (_folder, store) = fresh();
+        let other = Store::open(store.root().into(), StatIndex::in_memory()).unwrap();
+        assert!(other.held().is_empty());
+        for number in [1, 2, 1] {
+            store.hold(&key(number));
+        }
+        assert_eq!(other.held(), BTreeSet::from([key(1), key(2)]));
+        let lease = other.lock(&key(3)).unwrap();
+        assert!(store.held().contains(&key(3)), "work in flight holds as well");
+        drop((lease, store));
+        assert!(other.held().is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_process_held_is_free() {
+        let (_folder, store) = fresh();
+        store.hold(&key(1));
+        let path = store.holds.lock().unwrap().as_ref().unwrap().path.clone();
+        let start = format!("~{}~", ProcessIdentity::current().process_start);
+        let dead = path.to_str().unwrap().replace(&start, "~1~");
+        fs::copy(&path, dead).unwrap();
+        drop(store.holds.lock().unwrap().take());
+        assert!(store.held().is_empty());
+    }
+
+    #[test]
+    fn a_use_is_the_records_time_and_not_its_content() {
+        let (_folder, store) = fresh();
+        store.publish_record(&key(1), b"bytes").unwrap();
+        let old = SystemTime::now() - Duration::from_hours(5);
+        File::open(store.path(Area::Records, &key(1))).unwrap().set_modified(old).unwrap();
+        store.hold(&key(1));
+        let record = store.records().next().unwrap();
+        assert!(record.used > old + Duration::from_hours(4) && record.bytes == b"bytes");
+    }
+}

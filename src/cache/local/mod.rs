@@ -1,0 +1,257 @@
+//! The local content-addressed store: what stages produced, found again by key and by content.
+//!
+//! The executor publishes and reads through it, planning only reads; it knows no stage, manifest or
+//! network. It stands apart from every other folder of the crate.
+//!
+//! ```text
+//! <root>/CACHEDIR.TAG              backup programs skip the folder
+//! <root>/v1/objects/ab/cdef…       blobs, mode 0444, named by the blake3 of their content
+//! <root>/v1/trees/ab/cdef…         listings, named by tree digest; they stay when objects are evicted
+//! <root>/v1/records/ab/cdef…       key -> what it produced, with a checksum
+//! <root>/v1/items/ab/cdef…         the same for single items of a task, such as an image's features
+//! <root>/v1/leases/abcdef…         work in flight: a locked file that says who holds it
+//! <root>/v1/leases/run~…           what a running process uses, one key a line
+//! <root>/v1/pins/                  roots for garbage collection
+//! <root>/v1/tmp/                   being written; leftovers of dead processes are removed
+//! <root>/v1/work/abcdef…/          a resumable stage's own files, by key
+//! <root>/v1/quarantine/            what did not hold what its name says
+//! ```
+//! `v1` is the version of all of it; other versions beside it are left alone.
+//!
+//! # What is promised
+//! - Opening and reading create nothing; the folders appear with the first publication.
+//! - A name in `objects`, `trees` or `records` appears only once its content is complete and on disk
+//!   (written elsewhere, synced, renamed), and in that order: objects, then tree, then record. A kill or
+//!   a power cut leaves leftovers in `tmp` and at worst lost names, which are misses.
+//! - What is read is checked: objects against the stat under which they were last verified, else against
+//!   their digest; listings and records against their digest and checksum. What is wrong is a miss.
+//! - The first record of a key wins; whoever comes later is given it.
+//! - Collection takes objects, never records or listings; it leaves what is pinned and what a living process
+//!   holds. An object may go at any other time: whoever needs it makes it again.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cache::error::{AtPath, StoreError};
+use crate::cache::tree::Tree;
+use crate::digest::Digest;
+use leases::{LeaseObservation, LeaseRules, holds::Holds};
+use scratch::Scratch;
+use stat_index::StatIndex;
+
+pub(in crate::cache) mod collection;
+mod disk;
+pub(in crate::cache) mod leases;
+pub(in crate::cache) mod objects;
+pub(in crate::cache) mod records;
+pub(in crate::cache) mod scratch;
+pub(in crate::cache) mod source;
+pub(in crate::cache) mod stat_index;
+mod trees;
+
+#[cfg(test)]
+pub(in crate::cache) mod tests;
+
+/// The text that marks a cache folder (<https://bford.info/cachedir/>).
+const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This folder is a cache made by patchflow; it can be deleted and is left out of backups.\n";
+
+/// The parts of the store that are folders under `v1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) enum Area {
+    Objects,
+    Trees,
+    Records,
+    Items,
+    Leases,
+    Pins,
+    Tmp,
+    Work,
+    Quarantine,
+}
+
+impl Area {
+    const ALL: [Self; 9] = [
+        Self::Objects,
+        Self::Trees,
+        Self::Records,
+        Self::Items,
+        Self::Leases,
+        Self::Pins,
+        Self::Tmp,
+        Self::Work,
+        Self::Quarantine,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Objects => "objects",
+            Self::Trees => "trees",
+            Self::Records => "records",
+            Self::Items => "items",
+            Self::Leases => "leases",
+            Self::Pins => "pins",
+            Self::Tmp => "tmp",
+            Self::Work => "work",
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
+/// A store in a folder; shared by threads, and the folder by processes.
+#[derive(Debug)]
+pub(in crate::cache) struct Store {
+    root: PathBuf,
+    index: StatIndex,
+    prepared: Mutex<bool>,
+    trees: Mutex<HashMap<Digest, Arc<Tree>>>,
+    holds: Mutex<Option<Holds>>,
+    lease_rules: LeaseRules,
+    observations: Mutex<HashMap<PathBuf, LeaseObservation>>,
+}
+
+impl Store {
+    /// Uses the folder `root`, which need not exist yet; `index` remembers verified objects.
+    pub(in crate::cache) fn open(root: PathBuf, index: StatIndex) -> Result<Self, StoreError> {
+        match fs::metadata(&root) {
+            Ok(metadata) if !metadata.is_dir() => return Err(StoreError::NotAFolder { path: root }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::Read { path: root, source });
+            }
+            _ => {}
+        }
+        let (prepared, trees, holds) = (Mutex::new(false), Mutex::default(), Mutex::default());
+        let (lease_rules, observations) = (LeaseRules::default(), Mutex::default());
+        Ok(Self { root, index, prepared, trees, holds, lease_rules, observations })
+    }
+
+    /// Replaces the rules by which leases are kept apart.
+    #[must_use]
+    pub(in crate::cache) fn with_lease_rules(self, lease_rules: LeaseRules) -> Self {
+        Self { lease_rules, ..self }
+    }
+
+    /// The folder of the store.
+    pub(in crate::cache) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The stat cache, which hashing sources shares.
+    pub(in crate::cache) fn index(&self) -> &StatIndex {
+        &self.index
+    }
+
+    /// Makes a fresh folder on the store's file system, removed when dropped. `label` is for people.
+    pub(in crate::cache) fn scratch(&self, label: &str) -> Result<Scratch, StoreError> {
+        self.prepare()?;
+        Scratch::create(&self.area(Area::Tmp), label)
+    }
+
+    /// The folder in which a resumable stage keeps its own files for `key`; such a stage makes it.
+    pub(in crate::cache) fn work_folder(&self, key: &Digest) -> PathBuf {
+        self.area(Area::Work).join(key.to_string())
+    }
+
+    pub(in crate::cache) fn area(&self, area: Area) -> PathBuf {
+        self.root.join("v1").join(area.name())
+    }
+
+    /// The path of a digest's file: two digits name the folder, the rest the file.
+    pub(in crate::cache) fn path(&self, area: Area, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.area(area).join(&name[..2]).join(&name[2..])
+    }
+
+    /// The files of an area whose names are digests, in order of name, and those whose names are not.
+    fn listed(&self, area: Area) -> (Vec<(Digest, PathBuf)>, Vec<PathBuf>) {
+        let (mut known, mut foreign) = (Vec::new(), Vec::new());
+        let walk = walkdir::WalkDir::new(self.area(area)).min_depth(1).sort_by_file_name();
+        for entry in walk.into_iter().flatten().filter(|entry| !entry.file_type().is_dir()) {
+            let path = entry.into_path();
+            match digest_of_path(&path).filter(|digest| self.path(area, digest) == path) {
+                Some(digest) => known.push((digest, path)),
+                None => foreign.push(path),
+            }
+        }
+        (known, foreign)
+    }
+
+    /// Makes the folders and removes what dead processes left, once; called by whatever writes.
+    fn prepare(&self) -> Result<(), StoreError> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*prepared {
+            self.make_folders()?;
+            scratch::remove_stale(&self.area(Area::Tmp));
+            *prepared = true;
+        }
+        Ok(())
+    }
+
+    fn make_folders(&self) -> Result<(), StoreError> {
+        for area in Area::ALL {
+            let folder = self.area(area);
+            fs::create_dir_all(&folder).writing(&folder)?;
+        }
+        let tag = self.root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            let mut file = File::create(&tag).writing(&tag)?;
+            file.write_all(CACHE_TAG.as_bytes()).writing(&tag)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a damaged file out of the way and tells whether that went well. `inode` is the one that was
+    /// examined: if another process has put a good file there meanwhile, that one is put back.
+    fn quarantine(&self, path: &Path, inode: u64) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let folder = self.area(Area::Quarantine);
+        let label = digest_of_path(path).map_or("foreign".into(), |digest| digest.to_string());
+        let away = folder.join(scratch::fresh_name(&label));
+        if fs::create_dir_all(&folder).is_err() || disk::rename(path, &away).is_err() {
+            return false;
+        }
+        if fs::symlink_metadata(&away).is_ok_and(|metadata| metadata.ino() != inode) {
+            // Fails only where a third process has already put the same content there again.
+            let _ = disk::hard_link(&away, path);
+        }
+        true
+    }
+}
+
+fn digest_of_path(path: &Path) -> Option<Digest> {
+    let shard = path.parent()?.file_name()?.to_str()?;
+    format!("{shard}{}", path.file_name()?.to_str()?).parse().ok()
+}
+
+/// Creates the folder of a digest's file.
+fn make_shard(path: &Path) -> Result<(), StoreError> {
+    let Some(shard) = path.parent() else { return Ok(()) };
+    match fs::create_dir(shard) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(shard).writing(shard),
+        outcome => outcome.writing(shard),
+    }
+}
+
+/// Renames a synced file and waits until its new name is on disk.
+fn rename_durably(from: &Path, to: &Path) -> Result<(), StoreError> {
+    make_shard(to)?;
+    disk::rename(from, to).writing(to)?;
+    sync_folder_of(to)
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    disk::sync_folder(folder).writing(folder)
+}
+
+/// Removes a folder with its content; succeeds if there is none.
+pub(in crate::cache) fn remove_folder(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).writing(path),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,106 @@
+//! Tree listings: `v1/trees`, named by tree digest. They are small and stay when objects are evicted.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use crate::cache::error::{AtPath, StoreError};
+use crate::cache::local::scratch::Temporary;
+use crate::cache::local::{Area, Store, rename_durably};
+use crate::cache::tree::Tree;
+use crate::digest::Digest;
+
+impl Store {
+    /// Writes the listing of a tree, whose objects need not be here, and gives its digest.
+    pub(in crate::cache) fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
+        let listing = tree.to_bytes();
+        let digest = Tree::digest_of_listing(&listing);
+        let place = self.path(Area::Trees, &digest);
+        if !fs::read(&place).is_ok_and(|present| present == listing) {
+            self.prepare()?;
+            let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[&listing])?;
+            rename_durably(temporary.path(), &place)?;
+        }
+        self.cached_trees().entry(digest).or_insert_with(|| Arc::new(tree.clone()));
+        Ok(digest)
+    }
+
+    /// The tree of this digest, or `None` where its listing is not here or damaged (it is then moved to
+    /// the quarantine). Each is read once and kept in memory.
+    pub(in crate::cache) fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
+        if let Some(tree) = self.cached_trees().get(digest) {
+            return Ok(Some(tree.clone()));
+        }
+        let Some(tree) = self.read_listing(digest)? else { return Ok(None) };
+        let tree = Arc::new(tree);
+        self.cached_trees().insert(*digest, tree.clone());
+        Ok(Some(tree))
+    }
+
+    /// Reads and checks a listing from disk, past the memory.
+    pub(super) fn read_listing(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
+        let place = self.path(Area::Trees, digest);
+        let inode = match fs::symlink_metadata(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            metadata => metadata.reading(&place)?.ino(),
+        };
+        let listing = match fs::read(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+            listing => listing.reading(&place)?,
+        };
+        if Tree::digest_of_listing(&listing) == *digest
+            && let Ok(tree) = Tree::from_bytes(&listing)
+        {
+            return Ok(Some(tree));
+        }
+        self.quarantine(&place, inode);
+        Ok(None)
+    }
+
+    fn cached_trees(&self) -> MutexGuard<'_, std::collections::HashMap<Digest, Arc<Tree>>> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::local::tests::fresh;
+    use crate::cache::{StatIndex, TreeEntry};
+
+    fn one_file() -> Tree {
+        let digest = Digest::of_bytes(b"not here");
+        Tree::new(vec![TreeEntry { path: "a/b".into(), digest, size: 8, executable: true }]).unwrap()
+    }
+
+    fn reopened(store: &Store) -> Store {
+        Store::open(store.root().into(), StatIndex::in_memory()).unwrap()
+    }
+
+    #[test]
+    fn a_listing_comes_back_without_its_objects() {
+        let (_folder, store) = fresh();
+        let digest = store.put_tree(&one_file()).unwrap();
+        assert_eq!(digest, one_file().digest());
+        assert_eq!(*reopened(&store).tree(&digest).unwrap().unwrap(), one_file());
+        assert!(Arc::ptr_eq(&store.tree(&digest).unwrap().unwrap(), &store.tree(&digest).unwrap().unwrap()));
+    }
+
+    #[test]
+    fn a_damaged_listing_is_none_gone_and_can_be_put_again() {
+        let (_folder, store) = fresh();
+        let digest = store.put_tree(&one_file()).unwrap();
+        let place = store.path(Area::Trees, &digest);
+        let sound = fs::read(&place).unwrap();
+        let other = Tree::default().to_bytes();
+        for content in [&sound[..sound.len() - 1], b"", &other] {
+            fs::write(&place, content).unwrap();
+            assert!(reopened(&store).tree(&digest).unwrap().is_none());
+            assert!(!place.exists());
+            store.put_tree(&one_file()).unwrap();
+            assert_eq!(fs::read(&place).unwrap(), sound);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The objects of the local store, for those who read them.
+
+use std::path::PathBuf;
+
+use super::local::Store;
+use super::{Damage, Digest, StoreError, Tree};
+
+/// The objects that are here.
+#[derive(Debug, Clone, Copy)]
+pub struct Objects<'a>(pub(super) &'a Store);
+
+impl Objects<'_> {
+    /// The path of an object, whether it is there or not. Map it read-only; it never changes in place.
+    pub fn path(self, digest: &Digest) -> PathBuf {
+        self.0.object_path(digest)
+    }
+
+    /// The content of an object, always hashed. A damaged object is moved to the quarantine.
+    pub fn read(self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        self.0.read(digest)
+    }
+
+    /// The objects of a tree that are not there with the right size. Nothing is hashed or moved.
+    pub fn missing(self, tree: &Tree) -> Result<Vec<Digest>, StoreError> {
+        self.0.missing(tree)
+    }
+
+    /// Verifies every object of a tree and returns those that cannot be read, by path. An object is trusted under the
+    /// stat at which it was last verified, else hashed again; a damaged one is moved to the quarantine.
+    pub fn check(self, tree: &Tree) -> Result<Vec<Damage>, StoreError> {
+        self.0.check(tree)
+    }
+
+    /// Creates files from objects: shared blocks, else hard links, else copies; mode 0444. Existing files are
+    /// replaced. Sound objects are linked even if others are missing or damaged; the first of those is the error.
+    pub fn link_all(self, links: &[(Digest, PathBuf)]) -> Result<(), StoreError> {
+        self.0.link_all(links)
+    }
+}

@@ -1,0 +1,130 @@
+//! The errors that end a command, their exit codes and what to do about them.
+
+use super::{Exit, hints};
+use crate::cache::StoreError;
+use crate::engine::EngineError;
+use crate::manifest::ManifestError;
+use crate::plan::{LockError, PlanError};
+use crate::report::{HistoryError, ReportError};
+use crate::stages::StageError;
+
+/// An error that ends a command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// The manifest, the configuration or an override is wrong.
+    #[error("the manifest is wrong")]
+    Manifest(#[source] ManifestError),
+    /// The plan is wrong.
+    #[error(transparent)]
+    Plan(PlanError),
+    /// A run failed as a whole.
+    #[error(transparent)]
+    Engine(EngineError),
+    /// The cache failed.
+    #[error("the cache failed")]
+    Store(#[source] StoreError),
+    /// The run's folder cannot be written.
+    #[error(transparent)]
+    Report(ReportError),
+    /// The run would exceed a budget.
+    #[error("the run would take {needed}, the budget is {allowed}; nothing was run")]
+    Budget {
+        /// The estimate.
+        needed: String,
+        /// The budget.
+        allowed: String,
+    },
+    /// This build or machine cannot run a task that is not cached.
+    #[error("`{task}` would have to run, and cannot; nothing was run")]
+    CannotRun {
+        /// The task.
+        task: String,
+        /// Why.
+        #[source]
+        source: StageError,
+    },
+    /// No variant has these values.
+    #[error("no variant `{name}` in the grid")]
+    UnknownVariant {
+        /// The name as typed.
+        name: String,
+        /// The nearest names.
+        help: String,
+    },
+    /// The lock is missing, or the plan differs from it.
+    #[error(transparent)]
+    Lock(LockError),
+    /// A past run cannot be found or read.
+    #[error(transparent)]
+    History(HistoryError),
+    /// The command needs a remote, and none is configured.
+    #[error("no remote is named")]
+    NoRemote,
+    /// The remote cannot list its records.
+    #[error("`{address}` does not list what it has")]
+    Unlisted {
+        /// Its address.
+        address: String,
+    },
+    /// No pin has this name.
+    #[error("no pin `{name}` in the cache")]
+    UnknownPin {
+        /// The name as typed.
+        name: String,
+    },
+    /// The manifest has no stage of this name.
+    #[error("no stage `{name}` in the manifest")]
+    UnknownStage {
+        /// The name as typed.
+        name: String,
+        /// The nearest names.
+        help: String,
+    },
+}
+
+impl CliError {
+    /// The exit code.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Manifest(_)
+            | Self::Plan(_)
+            | Self::UnknownStage { .. }
+            | Self::UnknownVariant { .. }
+            | Self::UnknownPin { .. }
+            | Self::NoRemote
+            | Self::History(_)
+            | Self::Store(StoreError::BadPin { .. } | StoreError::Remote { .. })
+            | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
+            Self::Budget { .. } | Self::Lock(_) | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
+            Self::Engine(_)
+            | Self::Store(_)
+            | Self::Report(_)
+            | Self::CannotRun { .. }
+            | Self::Unlisted { .. } => Exit::Failed,
+        }
+    }
+
+    /// What to do about it, if known.
+    pub(super) fn help(&self) -> Option<String> {
+        match self {
+            Self::Plan(error) => error.help().or_else(|| hints::of_causes(error)),
+            Self::Engine(error) => error.help().or_else(|| hints::of_causes(error)),
+            Self::Store(error) | Self::Report(ReportError::Store(error)) => hints::store_error(error),
+            Self::Lock(error) => Some(error.help()),
+            Self::History(error) => Some(error.help()),
+            Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
+            Self::NoRemote => Some(
+                "set `remote` in patchflow.toml, or give `--remote ADDRESS` (docs/sharing.md)".to_owned(),
+            ),
+            Self::Unlisted { .. } => Some(
+                "name a manifest, whose tasks are asked for one by one; or see that the remote can be reached"
+                    .to_owned(),
+            ),
+            Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
+            Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
+            Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
+            Self::CannotRun { source, .. } => source.help().map(str::to_owned),
+            Self::Manifest(_) => None,
+        }
+    }
+}

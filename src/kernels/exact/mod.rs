@@ -1,0 +1,158 @@
+//! Exact search: results of brute force to the bit, at a fraction of its work.
+//!
+//! Two searches share this folder. [`nearest`] finds the rows of a bank that are nearest to a query; [`coreset`]
+//! chooses rows by greedy k-center, for which it needs the distance of a point to its nearest pick. Both are drivers
+//! of the same idea: a cheap **lower bound** of a distance rules a pair of rows out, and
+//! [`squared_euclidean`](super::distance::squared_euclidean) measures what is left. It alone decides, so no result
+//! depends on the bound, the processor, the device or the number of threads; all of these change speed alone.
+//!
+//! ```text
+//! queries --encode--> block with one threshold a query <--set_limit-- best distances so far
+//!                                |                                             ^
+//!                     candidates (tiles of 32 rows -> bit masks) --measure_candidates
+//! ```
+//!
+//! A [`LowerBound`] is one way to fill the masks:
+//!
+//! | filter | bound from | used |
+//! |---|---|---|
+//! | [`float::F32Filter`] | the matrix product of the rows in f32 | everywhere, also on codes |
+//! | [`int8::Int8Filter`] | int8-quantised rows or codes, multiplied exactly | where the processor multiplies bytes |
+//! | [`pca::PcaFilter`] | short codes along principal axes, in f32 or in int8 | by `nearest`, for banks searched often |
+//!
+//! A GPU bounds distances too ([`device`]): lower bounds for `nearest`, where it sorts the bank's rows by them, and
+//! upper bounds for `coreset`, which leave fewer points to measure.
+//!
+//! Rounding is covered by [`ErrorBound`](super::distance::ErrorBound); the proof for each filter is at the head of
+//! its file.
+
+pub mod coreset;
+mod device;
+mod float;
+mod int8;
+pub mod nearest;
+mod pca;
+mod quantise;
+
+use std::ops::Range;
+
+use super::distance::measure;
+use super::product::int8::{LeftRow, TILE};
+
+/// A way to prove that rows are farther from queries than a limit.
+trait LowerBound: Sync {
+    /// A block of encoded queries, each with a threshold.
+    type Queries;
+
+    /// Returns how many rows to compare in one call of [`LowerBound::candidates`], a multiple of a tile. More of them
+    /// feed the product better, but thresholds do not move in between.
+    fn step(&self) -> usize;
+
+    /// Encodes `rows: [n, d]` with their squared norms. No limit is set, so that nothing is ruled out.
+    fn encode(&self, rows: Vec<f32>, norms: &[f32]) -> Self::Queries;
+
+    /// Sets the limit of a query: rows at a larger squared distance, as `squared_euclidean` computes it, need not be
+    /// candidates.
+    fn set_limit(&self, queries: &mut Self::Queries, query: usize, limit: f32);
+
+    /// Finds the candidates among some of the filter's rows; the range starts with a tile.
+    fn candidates(&self, queries: &Self::Queries, rows: Range<usize>, out: &mut Candidates);
+
+    /// Returns `k` allowed rows that are likely to be near a query, for a first limit; empty if unknown.
+    fn likely_rows(
+        &self,
+        _queries: &Self::Queries,
+        _query: usize,
+        _k: usize,
+        _is_allowed: impl Fn(usize) -> bool,
+    ) -> Vec<usize> {
+        Vec::new()
+    }
+}
+
+/// A filter whose rows and blocks change: picks are added, and points leave a block.
+trait Growing: LowerBound {
+    /// Picks to compare at a time: a point goes on past the pick that rules it out to the end of the step.
+    const PICK_STEP: usize;
+
+    /// Adds a row with its squared norm.
+    fn push(&mut self, row: &[f32], norm: f32);
+
+    /// Removes the queries that are not kept, preserving the order.
+    fn retain(queries: &mut Self::Queries, is_kept: &[bool]);
+}
+
+/// Encoded queries: what is known of each, and its numbers, of the same count for all.
+struct Block<Q, W> {
+    queries: Vec<Q>,
+    /// `[n, words]`
+    words: Vec<W>,
+}
+
+impl<Q: Copy, W: Copy> Block<Q, W> {
+    fn retain(&mut self, is_kept: &[bool]) {
+        let width = self.words.len() / self.queries.len();
+        let mut kept = 0;
+        for index in (0..is_kept.len()).filter(|&index| is_kept[index]) {
+            if kept < index {
+                self.queries[kept] = self.queries[index];
+                self.words.copy_within(index * width..(index + 1) * width, kept * width);
+            }
+            kept += 1;
+        }
+        self.queries.truncate(kept);
+        self.words.truncate(kept * width);
+    }
+}
+
+/// The pairs that a filter did not rule out, and memory that it reuses.
+#[derive(Default)]
+struct Candidates {
+    /// `[tiles, n]`: bit `j` of `masks[t, i]` is set unless row `j` of tile `t` is certainly beyond the limit of
+    /// query `i`. Bits of rows beyond the last mean nothing.
+    masks: Vec<u32>,
+    queries: usize,
+    products: Vec<f32>,
+    left: Vec<LeftRow>,
+}
+
+impl Candidates {
+    fn clear(&mut self, rows: usize, queries: usize) {
+        self.queries = queries;
+        self.masks.clear();
+        self.masks.resize(rows.div_ceil(TILE) * queries, 0);
+    }
+
+    /// Yields query, first row of the tile, and mask, for masks with candidates; the rows compared start at `first`.
+    fn iter(&self, first: usize) -> impl Iterator<Item = (usize, usize, u32)> {
+        let tiles = self.masks.chunks(self.queries).enumerate();
+        tiles.flat_map(move |(tile, masks)| {
+            let masks = masks.iter().enumerate().filter(|(_, mask)| **mask != 0);
+            masks.map(move |(query, &mask)| (query, first + tile * TILE, mask))
+        })
+    }
+}
+
+/// Measures the candidates of one query in a tile, in ascending order: `visit(row, squared distance)`.
+///
+/// `rows: [m, d]` are all rows, `first` is the tile's first. Rows that are not allowed are not measured.
+fn measure_candidates(
+    query: &[f32],
+    rows: &[f32],
+    (first, mask): (usize, u32),
+    is_allowed: impl Fn(usize) -> bool,
+    visit: impl FnMut(usize, f32),
+) {
+    let m = rows.len() / query.len();
+    let candidates = set_bits(mask).map(|bit| first + bit).filter(|&row| row < m && is_allowed(row));
+    measure(query, rows, candidates.map(|row| (row, row)), visit);
+}
+
+/// Yields the indices of the set bits, ascending.
+fn set_bits(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(bit)
+    })
+}

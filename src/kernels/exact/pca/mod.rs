@@ -1,0 +1,297 @@
+//! The lower bound by short codes along principal axes, and what the codes may err.
+//!
+//! With the principal axes `V: [p, d]`, `‖V·Vᵀ - I‖ <= ε`, and the centre `c`, a row `a` gets the code `(V·a', ρ)`,
+//! where `a' = a - c` and `ρ` is the length of what the axes do not see of `a'`. In exact arithmetic, with `P` the
+//! projection on the span of the axes,
+//!
+//! ```text
+//! ‖q - b‖² = ‖P(q' - b')‖² + ‖(I - P)(q' - b')‖² >= ‖V(q' - b')‖²/(1 + ε) + (ρ(q) - ρ(b))²
+//! ```
+//!
+//! because `‖V·x‖ = ‖V·P·x‖ <= √(1 + ε)·‖P·x‖`, and by the triangle inequality. The codes as computed lie within
+//! `error(a)` of these exact ones (scaled), so that again by the triangle inequality
+//!
+//! ```text
+//! ‖code(q) - code(b)‖ <= ‖q - b‖ + error(q) + error(b)                                            (1)
+//! ```
+//!
+//! **The error bound.** Let `u = 2^-24` and `N = ‖a'‖ + 2^-76`, whose second part stands for all that underflows
+//! (`p·d·2^-126` at most). Each code number is a product of `d` terms: `V·a'` errs by `1.1·√p·d·u·N` at most (Higham
+//! 2002, section 3.1); the subtraction of the centre by `u·N`; the scale by `ε·N`; the rounding of `ρ` by `u·N`.
+//! Their sum is below `κ·N`, `κ = 1.1·√p·d·u + ε + 4u`. As for `ρ² = ‖a'‖² - ‖P·a'‖²`, taken as `‖a'‖² - ‖code‖²` in
+//! f64: `‖V·a'‖²` is within `ε` of `‖P·a'‖²`, and the code within `κ·N` of `V·a'`, so it errs by `3κ·N²` at most.
+//! Since `|x - y| = |x² - y²|/(x + y)` and `(x - y)² <= |x² - y²|`, `ρ` errs by `min(3κ·N²/ρ, √(3κ)·N)`. The
+//! derivation needs `ε <= 0.01` and `d·u <= 0.01`.
+//!
+//! **Two codes a row.** The coarse one, of the first axes, goes through a matrix product in f32; the fine one, of all
+//! axes, is compared one by one with what that leaves. Where the processor multiplies bytes, the fine codes in int8
+//! take the place of both (`int8`).
+
+mod calibration;
+mod inverted_lists;
+mod principal_axes;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use self::calibration::coarse_width;
+use self::inverted_lists::{InvertedLists, nearest_centroids};
+pub(super) use self::principal_axes::PrincipalAxes;
+use self::principal_axes::ROUNDS;
+use super::float::{F32Filter, F32Queries, STEP};
+use super::int8::{Int8Filter, Int8Queries};
+use super::{Candidates, LowerBound, set_bits};
+use crate::kernels::distance::{ErrorBound, measure, squared_norm};
+use crate::kernels::product::int8::TILE;
+use crate::kernels::sample::sample_rows;
+
+/// Rows that the axes are found from (measured 2026-11-24: from 512, 1024 and 2048 of 20,000 rows, the first 64 axes
+/// hold 81.3, 82.6 and 83.3 % of the variance).
+const SAMPLE: usize = 2048;
+
+/// Most axes: a longer fine code costs more than the distances that it saves (chosen, of 127 and 255).
+const MOST_AXES: usize = 255;
+
+/// Below this length rows are measured as fast as codes (chosen, untested).
+const SHORTEST_ROW: usize = 96;
+
+/// Longest row for which the error bound is derived: `d·u <= 0.01`.
+const LONGEST_ROW: usize = 1 << 17;
+
+/// Rows encoded by one task.
+const ENCODE_BLOCK: usize = 256;
+
+/// How far codes may lie from the exact ones: `error` of the module's inequality (1).
+#[derive(Debug, Clone, Copy, Default)]
+struct CodeError {
+    coarse: f64,
+    fine: f64,
+}
+
+/// The codes of some rows.
+struct Codes {
+    /// `[n, width]`: the first axes, then the length that they do not see.
+    coarse: Vec<f32>,
+    /// Squared norms of the coarse codes.
+    norms: Vec<f32>,
+    /// `[n, fine width]`: the same of all axes.
+    fine: Vec<f32>,
+    errors: Vec<CodeError>,
+}
+
+/// Codes of a bank's rows, and the axes that make those of queries.
+pub(super) struct PcaFilter {
+    axes: PrincipalAxes,
+    coarse: F32Filter,
+    fine: Vec<f32>,
+    /// The largest of the rows' code errors.
+    error: CodeError,
+    /// Of the distance that is measured, and of that between codes, which errs by no more: codes are no longer than
+    /// rows.
+    distance: ErrorBound,
+    lists: InvertedLists,
+    /// The fine codes in int8, if that pays.
+    int8: Option<Int8Filter>,
+}
+
+/// Encoded queries of a [`PcaFilter`].
+pub(super) struct PcaQueries {
+    coarse: F32Queries,
+    fine: Vec<f32>,
+    errors: Vec<CodeError>,
+    /// Squared distances of fine codes above which a row is out.
+    thresholds: Vec<f32>,
+    /// The nearest centroid of each.
+    lists: Vec<usize>,
+    int8: Option<Int8Queries>,
+}
+
+impl PcaFilter {
+    /// Returns the multiplications, to first order, that [`PcaFilter::calibrated`] costs for a bank of `m` rows.
+    pub(super) fn cost(m: usize, d: usize) -> usize {
+        let axes = axes_for(d);
+        (SAMPLE.min(m) * d + 2 * ROUNDS * axes * d + m * axes) * d
+    }
+
+    /// Encodes `rows: [m, d]`, if a trial with some of `queries: [n, d]` says that it pays.
+    ///
+    /// `is_allowed` and `k` are those of the search. They have no influence on results.
+    pub(super) fn calibrated(
+        rows: &[f32],
+        queries: &[f32],
+        d: usize,
+        k: usize,
+        is_allowed: impl Fn(usize, usize) -> bool,
+    ) -> Option<Self> {
+        if !(SHORTEST_ROW..LONGEST_ROW).contains(&d) || queries.is_empty() {
+            return None;
+        }
+        let axes = PrincipalAxes::of(&sample_rows(rows, d, SAMPLE).1, d, axes_for(d))?;
+        let width = coarse_width(&axes, (rows, queries), d, k, is_allowed)?;
+        Some(Self::new(axes, width, rows))
+    }
+
+    /// Encodes rows with codes of `width` and of all axes.
+    pub(super) fn new(axes: PrincipalAxes, width: usize, rows: &[f32]) -> Self {
+        let Codes { coarse, norms, fine, errors } = encode(&axes, width, rows);
+        let error = errors.iter().fold(CodeError::default(), |most, error| CodeError {
+            coarse: most.coarse.max(error.coarse),
+            fine: most.fine.max(error.fine),
+        });
+        let coarse = F32Filter::new(coarse, &norms, width);
+        let lists = InvertedLists::of(coarse.rows(), width, coarse.lower());
+        let int8 = Int8Filter::of_codes(&fine, axes.count() + 1, axes.dimension(), error.fine);
+        let distance = ErrorBound::of_distance(axes.dimension());
+        Self { axes, coarse, fine, error, distance, lists, int8 }
+    }
+
+    /// Sets whether int8 is used, whatever the processor.
+    #[cfg(test)]
+    pub(super) fn with_int8(mut self, has_int8: bool) -> Self {
+        let (length, d) = (self.axes.count() + 1, self.axes.dimension());
+        let int8 = || Int8Filter::about(vec![0.0; length], d, self.error.fine).with(&self.fine);
+        self.int8 = has_int8.then(int8).flatten();
+        self
+    }
+
+    /// Compares the fine codes of the coarse ones' candidates.
+    fn refine(&self, queries: &PcaQueries, rows: Range<usize>, out: &mut Candidates) {
+        let width = self.axes.count() + 1;
+        let n = queries.thresholds.len();
+        let codes = &self.fine[rows.start * width..rows.end * width];
+        for (tile, masks) in out.masks.chunks_mut(n).enumerate() {
+            let codes = &codes[tile * TILE * width..];
+            for (query, mask) in masks.iter_mut().enumerate().filter(|(_, mask)| **mask != 0) {
+                let code = &queries.fine[query * width..][..width];
+                let candidates = set_bits(*mask).filter(|&lane| lane < codes.len() / width);
+                measure(code, codes, candidates.map(|lane| (lane, lane)), |lane, squared| {
+                    if squared > queries.thresholds[query] {
+                        *mask &= !(1 << lane);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl LowerBound for PcaFilter {
+    type Queries = PcaQueries;
+
+    fn step(&self) -> usize {
+        self.int8.as_ref().map_or(STEP, Int8Filter::step)
+    }
+
+    fn encode(&self, rows: Vec<f32>, _: &[f32]) -> PcaQueries {
+        let width = self.coarse.dimension();
+        let Codes { coarse, norms, fine, errors } = encode(&self.axes, width, &rows);
+        let centroids = &self.coarse.rows()[..self.lists.count() * width];
+        let lists = nearest_centroids(&coarse, centroids, width, self.coarse.lower());
+        let int8 = self.int8.as_ref().map(|int8| {
+            let norm = |code| squared_norm(code) as f32;
+            let norms: Vec<f32> = fine.chunks_exact(self.axes.count() + 1).map(norm).collect();
+            int8.encode_codes(&fine, &norms, |query| errors[query].fine)
+        });
+        let thresholds = vec![f32::INFINITY; norms.len()];
+        PcaQueries { coarse: self.coarse.encode(coarse, &norms), fine, errors, thresholds, lists, int8 }
+    }
+
+    fn set_limit(&self, queries: &mut PcaQueries, query: usize, limit: f32) {
+        if let (Some(int8), Some(queries)) = (&self.int8, &mut queries.int8) {
+            return int8.set_limit(queries, query, limit);
+        }
+        let (farthest, error) = (self.distance.farthest(limit), queries.errors[query]);
+        let threshold = |error: f64| self.distance.largest_computed(farthest + error);
+        queries.thresholds[query] = threshold(error.fine + self.error.fine);
+        self.coarse.set_limit(&mut queries.coarse, query, threshold(error.coarse + self.error.coarse));
+    }
+
+    fn candidates(&self, queries: &PcaQueries, rows: Range<usize>, out: &mut Candidates) {
+        if let (Some(int8), Some(queries)) = (&self.int8, &queries.int8) {
+            return int8.candidates(queries, rows, out);
+        }
+        self.coarse.candidates(&queries.coarse, rows.clone(), out);
+        self.refine(queries, rows, out);
+    }
+
+    /// Returns the rows of the query's inverted list whose fine codes are nearest.
+    fn likely_rows(
+        &self,
+        queries: &PcaQueries,
+        query: usize,
+        k: usize,
+        is_allowed: impl Fn(usize) -> bool,
+    ) -> Vec<usize> {
+        let width = self.axes.count() + 1;
+        let members = self.lists.members(queries.lists[query]).iter().map(|&row| row as usize);
+        let allowed = members.filter(|&row| is_allowed(row)).map(|row| (row, row));
+        let mut near = Vec::new();
+        let code = &queries.fine[query * width..][..width];
+        measure(code, &self.fine, allowed, |row, squared| near.push((squared, row)));
+        if near.len() < k {
+            return Vec::new();
+        }
+        near.select_nth_unstable_by(k - 1, |a, b| a.0.total_cmp(&b.0));
+        near[..k].iter().map(|&(_, row)| row).collect()
+    }
+}
+
+/// Returns a third of the dimensions, such that codes of all axes fill vectors of 32.
+fn axes_for(d: usize) -> usize {
+    (d / 3).next_multiple_of(32).saturating_sub(1).min(MOST_AXES)
+}
+
+fn encode(axes: &PrincipalAxes, width: usize, rows: &[f32]) -> Codes {
+    let (d, fine_width) = (axes.dimension(), axes.count() + 1);
+    let n = rows.len() / d;
+    let mut codes = Codes {
+        coarse: vec![0.0; n * width],
+        norms: vec![0.0; n],
+        fine: vec![0.0; n * fine_width],
+        errors: vec![CodeError::default(); n],
+    };
+    let blocks =
+        codes.coarse.par_chunks_mut(ENCODE_BLOCK * width).zip(codes.norms.par_chunks_mut(ENCODE_BLOCK));
+    let blocks = blocks.zip(codes.fine.par_chunks_mut(ENCODE_BLOCK * fine_width));
+    let blocks = blocks.zip(codes.errors.par_chunks_mut(ENCODE_BLOCK));
+    blocks.zip(rows.par_chunks(ENCODE_BLOCK * d)).for_each(|((((coarse, norms), fine), errors), rows)| {
+        let count = rows.len() / d;
+        let (mut centred, mut along) = (vec![0.0; rows.len()], vec![0.0; count * (fine_width - 1)]);
+        axes.apply(rows, &mut centred, &mut along);
+        let encoder = Encoder::new(axes);
+        for row in 0..count {
+            let squared = squared_norm(&centred[row * d..][..d]);
+            let along = &along[row * (fine_width - 1)..][..fine_width - 1];
+            let code = &mut coarse[row * width..][..width];
+            errors[row].coarse = encoder.write(squared, along, code);
+            errors[row].fine = encoder.write(squared, along, &mut fine[row * fine_width..][..fine_width]);
+            norms[row] = squared_norm(code) as f32;
+        }
+    });
+    codes
+}
+
+/// The module's `κ`.
+struct Encoder {
+    kappa: f64,
+}
+
+impl Encoder {
+    fn new(axes: &PrincipalAxes) -> Self {
+        let rounding = 2.0_f64.powi(-24);
+        let products = 1.1 * (axes.count() as f64).sqrt() * axes.dimension() as f64 * rounding;
+        Self { kappa: products + axes.skew() + 4.0 * rounding }
+    }
+
+    /// Writes the code of a row of squared length `squared` about the centre whose products with the axes are
+    /// `along`; returns its error bound.
+    fn write(&self, squared: f64, along: &[f32], code: &mut [f32]) -> f64 {
+        let (seen, rest) = code.split_at_mut(code.len() - 1);
+        seen.copy_from_slice(&along[..seen.len()]);
+        let unseen = (squared - squared_norm(seen)).max(0.0).sqrt();
+        rest[0] = unseen as f32;
+        let length = squared.sqrt() + 2.0_f64.powi(-76);
+        let of_square = 3.0 * self.kappa * length * length;
+        self.kappa * length + (of_square / unseen).min(of_square.sqrt())
+    }
+}

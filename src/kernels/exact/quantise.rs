@@ -1,0 +1,139 @@
+//! Quantisation of a row to int8 about a centre: its integers, its own step, and the length of what is lost.
+//!
+//! The error analysis is at the head of `int8`.
+
+use crate::kernels::product::int8::WORD;
+
+/// Largest integer of a quantised row.
+const LARGEST: f32 = 127.0;
+
+/// Half a unit in the last place of 1.
+const ROUNDING: f32 = 1.0 / 16_777_216.0;
+
+/// Partial sums; words come by so many bytes.
+const LANES: usize = 16;
+
+/// A quantised row, except its words.
+#[derive(Clone, Copy)]
+pub(super) struct QuantisedRow {
+    /// The sum of the integers.
+    pub(super) sum: i32,
+    pub(super) step: f32,
+    /// `‖x̂‖²`, lowered.
+    pub(super) norm: f32,
+    /// `e`, at least the length of what was lost.
+    pub(super) error: f32,
+}
+
+/// Appends a row's integers to `words`, four a word, zeros at the end.
+pub(super) fn quantise(row: &[f32], centre: &[f32], words: &mut Vec<u32>) -> QuantisedRow {
+    let start = words.len();
+    words.resize(start + row.len().div_ceil(LANES) * LANES / WORD, 0);
+    let quantised = pulp::Arch::new().dispatch(QuantiseRow { row, centre, words: &mut words[start..] });
+    words.truncate(start + row.len().div_ceil(WORD));
+    quantised
+}
+
+struct QuantiseRow<'a> {
+    row: &'a [f32],
+    centre: &'a [f32],
+    words: &'a mut [u32],
+}
+
+impl pulp::WithSimd for QuantiseRow<'_> {
+    type Output = QuantisedRow;
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> QuantisedRow {
+        let Self { row, centre, words } = self;
+        let (row, rest) = row.as_chunks::<LANES>();
+        let (centre, centre_rest) = centre.as_chunks::<LANES>();
+        let last = [padded(rest), padded(centre_rest)];
+        let mut largest = [0.0_f32; LANES];
+        for (row, centre) in row.iter().zip(centre).chain([(&last[0], &last[1])]) {
+            for lane in 0..LANES {
+                let size = (row[lane] - centre[lane]).abs();
+                largest[lane] = if size > largest[lane] { size } else { largest[lane] };
+            }
+        }
+        let largest = fold_lanes(largest, |a, b| if a > b { a } else { b });
+        let mut quantiser = Quantiser::new(largest);
+        let (words, words_rest) = words.as_chunks_mut::<{ LANES / WORD }>();
+        for ((row, centre), words) in row.iter().zip(centre).zip(&mut *words) {
+            *words = quantiser.part(row, centre);
+        }
+        if let Some(words) = words.get_mut(row.len()) {
+            *words = quantiser.part(&last[0], &last[1]);
+        }
+        debug_assert!(words_rest.is_empty(), "words come by the register");
+        quantiser.finish(row.len() * LANES + rest.len())
+    }
+}
+
+/// Folds halves onto each other.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of `QuantiseRow`")]
+fn fold_lanes<T: Copy>(mut lanes: [T; LANES], fold: impl Fn(T, T) -> T) -> T {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = fold(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
+}
+
+fn padded(rest: &[f32]) -> [f32; LANES] {
+    std::array::from_fn(|lane| rest.get(lane).copied().unwrap_or(0.0))
+}
+
+/// Turns a row into integers, sixteen at a time.
+struct Quantiser {
+    largest: f32,
+    step: f32,
+    inverse: f32,
+    sums: [i32; LANES],
+    squares: [i32; LANES],
+    lost: [f32; LANES],
+}
+
+impl Quantiser {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "part of `QuantiseRow`")]
+    fn new(largest: f32) -> Self {
+        let inverse = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+        let step = largest / LARGEST;
+        Self { largest, step, inverse, sums: [0; LANES], squares: [0; LANES], lost: [0.0; LANES] }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "part of `QuantiseRow`")]
+    fn part(&mut self, row: &[f32; LANES], centre: &[f32; LANES]) -> [u32; LANES / WORD] {
+        let mut bytes = [0_u8; LANES];
+        for lane in 0..LANES {
+            let centred = row[lane] - centre[lane];
+            let integer = (centred * self.inverse).round_ties_even();
+            let rest = centred - self.step * integer;
+            // Out of range only where a row overflowed; then `lost` is no number, which rules nothing out.
+            let integer = (integer as i32).clamp(-127, 127);
+            bytes[lane] = integer as u8;
+            self.sums[lane] += integer;
+            self.squares[lane] += integer * integer;
+            self.lost[lane] += rest * rest;
+        }
+        pulp::cast(bytes)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "part of `QuantiseRow`")]
+    fn finish(self, d: usize) -> QuantisedRow {
+        let lost = fold_lanes(self.lost, |a, b| a + b).sqrt();
+        let norm = self.step * self.step * fold_lanes(self.squares, |a, b| a + b) as f32;
+        QuantisedRow {
+            sum: fold_lanes(self.sums, |a, b| a + b),
+            step: self.step,
+            norm: norm - norm * (16.0 * ROUNDING),
+            error: 1.001 * lost + 4.0 * ROUNDING * self.largest * (d as f32).sqrt(),
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Speed of the backbone: `cargo bench --bench backbone`. Images a second are the items of divan's output.
+//! Speed of the backbone: `cargo bench --bench backbone`. An item in divan's output is an image.
 
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
@@ -8,10 +8,10 @@ use divan::counter::ItemsCount;
 use patchflow::kernels::backbone::{Backbone, INPUT_CHANNELS, Layer, Network, Weights};
 use patchflow::kernels::embedding::{EmbeddingOptions, embed};
 
-/// Images a batch.
+/// Images per batch.
 const BATCH: usize = 8;
 
-/// Height and width: ImageNet's, and KSDD's rounded up to the strides.
+/// Height and width: those of ImageNet, and those of KSDD rounded up to multiples of the stride.
 const SIZES: [(usize, usize); 2] = [(224, 224), (640, 232)];
 
 const NETWORKS: [Network; 3] = [Network::ResNet18, Network::ResNet50, Network::WideResNet50];

@@ -1,8 +1,8 @@
-//! One network at one size, timed on demand: the side of ours in `benches/peers/backbone.py`.
+//! Times one network at one size on demand. Called by `benches/peers/backbone.py`.
 //!
-//! `backbone_speed NETWORK HEIGHT WIDTH BATCH BACKEND` prepares the network with seeded weights, prints
-//! `ready`, and for each line on stdin runs one batch and prints the seconds that it took.
-//! `backbone_speed NETWORK --onnx FILE` writes the same network for the peers that read ONNX.
+//! - `backbone_speed NETWORK HEIGHT WIDTH BATCH BACKEND` prepares the network with seeded weights and prints `ready`. Then
+//!   it runs one batch for each line on stdin, and prints the seconds that the batch took.
+//! - `backbone_speed NETWORK --onnx FILE` writes the same network as ONNX for other runtimes.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
 
 use std::io::BufRead;

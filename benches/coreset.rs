@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use patchflow::kernels::coreset::{Points, Projection};
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 
 fn main() {
     divan::main();
@@ -13,7 +13,7 @@ const D: usize = 128;
 
 /// Patches as a network makes them: 40 latent directions of falling variance, noise, and 200 groups.
 fn grouped() -> Vec<f32> {
-    let mut stream = Stream::new(1, "bench");
+    let mut stream = Rng::new(1, "bench");
     let latent = 40;
     let directions: Vec<f32> = (0..latent * D).map(|_| stream.normal() as f32).collect();
     let groups: Vec<f32> = (0..200 * latent).map(|_| stream.normal() as f32).collect();
@@ -33,7 +33,7 @@ fn grouped() -> Vec<f32> {
 
 /// No structure at all: all distances nearly equal.
 fn isotropic() -> Vec<f32> {
-    let mut stream = Stream::new(1, "bench");
+    let mut stream = Rng::new(1, "bench");
     (0..N * D).map(|_| stream.normal() as f32).collect()
 }
 
@@ -51,9 +51,9 @@ fn greedy_isotropic(bencher: Bencher) {
 
 #[divan::bench(sample_count = 3)]
 fn project_1024_to_128(bencher: Bencher) {
-    let mut stream = Stream::new(2, "bench");
+    let mut stream = Rng::new(2, "bench");
     let features: Vec<f32> = (0..50_000 * 1024).map(|_| stream.uniform() as f32).collect();
     let sizes = [5000; 10];
     let read = |block: usize| Ok::<_, ()>(features[block * 5000 * 1024..][..5000 * 1024].to_vec());
-    bencher.bench(|| Projection::new(1024, D, &mut Stream::new(3, "project")).apply_blocks(&sizes, read));
+    bencher.bench(|| Projection::new(1024, D, &mut Rng::new(3, "project")).apply_blocks(&sizes, read));
 }

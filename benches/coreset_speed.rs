@@ -21,7 +21,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use patchflow::kernels::backbone::Device;
 use patchflow::kernels::coreset::{Picks, Points, Projection};
 use patchflow::kernels::distance::squared_euclidean;
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 use rayon::prelude::*;
 
 /// Dimensions of the projection, as the stage's default.
@@ -96,7 +96,7 @@ impl Rows {
         Ok(values)
     }
 
-    fn project(&self, stream: &mut Stream) -> Vec<f32> {
+    fn project(&self, stream: &mut Rng) -> Vec<f32> {
         let projection = Projection::new(self.d, PROJECTION, stream);
         let sizes = self.sizes();
         projection.apply_blocks(&sizes, |block| self.read(block * BLOCK, sizes[block])).unwrap()
@@ -104,7 +104,7 @@ impl Rows {
 }
 
 fn pick(features: &Rows, count: usize, device: Device) {
-    let mut stream = Stream::new(0, "coreset");
+    let mut stream = Rng::new(0, "coreset");
     let start = (Instant::now(), cpu_seconds());
     let points = features.project(&mut stream);
     let middle = (Instant::now(), cpu_seconds());
@@ -149,7 +149,7 @@ fn digest(picks: &Picks) -> String {
 }
 
 fn check(features: &Rows, count: usize) {
-    let mut stream = Stream::new(0, "coreset");
+    let mut stream = Rng::new(0, "coreset");
     let points = features.project(&mut stream);
     let first = stream.below(features.n);
     let picks = Points::new(&points, PROJECTION).unwrap().k_center_greedy(first, count, &|_| true).unwrap();
@@ -178,13 +178,13 @@ fn naive(points: &[f32], first: usize, count: usize) -> Picks {
 
 /// Patches as a network makes them: 40 latent directions of falling variance, noise, and 200 groups.
 fn clusters(rows: usize, d: usize, path: &str) {
-    let mut stream = Stream::new(1, "bench");
+    let mut stream = Rng::new(1, "bench");
     let latent = 40;
     let directions = normals(&mut stream, latent * d);
     let groups = normals(&mut stream, 200 * latent);
     let noise = Noise::new(0.3);
     write_blocks(rows, path, |block, size| {
-        let mut stream = Stream::new(block as u64, "rows");
+        let mut stream = Rng::new(block as u64, "rows");
         let mut features = vec![0.0; size * d];
         for row in features.chunks_mut(d) {
             noise.add(row, &mut stream);
@@ -212,7 +212,7 @@ fn grow(base: &str, rows: usize, path: &str) {
         (y * width + x) * d
     };
     write_blocks(rows, path, |block, size| {
-        let mut stream = Stream::new(block as u64, "grow");
+        let mut stream = Rng::new(block as u64, "grow");
         let one = base.read(block % images * BLOCK, BLOCK).unwrap();
         let other = base.read((block + block / images) % images * BLOCK, BLOCK).unwrap();
         let share = 0.5 * stream.uniform() as f32;
@@ -228,7 +228,7 @@ fn grow(base: &str, rows: usize, path: &str) {
     });
 }
 
-fn normals(stream: &mut Stream, count: usize) -> Vec<f32> {
+fn normals(stream: &mut Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| stream.normal() as f32).collect()
 }
 
@@ -237,10 +237,10 @@ struct Noise(Vec<f32>);
 
 impl Noise {
     fn new(size: f32) -> Self {
-        Self(normals(&mut Stream::new(2, "noise"), 1 << 18).into_iter().map(|x| x * size).collect())
+        Self(normals(&mut Rng::new(2, "noise"), 1 << 18).into_iter().map(|x| x * size).collect())
     }
 
-    fn add(&self, row: &mut [f32], stream: &mut Stream) {
+    fn add(&self, row: &mut [f32], stream: &mut Rng) {
         let start = stream.below(self.0.len() - row.len());
         row.iter_mut().zip(&self.0[start..]).for_each(|(x, noise)| *x += noise);
     }

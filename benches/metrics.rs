@@ -1,5 +1,5 @@
-//! Times of the metric kernels: pixel metrics of 10 million pixels, image metrics of a test set, and their
-//! bootstrap; maps at full size.
+//! Speed of the metrics: pixel metrics of 10 million pixels, image metrics of a test set, the bootstrap of both; and of
+//! upsampling and smoothing a map.
 
 use divan::{Bencher, black_box};
 use patchflow::kernels::map::{gaussian_blur, upsample};
@@ -7,13 +7,13 @@ use patchflow::kernels::metrics::{
     DEFAULT_BINS, PixelScores, PixelStatistics, auroc, average_precision, f1_max, image_intervals,
     pixel_intervals,
 };
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 
 const HEIGHT: usize = 632;
 const WIDTH: usize = 224;
-/// Images of 632×224 in 10 million pixels.
+/// Number of images of 632×224 that have 10 million pixels.
 const MAPS: usize = 71;
-/// Images of the KSDD2 test split.
+/// Number of images of the KSDD2 test split.
 const IMAGES: usize = 1004;
 
 fn main() {
@@ -22,13 +22,13 @@ fn main() {
 
 /// One image in nine has a defect of 7,200 pixels.
 fn images(count: usize, height: usize, width: usize) -> Vec<(Vec<f32>, Vec<u8>)> {
-    let mut stream = Stream::new(1, "benchmark maps");
+    let mut rng = Rng::new(1, "benchmark maps");
     let image = |number: usize| {
         let mut mask = vec![0; height * width];
         if number.is_multiple_of(9) {
             (height / 6..height / 3).for_each(|row| mask[row * width + width / 4..][..width / 3].fill(1));
         }
-        let score = |&value: &u8| stream.uniform() as f32 + 0.4 * f32::from(value);
+        let score = |&value: &u8| rng.uniform() as f32 + 0.4 * f32::from(value);
         (mask.iter().map(score).collect(), mask)
     };
     (0..count).map(image).collect()
@@ -43,9 +43,9 @@ fn pixel_scores(images: &[(Vec<f32>, Vec<u8>)], height: usize, width: usize) -> 
 }
 
 fn image_scores() -> (Vec<f32>, Vec<bool>) {
-    let mut stream = Stream::new(1, "benchmark images");
+    let mut rng = Rng::new(1, "benchmark images");
     let labels: Vec<bool> = (0..IMAGES).map(|image| image.is_multiple_of(9)).collect();
-    let scores = labels.iter().map(|&label| stream.normal() as f32 + if label { 1.5 } else { 0.0 }).collect();
+    let scores = labels.iter().map(|&label| rng.normal() as f32 + if label { 1.5 } else { 0.0 }).collect();
     (scores, labels)
 }
 
@@ -77,26 +77,25 @@ fn pixel_intervals_of_1000_resamples_of_1004_images(bencher: Bencher) {
     let bins = pixel_scores(&images, 96, 32).bins(DEFAULT_BINS).expect("both classes are there");
     let counted = images.iter().map(|(map, mask)| bins.count(map, mask, 96, 32).expect("it is finite"));
     let statistics = PixelStatistics::new(&bins, counted.collect(), 0.3);
-    bencher.bench_local(|| pixel_intervals(&statistics, 1000, &mut Stream::new(1, "benchmark bootstrap")));
+    bencher.bench_local(|| pixel_intervals(&statistics, 1000, &mut Rng::new(1, "benchmark bootstrap")));
 }
 
 #[divan::bench(sample_count = 20)]
 fn upsample_a_map_of_632_by_224(bencher: Bencher) {
-    let map: Vec<f32> = (0..79 * 28).map(|place| (place * 7919 % 1000) as f32).collect();
+    let map: Vec<f32> = (0..79 * 28).map(|index| (index * 7919 % 1000) as f32).collect();
     bencher.bench_local(|| upsample(black_box(&map), 79, 28, HEIGHT, WIDTH));
 }
 
 #[divan::bench(sample_count = 20)]
 fn blur_a_map_of_632_by_224(bencher: Bencher) {
-    let map: Vec<f32> = (0..HEIGHT * WIDTH).map(|place| (place * 7919 % 1000) as f32).collect();
+    let map: Vec<f32> = (0..HEIGHT * WIDTH).map(|index| (index * 7919 % 1000) as f32).collect();
     bencher.bench_local(|| gaussian_blur(black_box(&map), HEIGHT, WIDTH, 4.0));
 }
 
 #[divan::bench(sample_count = 3)]
 fn image_intervals_of_1000_resamples_of_1004_images(bencher: Bencher) {
     let (scores, labels) = image_scores();
-    bencher
-        .bench_local(|| image_intervals(&scores, &labels, 1000, &mut Stream::new(1, "benchmark bootstrap")));
+    bencher.bench_local(|| image_intervals(&scores, &labels, 1000, &mut Rng::new(1, "benchmark bootstrap")));
 }
 
 #[divan::bench]

@@ -1,14 +1,14 @@
-//! Pixel metrics of raw files, read image by image: the side of ours in `benches/peers/metrics.py`.
+//! Times the pixel metrics on raw files, which are read image by image. Called by `benches/peers/metrics.py`.
 //!
 //! - `metrics_speed FOLDER COUNT HEIGHT WIDTH [--bootstrap RESAMPLES] [--threads N]` reads `FOLDER/maps.f32`
-//!   (`[count, height, width]`, little endian) and `FOLDER/masks.u8`, and prints one JSON line: wall and CPU
-//!   seconds (reading included, and told apart), peak memory, the metrics; with `--bootstrap` the intervals, and the
-//!   error of their bins on the whole set, stated and measured.
-//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --make smooth|tied` writes such files: blurred noise at an eighth of
-//!   the size, brought to it as `evaluate` does, and one image in nine with one to three blobs; `tied` rounds
-//!   the scores to 64ths.
-//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --maps SIGMA` resizes by 8 and blurs the files' maps, writes
-//!   `up.f32` and `blur.f32` and prints the seconds of each.
+//!   (`[count, height, width]`, little-endian) and `FOLDER/masks.u8`. It prints one line of JSON: wall and CPU seconds
+//!   (with the part for reading listed separately), peak memory and the metrics; with `--bootstrap`, also the intervals,
+//!   and the bound and the actual value of the error that the binning causes on the whole set.
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --make smooth|tied` generates such files: blurred noise at an eighth of the
+//!   size, upsampled as in `evaluate`. One image in nine has one to three elliptic defects. `tied` rounds the scores to
+//!   64ths.
+//! - `metrics_speed FOLDER COUNT HEIGHT WIDTH --maps SIGMA` upsamples the maps by 8 and blurs them, writes `up.f32` and
+//!   `blur.f32`, and prints the seconds of each.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
 
 use std::fs::File;
@@ -20,10 +20,10 @@ use patchflow::kernels::map::{default_sigma, gaussian_blur, upsample};
 use patchflow::kernels::metrics::{
     DEFAULT_BINS, PixelEstimate, PixelMetrics, PixelScores, PixelStatistics, ScoreBins, pixel_intervals,
 };
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 use serde_json::{Value, json};
 
-/// Pixels of an image for each of a patch, along a side.
+/// Pixels per patch, along a side.
 const PATCH: usize = 8;
 
 fn main() {
@@ -37,8 +37,8 @@ fn main() {
     let [count, height, width] = [count, height, width].map(|number| number.parse().unwrap());
     let set = Set { folder: Path::new(folder), count, height, width };
     let option = |name: &str| {
-        let place = options.iter().position(|&option| option == name)?;
-        options.get(place + 1).copied()
+        let position = options.iter().position(|&option| option == name)?;
+        options.get(position + 1).copied()
     };
     if let Some(threads) = option("--threads") {
         let threads = threads.parse().unwrap();
@@ -51,7 +51,7 @@ fn main() {
     }
 }
 
-/// Maps and masks of a test set, in two files.
+/// The files with the maps and masks of a test set.
 struct Set<'a> {
     folder: &'a Path,
     count: usize,
@@ -59,7 +59,7 @@ struct Set<'a> {
     width: usize,
 }
 
-/// Reads the images one after another.
+/// Reads the images one by one.
 struct Images {
     maps: BufReader<File>,
     masks: BufReader<File>,
@@ -129,7 +129,7 @@ impl Set<'_> {
         println!("{told}");
     }
 
-    /// Adds the intervals, and the error of the bins on the whole set: as stated and as it is.
+    /// Adds the intervals, and the bound and the actual value of the error of the binning on the whole set.
     fn bootstrap(&self, bins: &ScoreBins, resamples: usize, exact: &PixelMetrics, told: &mut Value) {
         let (started, mut images) = (Instant::now(), self.images());
         let counted = (0..self.count).map(|_| {
@@ -142,7 +142,7 @@ impl Set<'_> {
         let off = [auroc - exact.auroc, average_precision - exact.average_precision, aupro - exact.aupro];
         told["measured"] = json!(off.map(f64::abs));
         told["stated"] = json!([errors.auroc, errors.average_precision, errors.aupro]);
-        let found = pixel_intervals(&statistics, resamples, &mut Stream::new(1, "bench")).unwrap();
+        let found = pixel_intervals(&statistics, resamples, &mut Rng::new(1, "bench")).unwrap();
         let intervals = [found.auroc, found.average_precision, found.aupro];
         told["intervals"] = json!(intervals.map(|interval| [interval.low, interval.high]));
         told["bootstrap_seconds"] = json!(started.elapsed().as_secs_f64());
@@ -150,27 +150,27 @@ impl Set<'_> {
 
     fn make(&self, is_tied: bool) {
         let (mut maps, mut masks) = (self.create("maps.f32"), self.create("masks.u8"));
-        let mut stream = Stream::new(1, "benchmark maps");
+        let mut rng = Rng::new(1, "benchmark maps");
         for image in 0..self.count {
             let mask = if image % 9 == 0 && image / 9 < 110 {
-                self.make_mask(&mut stream)
+                self.make_mask(&mut rng)
             } else {
                 vec![0; self.pixels()]
             };
             masks.write_all(&mask).unwrap();
-            for score in self.make_map(&mut stream, &mask) {
+            for score in self.make_map(&mut rng, &mask) {
                 let score = if is_tied { (score * 64.0).round() / 64.0 } else { score };
                 maps.write_all(&score.to_le_bytes()).unwrap();
             }
         }
     }
 
-    /// One to three ellipses.
-    fn make_mask(&self, stream: &mut Stream) -> Vec<u8> {
+    /// Returns a mask with one to three ellipses.
+    fn make_mask(&self, rng: &mut Rng) -> Vec<u8> {
         let mut mask = vec![0; self.pixels()];
-        for _ in 0..=stream.below(3) {
-            let (y, x) = (stream.below(self.height) as f64, stream.below(self.width) as f64);
-            let (tall, wide) = (stream.between(3.0, 40.0), stream.between(3.0, 30.0));
+        for _ in 0..=rng.below(3) {
+            let (y, x) = (rng.below(self.height) as f64, rng.below(self.width) as f64);
+            let (tall, wide) = (rng.between(3.0, 40.0), rng.between(3.0, 30.0));
             for (pixel, value) in mask.iter_mut().enumerate() {
                 let (down, across) = ((pixel / self.width) as f64 - y, (pixel % self.width) as f64 - x);
                 *value |= u8::from((down / tall).powi(2) + (across / wide).powi(2) <= 1.0);
@@ -179,13 +179,13 @@ impl Set<'_> {
         mask
     }
 
-    /// Distances about 2, higher by about 1 at defects, at an eighth of the size.
-    fn make_map(&self, stream: &mut Stream, mask: &[u8]) -> Vec<f32> {
+    /// Returns a map at an eighth of the size: scores around 2, higher by about 1 at defects.
+    fn make_map(&self, rng: &mut Rng, mask: &[u8]) -> Vec<f32> {
         let (h, w) = (self.height / PATCH, self.width / PATCH);
-        let (level, lift) = (stream.between(1.5, 2.5), stream.between(0.0, 1.6));
+        let (level, lift) = (rng.between(1.5, 2.5), rng.between(0.0, 1.6));
         let patch = |patch: usize| {
             let pixel = (patch / w * PATCH + PATCH / 2) * self.width + patch % w * PATCH + PATCH / 2;
-            (level + 0.4 * stream.normal().abs() + lift * f64::from(mask[pixel])) as f32
+            (level + 0.4 * rng.normal().abs() + lift * f64::from(mask[pixel])) as f32
         };
         let patches: Vec<f32> = (0..h * w).map(patch).collect();
         let full = upsample(&patches, h, w, self.height, self.width);
@@ -214,7 +214,7 @@ impl Set<'_> {
     }
 }
 
-/// Peak resident memory in GiB and CPU seconds of this process; 0 where the system does not tell.
+/// Returns the peak resident memory in GiB and the CPU seconds of this process; 0 if the system does not report them.
 fn status() -> (f64, f64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use patchflow::kernels::nearest::Bank;
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 
 fn main() {
     divan::main();
@@ -13,10 +13,10 @@ const D: usize = 384;
 /// Patches as a network makes them: 60 directions of falling variance, 200 groups, and noise.
 fn structured(count: usize, name: &str) -> Vec<f32> {
     let latent = 60;
-    let mut shared = Stream::new(1, "shared");
+    let mut shared = Rng::new(1, "shared");
     let directions: Vec<f32> = (0..latent * D).map(|_| shared.normal() as f32).collect();
     let groups: Vec<f32> = (0..200 * latent).map(|_| shared.normal() as f32).collect();
-    let mut stream = Stream::new(1, name);
+    let mut stream = Rng::new(1, name);
     let mut rows = vec![0.0; count * D];
     for row in rows.chunks_mut(D) {
         let group = stream.below(200) * latent;
@@ -33,7 +33,7 @@ fn structured(count: usize, name: &str) -> Vec<f32> {
 
 /// No structure at all: all distances nearly equal.
 fn noise(count: usize, name: &str) -> Vec<f32> {
-    let mut stream = Stream::new(1, name);
+    let mut stream = Rng::new(1, name);
     (0..count * D).map(|_| stream.normal() as f32).collect()
 }
 

@@ -1,5 +1,5 @@
-//! Speed of what stands before the network, an image at a time: `cargo bench --bench pixels`. Images a second
-//! are the items of divan's output; the sizes are KSDD2's and those of half its height (`to`).
+//! Speed of the steps before the network (decoding, resizing, normalisation), one image at a time:
+//! `cargo bench --bench pixels`. An item in divan's output is an image. Images have the size of KSDD2; `to` is half of it.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -7,7 +7,7 @@ use image::{ImageFormat, RgbImage};
 use patchflow::artifacts::File;
 use patchflow::artifacts::image_set::read_rgb;
 use patchflow::kernels::backbone::normalise;
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 use patchflow::kernels::resize::resize;
 use patchflow::kernels::surface::{Texture, surface};
 
@@ -19,7 +19,7 @@ fn main() {
 }
 
 fn pixels() -> Vec<u8> {
-    surface(&mut Stream::new(1, "pixels"), Texture::Brushed, None, HEIGHT, WIDTH).pixels
+    surface(&mut Rng::new(1, "pixels"), Texture::Brushed, None, HEIGHT, WIDTH).pixels
 }
 
 #[divan::bench(args = [ImageFormat::Png, ImageFormat::Jpeg])]

@@ -1,9 +1,9 @@
-//! `Bank`: the rows that a coreset keeps, each with the image and the patch that it came from.
+//! `Bank`: the rows that a coreset selects, each with its image and patch.
 //!
 //! ```text
-//! bank.json            what it was chosen from and how (Description)
+//! bank.json            what the rows were selected from, and how (Description)
 //! rows.safetensors     "rows": [m, d] f32, "image": [m] u32 into bank.json's images, "patch": [m] u32
-//! radii.npy            [m] f32: covering radius after each pick (greedy strategies only)
+//! radii.npy            [m] f32: covering radius after each selected row (greedy strategies only)
 //! ```
 
 use std::path::Path;
@@ -15,36 +15,36 @@ use super::feature_set::{Extraction, floats};
 use super::files::write_json;
 use super::{ArtifactError, Files};
 
-/// What a bank was chosen from, and how.
+/// What the rows of a bank were selected from, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
-    /// What made the features.
+    /// How the features were extracted.
     pub extraction: Extraction,
-    /// `k_center`, `random`, `approximate`, or `all` where every row was kept.
+    /// `k_center`, `random`, `approximate`, or `all` if every row was selected.
     pub strategy: String,
-    /// Rows that the bank was chosen from.
+    /// Number of rows that the bank was selected from.
     pub candidates: usize,
-    /// Candidates that a filter took away beforehand.
+    /// Number of candidates that were filtered out before the selection.
     pub filtered: usize,
-    /// What became of made samples, where they were filtered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<MadeCounts>,
-    /// Images that had candidates, in order; a row's `image` counts in this list.
+    /// Counts of the synthetic-sample filter; `None` if it did not run.
+    #[serde(rename = "made", default, skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<SyntheticCounts>,
+    /// Images with candidates. The `image` of a row is an index into this list.
     pub images: Vec<String>,
 }
 
-/// How many made samples were kept, and how many dropped for which reason.
+/// How many synthetic samples passed the filter, and how many did not, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MadeCounts {
-    /// Kept.
+pub struct SyntheticCounts {
+    /// Samples that passed.
     pub kept: usize,
-    /// Dropped: no farther from the normal bank than normal rows are.
+    /// Samples dropped because they are no farther from the normal bank than normal rows are.
     pub near_normal: usize,
-    /// Dropped: farther from every real defect than real defects are from each other.
+    /// Samples dropped because they are farther from every real defect than real defects are from each other.
     pub far_from_real: usize,
 }
 
-impl std::fmt::Display for MadeCounts {
+impl std::fmt::Display for SyntheticCounts {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kept, near_normal, far_from_real } = self;
         write!(
@@ -57,28 +57,28 @@ impl std::fmt::Display for MadeCounts {
 /// A bank in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bank {
-    /// What it was chosen from, and how.
+    /// What the rows were selected from, and how.
     pub description: Description,
     /// `[m, d]`, row-major.
     pub rows: Vec<f32>,
-    /// The image of each row, an index into the description's images.
+    /// `[m]`: the image of each row, an index into the description's images.
     pub image: Vec<u32>,
-    /// The patch of each row within its image, row-major.
+    /// `[m]`: the patch of each row, a row-major index in the image's grid of patches.
     pub patch: Vec<u32>,
 }
 
 impl Bank {
-    /// Length of a row.
+    /// Returns the length of a row.
     pub fn d(&self) -> usize {
         self.description.extraction.dimension
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.image.len()
     }
 
-    /// Whether there is no row.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.image.is_empty()
     }
@@ -96,7 +96,7 @@ impl Bank {
     }
 }
 
-/// Writes a bank's rows as one safetensors file.
+/// Writes the rows of a bank as a safetensors file.
 pub(super) fn write_rows(path: &Path, bank: &Bank) -> Result<(), ArtifactError> {
     let error = |source| ArtifactError::SafeTensors { path: path.to_owned(), source };
     let m = bank.len();
@@ -111,7 +111,7 @@ pub(super) fn write_rows(path: &Path, bank: &Bank) -> Result<(), ArtifactError> 
     super::files::write(path, &safetensors::serialize(tensors, None).map_err(error)?)
 }
 
-/// Reads a bank's rows.
+/// Reads the rows of a bank.
 pub(super) fn read_rows(files: &Files, name: &str, description: Description) -> Result<Bank, ArtifactError> {
     let file = files.require("Bank", name)?;
     let bytes = file.read()?;

@@ -1,5 +1,4 @@
-//! A trained diffusion network: `.safetensors`, a tensor for each of the architecture's, and `loss.csv` of its
-//! training.
+//! A trained denoiser: a safetensors file with the tensors of the architecture, and the training losses as `loss.csv`.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use super::ArtifactError;
 use super::files;
 use crate::kernels::diffusion::{Architecture, Parameters};
 
-/// Writes a network.
+/// Writes the parameters of a denoiser.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -26,10 +25,10 @@ pub fn write(path: &Path, architecture: &Architecture, parameters: &Parameters) 
     files::write(path, &serialize(views, None).map_err(|source| damaged(path, source))?)
 }
 
-/// Reads a network.
+/// Reads the parameters of a denoiser.
 ///
 /// # Errors
-/// If the file cannot be read, or holds another network.
+/// If the file cannot be read, or its tensors are not those of the architecture.
 pub fn read(path: &Path, architecture: &Architecture) -> Result<Parameters, ArtifactError> {
     let bytes = read_file(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|source| damaged(path, source))?;
@@ -46,7 +45,7 @@ pub fn read(path: &Path, architecture: &Architecture) -> Result<Parameters, Arti
     Ok(parameters)
 }
 
-/// Writes `step,loss`, a line a step.
+/// Writes the losses as CSV with the columns `step,loss`.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -56,10 +55,10 @@ pub fn write_losses(path: &Path, losses: &[f32]) -> Result<(), ArtifactError> {
     files::write(path, text.as_bytes())
 }
 
-/// Reads what [`write_losses`] wrote.
+/// Reads a file that [`write_losses`] wrote.
 ///
 /// # Errors
-/// If the file cannot be read, or holds something else.
+/// If the file cannot be read, or does not have this format.
 pub fn read_losses(path: &Path) -> Result<Vec<f32>, ArtifactError> {
     let bytes = read_file(path)?;
     let loss = |line: &str| {

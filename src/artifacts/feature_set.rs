@@ -1,7 +1,8 @@
-//! `FeatureSet`: patch features, one block an image, found again wherever the same pixels come back.
+//! `FeatureSet`: patch features, one block per image. Blocks are cached by content, so that equal pixels are extracted
+//! only once.
 //!
 //! ```text
-//! features.json               what made them (Extraction), the same for every image
+//! features.json               how the features were extracted (Extraction), the same for every image
 //! blocks/<id>.safetensors     "features": [h, w, d], f16 or f32
 //! ```
 
@@ -16,22 +17,22 @@ use serde::{Deserialize, Serialize};
 use super::image_set::Preprocessing;
 use super::{ArtifactError, File, Files};
 
-/// Longest header of a block that is read (ours have about 80 bytes).
+/// Largest header of a block that is read. The headers that this module writes have about 80 bytes.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
-/// The description of a feature set.
+/// File name of the description of a feature set.
 pub const DESCRIPTION: &str = "features.json";
 
-/// Everything that turns a source image into patch features.
+/// All settings that determine the patch features of a source image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extraction {
-    /// How the pixels were made.
+    /// How the image was preprocessed.
     pub preprocessing: Preprocessing,
-    /// torchvision's name of the network.
+    /// Name of the network in torchvision.
     pub backbone: String,
-    /// Digest of the weights' file, or `seeded:` with the seed of random ones.
+    /// Digest of the weight file, or `seeded:` and the seed of random weights.
     pub weights: String,
-    /// Layers whose maps are joined, such as `layer2`.
+    /// Layers whose maps are combined, such as `layer2`.
     pub layers: Vec<String>,
     /// `mean3`, `reference` or `none`.
     pub neighbourhood: String,
@@ -39,26 +40,26 @@ pub struct Extraction {
     pub alignment: String,
     /// `concat` or `patchcore-1024`.
     pub embedding: String,
-    /// `f16` or `f32`, as stored.
-    pub storage: Precision,
-    /// Length of a patch's vector.
+    /// Number format of the stored features.
+    pub storage: StoragePrecision,
+    /// Length of a patch vector.
     pub dimension: usize,
 }
 
 impl Extraction {
-    /// Whether distances between features of both mean anything: all but the images' own size and the way in
-    /// which the numbers are stored must agree.
+    /// Returns whether features of both extractions are in the same space, so that their distances are meaningful.
+    /// Everything must be equal except the preprocessing (such as the image size) and the storage precision.
     pub fn is_comparable(&self, other: &Self) -> bool {
         let same = Self { preprocessing: self.preprocessing.clone(), storage: self.storage, ..other.clone() };
         *self == same
     }
 }
 
-/// How features are stored.
+/// The number format in which features are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// Half precision: half the bytes; the mean AUROC over seeds moves in the fourth decimal.
+pub enum StoragePrecision {
+    /// Half precision: half the size; changes the mean AUROC over seeds in the fourth decimal.
     F16,
     /// Single precision.
     F32,
@@ -69,25 +70,25 @@ pub enum Precision {
 pub struct Block {
     /// Rows of patches.
     pub height: usize,
-    /// Patches a row.
+    /// Columns of patches.
     pub width: usize,
-    /// Length of a patch's vector.
+    /// Length of a patch vector.
     pub d: usize,
-    /// The values.
+    /// `[height, width, d]`.
     pub data: Vec<f32>,
 }
 
-/// The name of an image's block within the set.
+/// Returns the file name of an image's block within the set.
 pub fn block_name(id: &str) -> String {
     format!("blocks/{id}.safetensors")
 }
 
-/// The image whose block has that name.
+/// Returns the image id of a block's file name; `None` if the file is not a block.
 pub fn parse_block(name: &str) -> Option<&str> {
     name.strip_prefix("blocks/")?.strip_suffix(".safetensors")
 }
 
-/// Lists the blocks of a set in order of the image's id.
+/// Returns the blocks of a set as (image id, file), ordered by id.
 pub fn blocks(files: &Files) -> impl Iterator<Item = (&str, &File)> {
     files.iter().filter_map(|(name, file)| parse_block(name).map(|id| (id, file)))
 }
@@ -98,11 +99,13 @@ pub fn read_extraction(files: &Files) -> Result<Extraction, ArtifactError> {
 }
 
 /// Writes one block.
-pub fn write_block(path: &Path, block: &Block, precision: Precision) -> Result<(), ArtifactError> {
+pub fn write_block(path: &Path, block: &Block, precision: StoragePrecision) -> Result<(), ArtifactError> {
     let shape = vec![block.height, block.width, block.d];
     let (dtype, bytes) = match precision {
-        Precision::F32 => (Dtype::F32, block.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()),
-        Precision::F16 => {
+        StoragePrecision::F32 => {
+            (Dtype::F32, block.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+        }
+        StoragePrecision::F16 => {
             let mut halves = vec![f16::ZERO; block.data.len()];
             halves.convert_from_f32_slice(&block.data);
             (Dtype::F16, halves.reinterpret_cast().iter().flat_map(|x: &u16| x.to_le_bytes()).collect())
@@ -114,7 +117,7 @@ pub fn write_block(path: &Path, block: &Block, precision: Precision) -> Result<(
     super::files::write(path, &file)
 }
 
-/// Reads one block, as f32 whatever it is stored as.
+/// Reads one block, converted to f32.
 pub fn read_block(file: &File) -> Result<Block, ArtifactError> {
     let bytes = file.read()?;
     let tensors = SafeTensors::deserialize(&bytes)
@@ -164,13 +167,13 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
 }
 
-/// An entry of a safetensors header, as far as it is read.
+/// A tensor in a safetensors header, without the fields that are not used.
 #[derive(Deserialize)]
-struct Tensor {
+struct TensorHeader {
     shape: [usize; 3],
 }
 
-/// Reads a block's shape, `[h, w, d]`, without its values.
+/// Reads the shape of a block, `[h, w, d]`, without its values.
 pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
     use std::io::Read;
     let io = |source| ArtifactError::Io { path: file.path.clone(), source };
@@ -184,7 +187,7 @@ pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
     open.read_exact(&mut head).map_err(io)?;
     let length = head.iter().rev().fold(0_u64, |length, &byte| (length << 8) | u64::from(byte));
     open.take(length.min(MAX_HEADER_BYTES)).read_to_end(&mut head).map_err(io)?;
-    let header: BTreeMap<String, Tensor> = serde_json::from_slice(&head[8..])
+    let header: BTreeMap<String, TensorHeader> = serde_json::from_slice(&head[8..])
         .map_err(|source| ArtifactError::Json { path: file.path.clone(), source })?;
     header.get("features").map(|tensor| tensor.shape).ok_or_else(wrong)
 }
@@ -208,7 +211,7 @@ mod tests {
     fn a_block_comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let block = Block { height: 2, width: 1, d: 3, data: vec![0.0, 1.0, -2.5, 0.1, 3.0, 1000.0] };
-        for precision in [Precision::F32, Precision::F16] {
+        for precision in [StoragePrecision::F32, StoragePrecision::F16] {
             let path = folder.path().join("block");
             write_block(&path, &block, precision).unwrap();
             let file = File { path, digest: None, size_bytes: 0, is_executable: false };

@@ -1,7 +1,7 @@
-//! A read-only view of an artifact's files, wherever each of them lies.
+//! A read-only view of the files of an artifact.
 //!
-//! A stage sees its inputs as [`Files`]: names within the artifact, each with the path to read and the
-//! digest of its content. The executor makes them from the store or, for a source, from the user's folder.
+//! A stage sees its inputs as [`Files`]: names within the artifact, each with the path to read and the digest of the
+//! content. The executor builds them from the store, or from the user's folder for a source.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,30 +13,30 @@ use serde::de::DeserializeOwned;
 use super::ArtifactError;
 use crate::digest::Digest;
 
-/// One file of an artifact.
+/// A file of an artifact.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Where its bytes can be read.
+    /// Path on disk.
     pub path: PathBuf,
-    /// Digest of its content; `None` for a file outside a run that was not hashed.
+    /// Digest of the content; `None` for a file outside of a run that was not hashed.
     pub digest: Option<Digest>,
-    /// Its length.
+    /// Length of the content.
     pub size_bytes: u64,
-    /// Whether its owner may execute it.
+    /// Whether the owner has the permission to execute the file.
     pub is_executable: bool,
 }
 
-/// Files by their name within the artifact, `/`-separated, in order.
+/// Files ordered by their `/`-separated name within the artifact.
 #[derive(Clone, Debug, Default)]
 pub struct Files(BTreeMap<String, File>);
 
 impl Files {
-    /// Gathers files.
+    /// Creates a view of (name, file) pairs.
     pub fn new(files: impl IntoIterator<Item = (String, File)>) -> Self {
         Self(files.into_iter().collect())
     }
 
-    /// Lists a folder on disk, without digests: for tests and for tools outside a run.
+    /// Lists a folder on disk, without digests, such as the output of a command.
     pub fn of_folder(folder: &std::path::Path) -> Result<Self, ArtifactError> {
         let mut files = BTreeMap::new();
         for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
@@ -55,34 +55,37 @@ impl Files {
         Ok(Self(files))
     }
 
-    /// The file of that name.
+    /// Returns the file with that name.
     pub fn get(&self, name: &str) -> Option<&File> {
         self.0.get(name)
     }
 
-    /// The file of that name, or an error that names the artifact.
+    /// Returns the file with that name.
+    ///
+    /// # Errors
+    /// [`ArtifactError::MissingFile`], naming the `artifact`.
     pub fn require(&self, artifact: &'static str, name: &str) -> Result<&File, ArtifactError> {
         self.get(name).ok_or_else(|| ArtifactError::MissingFile { artifact, file: name.to_owned() })
     }
 
-    /// All files, by name.
+    /// Returns all files, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &File)> {
         self.0.iter().map(|(name, file)| (name.as_str(), file))
     }
 
-    /// How many files there are.
+    /// Returns the number of files.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no file.
+    /// Returns whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl File {
-    /// The hexadecimal digest of its content; empty if it was not hashed.
+    /// Returns the digest in hexadecimal; empty if the file was not hashed.
     pub fn digest_text(&self) -> String {
         self.digest.map(|digest| digest.to_string()).unwrap_or_default()
     }
@@ -92,8 +95,8 @@ impl File {
         std::fs::read(&self.path).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
     }
 
-    /// Reads a file of the user's, which anyone may edit meanwhile: fails if the bytes are not those that were
-    /// hashed, so that nothing is ever kept under the digest of other bytes.
+    /// Reads a file in the user's folder, which may be edited during a run. Fails if the content does not have the
+    /// digest any more, so that no result is ever stored under the digest of other content.
     pub fn read_unchanged(&self) -> Result<Vec<u8>, ArtifactError> {
         let bytes = self.read()?;
         if self.digest.is_some_and(|digest| Digest::of_bytes(&bytes) != digest) {
@@ -109,7 +112,7 @@ impl File {
     }
 }
 
-/// Writes bytes, making the folders above them.
+/// Writes a file, creating parent folders as needed.
 pub fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), ArtifactError> {
     let error = |source| ArtifactError::Io { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
@@ -118,7 +121,7 @@ pub fn write(path: &std::path::Path, bytes: &[u8]) -> Result<(), ArtifactError> 
     std::fs::write(path, bytes).map_err(error)
 }
 
-/// Writes JSON with sorted struct fields as declared, two spaces, and a closing newline.
+/// Writes JSON with fields in the order of their declaration, indented by two spaces, with a final newline.
 pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> Result<(), ArtifactError> {
     let mut bytes = serde_json::to_vec_pretty(value)
         .map_err(|source| ArtifactError::Json { path: path.to_owned(), source })?;

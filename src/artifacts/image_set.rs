@@ -1,15 +1,15 @@
 //! `ImageSet`: preprocessed images with their masks, labels and splits.
 //!
 //! ```text
-//! pixels/set.json                          how the pixels were made (Preprocessing)
+//! pixels/set.json                          how the images were preprocessed (Preprocessing)
 //! pixels/images/<id>.png                   RGB, 8 bits
 //! labels/<split>/normal/<id>.png           mask, all 0
-//! labels/<split>/defect/<kind>/<id>.png    mask, 0 or 255, of the image's size
-//! provenance.csv                           where each image came from (made by augment)
+//! labels/<split>/defect/<kind>/<id>.png    mask, 0 or 255, of the size of the image
+//! provenance.csv                           the origin of each image (only from `augment`)
 //! ```
-//! The label of an image is the folder of its mask, so that a listing alone tells splits and labels:
-//! what a stage selects enters its key by name and digest, and nothing else does. `extract` reads only
-//! `pixels/`, so that new masks do not rerun it. An id may hold `/` (`train/10000`).
+//! The folder of a mask gives the split and the label of its image, so that a listing of names is enough to select
+//! images: only the names and digests of the selected files enter the key of a stage. `extract` reads only `pixels/`,
+//! so new masks do not rerun it. An id may contain `/` (`train/10000`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,80 +20,80 @@ use serde::{Deserialize, Serialize};
 use super::files::write_json;
 use super::{ArtifactError, File, Files};
 
-/// The kind of a defect where none is known.
+/// The kind of a defect if the data set does not name kinds.
 pub const UNKNOWN_KIND: &str = "any";
 
-/// The kind of a defect that an `augment` stage made.
-pub const MADE_KIND: &str = "synthetic";
+/// The kind of the synthetic defects of an `augment` stage.
+pub const SYNTHETIC_KIND: &str = "synthetic";
 
-/// Folder of what `extract` reads.
+/// Folder of the images, and the only one that `extract` reads.
 pub const PIXELS: &str = "pixels";
-/// Folder of masks, labels and splits.
+/// Folder of the masks, by split and label.
 pub const LABELS: &str = "labels";
-/// The description of the pixels.
+/// File name of the description of the preprocessing.
 pub const SET: &str = "pixels/set.json";
 
-/// How an image comes to the size of its set.
+/// How images are resized to the size of their set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Each side by its own factor.
     Stretch,
-    /// By the smaller factor, padded.
+    /// Both sides by the smaller factor, then padded.
     Fit,
-    /// By the larger factor, the centre cut out.
+    /// Both sides by the larger factor, then cropped to the centre.
     Crop,
-    /// Not at all.
+    /// Not resized.
     Native,
 }
 
-/// How a source image became the pixels of a set.
+/// How source images were converted to the images of a set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
-    /// Height of the pixels, or none where images keep their own.
+    /// Height of the images; `None` if each keeps its own.
     pub height_px: Option<usize>,
-    /// Width of the pixels, or none where images keep their own.
+    /// Width of the images; `None` if each keeps its own.
     pub width_px: Option<usize>,
-    /// How they came to their size.
+    /// How they were resized.
     pub resize: Resize,
-    /// Size before the last resize, where there were two.
+    /// Size (height, width) between two resizes; `None` if there was at most one.
     pub via_px: Option<(usize, usize)>,
 }
 
-/// Normal or defective.
+/// The label of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// No pixel is a defect.
+    /// Without defects.
     Normal,
-    /// Some pixel is.
+    /// With at least one defect.
     Defect,
 }
 
-/// What the name of a mask says.
+/// What the file name of a mask says about its image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry<'a> {
-    /// `train`, `test` or the author's own.
+pub struct ImageEntry<'a> {
+    /// `train`, `test`, or a split that the user defined.
     pub split: &'a str,
-    /// Normal or defective.
+    /// The label.
     pub label: Label,
-    /// The defect's kind, where it is a defect.
+    /// The kind of the defect; `None` for a normal image.
     pub kind: Option<&'a str>,
-    /// The image.
+    /// The id of the image.
     pub id: &'a str,
 }
 
-/// Reads `labels/<split>/…/<id>.png`; none for any other file.
-pub fn parse_label(name: &str) -> Option<Entry<'_>> {
+/// Parses `labels/<split>/…/<id>.png`; `None` for any other name.
+pub fn parse_label(name: &str) -> Option<ImageEntry<'_>> {
     let (split, rest) = name.strip_prefix("labels/")?.strip_suffix(".png")?.split_once('/')?;
     if let Some(id) = rest.strip_prefix("normal/") {
-        return Some(Entry { split, label: Label::Normal, kind: None, id });
+        return Some(ImageEntry { split, label: Label::Normal, kind: None, id });
     }
     let (kind, id) = rest.strip_prefix("defect/")?.split_once('/')?;
-    Some(Entry { split, label: Label::Defect, kind: Some(kind), id })
+    Some(ImageEntry { split, label: Label::Defect, kind: Some(kind), id })
 }
 
-/// The name of a mask within the set.
+/// Returns the file name of a mask within the set. `kind` is not used for normal images.
 pub fn label_name(split: &str, label: Label, kind: &str, id: &str) -> String {
     match label {
         Label::Normal => format!("{LABELS}/{split}/normal/{id}.png"),
@@ -101,43 +101,43 @@ pub fn label_name(split: &str, label: Label, kind: &str, id: &str) -> String {
     }
 }
 
-/// The name of an image's pixels within the set.
+/// Returns the file name of an image within the set.
 pub fn pixels_name(id: &str) -> String {
     format!("{PIXELS}/images/{id}.png")
 }
 
-/// The image whose pixels have that name, for names within the set or within `pixels/`.
+/// Returns the id of an image's file name, which is relative to the set or to `pixels/`; `None` for other files.
 pub fn parse_pixels(name: &str) -> Option<&str> {
     name.strip_prefix("pixels/").unwrap_or(name).strip_prefix("images/")?.strip_suffix(".png")
 }
 
-/// Which images of a set are meant.
+/// Selects images of a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selection {
-    /// Only this split.
+    /// Only images of this split; `None` for every split.
     pub split: Option<String>,
-    /// Only this label.
+    /// Only images with this label; `None` for both.
     pub label: Option<Label>,
 }
 
 impl Selection {
-    /// Whether an image is meant.
-    pub fn holds(&self, entry: &Entry<'_>) -> bool {
+    /// Returns whether an image is selected.
+    pub fn holds(&self, entry: &ImageEntry<'_>) -> bool {
         self.split.as_deref().is_none_or(|split| split == entry.split)
             && self.label.is_none_or(|label| label == entry.label)
     }
 }
 
-/// A labelled image of a set, for reading.
+/// A labelled image of a set.
 #[derive(Clone, Debug)]
 pub struct Labelled<'a> {
-    /// What its mask's name says.
-    pub entry: Entry<'a>,
-    /// Its mask.
+    /// Split, label, kind and id.
+    pub entry: ImageEntry<'a>,
+    /// The mask.
     pub mask: &'a File,
 }
 
-/// Lists the labelled images of a set or of its labels alone, ordered by id.
+/// Returns the labelled images of a set, or of its labels alone, ordered by id.
 pub fn labelled(files: &Files) -> BTreeMap<&str, Labelled<'_>> {
     files
         .iter()
@@ -145,17 +145,17 @@ pub fn labelled(files: &Files) -> BTreeMap<&str, Labelled<'_>> {
         .collect()
 }
 
-/// Lists the images of a set or of its pixels alone, ordered by id.
+/// Returns the images of a set, or of its pixels alone, as (id, file), ordered by id.
 pub fn pixels(files: &Files) -> BTreeMap<&str, &File> {
     files.iter().filter_map(|(name, file)| parse_pixels(name).map(|id| (id, file))).collect()
 }
 
-/// Writes a set's description into the output folder `set`.
+/// Writes the description of the preprocessing into the output folder `set`.
 pub fn write_preprocessing(set: &Path, preprocessing: &Preprocessing) -> Result<(), ArtifactError> {
     write_json(&set.join(SET), preprocessing)
 }
 
-/// Reads a set's description.
+/// Reads the description of the preprocessing.
 pub fn read_preprocessing(files: &Files) -> Result<Preprocessing, ArtifactError> {
     let file = files.get(SET).or_else(|| files.get("set.json"));
     file.ok_or(ArtifactError::MissingFile { artifact: "ImageSet", file: SET.to_owned() })?.read_json()

@@ -1,5 +1,7 @@
-//! What stages pass to each other: one file per format, each a folder of files with a typed reader and
-//! writer. Formats know files and paths, never the store, a key or a manifest.
+//! Artifacts: what stages pass to each other. Each artifact is a folder of files; each module defines one format with
+//! a typed reader and writer. Formats know files and paths, but not the store, keys or manifests.
+
+use serde::{Deserialize, Serialize};
 
 pub mod bank;
 pub mod denoiser;
@@ -14,31 +16,29 @@ pub mod weights;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 pub use files::{File, Files};
 
-/// The type of an output and of the port that takes it.
+/// The type of an output, and of the ports that accept it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Artifact {
     /// Any folder of files.
     Files,
     /// Preprocessed images with their masks, labels and splits.
     ImageSet,
-    /// Patch features of image sets, an ordered group of (set, features).
+    /// Patch features of the images of an image set.
     FeatureSet,
-    /// Rows kept of a feature set.
+    /// The selected rows of feature sets (a coreset).
     Bank,
-    /// Everything that scoring a new image needs.
+    /// Everything needed to score a new image.
     Model,
     /// Metrics, scores and maps of one variant.
     Scores,
-    /// Anything: the port of a command.
+    /// Any artifact. Only for ports of commands.
     Any,
 }
 
 impl Artifact {
-    /// Whether an output of type `given` may be wired into this port.
+    /// Returns whether a port of this type accepts an output of type `given`.
     pub fn accepts(self, given: Self) -> bool {
         self == given || self == Self::Any
     }
@@ -58,77 +58,28 @@ impl fmt::Display for Artifact {
     }
 }
 
-/// What can be wrong with an artifact's files.
+/// Why an artifact cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum ArtifactError {
-    /// A file that the format needs is not there.
     #[error("`{file}` is missing from the {artifact}")]
-    MissingFile {
-        /// The artifact's type.
-        artifact: &'static str,
-        /// The path within the artifact.
-        file: String,
-    },
-    /// A file could not be read or written.
+    MissingFile { artifact: &'static str, file: String },
     #[error("cannot read or write `{}`", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file does not hold what was hashed: it was edited after the run began to look at it.
+    Io { path: PathBuf, source: std::io::Error },
+    /// The content does not have the digest that the plan was made with: the file was edited during the run.
     #[error("`{}` changed while the run was reading it", path.display())]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A JSON file does not hold what it should.
+    Changed { path: PathBuf },
     #[error("`{}` is not the JSON that was expected here", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The parser's answer.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// An image could not be decoded or encoded.
+    Json { path: PathBuf, source: serde_json::Error },
+    /// The image cannot be decoded, or cannot be encoded.
     #[error("cannot decode the image `{}`", path.display())]
-    Image {
-        /// The file.
-        path: PathBuf,
-        /// The decoder's answer.
-        #[source]
-        source: image::ImageError,
-    },
-    /// A tensor file does not hold what it should.
+    Image { path: PathBuf, source: image::ImageError },
+    /// `expected` is the expected shape and number format.
     #[error("`{}` does not hold the tensor `{tensor}` as {expected}", path.display())]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Shape and type that were expected.
-        expected: String,
-    },
-    /// A tensor file is damaged.
+    Tensor { path: PathBuf, tensor: String, expected: String },
     #[error("`{}` is not a safetensors file", path.display())]
-    SafeTensors {
-        /// The file.
-        path: PathBuf,
-        /// The parser's answer.
-        #[source]
-        source: safetensors::SafeTensorError,
-    },
-    /// Two parts that must belong together do not.
+    SafeTensors { path: PathBuf, source: safetensors::SafeTensorError },
+    /// Two inputs, `left` and `right`, do not belong together; `what` names what was compared.
     #[error("{what} do not fit together: {left} and {right}")]
-    Mismatch {
-        /// What was compared.
-        what: String,
-        /// One side.
-        left: String,
-        /// The other side.
-        right: String,
-    },
+    Mismatch { what: String, left: String, right: String },
 }

@@ -1,7 +1,6 @@
-//! NumPy files: arrays through `ndarray-npy`, and two forms that it does not write: the one-row structured array of a
-//! variant's metrics, and arrays that come piece by piece.
-//!
-//! Format of the latter two: NumPy Enhancement Proposal 1, version 1.0.
+//! NumPy files. Plain arrays are written with `ndarray-npy`. This module adds what that crate does not write:
+//! structured arrays of one row, and arrays that are written piece by piece (format: NumPy Enhancement Proposal 1,
+//! version 1.0).
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -12,7 +11,7 @@ use ndarray_npy::WriteNpyExt;
 
 use super::ArtifactError;
 
-/// Writes `data` as an f32 array of that shape.
+/// Writes `data` as an f32 array of the given shape.
 pub fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), ArtifactError> {
     let array = ArrayViewD::from_shape(shape, data).map_err(|_| ArtifactError::Tensor {
         path: PathBuf::from(path),
@@ -27,9 +26,9 @@ pub fn write_f32(path: &Path, shape: &[usize], data: &[f32]) -> Result<(), Artif
     super::files::write(path, &bytes)
 }
 
-/// Writes a structured array of one row, an f64 for each field: `np.load(f)["image_auroc"]`.
+/// Writes a structured array of one row, with one f64 per field. In Python: `np.load(f)["image_auroc"]`.
 ///
-/// Field names hold no quote.
+/// Field names must not contain quotes.
 pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactError> {
     let names: Vec<String> = fields.iter().map(|(name, _)| format!("('{name}', '<f8')")).collect();
     let mut bytes =
@@ -38,7 +37,7 @@ pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactErro
     super::files::write(path, &bytes)
 }
 
-/// The bytes before the data: magic, version, and the dictionary padded so that the data start at a multiple of 64.
+/// Returns the bytes before the data: magic, version, and the dictionary, padded to a multiple of 64 bytes.
 fn header(dictionary: &str) -> Vec<u8> {
     let mut header = dictionary.to_owned();
     let unpadded = 10 + header.len() + 1;
@@ -54,11 +53,12 @@ fn header(dictionary: &str) -> Vec<u8> {
 pub struct Appender {
     path: PathBuf,
     file: BufWriter<File>,
+    /// Number of values that are still to be written.
     missing: usize,
 }
 
 impl Appender {
-    /// Starts an array of that shape.
+    /// Creates the file of an array with the given shape.
     pub fn new(path: &Path, shape: &[usize]) -> Result<Self, ArtifactError> {
         let sides: Vec<String> = shape.iter().map(|side| format!("{side},")).collect();
         let dictionary =
@@ -70,10 +70,10 @@ impl Appender {
         Ok(Self { path: path.to_owned(), file, missing: shape.iter().product() })
     }
 
-    /// Writes the next values.
+    /// Appends values.
     ///
     /// # Panics
-    /// If there are more of them than the shape says.
+    /// If there are then more values than the shape holds.
     pub fn append(&mut self, values: &[f32]) -> Result<(), ArtifactError> {
         assert!(values.len() <= self.missing, "{} values for {}", values.len(), self.missing);
         self.missing -= values.len();
@@ -81,10 +81,10 @@ impl Appender {
         self.file.write_all(&bytes).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })
     }
 
-    /// Closes the file.
+    /// Finishes the file.
     ///
     /// # Panics
-    /// If values are missing.
+    /// If there are fewer values than the shape holds.
     pub fn finish(mut self) -> Result<(), ArtifactError> {
         assert_eq!(self.missing, 0, "values are missing");
         self.file.flush().map_err(|source| ArtifactError::Io { path: self.path, source })
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(&bytes[bytes.len() - 16..bytes.len() - 8], 0.5_f64.to_le_bytes());
     }
 
-    /// Equal results are equal bytes: another release of `ndarray-npy` must not change them unnoticed.
+    /// Guards against a release of `ndarray-npy` that writes other bytes.
     #[test]
     fn the_bytes_of_an_array_are_pinned() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,121 +1,114 @@
-//! `Scores`: what `evaluate` leaves for one variant. No file holds a time, a path or a host, so that equal
-//! results are equal bytes.
+//! `Scores`: the output of `evaluate` for one variant. No file contains a time, a path or a host name, so that equal
+//! results have equal bytes.
 //!
 //! ```text
-//! metrics.json     every metric, its interval, thresholds, counts, the digest of the split
-//! results.npy      one-row structured array, a field per metric
+//! metrics.json     metrics with intervals, thresholds, counts, the digest of the split (Metrics)
+//! results.npy      structured array of one row, one field per metric
 //! scores.csv       image, split, label, kind, score, prediction
 //! maps.npy         f32 [n, grid h, grid w]: patch scores before upsampling, in the order of scores.csv
-//! full_maps.npy    f32 [n, h, w], where asked for
-//! curves.json      ROC and precision-recall points
-//! pictures/        image, mask and heat map side by side, the strongest first
+//! full_maps.npy    f32 [n, h, w]: smoothed maps at image size (optional)
+//! curves.json      points of the ROC and precision-recall curves
+//! pictures/        image, mask and heat map side by side, highest scores first
 //! ```
 
 use serde::{Deserialize, Serialize};
 
-/// A 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The 2.5 % quantile of the resamples.
-    pub low: f64,
-    /// The 97.5 % quantile.
-    pub high: f64,
-}
+use crate::kernels::metrics::ConfidenceInterval;
 
-/// The 95 % intervals of a variant's metrics over images (bootstrap).
+/// The 95 % bootstrap confidence intervals of a variant's metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Resamples drawn.
+    /// Number of resamples.
     pub resamples: usize,
-    /// How pixel metrics are resampled.
+    /// How pixel metrics are resampled, in words.
     pub pixel_method: String,
-    /// How far the ends of `pixel_auroc` may be from those of exact resamples at most.
+    /// Bound of the difference between the ends of `pixel_auroc` and those of exact resamples.
     pub pixel_auroc_error: f64,
-    /// The same of `pixel_ap`.
+    /// The same bound for `pixel_ap`.
     pub pixel_ap_error: f64,
-    /// The same of `aupro`.
+    /// The same bound for `aupro`.
     pub aupro_error: f64,
-    /// Of `image_auroc`.
-    pub image_auroc: Interval,
-    /// Of `image_ap`.
-    pub image_ap: Interval,
-    /// Of `image_f1_max`.
-    pub image_f1_max: Interval,
-    /// Of `pixel_auroc`.
-    pub pixel_auroc: Interval,
-    /// Of `pixel_ap`.
-    pub pixel_ap: Interval,
-    /// Of `aupro`.
-    pub aupro: Interval,
+    /// The interval of `image_auroc`.
+    pub image_auroc: ConfidenceInterval,
+    /// The interval of `image_ap`.
+    pub image_ap: ConfidenceInterval,
+    /// The interval of `image_f1_max`.
+    pub image_f1_max: ConfidenceInterval,
+    /// The interval of `pixel_auroc`.
+    pub pixel_auroc: ConfidenceInterval,
+    /// The interval of `pixel_ap`.
+    pub pixel_ap: ConfidenceInterval,
+    /// The interval of `aupro`.
+    pub aupro: ConfidenceInterval,
 }
 
-/// Decisions at the model's own threshold, which saw normals alone.
+/// Predictions at the threshold of the model, which is computed from normal images only.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AtThreshold {
-    /// Scores at or above it are called defective.
+    /// The threshold: images with this score or a higher one are predicted defective.
     pub threshold: f64,
-    /// Share of the called that are defective; 0 where none is called.
+    /// Fraction of the predicted images that are defective; 0 if no image is predicted.
     pub precision: f64,
-    /// Share of the defective that are called.
+    /// Fraction of the defective images that are predicted.
     pub recall: f64,
-    /// Their harmonic mean.
+    /// Harmonic mean of precision and recall.
     pub f1: f64,
 }
 
-/// Image AUROC of one kind of defect against all normals.
+/// Image metrics of one kind of defect against all normal images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KindMetrics {
-    /// The defect's kind.
+    /// The kind of defect.
     pub kind: String,
-    /// Its images.
+    /// Number of images of that kind.
     pub images: usize,
-    /// Its image AUROC.
+    /// Image AUROC.
     pub image_auroc: f64,
-    /// Its image average precision.
+    /// Image average precision.
     pub image_ap: f64,
 }
 
-/// What `metrics.json` holds.
+/// The content of `metrics.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Area under the image ROC curve.
     pub image_auroc: f64,
     /// Image average precision.
     pub image_ap: f64,
-    /// The best image F1 over all thresholds (an oracle).
+    /// The best image F1 over all thresholds, chosen with knowledge of the labels.
     pub image_f1_max: f64,
-    /// Its threshold.
+    /// The threshold of `image_f1_max`.
     pub image_f1_max_threshold: f64,
     /// Area under the pixel ROC curve.
     pub pixel_auroc: f64,
     /// Pixel average precision.
     pub pixel_ap: f64,
-    /// The best pixel F1 over all thresholds (an oracle).
+    /// The best pixel F1 over all thresholds, chosen with knowledge of the masks.
     pub pixel_f1_max: f64,
-    /// Area under the per-region overlap curve up to `aupro_fpr_limit`, divided by it.
+    /// Area under the per-region overlap curve up to the false positive rate `aupro_fpr_limit`, divided by that rate.
     pub aupro: f64,
-    /// The limit of `aupro`.
+    /// The false positive rate up to which `aupro` is computed.
     pub aupro_fpr_limit: f64,
-    /// Decisions at the model's threshold; none where the model has none.
+    /// Predictions at the threshold of the model; `None` if the model has no threshold.
     pub at_threshold: Option<AtThreshold>,
-    /// 95 % intervals; none where `bootstrap = 0`.
+    /// 95 % confidence intervals; `None` if `bootstrap = 0`.
     pub intervals: Option<Intervals>,
-    /// By kind of defect, where the data set names kinds.
+    /// Metrics per kind of defect; empty if the data set does not name kinds.
     pub kinds: Vec<KindMetrics>,
-    /// Images scored.
+    /// Number of images.
     pub images: usize,
-    /// Of them defective.
+    /// Number of defective images.
     pub defects: usize,
-    /// Pixels of defects, and all pixels.
+    /// Number of defective pixels.
     pub defect_pixels: u64,
-    /// All pixels scored.
+    /// Number of pixels.
     pub pixels: u64,
-    /// Digest of (image, split, label): two numbers with different digests were not scored on the same split.
+    /// Digest of (image, split, label) of all images. Metrics are comparable only if their digests are equal.
     pub split_digest: String,
 }
 
 impl Metrics {
-    /// The metrics that tables and `results.npy` show, by name.
+    /// Returns the metrics of tables and of `results.npy`, with their names.
     pub fn named(&self) -> [(&'static str, f64); 7] {
         [
             ("image_auroc", self.image_auroc),

@@ -1,33 +1,33 @@
 //! Connected components of a binary mask.
 //!
-//! The metrics count a defect region once, whatever its size, and the preprocessing cuts one crop a
-//! region; both mean the 8-connected components found here.
+//! The metrics (one weight per defect region) and the preprocessing (one crop per region) use the same definition of
+//! a region: an 8-connected component.
 
-/// One 8-connected component of a mask.
+/// An 8-connected component of a mask, with its bounding box.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Row-major indices of its pixels, ascending.
+    /// Row-major indices of the pixels, ascending.
     pub pixels: Vec<u32>,
     /// First row.
     pub top: usize,
     /// First column.
     pub left: usize,
-    /// Row after the last.
+    /// Last row plus 1.
     pub bottom: usize,
-    /// Column after the last.
+    /// Last column plus 1.
     pub right: usize,
 }
 
 /// Finds the 8-connected components of a mask.
 ///
-/// - `mask: [height, width]`, row-major; a nonzero value is set.
-/// - Order: by the first pixel of each component in raster order. An empty mask has none.
-/// - Cost: O(height · width) and O(k log k) for each component of k pixels. Memory: one byte a pixel, none where
-///   nothing is set; 4 bytes a set pixel for the result; and 8 for each pixel of the largest component, since a
-///   pixel waits on the stack once at most.
+/// - `mask: [height, width]`, row-major; nonzero values are set.
+/// - Order: by the first pixel of each component in raster order.
+/// - Cost: O(height · width), and O(k log k) for each component of k pixels.
+/// - Memory: one byte per pixel (nothing for an empty mask), 4 bytes per set pixel for the result, and 8 bytes per
+///   pixel of the largest component for the stack, since a pixel is pushed at most once.
 ///
 /// # Panics
-/// If the mask's length is not `height * width`, or more pixels are given than a `u32` can number.
+/// If the mask's length is not `height * width`, or does not fit into a `u32`.
 #[must_use]
 pub fn components(mask: &[u8], height: usize, width: usize) -> Vec<Component> {
     assert_eq!(mask.len(), height * width, "mask of {} pixels for {height}×{width}", mask.len());
@@ -45,7 +45,7 @@ pub fn components(mask: &[u8], height: usize, width: usize) -> Vec<Component> {
     found
 }
 
-/// Takes the component of the pixel `start` out of `waiting`.
+/// Returns the component of the pixel `start` and clears its pixels in `waiting` (flood fill).
 fn flood(waiting: &mut [bool], height: usize, width: usize, start: usize) -> Component {
     let (row, column) = (start / width, start % width);
     let mut component =
@@ -74,7 +74,7 @@ fn flood(waiting: &mut [bool], height: usize, width: usize, start: usize) -> Com
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Spreads the smallest index of each component until nothing changes.
     fn naive(mask: &[u8], height: usize, width: usize) -> Vec<Vec<u32>> {
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn components_agree_with_the_naive_search() {
-        let mut stream = Stream::new(1, "components");
+        let mut rng = Rng::new(1, "components");
         for size in 1..=12 {
             for share in [0.2, 0.4, 0.6] {
-                let (height, width) = (size, 1 + stream.below(12));
+                let (height, width) = (size, 1 + rng.below(12));
                 let mask: Vec<u8> =
-                    (0..height * width).map(|_| u8::from(stream.uniform() < share) * 128).collect();
+                    (0..height * width).map(|_| u8::from(rng.uniform() < share) * 128).collect();
                 let found: Vec<_> =
                     components(&mask, height, width).into_iter().map(|one| one.pixels).collect();
                 assert_eq!(found, naive(&mask, height, width), "{height}×{width} {mask:?}");

@@ -223,9 +223,9 @@ pub(crate) fn squared_norm(values: &[f32]) -> f64 {
 #[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
-    fn rows(stream: &mut Stream, count: usize) -> Vec<f32> {
+    fn rows(stream: &mut Rng, count: usize) -> Vec<f32> {
         (0..count).map(|_| stream.normal() as f32).collect()
     }
 
@@ -233,7 +233,7 @@ mod tests {
     fn a_distance_is_the_sum_of_squared_differences() {
         assert_eq!(squared_euclidean(&[1.0, 2.0, 3.0], &[4.0, 2.0, -1.0]), 25.0);
         assert_eq!(squared_euclidean(&[], &[]), 0.0);
-        let mut stream = Stream::new(3, "distance");
+        let mut stream = Rng::new(3, "distance");
         for d in [1, 2, 15, 16, 31, 32, 33, 64, 100, 1536] {
             let (a, b) = (rows(&mut stream, d), rows(&mut stream, d));
             let plain: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(x - y).powi(2)).sum();
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn wider_vectors_change_no_bit() {
-        let mut stream = Stream::new(4, "distance");
+        let mut stream = Rng::new(4, "distance");
         for d in [1, 31, 128, 130] {
             let (points, centre) = (rows(&mut stream, 20 * d), rows(&mut stream, d));
             let mut out = vec![0.0; 20];
@@ -265,7 +265,7 @@ mod tests {
                 squared_simd(simd, self.0, self.1)
             }
         }
-        let mut stream = Stream::new(6, "distance");
+        let mut stream = Rng::new(6, "distance");
         for d in [0, 1, 31, 32, 33, 128, 130, 384] {
             let (a, b) = (rows(&mut stream, d), rows(&mut stream, d));
             let expected = squared_euclidean(&a, &b).to_bits();
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn the_bound_terms_hold_the_distance() {
-        let mut stream = Stream::new(5, "margin");
+        let mut stream = Rng::new(5, "margin");
         for d in [1, 8, 128, 1024] {
             let bound = ErrorBound::of_product(d);
             let mut a = rows(&mut stream, 40 * d);

@@ -1,56 +1,57 @@
-//! From the maps of a backbone's layers to one vector a patch.
+//! Patch embeddings: combines the feature maps of an image into one vector per patch.
 //!
-//! Extraction calls [`embed`] for each image; running images in parallel is the caller's work. All steps but
-//! the first run with channels innermost, so that each inner loop is a plain loop over contiguous channels.
+//! Feature extraction calls [`embed`] for each image and runs images in parallel. The maps are first transposed to
+//! channels-last, so that each inner loop runs over contiguous channels.
 //!
-//! Sources: Roth et al. 2022 ("Towards Total Recall in Industrial Anomaly Detection", section 3.1), which
-//! pools each position's 3×3 neighbourhood and aligns the deeper layer bilinearly; the `Reference` variants
-//! are the code of `ExDD` (Aqeel et al. 2025); `PatchCore1024` is the embedding of
-//! patchcore-inspection in closed form.
+//! Sources: Roth et al. 2022 ("Towards Total Recall in Industrial Anomaly Detection", section 3.1), which pools the
+//! 3×3 neighbourhood of each position and aligns the deeper layer bilinearly. The `Reference` variants follow the
+//! code of `ExDD` (Aqeel et al. 2025). `PatchCore1024` is the embedding of patchcore-inspection in closed form.
 
 use serde::{Deserialize, Serialize};
 
 use super::backbone::ImageMap;
 
-/// Channels of the two layers that [`Embedding::PatchCore1024`] is defined for.
+/// Channels of the two layers that [`Embedding::PatchCore1024`] requires.
 const PATCHCORE_CHANNELS: [usize; 2] = [512, 1024];
 
-/// How a position takes in its neighbours, on its own layer's grid.
+/// How a position of a map is pooled with its neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Neighbourhood {
-    /// Mean of 3×3 positions; outside the map counts as zero, the divisor stays 9.
+    /// Mean of 3×3 positions with zero padding; the divisor is 9 at the border, too.
     #[default]
     Mean3,
-    /// Mean of 3×3 positions without padding, two rows and columns fewer; the first layer is then brought
-    /// back to its own grid by an adaptive average, deeper layers to that grid by the [`Alignment`].
+    /// Mean of 3×3 positions without padding, which removes two rows and two columns. The first layer is then resized
+    /// to its original grid by adaptive average pooling, deeper layers to the same grid by the [`Alignment`].
     Reference,
-    /// The position alone.
+    /// No pooling.
     None,
 }
 
-/// How a deeper layer is brought to the first layer's grid.
+/// How the map of a deeper layer is resized to the grid of the first layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Alignment {
-    /// Bilinear interpolation, pixel centres aligned (PyTorch's `align_corners=False`).
+    /// Bilinear interpolation with aligned pixel centres (`align_corners=False` in PyTorch).
     #[default]
     Bilinear,
-    /// Adaptive average: cell `i` of `m` is the mean of the source cells `⌊i·n/m⌋ .. ⌈(i+1)·n/m⌉`.
+    /// Adaptive average pooling: cell `i` of `m` is the mean of the source cells `⌊i·n/m⌋ .. ⌈(i+1)·n/m⌉` of `n`.
     AdaptiveAverage,
 }
 
-/// How the layers' vectors become one.
+/// How the vectors of the layers are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Embedding {
-    /// One after the other.
+    /// Concatenation.
     #[default]
     Concat,
-    /// 1024 numbers from layers of 512 and 1024 channels. 0..512: the first layer under the 3×3 kernel with
-    /// 0.2 in its centre and 0.1 around it, zero padding. 512..1024: the mean of channels `2c` and `2c + 1`
-    /// of the deeper layer, 3×3 mean, bilinear. It sets neighbourhood and alignment itself.
+    /// 1024 values from layers of 512 and 1024 channels:
+    /// - 0..512: the first layer, filtered with the 3×3 kernel of 0.2 in the centre and 0.1 around it, zero padding;
+    /// - 512..1024: the mean of channels `2c` and `2c + 1` of the deeper layer, 3×3 mean, bilinear alignment.
+    ///
+    /// Neighbourhood and alignment are part of the definition, so the options must hold their defaults.
     PatchCore1024,
 }
 
-/// The three choices of an embedding. The default is PatchCore's.
+/// Options of [`embed`]. The defaults are those of PatchCore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct EmbeddingOptions {
     /// Default: [`Neighbourhood::Mean3`].
@@ -61,14 +62,14 @@ pub struct EmbeddingOptions {
     pub embedding: Embedding,
 }
 
-/// One image's patches.
+/// The patch vectors of one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchGrid {
     /// Rows of patches.
     pub height: usize,
     /// Columns of patches.
     pub width: usize,
-    /// Numbers a patch.
+    /// Length of a patch vector.
     pub dimension: usize,
     /// `[height, width, dimension]`, row-major.
     pub data: Vec<f32>,
@@ -76,38 +77,28 @@ pub struct PatchGrid {
 
 /// Why maps cannot be embedded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum EmbeddingError {
-    /// No map was given.
     #[error("no layer was given")]
     NoMap,
-    /// A map too small for a neighbourhood without padding.
     #[error("the `reference` neighbourhood needs maps of at least 3×3, not {height}×{width}")]
-    MapTooSmall {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-    },
-    /// Layers that `patchcore-1024` is not defined for.
+    MapTooSmall { height: usize, width: usize },
+    /// `channels` are those of the layers given.
     #[error("the `patchcore-1024` embedding needs two layers of 512 and 1024 channels, not {channels:?}")]
-    PatchcoreChannels {
-        /// The channels of the layers given.
-        channels: Vec<usize>,
-    },
-    /// Choices that `patchcore-1024` makes itself.
+    PatchcoreChannels { channels: Vec<usize> },
     #[error("the `patchcore-1024` embedding takes no other neighbourhood or alignment than the default")]
     PatchcoreOptions,
 }
 
-/// A map with its channels innermost: `[height, width, channels]`.
-struct Grid {
+/// A channels-last map: `[height, width, channels]`.
+struct ChannelsLastMap {
     height: usize,
     width: usize,
     channels: usize,
     data: Vec<f32>,
 }
 
-/// A 3×3 kernel `(sum of all nine + extra · centre) / divisor`.
+/// A 3×3 filter: `(sum of all nine + extra · centre) / divisor`.
 #[derive(Clone, Copy)]
 struct Kernel3 {
     extra: f32,
@@ -117,17 +108,17 @@ struct Kernel3 {
 const MEAN: Kernel3 = Kernel3 { extra: 0.0, divisor: 9.0 };
 const PATCHCORE_FIRST: Kernel3 = Kernel3 { extra: 1.0, divisor: 10.0 };
 
-/// Embeds one image's maps, shallowest first, on the first map's grid.
+/// Embeds the maps of one image, shallowest layer first, on the grid of the first map.
 ///
-/// The vector of a patch is the layers' channels in order (see [`Embedding`]). Single-threaded; the same bits
-/// wherever f32 arithmetic is IEEE's. NaN and infinities spread to their neighbours. Cost:
-/// O(patches · channels) additions, memory a few times the result.
+/// The vector of a patch holds the channels of the layers in order (see [`Embedding`]). Single-threaded, with the same
+/// bits wherever f32 arithmetic follows IEEE 754. NaN and infinities spread to neighbouring patches. Cost:
+/// O(patches · channels) additions; memory: a few times the result.
 ///
 /// # Panics
-/// If a map has another number of values than its shape says, or none.
+/// If the number of values of a map is 0 or differs from its shape.
 ///
 /// # Errors
-/// If no map is given, or the maps do not suit the options.
+/// If no map is given, or the maps do not meet the requirements of the options.
 pub fn embed(maps: &[ImageMap<'_>], options: EmbeddingOptions) -> Result<PatchGrid, EmbeddingError> {
     let Some(first) = maps.first() else {
         return Err(EmbeddingError::NoMap);
@@ -144,8 +135,10 @@ pub fn embed(maps: &[ImageMap<'_>], options: EmbeddingOptions) -> Result<PatchGr
     for (index, map) in maps.iter().enumerate() {
         let grid = match options.embedding {
             Embedding::Concat => neighbours(map, options.neighbourhood),
-            Embedding::PatchCore1024 if index == 0 => filter(&Grid::from_map(map), PATCHCORE_FIRST),
-            Embedding::PatchCore1024 => filter(&Grid::from_map(map).mean_of_pairs(), MEAN),
+            Embedding::PatchCore1024 if index == 0 => {
+                filter(&ChannelsLastMap::from_map(map), PATCHCORE_FIRST)
+            }
+            Embedding::PatchCore1024 => filter(&ChannelsLastMap::from_map(map).mean_of_pairs(), MEAN),
         };
         if (grid.height, grid.width) == (height, width) {
             copy(&grid, &mut patches, offset);
@@ -180,8 +173,8 @@ fn check(maps: &[ImageMap<'_>], options: EmbeddingOptions) -> Result<(), Embeddi
     Ok(())
 }
 
-fn neighbours(map: &ImageMap<'_>, neighbourhood: Neighbourhood) -> Grid {
-    let grid = Grid::from_map(map);
+fn neighbours(map: &ImageMap<'_>, neighbourhood: Neighbourhood) -> ChannelsLastMap {
+    let grid = ChannelsLastMap::from_map(map);
     match neighbourhood {
         Neighbourhood::Mean3 => filter(&grid, MEAN),
         Neighbourhood::Reference => filter(&grid, MEAN).without_border(),
@@ -189,7 +182,7 @@ fn neighbours(map: &ImageMap<'_>, neighbourhood: Neighbourhood) -> Grid {
     }
 }
 
-impl Grid {
+impl ChannelsLastMap {
     /// Positions that are transposed together (chosen: one cache line of f32).
     const BLOCK: usize = 16;
 
@@ -224,7 +217,7 @@ impl Grid {
         Self { channels: self.channels / 2, data, ..self }
     }
 
-    /// Drops the outermost positions: what is left of a padded filter is the filter without padding.
+    /// Drops the outermost positions, which turns the result of a padded filter into that of an unpadded one.
     fn without_border(self) -> Self {
         let (height, width, channels) = (self.height - 2, self.width - 2, self.channels);
         let inner = |y| &self.row(y)[channels..(width + 1) * channels];
@@ -240,11 +233,11 @@ impl PatchGrid {
     }
 }
 
-/// Applies a 3×3 kernel with zero padding: first the three rows, then the three columns.
-fn filter(grid: &Grid, kernel: Kernel3) -> Grid {
+/// Applies a 3×3 filter with zero padding: sums three rows, then three columns.
+fn filter(grid: &ChannelsLastMap, kernel: Kernel3) -> ChannelsLastMap {
     let channels = grid.channels;
     let mut data = Vec::with_capacity(grid.data.len());
-    // One position of zeros on each side, so that the columns need no case.
+    // One position of zeros on each side, so that the border columns need no special case.
     let mut sums = vec![0.0; (grid.width + 2) * channels];
     for y in 0..grid.height {
         let inner = &mut sums[channels..(grid.width + 1) * channels];
@@ -258,10 +251,10 @@ fn filter(grid: &Grid, kernel: Kernel3) -> Grid {
             (left + here + right + kernel.extra * centre) / kernel.divisor
         }));
     }
-    Grid { data, ..*grid }
+    ChannelsLastMap { data, ..*grid }
 }
 
-fn copy(grid: &Grid, patches: &mut PatchGrid, offset: usize) {
+fn copy(grid: &ChannelsLastMap, patches: &mut PatchGrid, offset: usize) {
     for y in 0..grid.height {
         for x in 0..grid.width {
             patches.at_mut(y, x, offset, grid.channels).copy_from_slice(grid.at(y, x));
@@ -269,7 +262,7 @@ fn copy(grid: &Grid, patches: &mut PatchGrid, offset: usize) {
     }
 }
 
-fn average_adaptively(grid: &Grid, patches: &mut PatchGrid, offset: usize) {
+fn average_adaptively(grid: &ChannelsLastMap, patches: &mut PatchGrid, offset: usize) {
     let window = |index: usize, from: usize, to: usize| index * from / to..((index + 1) * from).div_ceil(to);
     for y in 0..patches.height {
         let rows = window(y, grid.height, patches.height);
@@ -288,7 +281,7 @@ fn average_adaptively(grid: &Grid, patches: &mut PatchGrid, offset: usize) {
     }
 }
 
-fn interpolate(grid: &Grid, patches: &mut PatchGrid, offset: usize) {
+fn interpolate(grid: &ChannelsLastMap, patches: &mut PatchGrid, offset: usize) {
     for y in 0..patches.height {
         let (top, bottom, down) = neighbours_of(y, grid.height, patches.height);
         for x in 0..patches.width {
@@ -315,17 +308,17 @@ fn neighbours_of(index: usize, from: usize, to: usize) -> (usize, usize, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
-    /// Rounding of at most ten additions of numbers near 1.
+    /// Rounding error of at most ten additions of numbers near 1.
     const TOLERANCE: f32 = 2e-6;
 
     struct Owned([usize; 3], Vec<f32>);
 
     impl Owned {
         fn random(channels: usize, height: usize, width: usize) -> Self {
-            let mut stream = Stream::new(1, &format!("{channels} {height} {width}"));
-            let data = (0..channels * height * width).map(|_| stream.normal() as f32).collect();
+            let mut rng = Rng::new(1, &format!("{channels} {height} {width}"));
+            let data = (0..channels * height * width).map(|_| rng.normal() as f32).collect();
             Self([channels, height, width], data)
         }
 

@@ -1,54 +1,36 @@
-//! What the data given to a kernel, or its device, can be wrong in. Wrong shapes are the caller's bug and panic.
+//! Errors of kernels: invalid data and unusable devices. A wrong shape is a bug of the caller and panics.
 
 use super::backbone::Device;
 
-/// Data that a kernel cannot compute with, or a device that it cannot compute on.
+/// Why a kernel cannot compute.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum KernelError {
-    /// A bank without rows has no nearest row.
     #[error("the bank has no rows")]
     EmptyBank,
-    /// An image without patches, or a sample without values, has no score.
+    /// An image has no patches, or a sample has no values.
     #[error("there are no values to summarise")]
     NoValues,
-    /// A row holds NaN or an infinity.
+    /// `row` is the first row with NaN or an infinity.
     #[error("row {row} holds a number that is not finite")]
-    NotFinite {
-        /// The first such row.
-        row: usize,
-    },
-    /// `calibrated` scores were asked for without the quantiles of the training patches.
+    NotFinite { row: usize },
     #[error("`calibrated` needs the quantiles of the normal training patches")]
     CalibrationMissing,
-    /// The caller's progress function asked to stop.
+    /// The caller's progress callback returned that it wants to stop.
     #[error("cancelled")]
     Cancelled,
-    /// A device in a build that has the processor alone.
     #[error("this build cannot search on `{device}`")]
-    NotBuilt {
-        /// The device.
-        device: Device,
-    },
-    /// A device that is not there.
+    NotBuilt { device: Device },
+    /// `count` is the number of CUDA devices that libtorch can use.
     #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
-    NoDevice {
-        /// The device.
-        device: Device,
-        /// CUDA devices that libtorch can use.
-        count: usize,
-    },
-    /// A device that failed, or does not compute what it should.
+    NoDevice { device: Device, count: usize },
+    /// The device failed, or its products are not f32.
     #[error("the search on `{device}` failed: {reason}")]
-    Device {
-        /// The device.
-        device: Device,
-        /// The first line of libtorch's reason, or ours.
-        reason: String,
-    },
+    Device { device: Device, reason: String },
 }
 
 impl KernelError {
-    /// What to do about it, where that is known.
+    /// Returns what the user can do about the error, if known.
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::NotBuilt { .. } => Some(

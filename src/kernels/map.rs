@@ -1,34 +1,34 @@
-//! Score maps: from the patch grid to the image, and smoothed.
+//! Upsampling and smoothing of score maps.
 //!
-//! Maps are row-major `[h, w]` f32. All functions are sequential (a map is small, images run side by
-//! side) and deterministic.
+//! Maps are f32 `[h, w]`, row-major. All functions are deterministic and sequential: a map is small, and callers
+//! process images in parallel.
 
-/// The blur of a map whose short side is 224 px: PatchCore's σ (Roth et al. 2022, section 3.3).
+/// σ for a map whose short side is 224 px, as in PatchCore (Roth et al. 2022, section 3.3).
 const SIGMA_AT_224: f64 = 4.0;
 
-/// Standard deviations after which the Gaussian kernel is cut; scipy's default.
+/// Standard deviations after which the Gaussian kernel is truncated; the default of scipy.
 const TRUNCATE: f64 = 4.0;
 
-/// Box blurs that the reference's image library stands in for one Gaussian.
+/// Box blurs by which Pillow approximates a Gaussian blur.
 const BOX_PASSES: usize = 3;
 
-/// Returns the default σ, in pixels, for maps of this size: `4·min(h, w)/224`.
+/// Returns the default σ, in pixels, for a map of this size: `4·min(h, w)/224`.
 pub fn default_sigma(height: usize, width: usize) -> f64 {
     SIGMA_AT_224 * height.min(width) as f64 / 224.0
 }
 
 /// Resizes a map bilinearly: `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
 ///
-/// Target pixel `i` reads position `max(0, (i + 0.5)·from/to - 0.5)`, without antialiasing. Agrees with
-/// `PyTorch` to 1e-6 of the map's range: both mix along rows, then along columns, in f32. Every pixel lies
-/// between its four sources up to rounding, so that finite maps stay finite. NaN spreads to the pixels that read
-/// it, even with a share of 0. Cost `h·to_w + to_h·to_w`.
+/// Target pixel `i` samples the source at `max(0, (i + 0.5)·from/to - 0.5)`, without antialiasing. Agrees with
+/// PyTorch within 1e-6 of the map's range: both interpolate along rows, then along columns, in f32. Up to rounding,
+/// each pixel lies between its four sources, so finite maps stay finite. NaN spreads to every pixel that reads it,
+/// even with weight 0. Cost: `h·to_w + to_h·to_w`.
 ///
 /// # Panics
 /// If the map is not `[h, w]`, or a side is 0.
 pub fn upsample(map: &[f32], h: usize, w: usize, to_h: usize, to_w: usize) -> Vec<f32> {
     assert_map(map, h, w);
-    assert!(to_h > 0 && to_w > 0, "a map of {to_h}×{to_w} was asked for");
+    assert!(to_h > 0 && to_w > 0, "cannot resize a map to {to_h}×{to_w}");
     let columns: Vec<Tap> = (0..to_w).map(|x| Tap::new(x, w, to_w)).collect();
     let across: Vec<f32> =
         map.chunks(w).flat_map(|line| columns.iter().map(|column| column.mix(line))).collect();
@@ -42,7 +42,7 @@ pub fn upsample(map: &[f32], h: usize, w: usize, to_h: usize, to_w: usize) -> Ve
     resized
 }
 
-/// Two neighbouring source pixels and the share of the second.
+/// Two neighbouring source pixels and the weight (`share`) of the second.
 struct Tap {
     low: usize,
     high: usize,
@@ -50,9 +50,9 @@ struct Tap {
 }
 
 impl Tap {
-    fn new(place: usize, from: usize, to: usize) -> Self {
+    fn new(index: usize, from: usize, to: usize) -> Self {
         let scale = from as f32 / to as f32;
-        let position = ((place as f32 + 0.5) * scale - 0.5).max(0.0);
+        let position = ((index as f32 + 0.5) * scale - 0.5).max(0.0);
         let low = (position as usize).min(from - 1);
         Self { low, high: (low + 1).min(from - 1), share: (position - low as f32).clamp(0.0, 1.0) }
     }
@@ -62,16 +62,17 @@ impl Tap {
     }
 }
 
-/// Smooths a map by a Gaussian: `scipy.ndimage.gaussian_filter(map, sigma)`.
+/// Smooths a map with a Gaussian filter: `scipy.ndimage.gaussian_filter(map, sigma)`.
 ///
-/// Separable, along columns first; the kernel is `exp(-x²/2σ²)` for `|x| <= r = ⌊4σ + 0.5⌋`, normalised; beyond
-/// the border the map is mirrored with the edge pixel repeated (scipy's `reflect`). σ of 0 or less leaves the map
-/// as it is. NaN and infinities spread to the pixels that read them. Cost `2r + 1` products a pixel and axis.
+/// The filter is separable and runs along columns first. The kernel is `exp(-x²/2σ²)` for `|x| <= r = ⌊4σ + 0.5⌋`,
+/// normalised. At the borders the map is mirrored with the edge pixel repeated (mode `reflect` of scipy). If σ is 0
+/// or less, the map is returned unchanged. NaN and infinities spread to the pixels that read them. Cost: `2r + 1`
+/// products per pixel and axis.
 ///
-/// Each pixel sums in f64, the pairs at 1, 2, … pixels and the centre last, and is rounded to f32 after each
-/// axis, as in scipy: agrees with it to an f32's last bit (the order of the sum differs, in f64). The loops run over
-/// pixels inside and over the kernel outside, so that vectors of any width give every pixel the same sum: no bit
-/// depends on the machine.
+/// Each pixel is summed in f64 (the pairs at distance 1, 2, …, then the centre) and rounded to f32 after each axis,
+/// as in scipy. The order of the f64 sum differs from scipy's, so results agree within the last bit of an f32. The
+/// inner loops run over pixels and the outer loops over the kernel, so every vector width gives the same sum for each
+/// pixel: the result has the same bits on every machine.
 ///
 /// # Panics
 /// If the map is not `[h, w]`, or σ is NaN.
@@ -88,7 +89,7 @@ pub fn gaussian_blur(map: &[f32], h: usize, w: usize, sigma: f64) -> Vec<f32> {
     })
 }
 
-/// Returns the kernel's half: the centre, then the weights at 1, 2, … pixels.
+/// Returns one half of the symmetric kernel: the centre, then the weights at distance 1, 2, ….
 fn gaussian_kernel(sigma: f64) -> Vec<f64> {
     let radius = (TRUNCATE * sigma + 0.5) as usize;
     let weights: Vec<f64> =
@@ -120,7 +121,7 @@ fn blur_columns(map: &[f32], h: usize, w: usize, kernel: &[f64]) -> Vec<f32> {
 fn blur_rows(map: &[f32], w: usize, kernel: &[f64]) -> Vec<f32> {
     let radius = kernel.len() - 1;
     let sources: Vec<usize> =
-        (0..w + 2 * radius).map(|place| mirrored(place as isize - radius as isize, w)).collect();
+        (0..w + 2 * radius).map(|index| mirrored(index as isize - radius as isize, w)).collect();
     let mut blurred = Vec::with_capacity(map.len());
     let (mut padded, mut sums) = (vec![0.0_f64; sources.len()], vec![0.0_f64; w]);
     for line in map.chunks(w) {
@@ -138,23 +139,23 @@ fn blur_rows(map: &[f32], w: usize, kernel: &[f64]) -> Vec<f32> {
     blurred
 }
 
-/// Maps a place beyond the border into `0..length`: `d c b a | a b c d | d c b a`.
-fn mirrored(place: isize, length: usize) -> usize {
+/// Maps an index beyond the borders into `0..length`: `d c b a | a b c d | d c b a`.
+fn mirrored(index: isize, length: usize) -> usize {
     let length = length as isize;
-    let folded = place.rem_euclid(2 * length);
+    let folded = index.rem_euclid(2 * length);
     folded.min(2 * length - 1 - folded) as usize
 }
 
-/// Smooths a map as the reference does: through an 8-bit image and Pillow's `GaussianBlur(radius)`.
+/// Smooths a map as the `ExDD` reference code does: as an 8-bit image, with Pillow's `GaussianBlur(radius)`. The
+/// reference uses radius 2.
 ///
-/// The map is divided by its maximum and cut to whole levels of 0..=255 (torchvision's `ToPILImage`),
-/// blurred by three extended box blurs an axis in 8 bits (Gwosdek et al. 2011, "Theoretical Foundations
-/// of Gaussian Convolution by Extended Box Filtering", as in Pillow's `BoxBlur.c`), and scaled back.
-/// Equal to Pillow to the level. Values below 0 count as 0. A map without a positive value comes back
-/// as it is (the reference divides by 0 there). The reference's radius is 2.
+/// The map is divided by its maximum and truncated to levels 0..=255 (`ToPILImage` of torchvision), blurred in 8 bits
+/// by three extended box blurs per axis (Gwosdek et al. 2011, "Theoretical Foundations of Gaussian Convolution by
+/// Extended Box Filtering", as in Pillow's `BoxBlur.c`), and scaled back. The levels equal those of Pillow. Negative
+/// values count as 0. A map without positive values is returned unchanged (the reference divides by 0).
 ///
 /// # Panics
-/// If the map is not `[h, w]`, or the radius is not finite or below 0.
+/// If the map is not `[h, w]`, or the radius is negative or not finite.
 pub fn reference_blur(map: &[f32], h: usize, w: usize, radius: f32) -> Vec<f32> {
     assert_map(map, h, w);
     assert!(radius.is_finite() && radius >= 0.0, "a blur of radius {radius}");
@@ -180,8 +181,8 @@ fn blur_levels(levels: &[u8], h: usize, w: usize, radius: f32) -> Vec<u8> {
     (0..h).flat_map(|y| columns.iter().skip(y).step_by(h).copied()).collect()
 }
 
-/// Returns the radius of the extended box whose [`BOX_PASSES`]-fold blur has the Gaussian's variance
-/// (Gwosdek et al. 2011, equations 7, 11 and 14), in f32 as Pillow does.
+/// Returns the radius of the extended box blur that, applied [`BOX_PASSES`] times, has the variance of the Gaussian
+/// (Gwosdek et al. 2011, equations 7, 11 and 14). Computed in f32 as in Pillow.
 fn box_radius(radius: f32) -> f32 {
     let variance = radius * radius / BOX_PASSES as f32;
     let length = (12.0 * f64::from(variance) + 1.0).sqrt() as f32;
@@ -191,7 +192,8 @@ fn box_radius(radius: f32) -> f32 {
     whole + part
 }
 
-/// A box of `2·radius + 1` whole pixels and a part of one more on each side, in 24-bit fixed point.
+/// An extended box blur: `2·radius + 1` full pixels and a fraction of one more on each side. Weights are in 24-bit
+/// fixed point.
 struct BoxBlur {
     radius: usize,
     whole_weight: u32,
@@ -215,9 +217,9 @@ impl BoxBlur {
         blurred
     }
 
-    /// Beyond the border the edge pixel goes on.
+    /// Applies the blur once. Beyond the borders, the edge pixel is repeated.
     fn once(&self, line: &[u8]) -> Vec<u8> {
-        let at = |place: isize| u32::from(line[place.clamp(0, line.len() as isize - 1) as usize]);
+        let at = |index: isize| u32::from(line[index.clamp(0, line.len() as isize - 1) as usize]);
         let radius = self.radius as isize;
         let mut sum: u32 = (-radius - 1..radius).map(at).sum();
         (0..line.len() as isize)
@@ -238,7 +240,7 @@ fn assert_map(map: &[f32], h: usize, w: usize) {
 #[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Made by `tests/golden/kernels.py` (versions in its first line).
     const GOLDEN: &str = include_str!("../../tests/golden/map.txt");
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(gaussian_blur(&map, 12, 9, 0.0), map);
     }
 
-    /// One pixel of the blur along one axis, as it is written.
+    /// One pixel of the blur along one axis, directly from the formula.
     fn written(at: impl Fn(isize) -> f32, kernel: &[f64]) -> f32 {
         let pair = |x: usize| kernel[x] * (f64::from(at(-(x as isize))) + f64::from(at(x as isize)));
         (kernel[0] * f64::from(at(0)) + (1..kernel.len()).map(pair).fold(0.0, |sum, one| sum + one)) as f32
@@ -284,10 +286,10 @@ mod tests {
 
     #[test]
     fn all_small_maps_blur_as_the_formula_to_the_bit() {
-        let mut stream = Stream::new(2, "map");
+        let mut rng = Rng::new(2, "map");
         for h in 1..=20 {
             let (w, kernel) = (21 - h, gaussian_kernel(0.3 * h as f64));
-            let map: Vec<f32> = (0..h * w).map(|_| stream.normal() as f32).collect();
+            let map: Vec<f32> = (0..h * w).map(|_| rng.normal() as f32).collect();
             let down: Vec<f32> = (0..h * w)
                 .map(|i| written(|dy| map[mirrored((i / w) as isize + dy, h) * w + i % w], &kernel))
                 .collect();
@@ -300,9 +302,9 @@ mod tests {
 
     #[test]
     fn a_blur_keeps_the_mean_and_a_flat_map() {
-        let mut stream = Stream::new(1, "map");
+        let mut rng = Rng::new(1, "map");
         for side in 1..=20 {
-            let map: Vec<f32> = (0..side * 6).map(|_| stream.uniform() as f32).collect();
+            let map: Vec<f32> = (0..side * 6).map(|_| rng.uniform() as f32).collect();
             let blurred = gaussian_blur(&map, side, 6, 1.5);
             let (before, after): (f32, f32) = (map.iter().sum(), blurred.iter().sum());
             assert!((before - after).abs() < 1e-4 * before, "{side}: {before} {after}");

@@ -1,4 +1,4 @@
-//! Numbers in, numbers out: nothing here knows a path, a file, a manifest, an event or a clock.
+//! Numeric kernels: slices and numbers in, numbers out. They know no path, file, manifest, event or clock.
 
 pub mod backbone;
 pub mod components;

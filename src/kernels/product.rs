@@ -89,11 +89,11 @@ pub(crate) fn int8_masks(lefts: &[LeftRow], words: &[u32], tile: &Tile, masks: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     #[test]
     fn products_are_those_of_plain_loops() {
-        let mut stream = Stream::new(1, "product");
+        let mut stream = Rng::new(1, "product");
         for (n, m, d) in [(1, 1, 1), (1, 7, 3), (5, 1, 20), (13, 17, 40), (33, 65, 129)] {
             let left: Vec<f32> = (0..n * d).map(|_| stream.normal() as f32).collect();
             let right: Vec<f32> = (0..m * d).map(|_| stream.normal() as f32).collect();
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn int8_products_are_those_of_plain_loops() {
-        let mut stream = Stream::new(2, "product");
+        let mut stream = Rng::new(2, "product");
         for (n, width) in [(1, 1), (8, 3), (13, 32), (100, 9)] {
             let words: Vec<u32> = (0..n * width).map(|_| stream.next_u64() as u32).collect();
             let mut tile = Tile::new(width);

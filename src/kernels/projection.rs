@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::kernels::product::inner_products;
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// Rows in one matrix product.
 const ROW_BLOCK: usize = 256;
@@ -23,7 +23,7 @@ impl Projection {
     ///
     /// # Panics
     /// If a length is 0.
-    pub fn new(d: usize, to: usize, stream: &mut Stream) -> Self {
+    pub fn new(d: usize, to: usize, stream: &mut Rng) -> Self {
         assert!(d > 0 && to > 0, "a projection from {d} to {to} dimensions");
         let scale = 1.0 / (to as f64).sqrt();
         let matrix = (0..to * d).map(|_| (stream.normal() * scale) as f32).collect();
@@ -99,7 +99,7 @@ fn fill_blocks<E: Send>(
 mod tests {
     use super::*;
 
-    fn normals(stream: &mut Stream, count: usize) -> Vec<f32> {
+    fn normals(stream: &mut Rng, count: usize) -> Vec<f32> {
         (0..count).map(|_| stream.normal() as f32).collect()
     }
 
@@ -116,10 +116,10 @@ mod tests {
 
     #[test]
     fn a_projection_keeps_squared_lengths_on_average() {
-        let mut stream = Stream::new(6, "coreset");
+        let mut stream = Rng::new(6, "coreset");
         let (n, d, to) = (300, 200, 128);
         let features = normals(&mut stream, n * d);
-        let projection = Projection::new(d, to, &mut Stream::new(1, "project"));
+        let projection = Projection::new(d, to, &mut Rng::new(1, "project"));
         let projected = projection.apply_blocks(&[n], blocks_of(&features, d, &[n])).unwrap();
         let length = |rows: &[f32]| rows.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         assert!((length(&projected) / length(&features) - 1.0).abs() < 0.05);
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn blocks_are_projected_in_their_order() {
         let (d, to, sizes) = (9, 4, [3, 0, 700, 1]);
-        let features = normals(&mut Stream::new(7, "coreset"), 704 * d);
-        let projection = Projection::new(d, to, &mut Stream::new(1, "project"));
+        let features = normals(&mut Rng::new(7, "coreset"), 704 * d);
+        let projection = Projection::new(d, to, &mut Rng::new(1, "project"));
         let read = blocks_of(&features, d, &sizes);
         let projected = projection.apply_blocks(&sizes, &read).unwrap();
         for (row, out) in features.chunks(d).zip(projected.chunks(to)) {
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_block_that_cannot_be_read_is_an_error() {
         let read = |block| if block == 2 { Err(block) } else { Ok(vec![1.0; 5]) };
-        let projection = Projection::new(5, 2, &mut Stream::new(1, "project"));
+        let projection = Projection::new(5, 2, &mut Rng::new(1, "project"));
         assert_eq!(projection.apply_blocks(&[1, 1, 1], read), Err(2));
         assert_eq!(join_blocks(&[1, 1, 1], 5, read), Err(2));
     }

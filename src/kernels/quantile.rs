@@ -1,31 +1,32 @@
-//! Quantiles of samples, and ranks in them: how a distance is compared with those of normal patches.
+//! Quantiles of samples, and the rank of a distance among the distances of normal patches.
 
 use serde::{Deserialize, Serialize};
 
 use super::KernelError;
 
-/// Quantiles kept of each distance: every thousandth (chosen, untested).
+/// Quantiles that are stored per distance: steps of 1/1000 (chosen, untested).
 const QUANTILES: usize = 1001;
 
-/// The distances of normal training patches to both banks, as 1001 quantiles each.
+/// The distribution of the distances of normal training patches to the two banks, as 1001 quantiles each.
 ///
-/// `rank` of a distance is the share of normal training patches below it, linear between quantiles and
-/// in the middle of equal ones. Beyond the ends it goes on in proportion (twice the largest distance
-/// has rank 2, none at all rank -1 if the smallest was above 0), because a defect is beyond the end
-/// as a rule and a rank that stops at 1 would make all defects equal.
+/// The `rank` of a distance is the fraction of normal training patches with a smaller distance, interpolated linearly
+/// between quantiles; a distance equal to several quantiles has the mean of their ranks. Beyond the largest and the
+/// smallest distance the rank continues in proportion: twice the largest distance has rank 2, and distance 0 has rank
+/// -1 if the smallest distance is above 0. Defects usually lie beyond the largest distance; if ranks stopped at 1, all
+/// of them would be equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Quantiles of d-, ascending, evenly spaced from the minimum to the maximum.
+    /// Evenly spaced quantiles of d-, ascending, from the minimum to the maximum.
     pub normal: Vec<f32>,
-    /// Quantiles of d+.
+    /// The same quantiles of d+.
     pub defect: Vec<f32>,
 }
 
 impl Calibration {
-    /// Takes the quantiles of the distances of normal training patches (leave one image out).
+    /// Computes the quantiles of the (leave-one-out) distances of normal training patches.
     ///
     /// # Errors
-    /// If there are none, or one is NaN or infinite.
+    /// If there are no distances, or one is NaN or infinite.
     pub fn fit(normal: &[f32], defect: &[f32]) -> Result<Self, KernelError> {
         Ok(Self { normal: quantile_table(normal)?, defect: quantile_table(defect)? })
     }
@@ -65,8 +66,8 @@ fn rank(table: &[f32], value: f32) -> f64 {
     ((below - 1) as f64 + (f64::from(value) - low) / (high - low)) / last
 }
 
-/// Returns the `q` quantile of `values` in any order: `numpy.quantile`'s `linear` method, the value at
-/// place `q·(n - 1)` of the sorted sample, linear between neighbours. Cost `n·log n`.
+/// Returns the `q` quantile of `values`, which need not be sorted. Method `linear` of `numpy.quantile`: the value at
+/// index `q·(n - 1)` of the sorted values, interpolated linearly. Cost: O(n log n).
 ///
 /// # Errors
 /// If there are no values, or one is NaN.
@@ -82,8 +83,8 @@ pub fn quantile(values: &[f32], q: f64) -> Result<f32, KernelError> {
     quantile_of_sorted(&sorted, q)
 }
 
-/// Returns the `q` quantile of values that ascend; as [`quantile`]. Between a finite and an infinite value lies
-/// that infinity; between the two infinities NaN.
+/// As [`quantile`], for values sorted in ascending order. Interpolating between a finite and an infinite value gives
+/// that infinity; between the two infinities, NaN.
 ///
 /// # Errors
 /// If there are no values.
@@ -95,12 +96,12 @@ pub fn quantile_of_sorted(sorted: &[f32], q: f64) -> Result<f32, KernelError> {
     if sorted.is_empty() {
         return Err(KernelError::NoValues);
     }
-    let place = q * (sorted.len() - 1) as f64;
-    let below = place.floor() as usize;
+    let index = q * (sorted.len() - 1) as f64;
+    let below = index.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
     let (low, high) = (f64::from(sorted[below]), f64::from(sorted[above]));
-    let share = place - below as f64;
-    // Neither equal neighbours nor a place on a value are interpolated: infinities would make NaN of them.
+    let share = index - below as f64;
+    // Equal neighbours and whole indices are not interpolated: with infinities the result would be NaN.
     let is_exact = share <= 0.0 || low.total_cmp(&high).is_eq();
     Ok(if is_exact { low } else { low + (high - low) * share } as f32)
 }

@@ -1,28 +1,28 @@
-//! Seeded random streams: the one place that randomness comes from.
+//! The random number generator, the only source of randomness in the program.
 //!
-//! A stream is the extendable output of blake3 in key-derivation mode, keyed by the stream's name and
-//! seed. It gives the same numbers on every machine, for every thread count and for every version of
-//! this program; nothing here reads the clock, the operating system or a thread's identity.
+//! A generator outputs a stream of random bits: the extendable output of blake3 in key-derivation mode, over a seed
+//! and a name. It gives the same numbers on every machine, for any number of threads and in every version of the
+//! program. It does not read the clock, the operating system or the identity of a thread.
 
-/// Domain of the key derivation. It never changes: every seeded result depends on it.
+/// The context string of the key derivation. It must never change: every seeded result depends on it.
 const DOMAIN: &str = "patchflow 2026-11-24 random stream";
 
-/// Bytes drawn from blake3 at a time (chosen: one SIMD-wide batch of output blocks).
+/// Bytes that are generated at a time. Chosen: as many output blocks as blake3 computes at once with SIMD.
 const BUFFER_BYTES: usize = 1024;
 
-/// A named, seeded sequence of random numbers.
+/// A random number generator, defined by a seed and a name.
 ///
-/// Two streams of different name or seed are independent; a stream is never shared between threads:
-/// derive one for each unit of work ([`Stream::child`]).
-pub struct Stream {
+/// Generators with different names or seeds are independent. Do not share one between threads; create one for each
+/// unit of work, with a name of its own or with a seed from [`Rng::next_u64`].
+pub struct Rng {
     reader: blake3::OutputReader,
     buffer: [u8; BUFFER_BYTES],
     used: usize,
     spare_normal: Option<f64>,
 }
 
-impl Stream {
-    /// Opens the stream `name` of `seed`.
+impl Rng {
+    /// Creates the generator `name` of `seed`.
     #[must_use]
     pub fn new(seed: u64, name: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(DOMAIN);
@@ -35,12 +35,6 @@ impl Stream {
             used: BUFFER_BYTES,
             spare_normal: None,
         }
-    }
-
-    /// Opens an independent stream for one unit of work, such as one image of a set.
-    #[must_use]
-    pub fn child(&mut self, name: &str) -> Self {
-        Self::new(self.next_u64(), name)
     }
 
     /// Returns 64 uniform bits.
@@ -65,13 +59,13 @@ impl Stream {
         low + (high - low) * self.uniform()
     }
 
-    /// Returns a uniform integer in `0..bound`, without bias (Lemire 2019, "Fast Random Integer
-    /// Generation in an Interval", with rejection).
+    /// Returns a uniform integer in `0..bound`, without bias (Lemire 2019, "Fast Random Integer Generation in an
+    /// Interval", with rejection).
     ///
     /// # Panics
     /// If `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        assert!(bound > 0, "an integer below 0 was asked for");
+        assert!(bound > 0, "there is no integer in 0..0");
         let bound = bound as u64;
         let threshold = bound.wrapping_neg() % bound;
         loop {
@@ -82,8 +76,8 @@ impl Stream {
         }
     }
 
-    /// Returns a standard normal number (Box and Muller 1958). The logarithm and the sine come from
-    /// the `libm` crate, so that the bits do not depend on the system's mathematics library.
+    /// Returns a standard normal number (Box and Muller 1958). Logarithm, sine and cosine come from the `libm` crate,
+    /// so that the bits do not depend on the system's math library.
     pub fn normal(&mut self) -> f64 {
         if let Some(spare) = self.spare_normal.take() {
             return spare;
@@ -94,24 +88,17 @@ impl Stream {
         radius * libm::cos(angle)
     }
 
-    /// Shuffles `items` uniformly (Fisher and Yates, in Durstenfeld's form).
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-    }
-
-    /// Chooses `count` different numbers of `0..n`, in ascending order.
+    /// Chooses `count` distinct numbers of `0..n` uniformly and returns them in ascending order.
     ///
     /// # Panics
     /// If `count` is greater than `n`.
     #[must_use]
     pub fn choose(&mut self, n: usize, count: usize) -> Vec<usize> {
-        assert!(count <= n, "{count} different numbers of 0..{n} were asked for");
+        assert!(count <= n, "0..{n} has fewer than {count} numbers");
         let mut all: Vec<usize> = (0..n).collect();
-        for place in 0..count {
-            let other = place + self.below(n - place);
-            all.swap(place, other);
+        for index in 0..count {
+            let other = index + self.below(n - index);
+            all.swap(index, other);
         }
         all.truncate(count);
         all.sort_unstable();
@@ -125,36 +112,36 @@ mod tests {
 
     #[test]
     fn a_stream_is_the_same_everywhere() {
-        let mut stream = Stream::new(42, "test");
-        let drawn: Vec<u64> = (0..3).map(|_| stream.next_u64()).collect();
+        let mut rng = Rng::new(42, "test");
+        let drawn: Vec<u64> = (0..3).map(|_| rng.next_u64()).collect();
         assert_eq!(drawn, PINNED);
     }
 
-    /// Made by this file at its first commit; a change of any of them changes every seeded result.
+    /// Generated by the first version of this file. If one of them changes, every seeded result changes.
     const PINNED: [u64; 3] =
         [17_791_035_937_547_992_525, 3_656_242_455_331_029_644, 16_198_715_701_762_704_708];
 
     #[test]
     fn names_and_seeds_give_other_streams() {
-        let first = Stream::new(1, "a").next_u64();
-        assert_ne!(first, Stream::new(2, "a").next_u64());
-        assert_ne!(first, Stream::new(1, "b").next_u64());
+        let first = Rng::new(1, "a").next_u64();
+        assert_ne!(first, Rng::new(2, "a").next_u64());
+        assert_ne!(first, Rng::new(1, "b").next_u64());
     }
 
     #[test]
     fn integers_are_uniform() {
-        let mut stream = Stream::new(7, "integers");
+        let mut rng = Rng::new(7, "integers");
         let mut counts = [0_u32; 7];
         for _ in 0..70_000 {
-            counts[stream.below(7)] += 1;
+            counts[rng.below(7)] += 1;
         }
         assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
     }
 
     #[test]
     fn normals_have_mean_0_and_variance_1() {
-        let mut stream = Stream::new(7, "normals");
-        let drawn: Vec<f64> = (0..100_000).map(|_| stream.normal()).collect();
+        let mut rng = Rng::new(7, "normals");
+        let drawn: Vec<f64> = (0..100_000).map(|_| rng.normal()).collect();
         let mean = drawn.iter().sum::<f64>() / 1e5;
         let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e5;
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
@@ -162,9 +149,9 @@ mod tests {
 
     #[test]
     fn chosen_numbers_differ_and_are_sorted() {
-        let mut stream = Stream::new(7, "choose");
+        let mut rng = Rng::new(7, "choose");
         for n in 1..=20 {
-            let chosen = stream.choose(n, n / 2);
+            let chosen = rng.choose(n, n / 2);
             assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]) && chosen.iter().all(|&i| i < n));
         }
     }

@@ -1,22 +1,24 @@
-//! Images and masks at other sizes.
+//! Resizing of images and masks.
 //!
-//! Images are u8 `[h, w, channels]` and masks u8 `[h, w]`, 0 or not 0, both row-major. Sums run in
-//! fixed order and in whole numbers: results are the same on every machine and for every thread count.
+//! Images are u8 `[h, w, channels]`; masks are u8 `[h, w]`, where nonzero means set. Both are row-major. All sums are
+//! integers, so results are the same on every machine and for any number of threads.
 
 use rayon::prelude::*;
 
-/// Fractional bits of a filter weight; Pillow's, so that results agree to the level.
+/// Fractional bits of a filter weight, as in Pillow, so that the results are equal.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
 
-/// Resizes an image with an antialiased bilinear ("triangle") filter: Pillow's `resize(…, BILINEAR)`
-/// and torchvision's `resize(…, antialias=True)`.
+/// Resizes an image with an antialiased bilinear ("triangle") filter: `resize(…, BILINEAR)` of Pillow and
+/// `resize(…, antialias=True)` of torchvision.
 ///
-/// Along each axis, columns first, a target pixel is the weighted mean of the source pixels within one
-/// target pixel (one source pixel when enlarging) of its centre, weight falling linearly to 0, then
-/// rounded to 8 bits. Within 1 level of Pillow and torchvision, and equal to Pillow wherever that
-/// also takes columns first (it rounds weights to 22 bits, as is done here; version 13 takes rows first
-/// for some shapes that shrink in height). An axis that keeps its length is copied.
-/// Cost `h·to_w·support + to_h·to_w·support` a channel, rows in parallel.
+/// The width is resized first, then the height. Along each axis, a target pixel is the weighted mean of the source
+/// pixels within the support of its centre, rounded to 8 bits. The weight decreases linearly to 0 over the support,
+/// which is one target pixel when shrinking and one source pixel when enlarging. An axis that keeps its length is
+/// copied.
+///
+/// The result differs from Pillow and torchvision by at most 1 level. It equals that of Pillow if Pillow also resizes
+/// the width first: both round weights to 22 bits, but Pillow 13 resizes the height first for some shapes that shrink
+/// in height. Cost per channel: `h·to_w·support + to_h·to_w·support`, rows in parallel.
 ///
 /// # Panics
 /// If the image is not `[h, w, channels]`, or a side is 0.
@@ -31,8 +33,8 @@ fn resize_columns(image: &[u8], w: usize, channels: usize, to_w: usize) -> Vec<u
     let taps = triangle_taps(w, to_w);
     let lines = image.par_chunks(w * channels).flat_map_iter(|line| {
         let taps = &taps;
-        (0..to_w * channels).map(move |place| {
-            let (tap, channel) = (&taps[place / channels], place % channels);
+        (0..to_w * channels).map(move |index| {
+            let (tap, channel) = (&taps[index / channels], index % channels);
             let values = line[tap.first * channels + channel..].iter().step_by(channels);
             level(tap.weights.iter().zip(values).map(|(weight, &value)| weight * i32::from(value)).sum())
         })
@@ -54,12 +56,12 @@ fn resize_rows(image: &[u8], h: usize, stride: usize, to_h: usize) -> Vec<u8> {
     lines.collect()
 }
 
-/// Rounds a sum of weighted levels to the nearest level.
+/// Rounds a weighted sum in fixed point to the nearest 8-bit level.
 fn level(sum: i32) -> u8 {
     ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS).clamp(0, 255) as u8
 }
 
-/// The source pixels that a target pixel reads, with fixed-point weights that sum to about one.
+/// The source pixels that a target pixel reads, with fixed-point weights whose sum is about one.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
@@ -69,8 +71,8 @@ fn triangle_taps(from: usize, to: usize) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let support = scale.max(1.0);
     (0..to)
-        .map(|place| {
-            let centre = (place as f64 + 0.5) * scale;
+        .map(|index| {
+            let centre = (index as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = ((centre + support + 0.5) as usize).min(from);
             let inverse = 1.0 / support;
@@ -83,11 +85,11 @@ fn triangle_taps(from: usize, to: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// Resizes a mask so that no defect vanishes: a target pixel is 1 if any source pixel that it covers,
-/// even in part, is not 0; else 0.
+/// Resizes a mask such that no defect vanishes: a target pixel is 1 if any source pixel that it covers, even
+/// partially, is nonzero; otherwise 0.
 ///
-/// Target row `i` covers the source rows from `⌊i·h/to_h⌋` to before `⌈(i + 1)·h/to_h⌉`, in whole
-/// numbers; the same for columns, and when enlarging. Cost `h·w + to_h·w` and the target's overlaps.
+/// Target row `i` covers the source rows `⌊i·h/to_h⌋ .. ⌈(i + 1)·h/to_h⌉`; columns likewise, and the same when
+/// enlarging. Cost: `h·w + to_h·w`, plus the source pixels covered by more than one target pixel.
 ///
 /// # Panics
 /// If the mask is not `[h, w]`, or a side is 0.
@@ -108,11 +110,11 @@ pub fn area_maximum(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) -
 }
 
 fn covered(from: usize, to: usize) -> Vec<std::ops::Range<usize>> {
-    (0..to).map(|place| place * from / to..((place + 1) * from).div_ceil(to)).collect()
+    (0..to).map(|index| index * from / to..((index + 1) * from).div_ceil(to)).collect()
 }
 
-/// Resizes a mask as the reference does: bilinear on 0 and 255, divided by 255 and cut to a whole
-/// number, so that only pixels covered in full remain 1. Thin defects vanish: kept to repeat its runs.
+/// Resizes a mask as the `ExDD` reference code does: bilinear on levels 0 and 255, then integer division by 255, so
+/// that only fully covered pixels stay 1. Thin defects vanish; this exists to reproduce results of that code.
 ///
 /// # Panics
 /// If the mask is not `[h, w]`, or a side is 0.
@@ -122,11 +124,11 @@ pub fn mask_reference(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize)
     resize(&levels, h, w, 1, to_h, to_w).into_iter().map(|level| level / 255).collect()
 }
 
-/// Returns for each patch the share of its cell that the mask covers: `[grid_h, grid_w]`, in 0..=1.
+/// Returns the fraction of each patch's cell that the mask covers: `[grid_h, grid_w]`, in \[0, 1\].
 ///
-/// Cell `(i, j)` is the rectangle of `h/grid_h × w/grid_w` pixels, edges anywhere in a pixel; pixels
-/// count by the part of them inside. Summed in whole numbers and divided once, so that a cell is 1
-/// exactly if it is covered in full. Cost `h·w`, more where cells are smaller than pixels.
+/// Cell `(i, j)` is a rectangle of `h/grid_h × w/grid_w` pixels, whose edges need not lie on pixel edges; a pixel
+/// counts with the part that is inside. Integer sums are divided once, so a cell is exactly 1 if and only if it is
+/// fully covered. Cost: `h·w`, more if cells are smaller than pixels.
 ///
 /// # Panics
 /// If the mask is not `[h, w]`, or a side is 0.
@@ -151,8 +153,8 @@ pub fn overlap(mask: &[u8], h: usize, w: usize, grid_h: usize, grid_w: usize) ->
     shares
 }
 
-/// Returns the pixels that a cell touches, each with its length inside, in units of `1/cells` pixel
-/// (so that a cell is `length` units long).
+/// Returns the pixels that a cell touches along one axis, each with the length that is inside the cell. The unit is
+/// `1/cells` of a pixel, so a cell is `length` units long.
 fn parts(cell: usize, length: usize, cells: usize) -> Vec<(usize, u64)> {
     let (start, end) = (cell * length, (cell + 1) * length);
     (start / cells..end.div_ceil(cells))
@@ -168,7 +170,7 @@ fn assert_mask(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     /// Made by `tests/golden/kernels.py` (versions in its first line).
     const GOLDEN: &str = include_str!("../../tests/golden/resize.txt");
@@ -182,8 +184,8 @@ mod tests {
         (0..count).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
     }
 
-    fn random_mask(stream: &mut Stream, count: usize) -> Vec<u8> {
-        (0..count).map(|_| if stream.below(5) == 0 { 255 } else { 0 }).collect()
+    fn random_mask(rng: &mut Rng, count: usize) -> Vec<u8> {
+        (0..count).map(|_| if rng.below(5) == 0 { 255 } else { 0 }).collect()
     }
 
     #[test]
@@ -225,19 +227,19 @@ mod tests {
 
     #[test]
     fn the_area_maximum_sees_every_pixel_it_touches() {
-        let mut stream = Stream::new(1, "resize");
+        let mut rng = Rng::new(1, "resize");
         for from in 1..=20 {
             for to in 1..=20 {
                 let (h, w, to_h, to_w) = (from, 21 - from, to, 7);
-                let mask = random_mask(&mut stream, h * w);
+                let mask = random_mask(&mut rng, h * w);
                 let found = area_maximum(&mask, h, w, to_h, to_w);
-                for (place, &pixel) in found.iter().enumerate() {
+                for (index, &pixel) in found.iter().enumerate() {
                     let is_set = (0..h * w).any(|source| {
                         mask[source] != 0
-                            && touches(source / w, h, place / to_w, to_h)
-                            && touches(source % w, w, place % to_w, to_w)
+                            && touches(source / w, h, index / to_w, to_h)
+                            && touches(source % w, w, index % to_w, to_w)
                     });
-                    assert_eq!(pixel, u8::from(is_set), "{h}×{w} to {to_h}×{to_w}, pixel {place}");
+                    assert_eq!(pixel, u8::from(is_set), "{h}×{w} to {to_h}×{to_w}, pixel {index}");
                 }
             }
         }
@@ -245,11 +247,11 @@ mod tests {
 
     #[test]
     fn shares_add_up_to_the_masks_area() {
-        let mut stream = Stream::new(2, "resize");
+        let mut rng = Rng::new(2, "resize");
         for h in 1..=20 {
             for grid in 1..=12 {
                 let w = 21 - h;
-                let mask = random_mask(&mut stream, h * w);
+                let mask = random_mask(&mut rng, h * w);
                 let shares = overlap(&mask, h, w, grid, 5);
                 let cell = (h * w) as f64 / (grid * 5) as f64;
                 let covered: f64 = shares.iter().map(|&share| f64::from(share) * cell).sum();

@@ -1,9 +1,9 @@
-//! From distances to scores: patch maps, image scores, and the quantiles that calibrate them.
+//! Anomaly scores from nearest-neighbour distances: patch maps and image scores.
 //!
-//! Sources: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (the paper,
-//! Eq. 6 and 7); Aqeel, Leonardi, Setti, "`ExDD`", ICIAP 2025 (the reference), for the second bank.
-//! Throughout, `d-` is a patch's distance to the bank of normal patches and `d+` that to the bank of
-//! defect patches; a higher score is more anomalous. Everything here is sequential and deterministic.
+//! Sources: "the paper" is Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022
+//! (Eq. 6 and 7); "the reference" is the code of Aqeel, Leonardi, Setti, "`ExDD`", ICIAP 2025, which adds a
+//! bank of defect patches. `d-` is the distance of a patch to the normal bank, `d+` its distance to the defect
+//! bank. A higher score is more anomalous. All functions are sequential and deterministic.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,24 +12,24 @@ use super::distance::squared_euclidean;
 use super::nearest::{Bank, Neighbours};
 pub use super::quantile::{Calibration, quantile, quantile_of_sorted};
 
-/// Keeps the reference's ratios finite; its own constant.
-const RATIO_FLOOR: f32 = 1e-6;
+/// Added to denominators to keep ratios finite; the constant of the reference.
+const RATIO_EPSILON: f32 = 1e-6;
 
-/// Neighbours that the reference asks for: `m*` and two more, of which `m*` is then left out.
+/// Neighbours that the reference searches for: `m*` and two more. It then leaves out `m*`.
 const REFERENCE_NEIGHBOURS: usize = 3;
 
-/// How an image's maximum is weighed by the neighbourhood of the bank row it was nearest to.
+/// How the image score is weighted by the neighbourhood of `m*`, the bank row nearest to the highest-scoring patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reweight {
-    /// Roth et al., Eq. 7: the `neighbours` nearest rows of `m*`, itself among them.
+    /// Eq. 7 of the paper, over the `neighbours` rows nearest to `m*`, including `m*`.
     Paper {
-        /// The paper's b; 9 is anomalib's default, and this one's.
+        /// `b` in the paper; the default, 9, is that of anomalib.
         neighbours: usize,
     },
-    /// Weight 1.
+    /// No weight.
     None,
-    /// `ExDD`'s code: the three nearest rows of `m*` without `m*` itself, so two.
+    /// As the reference: over the two rows nearest to `m*`, without `m*`.
     Reference,
 }
 
@@ -39,45 +39,47 @@ impl Default for Reweight {
     }
 }
 
-/// How the distances to the two banks become one score.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// How the distances to two banks are combined into one score.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum DualScore {
-    /// `d- · d-/(d- + d+)`: the distance from normality times a soft nearest-neighbour weight.
-    #[default]
+    /// `d- · d-/(d- + d+)`: the distance to the normal bank times a soft nearest-neighbour weight.
     Weighted,
     /// `d- - α·d+`.
     Difference {
-        /// The weight of the defect bank.
+        /// `α`, the weight of the defect bank.
         alpha: f32,
     },
     /// `d- / (d+ + 1e-6)`.
     Ratio,
     /// `rank(d-) - rank(d+)`, see [`Calibration`].
     Calibrated,
-    /// The image score is the quotient of two independent maxima; the map is that of `Ratio`.
-    Reference,
+    /// As the reference: the image score is the ratio of two independent maxima, each with its own weight. The
+    /// patch map is that of `Ratio`.
+    Reference {
+        /// How the two maxima are weighted.
+        reweight: Reweight,
+    },
 }
 
-/// How an image's patch scores become one number.
+/// How the scores of an image's patches are aggregated into one number.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
-    /// The largest.
+    /// The maximum.
     #[default]
     Maximum,
     /// The mean of the `max(1, ⌈p·share⌉)` largest of `p`.
     TopMean {
-        /// Between 0 and 1; 0.01 is usual.
+        /// Share of the patches to average, in \[0, 1\]; usually 0.01.
         share: f32,
     },
 }
 
 impl Aggregation {
-    /// Summarises patch scores. Cost `p·log p`.
+    /// Aggregates patch scores. Cost: O(p log p) for p patches.
     ///
     /// # Errors
-    /// If there are none, or one is NaN.
+    /// If there are no scores, or a score is NaN.
     pub fn apply(&self, scores: &[f32]) -> Result<f32, KernelError> {
         let strongest = strongest(scores)?;
         match *self {
@@ -94,18 +96,18 @@ impl Aggregation {
     }
 }
 
-/// One image's patches against one bank.
+/// The patches of one image, matched with the rows of one bank.
 #[derive(Debug, Clone, Copy)]
 pub struct Matched<'a> {
     /// The nearest row of each patch (`k = 1`).
     pub neighbours: &'a Neighbours,
     /// The bank that was searched.
     pub bank: &'a Bank,
-    /// Rows that were left out of the search, and are to be left out of the weights as well.
+    /// Rows that the search left out, and that the weights must leave out as well.
     pub excluded: Option<Excluded<'a>>,
 }
 
-/// One group of a bank's rows, such as those of the image that is scored (leave one out).
+/// A group of bank rows to leave out, such as those of the image being scored (leave-one-out).
 #[derive(Debug, Clone, Copy)]
 pub struct Excluded<'a> {
     /// The group of each row of the bank.
@@ -115,7 +117,7 @@ pub struct Excluded<'a> {
 }
 
 impl Matched<'_> {
-    /// The `count` nearest rows of a row that are not left out, the nearest first.
+    /// Returns the `count` rows nearest to `row` that are not excluded, nearest first.
     fn around(&self, row: &[f32], count: usize) -> Result<Vec<u32>, KernelError> {
         let Some(Excluded { groups, group }) = self.excluded else {
             return Ok(self.bank.nearest(row, count)?.index);
@@ -128,31 +130,30 @@ impl Matched<'_> {
     }
 }
 
-/// Choices of a dual image score.
-#[derive(Debug, Clone, Copy, Default)]
+/// Options of [`image_score_dual`].
+#[derive(Debug, Clone, Copy)]
 pub struct DualOptions<'a> {
-    /// How the two distances are joined.
+    /// How the two distances are combined.
     pub score: DualScore,
-    /// Used by [`DualScore::Reference`] alone.
-    pub reweight: Reweight,
-    /// How patches are summarised.
+    /// How patch scores are aggregated.
     pub aggregation: Aggregation,
-    /// Needed by [`DualScore::Calibrated`] alone.
+    /// Required by [`DualScore::Calibrated`], otherwise unused.
     pub calibration: Option<&'a Calibration>,
 }
 
-/// Returns the patch map of a single bank: the distances `d-` themselves.
+/// Returns the patch map for a single bank: the distances `d-`.
 pub fn patch_map_single(distance: &[f32]) -> Vec<f32> {
     distance.to_vec()
 }
 
-/// Joins the distances of each patch to the two banks, `[p]` each, by `dual`.
+/// Returns the patch map for two banks: combines the distances of each patch to the normal and to the defect bank,
+/// `[p]` each.
 ///
-/// `Weighted` is 0 where both distances are 0. Scores of distances below 1e32 are finite: no sum of two reaches
-/// f32's largest number, 3e38, and no quotient by 1e-6 does.
+/// `Weighted` is 0 if both distances are 0. Distances below 1e32 give finite scores: neither the sum of two of them
+/// nor a quotient by 1e-6 reaches the largest f32, 3e38.
 ///
 /// # Errors
-/// If `Calibrated` comes without its calibration, or a distance is NaN or infinite.
+/// If `dual` is `Calibrated` and `calibration` is `None`, or a distance is NaN or infinite.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -174,7 +175,7 @@ pub fn patch_map_dual(
     let score = |normal: f32, defect: f32| match dual {
         DualScore::Weighted => weighted(normal, defect),
         DualScore::Difference { alpha } => normal - alpha * defect,
-        DualScore::Ratio | DualScore::Reference => normal / (defect + RATIO_FLOOR),
+        DualScore::Ratio | DualScore::Reference { .. } => normal / (defect + RATIO_EPSILON),
         DualScore::Calibrated => calibration.map_or(0.0, |quantiles| quantiles.score(normal, defect)),
     };
     Ok(pairs().map(|(&normal, &defect)| score(normal, defect)).collect())
@@ -185,8 +186,8 @@ fn weighted(normal: f32, defect: f32) -> f32 {
     if sum > 0.0 { normal * (normal / sum) } else { 0.0 }
 }
 
-/// Scores an image by the normal bank alone: `w · aggregation(d-)`, with `w` from the strongest patch
-/// (Roth et al., Eq. 6 and 7, for the maximum). `features: [p, d]` are the patches.
+/// Scores an image by the normal bank alone: `w · aggregation(d-)`, where `w` is the weight of the patch with the
+/// largest distance (the paper's Eq. 6 and 7 if the aggregation is `Maximum`). `features: [p, d]` are the patches.
 ///
 /// # Errors
 /// If there are no patches, or a distance is NaN.
@@ -208,8 +209,8 @@ pub fn image_score_single(
 
 /// Scores an image by two banks.
 ///
-/// `Reference`: `s-/(s+ + 1e-6)` of two independent aggregates, `s-` weighed by
-/// `w = 1 - exp(s/√d)/Σ`, `s+` by `w+ = exp(s/√d)/Σ`. The others: the aggregate of
+/// `Reference` is `s-/(s+ + 1e-6)` of two independent aggregates, where `s-` is weighted by
+/// `w = 1 - exp(s/√d)/Σ` and `s+` by `w+ = exp(s/√d)/Σ`. Every other score is the aggregate of
 /// [`patch_map_dual`], without weights.
 ///
 /// # Errors
@@ -223,23 +224,23 @@ pub fn image_score_dual(
     defect: Matched<'_>,
     options: DualOptions<'_>,
 ) -> Result<f32, KernelError> {
-    let DualOptions { score, reweight, aggregation, calibration } = options;
-    if score != DualScore::Reference {
+    let DualOptions { score, aggregation, calibration } = options;
+    let DualScore::Reference { reweight } = score else {
         let (normal, defect) = (&normal.neighbours.distance, &defect.neighbours.distance);
         return aggregation.apply(&patch_map_dual(normal, defect, score, calibration)?);
-    }
+    };
     let from_normal = image_score_single(features, normal, reweight, aggregation)?;
     let from_defect = aggregation.apply(&defect.neighbours.distance)?;
     let share = softmax_of_strongest(features, defect, reweight)?.unwrap_or(1.0);
-    Ok(from_normal / ((share * f64::from(from_defect)) as f32 + RATIO_FLOOR))
+    Ok(from_normal / ((share * f64::from(from_defect)) as f32 + RATIO_EPSILON))
 }
 
-/// Returns `exp(s*/√d) / Σ_m exp(‖p* - m‖/√d)` of the strongest patch p*, over the neighbourhood of its
-/// nearest row; `None` where nothing is to be weighed.
+/// Returns `exp(s*/√d) / Σ_m exp(‖p* - m‖/√d)` for the patch p* with the largest distance s*, where m runs over
+/// the neighbourhood of its nearest row m*. Returns `None` if no weight applies.
 ///
-/// Computed as `1 / Σ_m exp((‖p* - m‖ - s*)/√d)` in f64, which cannot be infinity over infinity.
-/// Where the neighbourhood has no row besides m* (a bank of one row, or b below 2), the formula would
-/// give every image the same 0 or infinity, so that no weight is applied: a deviation.
+/// Computed as `1 / Σ_m exp((‖p* - m‖ - s*)/√d)` in f64, so that it is never infinity over infinity.
+/// Deviation from the paper: if the neighbourhood holds no row besides m* (a bank of one row, or b below 2),
+/// the formula gives the same 0 or infinity for every image, so no weight is applied.
 fn softmax_of_strongest(
     features: &[f32],
     matched: Matched<'_>,
@@ -272,7 +273,7 @@ fn softmax_of_strongest(
     Ok(Some(1.0 / sum))
 }
 
-/// Returns the place of the largest score, ties to the lower index.
+/// Returns the index of the largest score; ties go to the lower index.
 fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
     if scores.is_empty() {
         return Err(KernelError::NoValues);
@@ -281,9 +282,9 @@ fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
         return Err(KernelError::NotFinite { row });
     }
     let mut best = 0;
-    for (place, &score) in scores.iter().enumerate() {
+    for (index, &score) in scores.iter().enumerate() {
         if score > scores[best] {
-            best = place;
+            best = index;
         }
     }
     Ok(best)
@@ -292,13 +293,13 @@ fn strongest(scores: &[f32]) -> Result<usize, KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
-    fn normals(stream: &mut Stream, count: usize, scale: f32) -> Vec<f32> {
-        (0..count).map(|_| stream.normal() as f32 * scale).collect()
+    fn normals(rng: &mut Rng, count: usize, scale: f32) -> Vec<f32> {
+        (0..count).map(|_| rng.normal() as f32 * scale).collect()
     }
 
-    /// The formula as it is written, in f64, over explicitly listed rows.
+    /// The formula as in the paper, in f64, over explicitly listed rows.
     fn written_weight(patch: &[f32], star: f32, rows: &[&[f32]]) -> f64 {
         let root = (patch.len() as f64).sqrt();
         let sum: f64 =
@@ -308,9 +309,9 @@ mod tests {
 
     #[test]
     fn the_weight_is_the_papers_formula() {
-        let mut stream = Stream::new(1, "scoring");
-        let (d, bank) = (4, normals(&mut stream, 30 * 4, 1.0));
-        let patches = normals(&mut stream, 10 * 4, 2.0);
+        let mut rng = Rng::new(1, "scoring");
+        let (d, bank) = (4, normals(&mut rng, 30 * 4, 1.0));
+        let patches = normals(&mut rng, 10 * 4, 2.0);
         let bank = Bank::new(bank, d).unwrap();
         let found = bank.nearest(&patches, 1).unwrap();
         let star = strongest(&found.distance).unwrap();
@@ -332,17 +333,21 @@ mod tests {
 
     #[test]
     fn the_reference_divides_two_independent_maxima() {
-        let mut stream = Stream::new(2, "scoring");
+        let mut rng = Rng::new(2, "scoring");
         let d = 3;
-        let normal = Bank::new(normals(&mut stream, 20 * d, 1.0), d).unwrap();
-        let defect = Bank::new(normals(&mut stream, 20 * d, 3.0), d).unwrap();
-        let patches = normals(&mut stream, 8 * d, 2.0);
+        let normal = Bank::new(normals(&mut rng, 20 * d, 1.0), d).unwrap();
+        let defect = Bank::new(normals(&mut rng, 20 * d, 3.0), d).unwrap();
+        let patches = normals(&mut rng, 8 * d, 2.0);
         let (near, far) = (normal.nearest(&patches, 1).unwrap(), defect.nearest(&patches, 1).unwrap());
         let (near, far) = (
             Matched { neighbours: &near, bank: &normal, excluded: None },
             Matched { neighbours: &far, bank: &defect, excluded: None },
         );
-        let options = |reweight| DualOptions { score: DualScore::Reference, reweight, ..Default::default() };
+        let options = |reweight| DualOptions {
+            score: DualScore::Reference { reweight },
+            aggregation: Aggregation::Maximum,
+            calibration: None,
+        };
         let maximum = |matched: Matched| Aggregation::Maximum.apply(&matched.neighbours.distance).unwrap();
         let plain = image_score_dual(&patches, near, far, options(Reweight::None)).unwrap();
         assert!((plain - maximum(near) / (maximum(far) + 1e-6)).abs() < 1e-6);
@@ -384,7 +389,7 @@ mod tests {
         assert_eq!(map(DualScore::Weighted), [1.0, 0.0, 0.25]);
         assert_eq!(map(DualScore::Difference { alpha: 0.25 }), [1.5, 0.0, 0.25]);
         assert_eq!(map(DualScore::Ratio), [2.0 / (2.0 + 1e-6), 0.0, 1.0 / (3.0 + 1e-6)]);
-        assert_eq!(map(DualScore::Reference), map(DualScore::Ratio));
+        assert_eq!(map(DualScore::Reference { reweight: Reweight::default() }), map(DualScore::Ratio));
         assert_eq!(
             patch_map_dual(&normal, &defect, DualScore::Calibrated, None),
             Err(KernelError::CalibrationMissing)

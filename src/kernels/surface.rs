@@ -1,31 +1,31 @@
-//! Seeded surfaces: a metal or cast texture under uneven light, with scratches, spots and cracks whose
-//! masks are exact.
+//! Synthetic surface images: a metal or cast texture under uneven light, with scratches, spots and cracks whose masks
+//! are exact.
 //!
-//! For the quickstart and for tests: small, free of any licence, and of a difficulty that tells methods
-//! apart. Benign marks (stains and streaks) lie on normal and defective surfaces alike. Contrasts were
-//! tuned by eye and so that a PatchCore over random weights neither fails nor reaches 1.
+//! Used for the quickstart and for tests: the data are small, free of any licence, and difficult enough to tell
+//! methods apart. Harmless marks (stains and streaks) appear on normal and defective surfaces alike. The contrasts were
+//! tuned by eye, and such that PatchCore with random weights neither fails nor reaches an AUROC of 1.
 
 use serde::{Deserialize, Serialize};
 
-use super::random::Stream;
+use super::random::Rng;
 
-/// How the surface was finished.
+/// The texture of a surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Texture {
-    /// Brushed metal: fine lines along the width.
+    /// Brushed metal: fine horizontal lines.
     Brushed,
-    /// Cast or plastered: the same grain in every direction.
+    /// Cast or plastered: isotropic grain.
     Cast,
 }
 
-/// What is wrong with the surface.
+/// The type of a defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defect {
+pub enum SurfaceDefect {
     /// A thin, nearly straight line, brighter or darker.
     Scratch,
-    /// A blot of uneven outline, brighter or darker.
+    /// A spot with an irregular outline, brighter or darker.
     Spot,
-    /// A dark, jagged line that may branch.
+    /// A dark, jagged line, possibly branched.
     Crack,
 }
 
@@ -34,83 +34,83 @@ pub enum Defect {
 pub struct Surface {
     /// RGB, `[height, width, 3]`.
     pub pixels: Vec<u8>,
-    /// `[height, width]`, 0 or 255; all 0 where there is no defect.
+    /// `[height, width]`, 0 or 255; all 0 for a normal surface.
     pub mask: Vec<u8>,
 }
 
 /// Mean level of the three channels: a slightly warm grey.
 const BASE: [f64; 3] = [138.0, 134.0, 127.0];
 
-/// Octaves of the textures: cell height and width in px, and amplitude in levels.
+/// Octaves of the textures: height and width of a noise cell in px, and amplitude in grey levels.
 const BRUSHED: [(f64, f64, f64); 4] =
     [(1.0, 40.0, 9.0), (2.0, 90.0, 6.0), (6.0, 140.0, 3.5), (40.0, 60.0, 2.0)];
 const CAST: [(f64, f64, f64); 4] = [(2.0, 2.0, 7.0), (4.0, 4.0, 5.0), (9.0, 9.0, 3.5), (40.0, 40.0, 2.0)];
 
-/// Standard deviation of the sensor's noise, in levels.
+/// Standard deviation of the sensor noise, in grey levels.
 const NOISE: f64 = 2.0;
 
-/// Makes one surface of `height × width` px.
+/// Draws a surface of `height × width` px.
 ///
-/// Equal streams give equal bytes on every machine: only `+`, `*`, `√` and the `libm` crate are used.
-/// A defect has at least one pixel. Cost O(height · width).
+/// The same generator state gives the same bytes on every machine: only `+`, `*`, `√` and the `libm` crate are used.
+/// A defect marks at least one pixel. Cost: O(height · width).
 ///
 /// # Panics
 /// If a side is 0.
 pub fn surface(
-    stream: &mut Stream,
+    rng: &mut Rng,
     texture: Texture,
-    defect: Option<Defect>,
+    defect: Option<SurfaceDefect>,
     height: usize,
     width: usize,
 ) -> Surface {
     assert!(height > 0 && width > 0, "a surface of no size");
-    let mut levels = grain(stream, texture, height, width);
-    light(stream, &mut levels, height, width);
-    stain(stream, &mut levels, height, width);
+    let mut levels = grain(rng, texture, height, width);
+    light(rng, &mut levels, height, width);
+    stain(rng, &mut levels, height, width);
     let mut mask = vec![0; height * width];
     if let Some(defect) = defect {
         let canvas = &mut Canvas { height, width, cover: vec![0.0; height * width] };
         match defect {
-            Defect::Scratch => scratch(stream, canvas),
-            Defect::Spot => spot(stream, canvas),
-            Defect::Crack => crack(stream, canvas),
+            SurfaceDefect::Scratch => scratch(rng, canvas),
+            SurfaceDefect::Spot => spot(rng, canvas),
+            SurfaceDefect::Crack => crack(rng, canvas),
         }
-        let depth = depth(stream, defect);
+        let depth = depth(rng, defect);
         for ((level, pixel), &cover) in levels.iter_mut().zip(&mut mask).zip(&canvas.cover) {
-            *level += depth * cover * (0.8 + 0.4 * stream.uniform());
+            *level += depth * cover * (0.8 + 0.4 * rng.uniform());
             *pixel = if cover >= 0.5 { 255 } else { 0 };
         }
     }
-    Surface { pixels: develop(stream, &levels), mask }
+    Surface { pixels: develop(rng, &levels), mask }
 }
 
-/// Levels by which a defect differs from the surface.
-fn depth(stream: &mut Stream, defect: Defect) -> f64 {
+/// Draws the difference in grey levels between a defect and the surface.
+fn depth(rng: &mut Rng, defect: SurfaceDefect) -> f64 {
     let size = match defect {
-        Defect::Scratch => stream.between(27.0, 66.0),
-        Defect::Spot => stream.between(20.0, 46.0),
-        Defect::Crack => stream.between(34.0, 72.0),
+        SurfaceDefect::Scratch => rng.between(27.0, 66.0),
+        SurfaceDefect::Spot => rng.between(20.0, 46.0),
+        SurfaceDefect::Crack => rng.between(34.0, 72.0),
     };
-    if defect == Defect::Crack || stream.below(2) == 0 { -size } else { size }
+    if defect == SurfaceDefect::Crack || rng.below(2) == 0 { -size } else { size }
 }
 
-/// Sums the octaves of the texture.
-fn grain(stream: &mut Stream, texture: Texture, height: usize, width: usize) -> Vec<f64> {
+/// Draws the texture as a sum of octaves of noise.
+fn grain(rng: &mut Rng, texture: Texture, height: usize, width: usize) -> Vec<f64> {
     let mut levels = vec![0.0; height * width];
     let octaves = match texture {
         Texture::Brushed => BRUSHED,
         Texture::Cast => CAST,
     };
     for (cell_height, cell_width, amplitude) in octaves {
-        let lattice = Lattice::draw(stream, height, width, cell_height, cell_width);
-        for (place, level) in levels.iter_mut().enumerate() {
-            *level += amplitude * lattice.at(place / width, place % width);
+        let lattice = Lattice::draw(rng, height, width, cell_height, cell_width);
+        for (index, level) in levels.iter_mut().enumerate() {
+            *level += amplitude * lattice.at(index / width, index % width);
         }
     }
     levels
 }
 
-/// Value noise: random values at the corners of cells, smoothly blended between them.
+/// Value noise: random values at the corners of cells, with smooth interpolation between them.
 struct Lattice {
     values: Vec<f64>,
     columns: usize,
@@ -120,11 +120,11 @@ struct Lattice {
 }
 
 impl Lattice {
-    fn draw(stream: &mut Stream, height: usize, width: usize, cell_height: f64, cell_width: f64) -> Self {
+    fn draw(rng: &mut Rng, height: usize, width: usize, cell_height: f64, cell_width: f64) -> Self {
         let rows = (height as f64 / cell_height) as usize + 3;
         let columns = (width as f64 / cell_width) as usize + 3;
-        let values = (0..rows * columns).map(|_| stream.between(-1.0, 1.0)).collect();
-        let shift = (stream.uniform(), stream.uniform());
+        let values = (0..rows * columns).map(|_| rng.between(-1.0, 1.0)).collect();
+        let shift = (rng.uniform(), rng.uniform());
         Self { values, columns, cell_height, cell_width, shift }
     }
 
@@ -144,36 +144,36 @@ fn smooth(t: f64) -> f64 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Adds a lamp's gradient of random direction, and its fall towards the border.
-fn light(stream: &mut Stream, levels: &mut [f64], height: usize, width: usize) {
-    let angle = stream.between(0.0, std::f64::consts::TAU);
-    let slope = stream.between(1.0, 6.0);
+/// Adds uneven light: a gradient in a random direction, and a falloff towards the border.
+fn light(rng: &mut Rng, levels: &mut [f64], height: usize, width: usize) {
+    let angle = rng.between(0.0, std::f64::consts::TAU);
+    let slope = rng.between(1.0, 6.0);
     let (down, right) = (slope * libm::sin(angle), slope * libm::cos(angle));
-    let fall = stream.between(2.0, 5.0);
-    let offset = stream.between(-1.5, 1.5);
-    for (place, level) in levels.iter_mut().enumerate() {
-        let y = 2.0 * ((place / width) as f64 + 0.5) / height as f64 - 1.0;
-        let x = 2.0 * ((place % width) as f64 + 0.5) / width as f64 - 1.0;
+    let fall = rng.between(2.0, 5.0);
+    let offset = rng.between(-1.5, 1.5);
+    for (index, level) in levels.iter_mut().enumerate() {
+        let y = 2.0 * ((index / width) as f64 + 0.5) / height as f64 - 1.0;
+        let x = 2.0 * ((index % width) as f64 + 0.5) / width as f64 - 1.0;
         *level += offset + down * y + right * x - fall * (x * x + y * y);
     }
 }
 
-/// Adds up to three benign stains: wide, soft and shallow.
-fn stain(stream: &mut Stream, levels: &mut [f64], height: usize, width: usize) {
-    for _ in 0..stream.below(4) {
-        let centre = (stream.between(0.0, height as f64), stream.between(0.0, width as f64));
+/// Adds up to three harmless stains: wide, soft and of low contrast.
+fn stain(rng: &mut Rng, levels: &mut [f64], height: usize, width: usize) {
+    for _ in 0..rng.below(4) {
+        let centre = (rng.between(0.0, height as f64), rng.between(0.0, width as f64));
         let side = height.min(width) as f64;
-        let radius = (stream.between(0.03, 0.12) * side, stream.between(0.06, 0.3) * side);
-        let depth = stream.between(-5.0, 5.0);
-        for (place, level) in levels.iter_mut().enumerate() {
-            let y = ((place / width) as f64 - centre.0) / radius.0;
-            let x = ((place % width) as f64 - centre.1) / radius.1;
+        let radius = (rng.between(0.03, 0.12) * side, rng.between(0.06, 0.3) * side);
+        let depth = rng.between(-5.0, 5.0);
+        for (index, level) in levels.iter_mut().enumerate() {
+            let y = ((index / width) as f64 - centre.0) / radius.0;
+            let x = ((index % width) as f64 - centre.1) / radius.1;
             *level += depth * libm::exp(-(x * x + y * y) / 2.0);
         }
     }
 }
 
-/// How much of each pixel a defect covers, 0 to 1.
+/// The fraction of each pixel that a defect covers, in \[0, 1\].
 struct Canvas {
     height: usize,
     width: usize,
@@ -181,17 +181,17 @@ struct Canvas {
 }
 
 impl Canvas {
-    /// A point away from the border where the surface is large enough for that.
-    fn point(&self, stream: &mut Stream) -> (f64, f64) {
-        let place = |stream: &mut Stream, side: usize| stream.between(0.12, 0.88) * (side - 1) as f64;
-        (place(stream, self.height), place(stream, self.width))
+    /// Draws a point at some distance from the border.
+    fn point(&self, rng: &mut Rng) -> (f64, f64) {
+        let coordinate = |rng: &mut Rng, side: usize| rng.between(0.12, 0.88) * (side - 1) as f64;
+        (coordinate(rng, self.height), coordinate(rng, self.width))
     }
 
     fn short_side(&self) -> f64 {
         self.height.min(self.width) as f64
     }
 
-    /// Covers a round dot of soft edge; the pixel at its centre is covered in full.
+    /// Draws a disc with a soft edge. The pixel at its centre is fully covered.
     fn dot(&mut self, y: f64, x: f64, radius: f64) {
         let reach = radius + 1.0;
         let range = |centre: f64, side: usize| {
@@ -208,8 +208,8 @@ impl Canvas {
         }
     }
 
-    /// Walks from `start` in half-pixel steps, as wide as `radius` in the middle and tapered at the ends;
-    /// `turn` gives the change of direction at each step. Returns where it went.
+    /// Draws a line from `start` in half-pixel steps. The line has the given radius in the middle and is tapered at
+    /// both ends; `turn` returns the change of direction at each step. Returns (y, x, direction) of each step.
     fn walk(
         &mut self,
         start: (f64, f64),
@@ -233,44 +233,44 @@ impl Canvas {
     }
 }
 
-/// Radius at which a dot marks a pixel wherever its centre lies: half a pixel's diagonal.
+/// Radius at which a disc always marks a pixel, wherever its centre is: half the diagonal of a pixel.
 const THINNEST: f64 = 0.708;
 
-fn scratch(stream: &mut Stream, canvas: &mut Canvas) {
-    let start = canvas.point(stream);
-    let angle = stream.between(0.0, std::f64::consts::TAU);
-    let steps = (2.0 * canvas.short_side() * stream.between(0.15, 0.5)) as usize + 4;
-    let bend = stream.between(-0.012, 0.012);
-    let radius = stream.between(0.7, 1.2);
+fn scratch(rng: &mut Rng, canvas: &mut Canvas) {
+    let start = canvas.point(rng);
+    let angle = rng.between(0.0, std::f64::consts::TAU);
+    let steps = (2.0 * canvas.short_side() * rng.between(0.15, 0.5)) as usize + 4;
+    let bend = rng.between(-0.012, 0.012);
+    let radius = rng.between(0.7, 1.2);
     canvas.walk(start, angle, steps, radius, || bend);
 }
 
-fn crack(stream: &mut Stream, canvas: &mut Canvas) {
-    let start = canvas.point(stream);
-    let angle = stream.between(0.0, std::f64::consts::TAU);
-    let steps = (2.0 * canvas.short_side() * stream.between(0.2, 0.55)) as usize + 4;
-    let radius = stream.between(0.7, 1.3);
+fn crack(rng: &mut Rng, canvas: &mut Canvas) {
+    let start = canvas.point(rng);
+    let angle = rng.between(0.0, std::f64::consts::TAU);
+    let steps = (2.0 * canvas.short_side() * rng.between(0.2, 0.55)) as usize + 4;
+    let radius = rng.between(0.7, 1.3);
     let mut drift = 0.0;
-    // Jagged, yet returning to its direction: a plain random walk curls up.
+    // The direction is pulled back to its mean: with a plain random walk, the line would curl up.
     let path = canvas.walk(start, angle, steps, radius, || {
-        let turn = 0.3 * stream.normal() - 0.12 * drift;
+        let turn = 0.3 * rng.normal() - 0.12 * drift;
         drift += turn;
         turn
     });
-    for _ in 0..stream.below(3) {
-        let (y, x, angle) = path[stream.below(path.len())];
-        let aside = if stream.below(2) == 0 { -0.8 } else { 0.8 };
-        canvas.walk((y, x), angle + aside, steps / 3 + 2, THINNEST, || 0.25 * stream.normal());
+    for _ in 0..rng.below(3) {
+        let (y, x, angle) = path[rng.below(path.len())];
+        let aside = if rng.below(2) == 0 { -0.8 } else { 0.8 };
+        canvas.walk((y, x), angle + aside, steps / 3 + 2, THINNEST, || 0.25 * rng.normal());
     }
 }
 
-/// A blot: a radius that swings with the angle in four waves of random phase.
-fn spot(stream: &mut Stream, canvas: &mut Canvas) {
-    let (y, x) = canvas.point(stream);
-    let radius = (canvas.short_side() * stream.between(0.02, 0.06)).max(1.2);
-    let flat = stream.between(0.6, 1.0);
+/// Draws a spot whose radius varies with the angle in four waves of random amplitude and phase.
+fn spot(rng: &mut Rng, canvas: &mut Canvas) {
+    let (y, x) = canvas.point(rng);
+    let radius = (canvas.short_side() * rng.between(0.02, 0.06)).max(1.2);
+    let flat = rng.between(0.6, 1.0);
     let waves: [(f64, f64); 4] =
-        std::array::from_fn(|_| (stream.between(0.0, 0.14), stream.between(0.0, std::f64::consts::TAU)));
+        std::array::from_fn(|_| (rng.between(0.0, 0.14), rng.between(0.0, std::f64::consts::TAU)));
     for row in 0..canvas.height {
         for column in 0..canvas.width {
             let (down, right) = ((row as f64 - y) / flat, column as f64 - x);
@@ -286,13 +286,13 @@ fn spot(stream: &mut Stream, canvas: &mut Canvas) {
     canvas.dot(y, x, THINNEST);
 }
 
-/// Adds the sensor's noise and the channels' tint, and rounds to 8 bits.
-fn develop(stream: &mut Stream, levels: &[f64]) -> Vec<u8> {
+/// Adds sensor noise and the base colour, and rounds to 8 bits.
+fn develop(rng: &mut Rng, levels: &[f64]) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(levels.len() * 3);
     for level in levels {
-        let shared = level + 0.7 * NOISE * stream.normal();
+        let shared = level + 0.7 * NOISE * rng.normal();
         for base in BASE {
-            let value = base + shared + 0.7 * NOISE * stream.normal();
+            let value = base + shared + 0.7 * NOISE * rng.normal();
             pixels.push((value + 0.5).clamp(0.0, 255.0) as u8);
         }
     }
@@ -303,14 +303,14 @@ fn develop(stream: &mut Stream, levels: &[f64]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const DEFECTS: [Defect; 3] = [Defect::Scratch, Defect::Spot, Defect::Crack];
+    const DEFECTS: [SurfaceDefect; 3] = [SurfaceDefect::Scratch, SurfaceDefect::Spot, SurfaceDefect::Crack];
 
     #[test]
     fn every_defect_marks_some_pixels_and_leaves_most() {
         for defect in DEFECTS {
             for seed in 0..40 {
-                let mut stream = Stream::new(seed, "surface");
-                let made = surface(&mut stream, Texture::Brushed, Some(defect), 96, 160);
+                let mut rng = Rng::new(seed, "surface");
+                let made = surface(&mut rng, Texture::Brushed, Some(defect), 96, 160);
                 let marked: usize = made.mask.iter().map(|&pixel| usize::from(pixel == 255)).sum();
                 assert!((1..96 * 16).contains(&marked), "{defect:?} {seed}: {marked}");
                 assert!(made.mask.iter().all(|pixel| [0, 255].contains(pixel)));
@@ -322,8 +322,8 @@ mod tests {
     fn every_size_works() {
         for side in 1..=20 {
             for defect in DEFECTS {
-                let mut stream = Stream::new(side as u64, "sizes");
-                let made = surface(&mut stream, Texture::Cast, Some(defect), side, 21 - side);
+                let mut rng = Rng::new(side as u64, "sizes");
+                let made = surface(&mut rng, Texture::Cast, Some(defect), side, 21 - side);
                 assert_eq!(made.pixels.len(), made.mask.len() * 3);
                 assert!(made.mask.contains(&255), "{defect:?} on {side}×{}", 21 - side);
             }
@@ -332,14 +332,15 @@ mod tests {
 
     #[test]
     fn a_normal_surface_has_an_empty_mask() {
-        let made = surface(&mut Stream::new(1, "normal"), Texture::Cast, None, 32, 40);
+        let made = surface(&mut Rng::new(1, "normal"), Texture::Cast, None, 32, 40);
         assert!(made.mask.iter().all(|&pixel| pixel == 0));
     }
 
     #[test]
     fn equal_streams_give_equal_bytes() {
         let make = |seed| {
-            let made = surface(&mut Stream::new(seed, "same"), Texture::Brushed, Some(Defect::Crack), 48, 64);
+            let made =
+                surface(&mut Rng::new(seed, "same"), Texture::Brushed, Some(SurfaceDefect::Crack), 48, 64);
             blake3::hash(&[made.pixels, made.mask].concat()).to_hex()[..16].to_owned()
         };
         assert_eq!(make(7), make(7));
@@ -347,6 +348,6 @@ mod tests {
         assert_eq!(make(7), GOLDEN, "outputs have changed: bump `VERSION` of `download`");
     }
 
-    /// Made by this file at its first commit.
+    /// Generated by the first version of this file.
     const GOLDEN: &str = "cf41b95ccaf0f1d0";
 }

@@ -22,7 +22,7 @@ use crate::kernels::KernelError;
 use crate::kernels::coreset::{
     Picks, Points, Projection, bank_size, join_blocks, random_rows, require_device,
 };
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 use crate::kernels::resize::overlap;
 
 pub use filter::MadeFilter;
@@ -228,7 +228,7 @@ fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
         strategy: if count == n { "all".to_owned() } else { name_of(&STRATEGIES, &spec.strategy).to_owned() },
         candidates: before,
         filtered: before - n,
-        made: made.as_ref().map(|(_, counts)| *counts),
+        synthetic: made.as_ref().map(|(_, counts)| *counts),
         images: sources.iter().map(|source| source.id.to_owned()).collect(),
     };
     let bank = gather(description, &sources, &picks.rows)?;
@@ -321,7 +321,7 @@ fn patches_of(
             "give it a mask, or set min_overlap = 0 and filter no made samples",
         ));
     };
-    let is_made = labelled.entry.kind == Some(image_set::MADE_KIND);
+    let is_made = labelled.entry.kind == Some(image_set::SYNTHETIC_KIND);
     if spec.min_overlap <= 0.0 {
         return Ok((all.collect(), is_made));
     }
@@ -348,7 +348,7 @@ fn choose(
     count: usize,
     context: &Context<'_>,
 ) -> Result<Picks, StageError> {
-    let mut stream = Stream::new(context.seed, "coreset");
+    let mut stream = Rng::new(context.seed, "coreset");
     let n = sources.iter().map(|source| source.patches.len()).sum();
     if spec.strategy == Strategy::Random {
         return Ok(Picks { rows: random_rows(n, count, &mut stream), radii: Vec::new() });
@@ -378,7 +378,7 @@ fn project(
     spec: &Coreset,
     sources: &[Source<'_>],
     from: usize,
-    stream: &mut Stream,
+    stream: &mut Rng,
     context: &Context<'_>,
 ) -> Result<(Vec<f32>, usize), StageError> {
     let sizes: Vec<usize> = sources.iter().map(|source| source.patches.len()).collect();

@@ -15,7 +15,7 @@ use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::{
     About, Context, Estimates, Implied, Inputs, Item, PortUse, Reads, Shape, Stage, StageError, download,
 };
-use crate::artifacts::feature_set::{self, Block, Extraction, Precision, block_name, write_block};
+use crate::artifacts::feature_set::{self, Block, Extraction, StoragePrecision, block_name, write_block};
 use crate::artifacts::files::write_json;
 use crate::artifacts::weights::parse_weights;
 use crate::artifacts::{Artifact, File, image_set};
@@ -50,7 +50,7 @@ pub struct Extract {
     /// How the maps become vectors.
     pub embedding: EmbeddingOptions,
     /// How the vectors are stored.
-    pub storage: Precision,
+    pub storage: StoragePrecision,
     /// What the network is run on.
     pub target: Target,
     /// Images run together, else as many as fit; results do not depend on it.
@@ -63,7 +63,8 @@ const ALIGNMENTS: [(&str, Alignment); 2] =
     [("bilinear", Alignment::Bilinear), ("adaptive_average", Alignment::AdaptiveAverage)];
 const EMBEDDINGS: [(&str, Embedding); 2] =
     [("concat", Embedding::Concat), ("patchcore-1024", Embedding::PatchCore1024)];
-const STORAGES: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
+const STORAGES: [(&str, StoragePrecision); 2] =
+    [("f16", StoragePrecision::F16), ("f32", StoragePrecision::F32)];
 /// `auto` is what this build has: the key names what it stands for.
 const BACKENDS: [(&str, Option<Backend>); 3] =
     [("rust", Some(Backend::Rust)), ("torch", Some(Backend::Torch)), ("auto", None)];
@@ -198,7 +199,7 @@ impl Extract {
             (Backend::Torch, Arithmetic::F32) => 1e-4,
             (Backend::Torch, Arithmetic::Bf16) => 1e-2,
         };
-        let step = if self.storage == Precision::F16 { 1.0 / 1024.0 } else { 0.0 };
+        let step = if self.storage == StoragePrecision::F16 { 1.0 / 1024.0 } else { 0.0 };
         Some(summed + step)
     }
 
@@ -261,7 +262,7 @@ fn read_target(reader: &mut Reader<'_>) -> Target {
         }),
     };
     let target = Target { backend, device, arithmetic };
-    if target.is_known() {
+    if target.is_supported() {
         return target;
     }
     let field = if device == Device::Cpu { "precision" } else { "device" };

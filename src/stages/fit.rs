@@ -16,7 +16,7 @@ use super::{About, Context, Estimates, Inputs, PortUse, Reads, Stage, StageError
 use crate::artifacts::bank::Bank;
 use crate::artifacts::feature_set::{self, Block, read_block};
 use crate::artifacts::image_set::Selection;
-use crate::artifacts::model::{Description, Model, Scoring, Threshold};
+use crate::artifacts::model::{Description, Model, Scoring, ScoringRule, Threshold};
 use crate::artifacts::{Artifact, File};
 use crate::kernels::KernelError;
 use crate::kernels::nearest::Neighbours;
@@ -67,7 +67,7 @@ impl Stage for Fit {
         }
         let has_features = reader.optional_port("features", Artifact::FeatureSet, true);
         let scoring = read_scoring(reader, is_dual);
-        if scoring.dual == Some(DualScore::Calibrated) && !has_features {
+        if scoring.rule == ScoringRule::Dual(DualScore::Calibrated) && !has_features {
             reader.missing("features", "the training normals that dual = \"calibrated\" needs");
         }
         let (selection, has_set) = reader.table("select", read_selection);
@@ -205,7 +205,7 @@ fn look_at_normals(
         found.push(leave_one_out(&scorer, model, id, &read_block(file)?)?);
         context.progress.report(done as u64 + 1, normals.len() as u64, "image");
     }
-    if model.description.scoring.dual == Some(DualScore::Calibrated) {
+    if model.description.scoring.rule == ScoringRule::Dual(DualScore::Calibrated) {
         let calibration = calibrate(&found).map_err(failed)?;
         scorer.calibrate(calibration.clone());
         model.description.calibration = Some(calibration);

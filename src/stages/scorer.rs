@@ -4,7 +4,7 @@
 use super::StageError;
 use super::fields::{Fields, Reader, fields, name_of};
 use crate::artifacts::feature_set::{Block, Extraction};
-use crate::artifacts::model::{Model, Scoring};
+use crate::artifacts::model::{Model, Scoring, ScoringRule};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
 use crate::kernels::nearest::{Bank, Neighbours};
@@ -26,7 +26,7 @@ const DUALS: [(&str, DualScore); 5] = [
     ("difference", DualScore::Difference { alpha: ALPHA as f32 }),
     ("ratio", DualScore::Ratio),
     ("calibrated", DualScore::Calibrated),
-    ("reference", DualScore::Reference),
+    ("reference", DualScore::Reference { reweight: Reweight::Paper { neighbours: NEIGHBOURS as usize } }),
 ];
 const REWEIGHTS: [(&str, Reweight); 3] = [
     ("paper", Reweight::Paper { neighbours: NEIGHBOURS as usize }),
@@ -47,44 +47,43 @@ pub fn read_scoring(reader: &mut Reader<'_>, is_dual: bool) -> Scoring {
     if let Reweight::Paper { neighbours } = &mut reweight {
         *neighbours = count;
     }
-    if let DualScore::Difference { alpha } = &mut dual {
-        *alpha = weight;
+    match &mut dual {
+        DualScore::Difference { alpha } => *alpha = weight,
+        DualScore::Reference { reweight: of_both } => *of_both = reweight,
+        DualScore::Weighted | DualScore::Ratio | DualScore::Calibrated => {}
     }
     if let Aggregation::TopMean { share } = &mut aggregation {
         *share = part;
     }
-    Scoring {
-        reweight: (!is_dual || dual == DualScore::Reference).then_some(reweight),
-        dual: is_dual.then_some(dual),
-        aggregation,
-    }
+    let rule = if is_dual { ScoringRule::Dual(dual) } else { ScoringRule::Single { reweight } };
+    Scoring { rule, aggregation }
 }
 
 /// The fields of a scoring for the key.
 pub fn scoring_fields(scoring: &Scoring) -> Fields {
-    let Scoring { reweight, dual, aggregation } = scoring;
+    let Scoring { rule, aggregation } = scoring;
     let mut all = match aggregation {
         Aggregation::Maximum => fields([("aggregation", "maximum".into())]),
         Aggregation::TopMean { share } => {
             fields([("aggregation", "top_mean".into()), ("top_share", f64::from(*share).into())])
         }
     };
-    match reweight {
-        None => {}
-        Some(Reweight::Paper { neighbours }) => {
-            all.extend(fields([("reweight", "paper".into()), ("neighbours", (*neighbours).into())]));
-        }
-        Some(Reweight::None) => all.extend(fields([("reweight", "none".into())])),
-        Some(Reweight::Reference) => all.extend(fields([("reweight", "reference".into())])),
+    if let ScoringRule::Single { reweight } | ScoringRule::Dual(DualScore::Reference { reweight }) = rule {
+        all.extend(match reweight {
+            Reweight::Paper { neighbours } => {
+                fields([("reweight", "paper".into()), ("neighbours", (*neighbours).into())])
+            }
+            Reweight::None => fields([("reweight", "none".into())]),
+            Reweight::Reference => fields([("reweight", "reference".into())]),
+        });
     }
-    match dual {
-        None => {}
-        Some(DualScore::Difference { alpha }) => {
+    match rule {
+        ScoringRule::Single { .. } => {}
+        ScoringRule::Dual(DualScore::Difference { alpha }) => {
             all.extend(fields([("dual", "difference".into()), ("alpha", f64::from(*alpha).into())]));
         }
-        Some(other) => {
-            all.extend(fields([("dual", name_of(&DUALS, other).into())]));
-        }
+        ScoringRule::Dual(DualScore::Reference { .. }) => all.extend(fields([("dual", "reference".into())])),
+        ScoringRule::Dual(other) => all.extend(fields([("dual", name_of(&DUALS, other).into())])),
     }
     all
 }
@@ -119,23 +118,18 @@ pub struct Scored {
 pub struct Scorer {
     normal: Bank,
     defect: Option<Bank>,
-    reweight: Reweight,
-    dual: DualScore,
-    aggregation: Aggregation,
+    scoring: Scoring,
     calibration: Option<Calibration>,
 }
 
 impl Scorer {
     /// Prepares a model, its banks on a device.
     pub fn new(model: &Model, device: Device) -> Result<Self, KernelError> {
-        let scoring = &model.description.scoring;
         let prepare = |bank: &crate::artifacts::bank::Bank| Bank::on(device, bank.rows.clone(), bank.d());
         Ok(Self {
             normal: prepare(&model.normal)?,
             defect: model.defect.as_ref().map(prepare).transpose()?,
-            reweight: scoring.reweight.unwrap_or(Reweight::None),
-            dual: scoring.dual.unwrap_or_default(),
-            aggregation: scoring.aggregation,
+            scoring: model.description.scoring,
             calibration: model.description.calibration.clone(),
         })
     }
@@ -164,6 +158,9 @@ impl Scorer {
 
     /// Scores one image whose nearest rows are known; `excluded` names rows of the normal bank that were left
     /// out of the search.
+    ///
+    /// # Panics
+    /// If the model scores by two banks and `defect` is `None`.
     pub fn score_distances(
         &self,
         block: &Block,
@@ -172,19 +169,20 @@ impl Scorer {
         excluded: Option<Excluded<'_>>,
     ) -> Result<Scored, KernelError> {
         let of_normal = Matched { neighbours: normal, bank: &self.normal, excluded };
-        let (Some(found), Some(bank)) = (defect, &self.defect) else {
-            let score = image_score_single(&block.data, of_normal, self.reweight, self.aggregation)?;
-            return Ok(Scored { map: patch_map_single(&normal.distance), score });
+        let Scoring { rule, aggregation } = self.scoring;
+        let dual = match rule {
+            ScoringRule::Single { reweight } => {
+                let score = image_score_single(&block.data, of_normal, reweight, aggregation)?;
+                return Ok(Scored { map: patch_map_single(&normal.distance), score });
+            }
+            ScoringRule::Dual(dual) => dual,
         };
-        let options = DualOptions {
-            score: self.dual,
-            reweight: self.reweight,
-            aggregation: self.aggregation,
-            calibration: self.calibration.as_ref(),
-        };
+        let (found, bank) =
+            defect.zip(self.defect.as_ref()).expect("two banks are searched for a dual score");
+        let options = DualOptions { score: dual, aggregation, calibration: self.calibration.as_ref() };
         let of_defect = Matched { neighbours: found, bank, excluded: None };
         let score = image_score_dual(&block.data, of_normal, of_defect, options)?;
-        let map = patch_map_dual(&normal.distance, &found.distance, self.dual, self.calibration.as_ref())?;
+        let map = patch_map_dual(&normal.distance, &found.distance, dual, self.calibration.as_ref())?;
         Ok(Scored { map, score })
     }
 }

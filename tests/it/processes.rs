@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use patchflow::kernels::random::Stream;
+use patchflow::kernels::random::Rng;
 
 use crate::project::Project;
 
@@ -121,7 +121,7 @@ fn without_locks_as_well_kills_leave_no_wrong_result() {
 }
 
 fn kill(locks: Locks, rounds: usize) {
-    let mut stream = Stream::new(1, "kills");
+    let mut stream = Rng::new(1, "kills");
     for round in 0..rounds {
         let (project, marks) = set_up();
         let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(&project, &marks, locks)).collect();

@@ -1,4 +1,4 @@
-//! The zip form of `torch.save`: `<name>/data.pkl` and one stored entry `<name>/data/<key>` a storage.
+//! The zip format of `torch.save`: `<name>/data.pkl`, and one uncompressed entry `<name>/data/<key>` per storage.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::error::WeightsFault;
-use super::value::{Loaded, Object};
+use super::value::{LoadedPickle, PickleObject};
 use super::{pickle, state};
 use crate::kernels::backbone::Weights;
 
-/// The end of the pickle's name.
+/// The suffix of the name of the pickle.
 const PICKLE: &str = "/data.pkl";
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// Reads the floating tensors of the archive's state dict.
+/// Reads the floating-point tensors of the state dict.
 pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
     let mut archive =
         ZipArchive::new(Cursor::new(bytes)).map_err(|source| WeightsFault::Archive { source })?;
@@ -33,17 +33,17 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
     })
 }
 
-/// Reads each floating storage that the pickle names, once.
+/// Reads each floating-point storage that the pickle refers to, once.
 fn read_storages(
     archive: &mut Archive<'_>,
     folder: &str,
-    loaded: &Loaded,
+    loaded: &LoadedPickle,
     limit: usize,
 ) -> Result<BTreeMap<String, Vec<u8>>, WeightsFault> {
     let mut storages = BTreeMap::new();
     let mut left = limit;
     for object in &loaded.objects {
-        let Object::Storage(storage) = object else { continue };
+        let PickleObject::Storage(storage) = object else { continue };
         if storage.class.element.is_none() || storages.contains_key(&*storage.key) {
             continue;
         }
@@ -65,7 +65,8 @@ fn check_byte_order(archive: &mut Archive<'_>, folder: &str) -> Result<(), Weigh
     }
 }
 
-/// Reads an entry of at most `limit` bytes: an archive of stored entries holds no more than its own length.
+/// Reads an entry of at most `limit` bytes. Entries are not compressed, so together they cannot be longer than the
+/// archive.
 fn read(archive: &mut Archive<'_>, entry: &str, limit: usize) -> Result<Vec<u8>, WeightsFault> {
     let file = match archive.by_name(entry) {
         Ok(file) => file,

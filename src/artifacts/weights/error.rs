@@ -1,86 +1,37 @@
-//! Why a weight file cannot be read.
+//! Errors of reading a weight file.
 
 use std::io;
-use std::path::PathBuf;
-
-/// A weight file that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read weights from `{}`", path.display())]
-pub struct ReadWeightsError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    #[source]
-    pub fault: WeightsFault,
-}
 
 /// What is wrong with a weight file.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum WeightsFault {
-    /// The file system refused.
-    #[error("the file cannot be opened or read")]
-    Unreadable {
-        /// The file system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// Neither zip, nor torch's old stream, nor safetensors.
     #[error(
         "it is neither a PyTorch `.pth` nor a `.safetensors` file; download it again, or convert it with \
          `torch.save(model.state_dict(), path)`"
     )]
     UnknownFormat,
-    /// The safetensors header contradicts itself or the data.
+    /// The header contradicts itself or the data.
     #[error("it is a damaged safetensors file; download it again")]
-    Safetensors {
-        /// The reader's reason.
-        #[source]
-        source: safetensors::SafeTensorError,
-    },
-    /// The zip archive is damaged or of an unknown kind.
+    Safetensors { source: safetensors::SafeTensorError },
+    /// The zip archive is damaged or uses an unsupported feature.
     #[error("it is a damaged zip archive; download it again")]
-    Archive {
-        /// The reader's reason.
-        #[source]
-        source: zip::result::ZipError,
-    },
-    /// An entry of the archive cannot be read.
+    Archive { source: zip::result::ZipError },
     #[error("entry `{entry}` of its zip archive is damaged; download it again")]
-    Entry {
-        /// The entry.
-        entry: String,
-        /// The reader's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// The archive lacks an entry.
+    Entry { entry: String, source: io::Error },
     #[error("its zip archive has no entry `{entry}`; save it with `torch.save(model.state_dict(), path)`")]
-    NoEntry {
-        /// The entry.
-        entry: String,
-    },
-    /// The file ends too early, or what it says about itself cannot be.
+    NoEntry { entry: String },
+    /// The file is too short, or contradicts itself; `part` is the part that was being read.
     #[error("it is damaged at its {part}; download it again")]
-    Damaged {
-        /// The part that was being read.
-        part: &'static str,
-    },
-    /// The pickle asks for something that a state dict does not need.
+    Damaged { part: &'static str },
+    /// The pickle uses an opcode or a global that a state dict does not need; `what` names it.
     #[error("it asks for {what}, which is not executed; save it with `torch.save(model.state_dict(), path)`")]
-    Refused {
-        /// The opcode or global, by name.
-        what: String,
-    },
-    /// The pickle holds something else than named tensors.
+    Refused { what: String },
     #[error("it holds no dictionary of tensors; save it with `torch.save(model.state_dict(), path)`")]
     NotAStateDict,
-    /// A tensor reaches beyond its storage, or all of them hold more than the file.
+    /// A tensor reaches beyond its storage, or the tensors together have more values than the file has bytes.
     #[error("tensor `{tensor}` reaches beyond the data of the file; download it again")]
-    OutOfBounds {
-        /// The tensor.
-        tensor: String,
-    },
-    /// Numbers in the byte order of another machine.
+    OutOfBounds { tensor: String },
     #[error("its numbers are big-endian; save it on a little-endian machine")]
     BigEndian,
 }

@@ -2,15 +2,15 @@
 //!
 //! The format is recognised by the file's first bytes, never by its name:
 //!
-//! | bytes | format | read by |
+//! | first bytes | format | read by |
 //! |---|---|---|
 //! | `PK\x03\x04` | zip archive of `torch.save` (1.6 and later): `<name>/data.pkl`, `<name>/data/<key>` | `archive.rs` |
-//! | a pickle of torch's magic number | stream of `torch.save` before 1.6 | `stream.rs` |
+//! | a pickle of the magic number of torch | stream of `torch.save` before 1.6 | `stream.rs` |
 //! | a length and `{` | safetensors | `tensors.rs` |
 //!
-//! Nothing in a file is ever executed: `pickle.rs` interprets the opcodes of a state dict and refuses any
-//! other, with its name. Memory is bounded by the file's length. Tensors that are not of a floating type
-//! (`num_batches_tracked`) are left out; f16, bf16 and f64 become f32.
+//! Nothing in a file is ever executed: `pickle.rs` interprets the opcodes of a state dict and refuses any other opcode
+//! by name. Memory is bounded by the length of the file. Tensors that are not floating-point (such as
+//! `num_batches_tracked`) are skipped; f16, bf16 and f64 are converted to f32.
 
 mod archive;
 mod error;
@@ -21,30 +21,15 @@ mod stream;
 mod tensors;
 mod value;
 
-use std::fs;
-use std::path::Path;
-
-pub use error::{ReadWeightsError, WeightsFault};
+pub use error::WeightsFault;
 
 use crate::kernels::backbone::Weights;
 
-/// Reads the floating tensors of a weight file.
-///
-/// Whether they fit a network is the question of [`Weights::check`].
-///
-/// # Errors
-/// If the file cannot be read, is of no format that is known, is damaged, or asks for anything but tensors;
-/// the error names the file and what to do.
-pub fn read_weights(path: &Path) -> Result<Weights, ReadWeightsError> {
-    let named = |fault| ReadWeightsError { path: path.to_owned(), fault };
-    let bytes = fs::read(path).map_err(|source| named(WeightsFault::Unreadable { source }))?;
-    parse_weights(&bytes).map_err(named)
-}
-
-/// Reads the floating tensors of a weight file's bytes.
+/// Reads the floating-point tensors from the bytes of a weight file. [`Weights::check`] tells whether they fit a
+/// network.
 ///
 /// # Errors
-/// As [`read_weights`], without the file's name.
+/// If the format is unknown, the file is damaged, or it requires anything else than tensors.
 pub fn parse_weights(bytes: &[u8]) -> Result<Weights, WeightsFault> {
     if bytes.starts_with(b"PK\x03\x04") {
         archive::parse(bytes)

@@ -1,81 +1,81 @@
-//! An interpreter of the pickles that `torch.save` makes of a state dict. It executes nothing.
+//! An interpreter of the pickles that `torch.save` writes for a state dict. It executes no Python code.
 //!
-//! A pickle is a program for a stack machine that may name and call any Python function. This one knows the
-//! opcodes of dictionaries, lists, tuples, numbers and text, and the globals of [`Global`]; a call of one of
-//! them makes plain data. Every other opcode or global is an error that names it.
+//! A pickle is a program for a stack machine, which can name and call any Python function. This interpreter knows the
+//! opcodes for dictionaries, lists, tuples, numbers and text, and the functions and classes in [`Global`]; calling
+//! one of these creates plain data. Any other opcode or global is an error that names it.
 //!
-//! Objects live in one arena and refer to each other by index, so that a pickle may share them or make
-//! cycles without harm. Each opcode makes at most one object and moves what is on the stack, so that memory
-//! is bounded by the pickle's length.
+//! Objects are stored in an arena and refer to each other by index, so shared objects and cycles are safe. Each opcode
+//! creates at most one object and moves values instead of copying them, so memory is bounded by the length of the
+//! pickle.
 //!
-//! Source: Python's `Lib/pickletools.py`, protocols 2 to 4; `torch/serialization.py`, `torch/_utils.py`.
+//! Sources: `Lib/pickletools.py` of Python, protocols 2 to 4; `torch/serialization.py`, `torch/_utils.py`.
 
 use std::rc::Rc;
 
 use super::error::WeightsFault;
-use super::value::{Global, Loaded, Object, StorageReference, TensorReference, Value};
+use super::value::{Global, LoadedPickle, PickleObject, PickleValue, StorageReference, TensorReference};
 
-/// Axes of a tensor: PyTorch's own limit.
+/// Largest number of dimensions of a tensor, as in PyTorch.
 const MAXIMUM_AXES: usize = 64;
 
 const DAMAGED: WeightsFault = WeightsFault::Damaged { part: "pickle" };
 
-/// Interprets the pickle at the front of `bytes` and leaves `bytes` after it.
-pub(super) fn load(bytes: &mut &[u8]) -> Result<Loaded, WeightsFault> {
+/// Interprets the pickle at the start of `bytes` and advances `bytes` past it.
+pub(super) fn load(bytes: &mut &[u8]) -> Result<LoadedPickle, WeightsFault> {
     let mut machine =
         Machine { bytes, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), objects: Vec::new() };
     while machine.step()? {}
     let value = machine.pop()?;
-    Ok(Loaded { value, objects: machine.objects })
+    Ok(LoadedPickle { value, objects: machine.objects })
 }
 
 struct Machine<'a, 'b> {
     bytes: &'a mut &'b [u8],
-    stack: Vec<Value>,
+    stack: Vec<PickleValue>,
     marks: Vec<usize>,
-    memo: Vec<Option<Value>>,
-    objects: Vec<Object>,
+    memo: Vec<Option<PickleValue>>,
+    objects: Vec<PickleObject>,
 }
 
 impl Machine<'_, '_> {
-    /// Executes one opcode; false at the end of the program.
+    /// Interprets one opcode. Returns `false` at the end of the program.
     fn step(&mut self) -> Result<bool, WeightsFault> {
         match self.byte()? {
-            b'.' => return Ok(false),                      // STOP
-            0x80 => _ = self.byte()?,                      // PROTO
-            0x95 => _ = self.take(8)?,                     // FRAME
-            b'(' => self.marks.push(self.stack.len()),     // MARK
-            b'0' => _ = self.pop()?,                       // POP
-            b'N' => self.stack.push(Value::None),          // NONE
-            0x88 | 0x89 => self.stack.push(Value::Bool),   // NEWTRUE, NEWFALSE
-            b'K' => self.integer::<1>()?,                  // BININT1
-            b'M' => self.integer::<2>()?,                  // BININT2
-            b'J' => self.signed_integer::<4>()?,           // BININT
-            0x8a => self.long()?,                          // LONG1
-            b'G' => self.float()?,                         // BINFLOAT
-            b'X' | b'T' => self.text::<4>()?,              // BINUNICODE, BINSTRING
-            0x8c | b'U' => self.text::<1>()?,              // SHORT_BINUNICODE, SHORT_BINSTRING
-            b'}' => self.make(Object::Dictionary(vec![])), // EMPTY_DICT
-            b']' => self.make(Object::List(vec![])),       // EMPTY_LIST
-            b')' => self.make(Object::Tuple(vec![])),      // EMPTY_TUPLE
-            b't' => self.marked_tuple()?,                  // TUPLE
-            0x85 => self.tuple(1)?,                        // TUPLE1
-            0x86 => self.tuple(2)?,                        // TUPLE2
-            0x87 => self.tuple(3)?,                        // TUPLE3
-            b'a' => self.append()?,                        // APPEND
-            b'e' => self.append_marked()?,                 // APPENDS
-            b's' => self.set_item()?,                      // SETITEM
-            b'u' => self.set_marked_items()?,              // SETITEMS
-            b'q' => self.memoize::<1>()?,                  // BINPUT
-            b'r' => self.memoize::<4>()?,                  // LONG_BINPUT
-            0x94 => self.memoize_at(self.memo.len())?,     // MEMOIZE
-            b'h' => self.recall::<1>()?,                   // BINGET
-            b'j' => self.recall::<4>()?,                   // LONG_BINGET
-            b'c' => self.named_global()?,                  // GLOBAL
-            0x93 => self.stacked_global()?,                // STACK_GLOBAL
-            b'R' => self.reduce()?,                        // REDUCE
-            b'b' => self.build()?,                         // BUILD
-            b'Q' => self.persistent_storage()?,            // BINPERSID
+            b'.' => return Ok(false),                            // STOP
+            0x80 => _ = self.byte()?,                            // PROTO
+            0x95 => _ = self.take(8)?,                           // FRAME
+            b'(' => self.marks.push(self.stack.len()),           // MARK
+            b'0' => _ = self.pop()?,                             // POP
+            b'N' => self.stack.push(PickleValue::None),          // NONE
+            0x88 | 0x89 => self.stack.push(PickleValue::Bool),   // NEWTRUE, NEWFALSE
+            b'K' => self.integer::<1>()?,                        // BININT1
+            b'M' => self.integer::<2>()?,                        // BININT2
+            b'J' => self.signed_integer::<4>()?,                 // BININT
+            0x8a => self.long()?,                                // LONG1
+            b'G' => self.float()?,                               // BINFLOAT
+            b'X' | b'T' => self.text::<4>()?,                    // BINUNICODE, BINSTRING
+            0x8c | b'U' => self.text::<1>()?,                    // SHORT_BINUNICODE, SHORT_BINSTRING
+            b'}' => self.make(PickleObject::Dictionary(vec![])), // EMPTY_DICT
+            b']' => self.make(PickleObject::List(vec![])),       // EMPTY_LIST
+            b')' => self.make(PickleObject::Tuple(vec![])),      // EMPTY_TUPLE
+            b't' => self.marked_tuple()?,                        // TUPLE
+            0x85 => self.tuple(1)?,                              // TUPLE1
+            0x86 => self.tuple(2)?,                              // TUPLE2
+            0x87 => self.tuple(3)?,                              // TUPLE3
+            b'a' => self.append()?,                              // APPEND
+            b'e' => self.append_marked()?,                       // APPENDS
+            b's' => self.set_item()?,                            // SETITEM
+            b'u' => self.set_marked_items()?,                    // SETITEMS
+            b'q' => self.memoize::<1>()?,                        // BINPUT
+            b'r' => self.memoize::<4>()?,                        // LONG_BINPUT
+            0x94 => self.memoize_at(self.memo.len())?,           // MEMOIZE
+            b'h' => self.recall::<1>()?,                         // BINGET
+            b'j' => self.recall::<4>()?,                         // LONG_BINGET
+            b'c' => self.named_global()?,                        // GLOBAL
+            0x93 => self.stacked_global()?,                      // STACK_GLOBAL
+            b'R' => self.reduce()?,                              // REDUCE
+            b'b' => self.build()?,                               // BUILD
+            b'Q' => self.persistent_storage()?,                  // BINPERSID
             other => return Err(refused(format!("pickle opcode 0x{other:02x}"))),
         }
         Ok(true)
@@ -96,32 +96,32 @@ impl Machine<'_, '_> {
         Ok(self.take(SIZE)?.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte)))
     }
 
-    fn pop(&mut self) -> Result<Value, WeightsFault> {
+    fn pop(&mut self) -> Result<PickleValue, WeightsFault> {
         if self.marks.last().is_some_and(|&mark| mark >= self.stack.len()) {
             return Err(DAMAGED);
         }
         self.stack.pop().ok_or(DAMAGED)
     }
 
-    fn pop_marked(&mut self) -> Result<Vec<Value>, WeightsFault> {
+    fn pop_marked(&mut self) -> Result<Vec<PickleValue>, WeightsFault> {
         let mark = self.marks.pop().ok_or(DAMAGED)?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn make(&mut self, object: Object) {
-        self.stack.push(Value::Object(self.objects.len()));
+    fn make(&mut self, object: PickleObject) {
+        self.stack.push(PickleValue::Object(self.objects.len()));
         self.objects.push(object);
     }
 
     fn integer<const SIZE: usize>(&mut self) -> Result<(), WeightsFault> {
         let number = self.number::<SIZE>()?;
-        self.stack.push(Value::Integer(number as i64));
+        self.stack.push(PickleValue::Integer(number as i64));
         Ok(())
     }
 
     fn signed_integer<const SIZE: usize>(&mut self) -> Result<(), WeightsFault> {
         let number = sign_extended(self.take(SIZE)?);
-        self.stack.push(Value::Integer(number));
+        self.stack.push(PickleValue::Integer(number));
         Ok(())
     }
 
@@ -131,33 +131,33 @@ impl Machine<'_, '_> {
             return Err(refused(format!("an integer of {size} bytes")));
         }
         let number = sign_extended(self.take(size)?);
-        self.stack.push(Value::Integer(number));
+        self.stack.push(PickleValue::Integer(number));
         Ok(())
     }
 
     fn float(&mut self) -> Result<(), WeightsFault> {
         self.take(8)?;
-        self.stack.push(Value::Float);
+        self.stack.push(PickleValue::Float);
         Ok(())
     }
 
     fn text<const SIZE: usize>(&mut self) -> Result<(), WeightsFault> {
         let size = self.number::<SIZE>()?;
         let text = std::str::from_utf8(self.take(size)?).map_err(|_| DAMAGED)?.into();
-        self.stack.push(Value::Text(text));
+        self.stack.push(PickleValue::Text(text));
         Ok(())
     }
 
     fn marked_tuple(&mut self) -> Result<(), WeightsFault> {
         let items = self.pop_marked()?;
-        self.make(Object::Tuple(items));
+        self.make(PickleObject::Tuple(items));
         Ok(())
     }
 
     fn tuple(&mut self, count: usize) -> Result<(), WeightsFault> {
         let mut items = (0..count).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
         items.reverse();
-        self.make(Object::Tuple(items));
+        self.make(PickleObject::Tuple(items));
         Ok(())
     }
 
@@ -191,48 +191,49 @@ impl Machine<'_, '_> {
         Ok(())
     }
 
-    fn list(&mut self) -> Result<&mut Vec<Value>, WeightsFault> {
+    fn list(&mut self) -> Result<&mut Vec<PickleValue>, WeightsFault> {
         match self.top_object() {
-            Some(Object::List(items)) => Ok(items),
+            Some(PickleObject::List(items)) => Ok(items),
             _ => Err(DAMAGED),
         }
     }
 
-    fn dictionary(&mut self) -> Result<&mut Vec<(Value, Value)>, WeightsFault> {
+    fn dictionary(&mut self) -> Result<&mut Vec<(PickleValue, PickleValue)>, WeightsFault> {
         match self.top_object() {
-            Some(Object::Dictionary(items)) => Ok(items),
+            Some(PickleObject::Dictionary(items)) => Ok(items),
             _ => Err(DAMAGED),
         }
     }
 
-    fn top_object(&mut self) -> Option<&mut Object> {
+    fn top_object(&mut self) -> Option<&mut PickleObject> {
         match self.stack.last() {
-            Some(&Value::Object(index)) => self.objects.get_mut(index),
+            Some(&PickleValue::Object(index)) => self.objects.get_mut(index),
             _ => None,
         }
     }
 
     fn memoize<const SIZE: usize>(&mut self) -> Result<(), WeightsFault> {
-        let place = self.number::<SIZE>()?;
-        self.memoize_at(place)
+        let index = self.number::<SIZE>()?;
+        self.memoize_at(index)
     }
 
-    /// Writers number the memo from 0 without large gaps; one far beyond the rest would only cost memory.
-    fn memoize_at(&mut self, place: usize) -> Result<(), WeightsFault> {
+    /// Stores the top of the stack in the memo. Refuses an index far beyond the last one, which would only waste
+    /// memory: `torch.save` numbers the memo from 0 without large gaps.
+    fn memoize_at(&mut self, index: usize) -> Result<(), WeightsFault> {
         let value = self.stack.last().ok_or(DAMAGED)?.clone();
-        if place > self.memo.len() + 1024 {
+        if index > self.memo.len() + 1024 {
             return Err(DAMAGED);
         }
-        if place >= self.memo.len() {
-            self.memo.resize(place + 1, None);
+        if index >= self.memo.len() {
+            self.memo.resize(index + 1, None);
         }
-        self.memo[place] = Some(value);
+        self.memo[index] = Some(value);
         Ok(())
     }
 
     fn recall<const SIZE: usize>(&mut self) -> Result<(), WeightsFault> {
-        let place = self.number::<SIZE>()?;
-        let value = self.memo.get(place).cloned().flatten().ok_or(DAMAGED)?;
+        let index = self.number::<SIZE>()?;
+        let value = self.memo.get(index).cloned().flatten().ok_or(DAMAGED)?;
         self.stack.push(value);
         Ok(())
     }
@@ -246,32 +247,32 @@ impl Machine<'_, '_> {
 
     fn named_global(&mut self) -> Result<(), WeightsFault> {
         let (module, name) = (self.line()?, self.line()?);
-        self.stack.push(Value::Global(find_global(&module, &name)?));
+        self.stack.push(PickleValue::Global(find_global(&module, &name)?));
         Ok(())
     }
 
     fn stacked_global(&mut self) -> Result<(), WeightsFault> {
         let (name, module) = (self.pop()?, self.pop()?);
-        let (Value::Text(name), Value::Text(module)) = (name, module) else {
+        let (PickleValue::Text(name), PickleValue::Text(module)) = (name, module) else {
             return Err(DAMAGED);
         };
-        self.stack.push(Value::Global(find_global(&module, &name)?));
+        self.stack.push(PickleValue::Global(find_global(&module, &name)?));
         Ok(())
     }
 
     fn reduce(&mut self) -> Result<(), WeightsFault> {
         let arguments = self.pop()?;
-        let Value::Global(callee) = self.pop()? else {
+        let PickleValue::Global(callee) = self.pop()? else {
             return Err(refused("a call of something that is no known function".to_owned()));
         };
-        // Four arguments are all that is read: a long tuple must not be copied at each call.
+        // Only the first four arguments are used; copying a long tuple at each call would take quadratic time.
         let arguments = self.tuple_items(&arguments)?;
         let arguments = arguments[..arguments.len().min(4)].to_vec();
         match (callee, arguments.as_slice()) {
-            (Global::OrderedDict, []) => self.make(Object::Dictionary(vec![])),
+            (Global::OrderedDict, []) => self.make(PickleObject::Dictionary(vec![])),
             (Global::RebuildTensor, [storage, offset, shape, strides]) => {
                 let tensor = self.tensor(storage, offset, shape, strides)?;
-                self.make(Object::Tensor(tensor));
+                self.make(PickleObject::Tensor(tensor));
             }
             (Global::RebuildParameter, [tensor, ..]) => self.stack.push(tensor.clone()),
             _ => return Err(refused(format!("a call of {callee:?} with {} arguments", arguments.len()))),
@@ -279,7 +280,8 @@ impl Machine<'_, '_> {
         Ok(())
     }
 
-    /// The state that torch gives an ordered dictionary (`_metadata`) says nothing about its tensors.
+    /// Sets the state of an object, which is ignored: torch only sets `_metadata` of an ordered dictionary, which says
+    /// nothing about its tensors.
     fn build(&mut self) -> Result<(), WeightsFault> {
         self.pop()?;
         self.dictionary()
@@ -289,12 +291,12 @@ impl Machine<'_, '_> {
 
     fn tensor(
         &self,
-        storage: &Value,
-        offset: &Value,
-        shape: &Value,
-        strides: &Value,
+        storage: &PickleValue,
+        offset: &PickleValue,
+        shape: &PickleValue,
+        strides: &PickleValue,
     ) -> Result<TensorReference, WeightsFault> {
-        let Some(Object::Storage(storage)) = self.object(storage) else {
+        let Some(PickleObject::Storage(storage)) = self.object(storage) else {
             return Err(DAMAGED);
         };
         Ok(TensorReference {
@@ -305,13 +307,16 @@ impl Machine<'_, '_> {
         })
     }
 
-    /// `('storage', class, key, place, length)`, in the old stream format with a sixth part: nothing, or
-    /// `(key of the view, offset, length)`.
+    /// Creates the storage of a persistent identifier `('storage', class, key, location, length)`. The old stream format
+    /// has a sixth item: `None` or `(key of the view, offset, length)`.
     fn persistent_storage(&mut self) -> Result<(), WeightsFault> {
         let identifier = self.pop()?;
         let (storage, view) = match self.tuple_items(&identifier)? {
-            [Value::Text(kind), class, key, _, _, view @ ..] if &**kind == "storage" && view.len() < 2 => {
-                let (Value::Global(Global::Storage(class)), Value::Text(key)) = (class, key) else {
+            [PickleValue::Text(kind), class, key, _, _, view @ ..]
+                if &**kind == "storage" && view.len() < 2 =>
+            {
+                let (PickleValue::Global(Global::Storage(class)), PickleValue::Text(key)) = (class, key)
+                else {
                     return Err(DAMAGED);
                 };
                 let storage = StorageReference { class: *class, key: Rc::clone(key), start: 0 };
@@ -320,28 +325,28 @@ impl Machine<'_, '_> {
             _ => return Err(refused("an unknown persistent identifier".to_owned())),
         };
         let start = match view {
-            None | Some(Value::None) => 0,
+            None | Some(PickleValue::None) => 0,
             Some(view) => count(self.tuple_items(&view)?.get(1).ok_or(DAMAGED)?)?,
         };
-        self.make(Object::Storage(StorageReference { start, ..storage }));
+        self.make(PickleObject::Storage(StorageReference { start, ..storage }));
         Ok(())
     }
 
-    fn object(&self, value: &Value) -> Option<&Object> {
+    fn object(&self, value: &PickleValue) -> Option<&PickleObject> {
         match value {
-            Value::Object(index) => self.objects.get(*index),
+            PickleValue::Object(index) => self.objects.get(*index),
             _ => None,
         }
     }
 
-    fn tuple_items(&self, value: &Value) -> Result<&[Value], WeightsFault> {
+    fn tuple_items(&self, value: &PickleValue) -> Result<&[PickleValue], WeightsFault> {
         match self.object(value) {
-            Some(Object::Tuple(items)) => Ok(items),
+            Some(PickleObject::Tuple(items)) => Ok(items),
             _ => Err(DAMAGED),
         }
     }
 
-    fn counts(&self, value: &Value) -> Result<Vec<usize>, WeightsFault> {
+    fn counts(&self, value: &PickleValue) -> Result<Vec<usize>, WeightsFault> {
         let items = self.tuple_items(value)?;
         if items.len() > MAXIMUM_AXES {
             return Err(DAMAGED);
@@ -350,14 +355,14 @@ impl Machine<'_, '_> {
     }
 }
 
-fn count(value: &Value) -> Result<usize, WeightsFault> {
+fn count(value: &PickleValue) -> Result<usize, WeightsFault> {
     match value {
-        Value::Integer(number) => usize::try_from(*number).map_err(|_| DAMAGED),
+        PickleValue::Integer(number) => usize::try_from(*number).map_err(|_| DAMAGED),
         _ => Err(DAMAGED),
     }
 }
 
-/// Reads a little-endian two's complement number of at most eight bytes; no byte is 0.
+/// Reads a little-endian two's complement number of at most eight bytes. No bytes mean 0.
 fn sign_extended(bytes: &[u8]) -> i64 {
     let Some(last) = bytes.last() else { return 0 };
     let sign = if *last >= 0x80 { -1 } else { 0 };
@@ -410,14 +415,14 @@ mod tests {
             (b"\x8a\x02\x00\x80.", -32768),
             (b"\x8a\x00.", 0),
         ] {
-            assert_eq!(load(&mut &*pickle).unwrap().value, Value::Integer(expected));
+            assert_eq!(load(&mut &*pickle).unwrap().value, PickleValue::Integer(expected));
         }
     }
 
     #[test]
     fn a_pickle_ends_at_its_stop() {
         let mut bytes = &b"N.rest"[..];
-        assert_eq!(load(&mut bytes).unwrap().value, Value::None);
+        assert_eq!(load(&mut bytes).unwrap().value, PickleValue::None);
         assert_eq!(bytes, b"rest");
     }
 

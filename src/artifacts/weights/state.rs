@@ -1,19 +1,19 @@
-//! From an interpreted pickle to the tensors of its state dict.
+//! Collects the tensors of the state dict in an interpreted pickle.
 
 use super::error::WeightsFault;
 use super::storage::Element;
-use super::value::{Loaded, Object, TensorReference, Value};
+use super::value::{LoadedPickle, PickleObject, PickleValue, TensorReference};
 use crate::kernels::backbone::{Tensor, Weights};
 
-/// Names under which training programs nest a state dict.
+/// Keys under which training programs nest a state dict in a checkpoint.
 const NESTED: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
-/// Reads the floating tensors of a pickled state dict.
+/// Reads the floating-point tensors of a pickled state dict.
 ///
-/// `storage` gives the bytes of a storage by its key. `limit` bounds the numbers of all tensors
-/// together: a file of that many bytes cannot hold more of its own.
+/// `storage` returns the bytes of the storage with a key. `limit` bounds the total number of values, for tensors may
+/// share a storage; it is the length of the file in bytes.
 pub(super) fn collect<'a>(
-    loaded: &Loaded,
+    loaded: &LoadedPickle,
     limit: usize,
     storage: impl Fn(&str) -> Result<&'a [u8], WeightsFault>,
 ) -> Result<Weights, WeightsFault> {
@@ -29,23 +29,23 @@ pub(super) fn collect<'a>(
     Ok(weights)
 }
 
-/// Returns the named tensors of the dictionary, or of the one nested in it; none if there are none.
-fn tensors(loaded: &Loaded) -> Option<Vec<(&str, &TensorReference)>> {
-    let object = |value: &Value| match value {
-        Value::Object(index) => loaded.objects.get(*index),
+/// Returns the named tensors of the dictionary or of a dictionary nested in it; `None` if there are none.
+fn tensors(loaded: &LoadedPickle) -> Option<Vec<(&str, &TensorReference)>> {
+    let object = |value: &PickleValue| match value {
+        PickleValue::Object(index) => loaded.objects.get(*index),
         _ => None,
     };
-    let named = |value: &Value| match object(value) {
-        Some(Object::Dictionary(items)) => Some(items.iter().filter_map(move |(name, value)| {
-            let Value::Text(name) = name else { return None };
+    let named = |value: &PickleValue| match object(value) {
+        Some(PickleObject::Dictionary(items)) => Some(items.iter().filter_map(move |(name, value)| {
+            let PickleValue::Text(name) = name else { return None };
             Some((&**name, value))
         })),
         _ => None,
     };
-    let tensors_of = |value: &Value| -> Option<Vec<(&str, &TensorReference)>> {
+    let tensors_of = |value: &PickleValue| -> Option<Vec<(&str, &TensorReference)>> {
         let tensors: Vec<_> = named(value)?
             .filter_map(|(name, value)| match object(value) {
-                Some(Object::Tensor(tensor)) => Some((name, tensor)),
+                Some(PickleObject::Tensor(tensor)) => Some((name, tensor)),
                 _ => None,
             })
             .collect();
@@ -58,8 +58,8 @@ fn tensors(loaded: &Loaded) -> Option<Vec<(&str, &TensorReference)>> {
     })
 }
 
-/// Reads a tensor row-major out of its storage, or nothing if it is not within it. `left` is what all
-/// tensors may still hold.
+/// Reads a tensor from its storage, row-major. Returns `None` if it reaches beyond the storage or has more than `left`
+/// values. `left` is the number of values that the remaining tensors may have, and is decreased.
 fn gather(reference: &TensorReference, element: Element, bytes: &[u8], left: &mut usize) -> Option<Tensor> {
     let TensorReference { storage, offset, shape, strides } = reference;
     if shape.len() != strides.len() {
@@ -93,19 +93,19 @@ fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
 
 fn reorder(values: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
     let length = shape.iter().product();
-    let mut place = vec![0; shape.len()];
+    let mut position = vec![0; shape.len()];
     let mut source = 0;
     let mut ordered = Vec::with_capacity(length);
     for _ in 0..length {
         ordered.push(values[source]);
         for axis in (0..shape.len()).rev() {
-            place[axis] += 1;
+            position[axis] += 1;
             source += strides[axis];
-            if place[axis] < shape[axis] {
+            if position[axis] < shape[axis] {
                 break;
             }
             source -= strides[axis] * shape[axis];
-            place[axis] = 0;
+            position[axis] = 0;
         }
     }
     ordered

@@ -1,8 +1,8 @@
-//! Numbers as they lie in a weight file.
+//! Floating-point formats of weight files.
 
 use half::{bf16, f16};
 
-/// A floating type of a weight file, little-endian.
+/// A floating-point format, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     F16,
@@ -12,7 +12,7 @@ pub(super) enum Element {
 }
 
 impl Element {
-    /// Size of one number.
+    /// Returns the size of one number.
     pub(super) fn size_bytes(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
@@ -21,7 +21,7 @@ impl Element {
         }
     }
 
-    /// Decodes whole numbers; f64 is rounded to f32, the others are exact.
+    /// Decodes numbers to f32 and ignores an incomplete number at the end. f64 is rounded, the others are exact.
     pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F16 => numbers(bytes, |number| f16::from_le_bytes(number).to_f32()),

@@ -1,4 +1,4 @@
-//! safetensors: a header of names, types, shapes and offsets, then the data.
+//! The safetensors format: a header of names, types, shapes and offsets, then the data.
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -6,7 +6,8 @@ use super::error::WeightsFault;
 use super::storage::Element;
 use crate::kernels::backbone::{Tensor, Weights};
 
-/// Says whether the bytes open like safetensors: a header's length within the file, then its brace.
+/// Returns whether the bytes start like a safetensors file: the length of a header, which must be within the file, and
+/// the opening brace of the header.
 pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return false;
@@ -14,7 +15,7 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
 }
 
-/// Reads all floating tensors; others are left out.
+/// Reads all floating-point tensors and skips the others.
 pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
     let file = SafeTensors::deserialize(bytes).map_err(|source| WeightsFault::Safetensors { source })?;
     let tensors = file.iter().filter_map(|(name, view)| {

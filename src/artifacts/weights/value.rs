@@ -1,26 +1,26 @@
-//! What a pickle of a state dict is made of, once interpreted.
+//! Values and objects of an interpreted pickle.
 
 use std::rc::Rc;
 
 use super::storage::Element;
 
-/// What the interpreter knows by name.
+/// The Python functions and classes that the interpreter knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     /// `collections.OrderedDict`.
     OrderedDict,
     /// `torch._utils._rebuild_tensor_v2` and `_rebuild_tensor`: (storage, offset, size, stride, …).
     RebuildTensor,
-    /// `torch._utils._rebuild_parameter`: (tensor, …), the tensor itself.
+    /// `torch._utils._rebuild_parameter`: (tensor, …), returns the tensor.
     RebuildParameter,
-    /// A storage class of `torch`.
+    /// A storage class of `torch`, such as `torch.FloatStorage`.
     Storage(StorageClass),
 }
 
-/// What a storage holds.
+/// The number format of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StorageClass {
-    /// None for the integer types, whose tensors are left out.
+    /// `None` for integers, whose tensors are skipped.
     pub(super) element: Option<Element>,
     /// Size of one number.
     pub(super) size_bytes: usize,
@@ -28,37 +28,37 @@ pub(super) struct StorageClass {
 
 /// A value on the stack.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum PickleValue {
     None,
     Bool,
     Integer(i64),
     Float,
     Text(Rc<str>),
     Global(Global),
-    /// An index into the arena.
+    /// An index into [`LoadedPickle::objects`].
     Object(usize),
 }
 
-/// A value that has parts.
+/// An object in the arena.
 #[derive(Debug, Clone)]
-pub(super) enum Object {
-    Tuple(Vec<Value>),
-    List(Vec<Value>),
-    Dictionary(Vec<(Value, Value)>),
+pub(super) enum PickleObject {
+    Tuple(Vec<PickleValue>),
+    List(Vec<PickleValue>),
+    Dictionary(Vec<(PickleValue, PickleValue)>),
     Storage(StorageReference),
     Tensor(TensorReference),
 }
 
-/// A storage that a persistent identifier names.
+/// A storage that a persistent identifier refers to.
 #[derive(Debug, Clone)]
 pub(super) struct StorageReference {
     pub(super) class: StorageClass,
     pub(super) key: Rc<str>,
-    /// First number of the storage that is meant (a view of the old stream format).
+    /// Index of the first number: not 0 for a view in the old stream format.
     pub(super) start: usize,
 }
 
-/// A tensor: numbers of a storage under a shape and strides, both counted in numbers.
+/// A tensor as a view of a storage. Offset and strides count numbers, not bytes.
 #[derive(Debug, Clone)]
 pub(super) struct TensorReference {
     pub(super) storage: StorageReference,
@@ -67,15 +67,15 @@ pub(super) struct TensorReference {
     pub(super) strides: Vec<usize>,
 }
 
-/// What a pickle came to.
+/// The result of interpreting a pickle: its value and the arena of objects.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) value: Value,
-    pub(super) objects: Vec<Object>,
+pub(super) struct LoadedPickle {
+    pub(super) value: PickleValue,
+    pub(super) objects: Vec<PickleObject>,
 }
 
 impl Global {
-    /// Finds the global `module.name`; every other is unknown.
+    /// Returns the global `module.name`; `None` if it is unknown.
     pub(super) fn find(module: &str, name: &str) -> Option<Self> {
         let floating = |element: Element| {
             Self::Storage(StorageClass { element: Some(element), size_bytes: element.size_bytes() })

@@ -1,61 +1,62 @@
-//! A folded convolution on one image, channels last: the hot loop of the product.
+//! Direct convolution of one image, channels last, with the batch norm folded in. The hot loop of the program.
 //!
-//! No matrix is unrolled. A tile of a few output pixels and [`PANEL`] output channels stays in vector
-//! registers while the kernel's rows, each one run of numbers of the bordered input, are multiplied in; bias,
-//! residual sum and rectifier are applied before the tile is stored. Measured 105 to 116 GFLOP/s on one Zen 4
-//! core for every shape of the networks (2026-11-24), as matrix products of `gemm` and `faer` reach at best.
+//! There is no im2col buffer. A tile of a few output pixels by [`PANEL`] output channels stays in vector
+//! registers while the kernel is accumulated row by row; each kernel row reads contiguous values of the padded
+//! input. The epilogue (residual sum and ReLU) is applied before the tile is stored. Measured: 105 to
+//! 116 GFLOP/s on one Zen 4 core for every shape in the networks (2026-11-24), the best that matrix products of
+//! `gemm` and `faer` reach there.
 //!
-//! Each output is `bias + Σ weight · input` in one order (kernel row, kernel column, input channel) by fused
-//! multiply-adds in f32, whatever the tile, the part and the vector width: the bits are the same on every
-//! machine and for any division of the work.
+//! Each output is `bias + Σ weight · input`, accumulated by fused multiply-adds in f32 in a fixed order (kernel
+//! row, kernel column, input channel). The order does not depend on the tile, the row band or the vector width,
+//! so the bits are the same on every machine and for any division of the work.
 
 use pulp::{Simd, WithSimd};
 
-use super::bordered::{BorderedMap, Buffers, Shape};
 use super::network::Convolution;
+use super::padded::{Buffers, MapShape, PaddedMap};
 use super::weights::FoldedConvolution;
 
-/// Output channels computed together. Every network's are multiples of 64.
+/// Output channels of a tile. The channel counts of all networks are multiples of 64.
 const PANEL: usize = 32;
 
-/// Output pixels that go through all panels before the next: their inputs stay in the second-level cache
-/// while the weights pass by (chosen: a multiple of every tile, about 200 kB of 256 channels).
-const GROUP: usize = 210;
+/// Output pixels that are computed for all panels before the next pixels: their inputs stay in the second-level
+/// cache while the weights stream through. Chosen: a multiple of every tile's pixels, about 200 kB at 256 channels.
+const PIXEL_BLOCK: usize = 210;
 
-/// What happens to a convolution's result before it is stored.
+/// The operation applied to a convolution's result before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
-    /// Nothing.
-    Store,
-    /// The rectifier.
-    Rectify,
-    /// It is added to what the output holds, then rectified.
-    AddAndRectify,
+pub(super) enum Epilogue {
+    /// `result`.
+    Identity,
+    /// `max(result, 0)`.
+    Relu,
+    /// `max(output + result, 0)`, where `output` is what the output map held before.
+    AddRelu,
 }
 
-/// A convolution with its weights in the order of use.
+/// A convolution whose weights are packed in the order in which the kernel reads them.
 pub(super) struct PackedConvolution {
     geometry: Convolution,
-    /// `[out / PANEL, kernel, kernel, in]`, each of `PANEL` output channels.
+    /// `[out / PANEL, kernel, kernel, in]`; each element holds the weights of `PANEL` output channels.
     weights: Vec<[f32; PANEL]>,
     /// `[out / PANEL]`.
     bias: Vec<[f32; PANEL]>,
 }
 
 impl PackedConvolution {
-    /// Reorders folded weights.
+    /// Packs folded weights.
     ///
     /// # Panics
-    /// If the output channels are no multiple of [`PANEL`].
+    /// If the number of output channels is not a multiple of [`PANEL`].
     pub(super) fn new(geometry: Convolution, folded: &FoldedConvolution) -> Self {
         let [out_channels, in_channels, kernel, _] = geometry.shape();
         assert!(out_channels.is_multiple_of(PANEL), "{out_channels} channels are not panels of {PANEL}");
         let area = kernel * kernel;
         let mut weights = Vec::with_capacity(folded.weight.len() / PANEL);
         for filters in folded.weight.chunks_exact(PANEL * in_channels * area) {
-            for place in 0..area {
+            for offset in 0..area {
                 for channel in 0..in_channels {
-                    let weight = |out| filters[(out * in_channels + channel) * area + place];
+                    let weight = |out| filters[(out * in_channels + channel) * area + offset];
                     weights.push(std::array::from_fn(weight));
                 }
             }
@@ -64,63 +65,72 @@ impl PackedConvolution {
         Self { geometry, weights, bias }
     }
 
-    /// Zeros that the input's border must hold on each side.
+    /// Returns the padding, which is the least border that the input map must have.
     pub(super) fn padding(&self) -> usize {
         self.geometry.padding
     }
 
-    /// Makes a map for the output, with the border that every later reader needs at most.
-    pub(super) fn output(&self, input: &BorderedMap, buffers: &mut Buffers) -> BorderedMap {
+    /// Creates the output map, with a border of 1: the largest padding of any later layer.
+    pub(super) fn output(&self, input: &PaddedMap, buffers: &mut Buffers) -> PaddedMap {
         let Convolution { kernel, stride, padding, out_channels, .. } = self.geometry;
         let side = |side: usize| (side + 2 * padding - kernel) / stride + 1;
-        let Shape { height, width, .. } = input.shape();
-        let shape = Shape { height: side(height), width: side(width), channels: out_channels };
-        BorderedMap::new(shape, 1, buffers)
+        let MapShape { height, width, .. } = input.shape();
+        let shape = MapShape { height: side(height), width: side(width), channels: out_channels };
+        PaddedMap::new(shape, 1, buffers)
     }
 
-    /// Convolves `input` into `out`, in `parts` of its rows at once.
+    /// Convolves `input` into `out`. The rows of `out` are divided into `bands` that run in parallel.
     ///
     /// # Panics
-    /// If the input has other channels or a smaller border than the convolution wants.
-    pub(super) fn run(&self, input: &BorderedMap, out: &mut BorderedMap, finish: Finish, parts: usize) {
+    /// If the input does not have the convolution's channels, or its border is smaller than the padding.
+    pub(super) fn run(&self, input: &PaddedMap, out: &mut PaddedMap, epilogue: Epilogue, bands: usize) {
         let Convolution { kernel, padding, in_channels, .. } = self.geometry;
         assert_eq!(input.shape().channels, in_channels, "channels of the input");
         assert!(input.border() >= padding, "a border of {} is below {padding}", input.border());
-        assert!(kernel == 1 || input.pitch() == in_channels, "a kernel's row is not contiguous");
-        let (border, pitch, width) = (out.border(), out.pitch(), out.shape().width);
+        assert!(kernel == 1 || input.pixel_stride() == in_channels, "a kernel's row is not contiguous");
+        let (border, pixel_stride, width) = (out.border(), out.pixel_stride(), out.shape().width);
         let row_len = out.row_len();
-        out.for_rows(parts, |first_row, rows| {
-            let part =
-                Part { convolution: self, input, finish, first_row, rows, border, pitch, width, row_len };
-            pulp::Arch::new().dispatch(part);
+        out.for_rows(bands, |first_row, rows| {
+            let band = RowBand {
+                convolution: self,
+                input,
+                epilogue,
+                first_row,
+                rows,
+                border,
+                pixel_stride,
+                width,
+                row_len,
+            };
+            pulp::Arch::new().dispatch(band);
         });
     }
 
-    /// Where the receptive field of an output pixel starts in the input.
-    fn field(&self, input: &BorderedMap, row: usize, column: usize) -> usize {
+    /// Returns the index in the input's values at which the receptive field of an output pixel starts.
+    fn field(&self, input: &PaddedMap, row: usize, column: usize) -> usize {
         let margin = input.border() - self.geometry.padding;
         input.start(row * self.geometry.stride + margin, column * self.geometry.stride + margin)
     }
 }
 
-/// Rows of an output, and what they are computed from.
-struct Part<'a> {
+/// A band of output rows, with everything needed to compute it.
+struct RowBand<'a> {
     convolution: &'a PackedConvolution,
-    input: &'a BorderedMap,
-    finish: Finish,
+    input: &'a PaddedMap,
+    epilogue: Epilogue,
     first_row: usize,
     rows: &'a mut [f32],
     border: usize,
-    pitch: usize,
+    pixel_stride: usize,
     width: usize,
     row_len: usize,
 }
 
-impl WithSimd for Part<'_> {
+impl WithSimd for RowBand<'_> {
     type Output = ();
 
-    /// Chooses a tile that fills the registers: 28 accumulators of 32 with AVX-512, 12 of 16 with AVX2, 24
-    /// of 32 with NEON.
+    /// Chooses a tile that fills the vector registers: its accumulators take 28 of 32 registers with AVX-512, 12
+    /// of 16 with AVX2, 24 of 32 with NEON.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
     fn with_simd<S: Simd>(mut self, simd: S) {
@@ -133,62 +143,64 @@ impl WithSimd for Part<'_> {
     }
 }
 
-/// The input of one tile: where each pixel's receptive field starts, and the kernel's rows in it.
-struct Fields<'a, const PIXELS: usize> {
+/// The receptive fields of the pixels of one tile.
+struct ReceptiveFields<'a, const PIXELS: usize> {
     input: &'a [f32],
+    /// Index in `input` at which each pixel's field starts.
     starts: [usize; PIXELS],
-    /// From one kernel row to the next.
+    /// Values from one kernel row to the next in `input`.
     row_len: usize,
-    /// Numbers of a kernel row.
-    run: usize,
+    /// Values of one kernel row, which are contiguous: kernel width times input channels.
+    run_len: usize,
 }
 
-impl Part<'_> {
-    /// `VECTORS` vectors are a panel.
+impl RowBand<'_> {
+    /// Computes the band in tiles of `PIXELS` pixels by one panel, which is `VECTORS` vectors.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "part of `with_simd`")]
     fn run<S: Simd, const PIXELS: usize, const VECTORS: usize>(&mut self, simd: S) {
         let PackedConvolution { geometry, weights, bias } = self.convolution;
-        let run = geometry.kernel * geometry.in_channels;
+        let run_len = geometry.kernel * geometry.in_channels;
         let (input, row_len) = (self.input.values(), self.input.row_len());
         let pixels = self.rows.len() / self.row_len * self.width;
-        let mut fields = [0; GROUP];
-        let mut places = [0; GROUP];
-        for group in (0..pixels).step_by(GROUP) {
-            let count = GROUP.min(pixels - group);
-            self.locate(group, &mut fields[..count], &mut places[..count]);
-            for (panel, (weights, bias)) in weights.chunks_exact(geometry.kernel * run).zip(bias).enumerate()
+        let mut fields = [0; PIXEL_BLOCK];
+        let mut out_offsets = [0; PIXEL_BLOCK];
+        for block in (0..pixels).step_by(PIXEL_BLOCK) {
+            let count = PIXEL_BLOCK.min(pixels - block);
+            self.locate(block, &mut fields[..count], &mut out_offsets[..count]);
+            for (panel, (weights, bias)) in
+                weights.chunks_exact(geometry.kernel * run_len).zip(bias).enumerate()
             {
                 for first in (0..count).step_by(PIXELS) {
-                    // The last tile repeats the last pixel: computed more than once, stored once.
+                    // The last tile repeats the last pixel, which is computed more than once and stored once.
                     let starts = std::array::from_fn(|index| fields[(first + index).min(count - 1)]);
-                    let fields = Fields { input, starts, row_len, run };
+                    let fields = ReceptiveFields { input, starts, row_len, run_len };
                     let tile: [[S::f32s; VECTORS]; PIXELS] = multiply(simd, &fields, weights, bias);
-                    for (&place, sums) in places[first..count].iter().zip(&tile) {
-                        let start = place + panel * PANEL;
-                        finish(simd, self.finish, sums, &mut self.rows[start..start + PANEL]);
+                    for (&offset, sums) in out_offsets[first..count].iter().zip(&tile) {
+                        let start = offset + panel * PANEL;
+                        apply_epilogue(simd, self.epilogue, sums, &mut self.rows[start..start + PANEL]);
                     }
                 }
             }
         }
     }
 
-    /// Finds the receptive fields and the places in `rows` of the pixels from `first` on.
-    fn locate(&self, first: usize, fields: &mut [usize], places: &mut [usize]) {
-        for (index, (field, place)) in fields.iter_mut().zip(places).enumerate() {
+    /// Finds the receptive fields and the offsets in `rows` of the pixels from `first` on.
+    fn locate(&self, first: usize, fields: &mut [usize], out_offsets: &mut [usize]) {
+        for (index, (field, offset)) in fields.iter_mut().zip(out_offsets).enumerate() {
             let (row, column) = ((first + index) / self.width, (first + index) % self.width);
             *field = self.convolution.field(self.input, self.first_row + row, column);
-            *place = row * self.row_len + (self.border + column) * self.pitch;
+            *offset = row * self.row_len + (self.border + column) * self.pixel_stride;
         }
     }
 }
 
-/// Computes a tile: `bias + Σ weight · input` of each pixel for each channel of a panel.
+/// Computes a tile: `bias + Σ weight · input` for each pixel and each channel of a panel.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `with_simd`")]
 fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
     simd: S,
-    fields: &Fields<'_, PIXELS>,
+    fields: &ReceptiveFields<'_, PIXELS>,
     weights: &[[f32; PANEL]],
     bias: &[f32; PANEL],
 ) -> [[S::f32s; VECTORS]; PIXELS] {
@@ -197,11 +209,11 @@ fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
         std::array::from_fn(|index| vectors[index])
     };
     let mut sums = [vectors(bias); PIXELS];
-    for (kernel_row, weights) in weights.chunks_exact(fields.run).enumerate() {
+    for (kernel_row, weights) in weights.chunks_exact(fields.run_len).enumerate() {
         let offset = kernel_row * fields.row_len;
         let inputs: [&[f32]; PIXELS] =
-            std::array::from_fn(|pixel| &fields.input[fields.starts[pixel] + offset..][..fields.run]);
-        for index in 0..fields.run {
+            std::array::from_fn(|pixel| &fields.input[fields.starts[pixel] + offset..][..fields.run_len]);
+        for index in 0..fields.run_len {
             let weights = vectors(&weights[index]);
             for (sums, input) in sums.iter_mut().zip(&inputs) {
                 let input = simd.splat_f32s(input[index]);
@@ -214,16 +226,16 @@ fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
     sums
 }
 
-/// Stores the sums of one pixel.
+/// Applies the epilogue to the sums of one pixel and stores them.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn finish<S: Simd>(simd: S, finish: Finish, sums: &[S::f32s], out: &mut [f32]) {
+fn apply_epilogue<S: Simd>(simd: S, epilogue: Epilogue, sums: &[S::f32s], out: &mut [f32]) {
     let zero = simd.splat_f32s(0.0);
     for (out, &sum) in S::as_mut_simd_f32s(out).0.iter_mut().zip(sums) {
-        *out = match finish {
-            Finish::Store => sum,
-            Finish::Rectify => simd.max_f32s(sum, zero),
-            Finish::AddAndRectify => simd.max_f32s(simd.add_f32s(*out, sum), zero),
+        *out = match epilogue {
+            Epilogue::Identity => sum,
+            Epilogue::Relu => simd.max_f32s(sum, zero),
+            Epilogue::AddRelu => simd.max_f32s(simd.add_f32s(*out, sum), zero),
         };
     }
 }
@@ -231,20 +243,20 @@ fn finish<S: Simd>(simd: S, finish: Finish, sums: &[S::f32s], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
-    /// A convolution of these sizes with random weights, and an input of random numbers.
+    /// A convolution with random weights, and a random input.
     struct Case {
         convolution: Convolution,
         folded: FoldedConvolution,
         planes: Vec<f32>,
-        shape: Shape,
+        shape: MapShape,
     }
 
     fn case(kernel: usize, stride: usize, [height, width]: [usize; 2]) -> Case {
         let (in_channels, out_channels) = (5, 64);
-        let mut stream = Stream::new(7, "convolution");
-        let mut numbers = |count: usize| (0..count).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+        let mut rng = Rng::new(7, "convolution");
+        let mut numbers = |count: usize| (0..count).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
         let (name, norm) = (String::new(), String::new());
         let padding = kernel / 2;
         let convolution = Convolution { name, norm, out_channels, in_channels, kernel, stride, padding };
@@ -252,14 +264,14 @@ mod tests {
             weight: numbers(out_channels * in_channels * kernel * kernel),
             bias: numbers(out_channels),
         };
-        let shape = Shape { height, width, channels: in_channels };
+        let shape = MapShape { height, width, channels: in_channels };
         Case { convolution, folded, planes: numbers(in_channels * height * width), shape }
     }
 
-    /// The definition, in the kernel's order of summation, on top of what `before` holds.
-    fn naive(case: &Case, finish: Finish, before: &[f32]) -> Vec<f32> {
+    /// The definition, in the kernel's order of summation. `before` is the output's previous content.
+    fn naive(case: &Case, epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
         let Convolution { kernel, stride, padding, in_channels, out_channels, .. } = case.convolution;
-        let Shape { height, width, .. } = case.shape;
+        let MapShape { height, width, .. } = case.shape;
         let side = |side: usize| (side + 2 * padding - kernel) / stride + 1;
         let (rows, columns) = (side(height), side(width));
         let mut out = Vec::new();
@@ -277,38 +289,48 @@ mod tests {
                         sum = input.mul_add(case.folded.weight[weight], sum);
                     }
                 }
-                out.push(match finish {
-                    Finish::Store => sum,
-                    Finish::Rectify => sum.max(0.0),
-                    Finish::AddAndRectify => (before[out.len()] + sum).max(0.0),
+                out.push(match epilogue {
+                    Epilogue::Identity => sum,
+                    Epilogue::Relu => sum.max(0.0),
+                    Epilogue::AddRelu => (before[out.len()] + sum).max(0.0),
                 });
             }
         }
         out
     }
 
-    /// How the rows are computed: by the widest vectors in so many parts, or one number at a time.
+    /// How the rows are computed: with the widest vectors in a number of bands, or one value at a time.
     #[derive(Clone, Copy, Debug)]
     enum How {
-        Parts(usize),
+        Bands(usize),
         Scalar,
     }
 
-    fn computed(case: &Case, finish: Finish, before: &[f32], how: How) -> Vec<f32> {
+    fn computed(case: &Case, epilogue: Epilogue, before: &[f32], how: How) -> Vec<f32> {
         let packed = PackedConvolution::new(case.convolution.clone(), &case.folded);
         let mut buffers = Buffers::default();
-        let input = BorderedMap::from_planes(&case.planes, case.shape, packed.padding(), &mut buffers);
+        let input = PaddedMap::from_planes(&case.planes, case.shape, packed.padding(), &mut buffers);
         let shape = packed.output(&input, &mut buffers).shape();
-        let mut out = BorderedMap::from_planes(before, shape, 1, &mut buffers);
+        let mut out = PaddedMap::from_planes(before, shape, 1, &mut buffers);
         match how {
-            How::Parts(parts) => packed.run(&input, &mut out, finish, parts),
+            How::Bands(bands) => packed.run(&input, &mut out, epilogue, bands),
             How::Scalar => {
-                let (border, pitch, width, row_len) = (out.border(), out.pitch(), shape.width, out.row_len());
+                let (border, pixel_stride, width, row_len) =
+                    (out.border(), out.pixel_stride(), shape.width, out.row_len());
                 out.for_rows(1, |first_row, rows| {
                     let (convolution, input) = (&packed, &input);
-                    let part =
-                        Part { convolution, input, finish, first_row, rows, border, pitch, width, row_len };
-                    part.with_simd(pulp::Scalar::new());
+                    let band = RowBand {
+                        convolution,
+                        input,
+                        epilogue,
+                        first_row,
+                        rows,
+                        border,
+                        pixel_stride,
+                        width,
+                        row_len,
+                    };
+                    band.with_simd(pulp::Scalar::new());
                 });
             }
         }
@@ -322,14 +344,14 @@ mod tests {
         for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)] {
             for size in [[1, 1], [2, 3], [7, 5], [16, 15]] {
                 let case = case(kernel, stride, size);
-                let mut stream = Stream::new(8, "before");
-                let count = naive(&case, Finish::Store, &[]).len();
-                let before: Vec<f32> = (0..count).map(|_| stream.normal() as f32).collect();
-                for finish in [Finish::Store, Finish::Rectify, Finish::AddAndRectify] {
-                    let expected = naive(&case, finish, &before);
-                    for how in [How::Parts(1), How::Parts(2), How::Parts(4), How::Scalar] {
-                        let found = computed(&case, finish, &before, how);
-                        assert!(found == expected, "{kernel} {stride} {size:?} {finish:?} {how:?}");
+                let mut rng = Rng::new(8, "before");
+                let count = naive(&case, Epilogue::Identity, &[]).len();
+                let before: Vec<f32> = (0..count).map(|_| rng.normal() as f32).collect();
+                for epilogue in [Epilogue::Identity, Epilogue::Relu, Epilogue::AddRelu] {
+                    let expected = naive(&case, epilogue, &before);
+                    for how in [How::Bands(1), How::Bands(2), How::Bands(4), How::Scalar] {
+                        let found = computed(&case, epilogue, &before, how);
+                        assert!(found == expected, "{kernel} {stride} {size:?} {epilogue:?} {how:?}");
                     }
                 }
             }

@@ -1,6 +1,6 @@
-//! The maps that a backbone makes.
+//! Feature maps, the outputs of a backbone.
 
-/// One layer's output for a batch.
+/// The output of one layer for a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureMap {
     /// Channels.
@@ -13,7 +13,7 @@ pub struct FeatureMap {
     pub data: Vec<f32>,
 }
 
-/// One layer's output for one image.
+/// The output of one layer for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageMap<'a> {
     /// Channels.
@@ -35,7 +35,7 @@ impl FeatureMap {
     /// Returns the map of image `index`.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If `index` is out of range.
     pub fn image(&self, index: usize) -> ImageMap<'_> {
         let Self { channels, height, width, ref data } = *self;
         let size = channels * height * width;

@@ -1,14 +1,14 @@
-//! A network as an ONNX graph: norms folded, cut after the deepest layer that is wanted.
+//! Exports a network as an ONNX graph, with folded batch norms and without the layers after the last requested one.
 
-use super::network::{Block, Convolution, INPUT_CHANNELS, Layer, Network};
-use super::onnx::{Attribute, Extent, Graph, Node};
+use super::network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock};
+use super::onnx::{Attribute, Dimension, Graph, OnnxNode};
 use super::weights::{Weights, WeightsError};
 
 /// Name of the graph's input, `[n, 3, h, w]`.
 pub const INPUT: &str = "pixels";
 
-/// Encodes the network up to the deepest of `layers` as an ONNX model. Input `pixels` is `[n, 3, h, w]`, any
-/// `n`, `h` and `w`; the outputs have the layers' names and order. Equal arguments give equal bytes.
+/// Encodes the network up to the deepest of `layers` as an ONNX model. The input `pixels` is `[n, 3, h, w]` for any
+/// `n`, `h` and `w`. The outputs have the names and the order of `layers`. Equal arguments give equal bytes.
 ///
 /// # Errors
 /// If the weights do not fit the network.
@@ -17,28 +17,33 @@ pub fn encode(network: Network, weights: &Weights, layers: &[Layer]) -> Result<V
     let mut graph = Graph::default();
     graph.input(
         INPUT,
-        &[Extent::Named("n"), Extent::Fixed(INPUT_CHANNELS), Extent::Named("h"), Extent::Named("w")],
+        &[
+            Dimension::Named("n"),
+            Dimension::Fixed(INPUT_CHANNELS),
+            Dimension::Named("h"),
+            Dimension::Named("w"),
+        ],
     );
     append(&mut graph, network, weights, layers);
     for &layer in layers {
         let [height, width] = ["h", "w"].map(|axis| format!("{layer}_{axis}"));
-        let channels = Extent::Fixed(network.channels(layer));
-        let shape = [Extent::Named("n"), channels, Extent::Named(&height), Extent::Named(&width)];
+        let channels = Dimension::Fixed(network.channels(layer));
+        let shape = [Dimension::Named("n"), channels, Dimension::Named(&height), Dimension::Named(&width)];
         graph.output(layer.name(), &shape);
     }
     Ok(graph.encode(network.name()))
 }
 
-/// Appends the network's nodes and constants to a graph with an input `pixels`; they make a value for each
-/// layer, under its name, down to the deepest of `layers`.
+/// Appends the nodes and constants of the network, up to the deepest of `layers`, to a graph that has an input
+/// `pixels`. The output of each layer is a value with the layer's name.
 ///
 /// # Panics
-/// If [`Weights::check`] refuses the weights for the network.
+/// If [`Weights::check`] fails for the network.
 pub fn append(graph: &mut Graph, network: Network, weights: &Weights, layers: &[Layer]) {
     let deepest = layers.iter().max().copied();
     let stem = convolve(graph, weights, &network.stem(), INPUT);
     let stem = apply(graph, "Relu", "relu", &[&stem]);
-    graph.node(&Node {
+    graph.node(&OnnxNode {
         operator: "MaxPool",
         name: "maxpool",
         inputs: &[&stem],
@@ -55,7 +60,7 @@ pub fn append(graph: &mut Graph, network: Network, weights: &Weights, layers: &[
     }
 }
 
-fn append_block(graph: &mut Graph, weights: &Weights, block: &Block, input: &str) -> String {
+fn append_block(graph: &mut Graph, weights: &Weights, block: &ResidualBlock, input: &str) -> String {
     let shortcut = match &block.shortcut {
         Some(convolution) => convolve(graph, weights, convolution, input),
         None => input.to_owned(),
@@ -72,7 +77,7 @@ fn append_block(graph: &mut Graph, weights: &Weights, block: &Block, input: &str
     apply(graph, "Relu", output, &[&sum])
 }
 
-/// Appends a folded convolution and returns the name of its value.
+/// Appends a folded convolution and returns the name of its output.
 fn convolve(graph: &mut Graph, weights: &Weights, convolution: &Convolution, input: &str) -> String {
     let folded = weights.fold(convolution);
     let name = &convolution.name;
@@ -81,7 +86,7 @@ fn convolve(graph: &mut Graph, weights: &Weights, convolution: &Convolution, inp
     graph.constant(&bias, &[convolution.out_channels], &folded.bias);
     let [kernel, stride, padding] =
         [convolution.kernel, convolution.stride, convolution.padding].map(|number| number as i64);
-    graph.node(&Node {
+    graph.node(&OnnxNode {
         operator: "Conv",
         name,
         inputs: &[input, &weight, &bias],
@@ -95,9 +100,9 @@ fn convolve(graph: &mut Graph, weights: &Weights, convolution: &Convolution, inp
     name.clone()
 }
 
-/// Appends an operator without attributes, named like its value, and returns that name.
+/// Appends an operator without attributes whose node and output have the given name, and returns that name.
 fn apply(graph: &mut Graph, operator: &str, name: &str, inputs: &[&str]) -> String {
-    graph.node(&Node { operator, name, inputs, outputs: &[name], attributes: &[] });
+    graph.node(&OnnxNode { operator, name, inputs, outputs: &[name], attributes: &[] });
     name.to_owned()
 }
 

@@ -1,20 +1,20 @@
-//! The one description of each network: torchvision's residual networks, truncated after layer3.
+//! Descriptions of the networks: torchvision's residual networks, truncated after layer3.
 //!
-//! Everything that runs, checks, exports or invents weights reads the tensor names, shapes and strides
-//! here, so that two ways of running a network cannot disagree about what it is.
+//! All code that runs or exports a network, or checks or initialises its weights, takes tensor names, shapes and
+//! strides from here, so that the backends cannot disagree.
 //!
 //! Sources: He et al. 2016 ("Deep Residual Learning for Image Recognition"), Zagoruyko and Komodakis 2016
-//! ("Wide Residual Networks"); names, shapes and the place of the stride (the 3×3 convolution of a
-//! bottleneck) are torchvision's `resnet.py`.
-
-use std::fmt;
+//! ("Wide Residual Networks"). Names and shapes are those of torchvision's `resnet.py`, which puts the stride of a
+//! bottleneck on its 3×3 convolution.
 
 use serde::{Deserialize, Serialize};
 
-/// The number of channels of an input image.
+use std::fmt;
+
+/// Channels of an input image.
 pub const INPUT_CHANNELS: usize = 3;
 
-/// The number of channels of the stem, torchvision's `inplanes`.
+/// Output channels of the stem; `inplanes` in torchvision.
 const STEM_CHANNELS: usize = 64;
 
 /// A residual network of torchvision.
@@ -26,13 +26,13 @@ pub enum Network {
     ResNet50,
     /// ResNet-101: bottlenecks (3, 4, 23).
     ResNet101,
-    /// Wide ResNet-50-2: ResNet-50 with bottlenecks twice as wide inside.
+    /// Wide ResNet-50-2: ResNet-50 whose bottlenecks have twice as many inner channels.
     WideResNet50,
-    /// Wide ResNet-101-2: ResNet-101 with bottlenecks twice as wide inside.
+    /// Wide ResNet-101-2: ResNet-101 whose bottlenecks have twice as many inner channels.
     WideResNet101,
 }
 
-/// A stage of the network whose map can be an output.
+/// A layer of the network whose feature map can be requested (a "stage" in He et al.).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Layer {
     /// Stride 4.
@@ -43,7 +43,7 @@ pub enum Layer {
     Layer3,
 }
 
-/// One convolution without bias, followed by a batch norm.
+/// A convolution without bias, followed by a batch norm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Convolution {
     /// Name of the convolution's module; its tensor is `<name>.weight`.
@@ -56,33 +56,33 @@ pub struct Convolution {
     pub in_channels: usize,
     /// Side of the square kernel.
     pub kernel: usize,
-    /// Step in both directions.
+    /// Stride in both directions.
     pub stride: usize,
-    /// Zeros added on each side.
+    /// Zero padding on each side.
     pub padding: usize,
 }
 
-/// One residual block: `relu(branch(x) + shortcut(x))`.
+/// A residual block: `relu(branch(x) + shortcut(x))`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub struct ResidualBlock {
     /// Name of the block's module, such as `layer2.0`.
     pub name: String,
-    /// The stage that the block belongs to.
+    /// The layer that the block belongs to.
     pub layer: Layer,
-    /// Whether the block's output is the stage's map.
+    /// Whether the block is the last one of its layer, so that its output is the layer's map.
     pub ends_layer: bool,
-    /// The convolutions in order, a rectifier after each but the last.
+    /// The convolutions of the branch, in order, with a ReLU after each but the last.
     pub branch: Vec<Convolution>,
-    /// The convolution beside them; the identity where there is none.
+    /// The convolution of the shortcut; `None` if the shortcut is the identity.
     pub shortcut: Option<Convolution>,
 }
 
-/// The name and shape of a tensor that a network needs.
+/// The name and shape of a tensor of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorShape {
-    /// torchvision's name.
+    /// Its name in torchvision.
     pub name: String,
-    /// Extents, outermost first.
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 
@@ -91,7 +91,7 @@ impl Network {
     pub const ALL: [Self; 5] =
         [Self::ResNet18, Self::ResNet50, Self::ResNet101, Self::WideResNet50, Self::WideResNet101];
 
-    /// Returns torchvision's name of the network.
+    /// Returns the name of the network in torchvision.
     pub fn name(self) -> &'static str {
         match self {
             Self::ResNet18 => "resnet18",
@@ -102,18 +102,18 @@ impl Network {
         }
     }
 
-    /// Finds the network of that name.
+    /// Returns the network with that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|network| network.name() == name)
     }
 
-    /// Returns the number of channels of a stage's map.
+    /// Returns the number of channels of a layer's map.
     pub fn channels(self, layer: Layer) -> usize {
         layer.planes() * self.expansion()
     }
 
-    /// Returns the first convolution: 7×7, stride 2. A rectifier and a 3×3 maximum of stride 2 with
-    /// padding 1 follow it.
+    /// Returns the first convolution: 7×7, stride 2. It is followed by a ReLU and a 3×3 max pooling of stride 2
+    /// with padding 1.
     pub fn stem(self) -> Convolution {
         Convolution {
             name: "conv1".to_owned(),
@@ -127,7 +127,7 @@ impl Network {
     }
 
     /// Returns the residual blocks of layer1 to layer3, in order.
-    pub fn blocks(self) -> Vec<Block> {
+    pub fn blocks(self) -> Vec<ResidualBlock> {
         let mut blocks = Vec::new();
         let mut in_channels = STEM_CHANNELS;
         for (layer, count) in Layer::ALL.into_iter().zip(self.block_counts()) {
@@ -154,7 +154,7 @@ impl Network {
         self.convolutions().iter().flat_map(Convolution::tensors).collect()
     }
 
-    fn block(self, layer: Layer, index: usize, in_channels: usize, ends_layer: bool) -> Block {
+    fn block(self, layer: Layer, index: usize, in_channels: usize, ends_layer: bool) -> ResidualBlock {
         let name = format!("{}.{index}", layer.name());
         let stride = if index == 0 && layer != Layer::Layer1 { 2 } else { 1 };
         let out_channels = self.channels(layer);
@@ -169,7 +169,7 @@ impl Network {
             padding: 0,
         });
         let branch = self.branch(layer, &name, in_channels, stride);
-        Block { name, layer, ends_layer, branch, shortcut }
+        ResidualBlock { name, layer, ends_layer, branch, shortcut }
     }
 
     fn branch(self, layer: Layer, block: &str, in_channels: usize, stride: usize) -> Vec<Convolution> {
@@ -202,7 +202,7 @@ impl Network {
         }
     }
 
-    /// Output channels of a block for each of its planes: 1 for a basic block, 4 for a bottleneck.
+    /// Returns a block's output channels as a multiple of its planes: 1 for a basic block, 4 for a bottleneck.
     fn expansion(self) -> usize {
         match self {
             Self::ResNet18 => 1,
@@ -210,7 +210,7 @@ impl Network {
         }
     }
 
-    /// Inner channels of a bottleneck for each of its planes.
+    /// Returns a bottleneck's inner channels as a multiple of its planes.
     fn width_factor(self) -> usize {
         match self {
             Self::ResNet18 | Self::ResNet50 | Self::ResNet101 => 1,
@@ -223,7 +223,7 @@ impl Layer {
     /// Every layer, shallowest first.
     pub const ALL: [Self; 3] = [Self::Layer1, Self::Layer2, Self::Layer3];
 
-    /// Returns torchvision's name of the stage.
+    /// Returns the name of the layer in torchvision.
     pub fn name(self) -> &'static str {
         match self {
             Self::Layer1 => "layer1",
@@ -232,12 +232,12 @@ impl Layer {
         }
     }
 
-    /// Finds the layer of that name.
+    /// Returns the layer with that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|layer| layer.name() == name)
     }
 
-    /// Returns the side, in pixels, of the image square that one position of the map stands for.
+    /// Returns the total stride: how many image pixels, in each direction, there are per map position.
     pub fn stride(self) -> usize {
         match self {
             Self::Layer1 => 4,
@@ -246,7 +246,7 @@ impl Layer {
         }
     }
 
-    /// Returns the side of the map of an image side: each of the halvings rounds up.
+    /// Returns the side of the map for an image side. Each halving rounds up.
     pub fn side(self, image_side: usize) -> usize {
         image_side.div_ceil(self.stride())
     }
@@ -261,12 +261,12 @@ impl Layer {
 }
 
 impl Convolution {
-    /// Returns the name of the convolution's tensor, of shape `[out, in, kernel, kernel]`.
+    /// Returns the name of the weight tensor, of shape `[out, in, kernel, kernel]`.
     pub fn weight_name(&self) -> String {
         format!("{}.weight", self.name)
     }
 
-    /// Returns the convolution's shape, `[out, in, kernel, kernel]`.
+    /// Returns the shape of the weight tensor, `[out, in, kernel, kernel]`.
     pub fn shape(&self) -> [usize; 4] {
         [self.out_channels, self.in_channels, self.kernel, self.kernel]
     }
@@ -276,7 +276,7 @@ impl Convolution {
         ["weight", "bias", "running_mean", "running_var"].map(|part| format!("{}.{part}", self.norm))
     }
 
-    /// Returns the five tensors of the convolution and its norm.
+    /// Returns the five tensors of the convolution and its batch norm.
     pub fn tensors(&self) -> Vec<TensorShape> {
         let mut tensors = vec![TensorShape { name: self.weight_name(), shape: self.shape().to_vec() }];
         let norms = self.norm_names();
@@ -301,7 +301,7 @@ impl fmt::Display for Layer {
 mod tests {
     use super::*;
 
-    /// Parameters up to layer3 without running statistics: counted with torchvision 0.29.2 by
+    /// Parameters up to layer3 without running statistics, counted with torchvision 0.29.2 by
     /// `sum(p.numel() for n, p in model.named_parameters() if not n.startswith(("layer4", "fc")))`.
     const PARAMETERS: [(Network, usize); 5] = [
         (Network::ResNet18, 2_782_784),

@@ -1,17 +1,17 @@
-//! A writer of ONNX models: the few messages of `onnx.proto3` that a feed-forward network needs, encoded by
-//! hand.
+//! A writer of ONNX models: a hand-written encoder of the messages of `onnx.proto3` that a feed-forward network
+//! needs.
 //!
-//! It knows no network; `graph.rs` builds the backbone's graph with it, and an export may add its own nodes.
-//! The same calls give the same bytes: fields are written in the order of their numbers, repeated ones in
-//! the order of the calls, and nothing like a time or a path is added.
+//! It is independent of any network. `graph.rs` builds the graph of a backbone with it, and an export can add
+//! nodes. The same calls give the same bytes: fields are written in the order of their numbers, repeated fields
+//! in the order of the calls, and no time or path is included.
 //!
 //! Sources: ONNX IR version 8 and operator set 17 (`onnx.proto3` of onnx 1.12); the protocol buffers wire
 //! format (varint, length-delimited and 32-bit fields).
 
-/// ONNX IR version that belongs to operator set 17.
+/// The ONNX IR version of operator set 17.
 const IR_VERSION: u64 = 8;
 
-/// Operator set: the newest that every runtime of the last years reads (chosen).
+/// The operator set. Chosen: the newest one that runtimes of the last years can read.
 const OPERATOR_SET: u64 = 17;
 
 /// `TensorProto.DataType.FLOAT`.
@@ -20,16 +20,16 @@ const ELEMENT_F32: u64 = 1;
 /// `TensorProto.DataType.INT64`.
 const ELEMENT_I64: u64 = 7;
 
-/// An extent of an input or output.
+/// A dimension of an input or output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent<'a> {
-    /// A number.
+pub enum Dimension<'a> {
+    /// A constant size.
     Fixed(usize),
-    /// A name that stands for any number.
+    /// A named dimension of any size.
     Named(&'a str),
 }
 
-/// An attribute's value.
+/// The value of an attribute.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Attribute<'a> {
     /// `INT`.
@@ -42,22 +42,22 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// One operator of a graph.
+/// A node of a graph.
 #[derive(Debug, Clone, Copy)]
-pub struct Node<'a> {
+pub struct OnnxNode<'a> {
     /// The operator, such as `Conv`.
     pub operator: &'a str,
-    /// The node's own name.
+    /// The name of the node.
     pub name: &'a str,
-    /// Names of the values that it reads.
+    /// Names of its inputs.
     pub inputs: &'a [&'a str],
-    /// Names of the values that it makes.
+    /// Names of its outputs.
     pub outputs: &'a [&'a str],
     /// Attributes by name.
     pub attributes: &'a [(&'a str, Attribute<'a>)],
 }
 
-/// A graph that is being written. Nodes must be added in an order in which they can run.
+/// A graph under construction. Nodes must be added in topological order.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     nodes: Message,
@@ -68,17 +68,17 @@ pub struct Graph {
 
 impl Graph {
     /// Adds an f32 input.
-    pub fn input(&mut self, name: &str, shape: &[Extent<'_>]) {
+    pub fn input(&mut self, name: &str, shape: &[Dimension<'_>]) {
         self.inputs.message(11, &value_info(name, shape));
     }
 
-    /// Adds an f32 output; a node must make a value of that name.
-    pub fn output(&mut self, name: &str, shape: &[Extent<'_>]) {
+    /// Adds an f32 output. A node must produce a value with that name.
+    pub fn output(&mut self, name: &str, shape: &[Dimension<'_>]) {
         self.outputs.message(12, &value_info(name, shape));
     }
 
     /// Adds a node.
-    pub fn node(&mut self, node: &Node<'_>) {
+    pub fn node(&mut self, node: &OnnxNode<'_>) {
         let mut message = Message::default();
         for input in node.inputs {
             message.text(1, input);
@@ -104,7 +104,7 @@ impl Graph {
         self.raw_constant(name, shape, ELEMENT_F32, &bytes);
     }
 
-    /// Adds a constant i64 tensor, row-major: axes, sizes and the like.
+    /// Adds a constant i64 tensor, row-major, such as axes or sizes.
     ///
     /// # Panics
     /// If the number of values is not the product of the shape.
@@ -114,8 +114,8 @@ impl Graph {
         self.raw_constant(name, shape, ELEMENT_I64, &bytes);
     }
 
-    /// Encodes the model. A message must stay below 2 GiB, the limit of protocol buffers: the largest
-    /// network here has 0.33 GB.
+    /// Encodes the model. The result must stay below 2 GiB, the limit of protocol buffers; the largest network
+    /// takes 0.33 GB.
     pub fn encode(self, name: &str) -> Vec<u8> {
         let mut operator_set = Message::default();
         operator_set.text(1, "");
@@ -146,13 +146,13 @@ impl Graph {
     }
 }
 
-fn value_info(name: &str, shape: &[Extent<'_>]) -> Message {
+fn value_info(name: &str, shape: &[Dimension<'_>]) -> Message {
     let mut extents = Message::default();
     for extent in shape {
         let mut dimension = Message::default();
         match extent {
-            Extent::Fixed(value) => dimension.integer(1, *value as u64),
-            Extent::Named(name) => dimension.text(2, name),
+            Dimension::Fixed(value) => dimension.integer(1, *value as u64),
+            Dimension::Named(name) => dimension.text(2, name),
         }
         extents.message(1, &dimension);
     }
@@ -194,7 +194,7 @@ fn attribute(name: &str, value: Attribute<'_>) -> Message {
     message
 }
 
-/// A protocol buffers message that is being written.
+/// A protocol buffers message under construction.
 #[derive(Debug, Clone, Default)]
 struct Message {
     bytes: Vec<u8>,
@@ -258,15 +258,15 @@ mod tests {
     #[test]
     fn a_small_model_has_the_bytes_of_the_specification() {
         let mut graph = Graph::default();
-        graph.input("x", &[Extent::Named("n"), Extent::Fixed(2)]);
-        graph.node(&Node {
+        graph.input("x", &[Dimension::Named("n"), Dimension::Fixed(2)]);
+        graph.node(&OnnxNode {
             operator: "Relu",
             name: "r",
             inputs: &["x"],
             outputs: &["y"],
             attributes: &[("a", Attribute::Int(-1))],
         });
-        graph.output("y", &[Extent::Fixed(3)]);
+        graph.output("y", &[Dimension::Fixed(3)]);
         let expected: &[u8] = &[
             0x08, 8, 0x12, 9, b'p', b'a', b't', b'c', b'h', b'f', b'l', b'o',
             b'w', // IR version, producer

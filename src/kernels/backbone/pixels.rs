@@ -1,17 +1,17 @@
-//! From an image's bytes to the numbers that the networks were trained on.
+//! Normalisation of RGB bytes to the input range that the networks were trained on.
 
-/// ImageNet's mean of each channel (red, green, blue) of pixels in 0..=1, as in torchvision's weights.
+/// ImageNet mean of each channel (red, green, blue) for pixels in \[0, 1\], as in torchvision.
 pub const CHANNEL_MEANS: [f64; 3] = [0.485, 0.456, 0.406];
 
-/// ImageNet's standard deviation of each channel of pixels in 0..=1, as in torchvision's weights.
+/// ImageNet standard deviation of each channel for pixels in \[0, 1\], as in torchvision.
 pub const CHANNEL_DEVIATIONS: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// Writes `(byte / 255 - mean) / deviation` of each pixel and channel, computed in f64 and rounded once:
-/// `rgb` is `[h, w, 3]`, `out` is `[3, h, w]`, both row-major. Exact within half a unit of the last place
-/// (torchvision rounds after each of the three steps).
+/// Writes `(byte / 255 - mean) / deviation` for each pixel and channel. `rgb` is `[h, w, 3]`, `out` is
+/// `[3, h, w]`, both row-major. Computed in f64 and rounded once, so the error is at most 0.5 ULP (torchvision
+/// rounds after each of the three steps).
 ///
 /// # Panics
-/// If `rgb` or `out` has not `3 · h · w` elements.
+/// If `rgb` or `out` does not have `3 · h · w` elements.
 pub fn normalise(rgb: &[u8], h: usize, w: usize, out: &mut [f32]) {
     let pixels = h * w;
     assert_eq!(rgb.len(), 3 * pixels, "an RGB image of {h}×{w} has {} bytes", 3 * pixels);

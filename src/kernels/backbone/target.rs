@@ -1,60 +1,58 @@
-//! What a network is run on: backend, device, precision.
-
-use std::fmt;
+//! Where and how a network is computed: backend, device, arithmetic.
 
 use serde::{Deserialize, Serialize};
 
-/// A way of running a network.
+use std::fmt;
+
+/// An implementation of the networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backend {
-    /// Without a native library: always there, on the CPU, in f32.
+    /// Pure Rust: in every build; CPU and f32 only.
     Rust,
-    /// On libtorch: in builds with the feature `torch`.
+    /// libtorch: in builds with the feature `torch`.
     Torch,
 }
 
-/// Where the numbers are computed.
+/// The device that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// The CUDA device of that number.
+    /// The CUDA device with that index.
     Cuda(usize),
 }
 
-/// The numbers that a network is computed in; pixels and maps are f32 in any case.
+/// The number format that a network is computed in. Pixels and maps are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arithmetic {
-    /// Single precision; never TF32.
+    /// Single precision, never TF32.
     F32,
-    /// bfloat16 weights and values, sums in f32.
+    /// bfloat16 weights and activations, with f32 accumulation.
     Bf16,
 }
 
-/// What a network is run on.
+/// A backend, a device and an arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the types say it")]
 pub struct Target {
-    /// The backend.
     pub backend: Backend,
-    /// The device.
     pub device: Device,
-    /// The numbers.
     pub arithmetic: Arithmetic,
 }
 
 impl Target {
-    /// What is always there.
+    /// The Rust backend on the CPU in f32, which every build has.
     pub const DEFAULT: Self =
         Self { backend: Backend::Rust, device: Device::Cpu, arithmetic: Arithmetic::F32 };
 
-    /// Says whether the backend knows the device and the numbers, on any machine.
-    pub fn is_known(self) -> bool {
+    /// Returns whether the backend supports the device and the arithmetic at all, on some machine.
+    pub fn is_supported(self) -> bool {
         self.backend == Backend::Torch || self == Self::DEFAULT
     }
 }
 
 impl Backend {
-    /// Returns its name in a manifest.
+    /// Returns the name used in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -62,29 +60,29 @@ impl Backend {
         }
     }
 
-    /// Says whether this build has it.
+    /// Returns whether this build contains the backend.
     pub fn is_built(self) -> bool {
         self == Self::Rust || cfg!(feature = "torch")
     }
 
-    /// Returns the fastest one of this build.
+    /// Returns the fastest backend of this build.
     pub fn fastest() -> Self {
         if Self::Torch.is_built() { Self::Torch } else { Self::Rust }
     }
 }
 
 impl Device {
-    /// Returns the first CUDA device that this build can use, else the processor.
+    /// Returns the first CUDA device if this build can use one, otherwise the CPU.
     pub fn fastest() -> Self {
         if cuda_devices() > 0 { Self::Cuda(0) } else { Self::Cpu }
     }
 
-    /// Finds the device of that name: `cpu`, `cuda` (the first) or `cuda:N`.
+    /// Parses `cpu`, `cuda` (the first device) or `cuda:N`.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "cpu" => Some(Self::Cpu),
             "cuda" => Some(Self::Cuda(0)),
-            // Exactly the number's own digits: no sign, no leading zero.
+            // Canonical digits only: no sign, no leading zero.
             _ => {
                 let number: usize = name.strip_prefix("cuda:")?.parse().ok()?;
                 (name == format!("cuda:{number}")).then_some(Self::Cuda(number))
@@ -92,7 +90,7 @@ impl Device {
         }
     }
 
-    /// Returns the kind of device, `cpu` or `cuda`: devices of one kind are interchangeable.
+    /// Returns the device class, `cpu` or `cuda`. Devices of a class are interchangeable.
     pub fn class(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -102,7 +100,7 @@ impl Device {
 }
 
 impl Arithmetic {
-    /// Returns its name in a manifest.
+    /// Returns the name used in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -111,15 +109,19 @@ impl Arithmetic {
     }
 }
 
-/// Returns the number of CUDA devices that this build can use; none without the feature `torch`.
+/// Returns the number of CUDA devices that this build can use: 0 without the feature `torch`.
 pub fn cuda_devices() -> usize {
     #[cfg(feature = "torch")]
-    return super::torch::cuda_devices();
+    return if tch::Cuda::is_available() {
+        usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+    } else {
+        0
+    };
     #[cfg(not(feature = "torch"))]
     return 0;
 }
 
-/// Returns the version of libtorch that this build was made with.
+/// Returns the version of libtorch that this build links; `None` without libtorch.
 pub fn libtorch_version() -> Option<&'static str> {
     option_env!("PATCHFLOW_LIBTORCH")
 }
@@ -149,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn rust_knows_the_default_alone() {
-        assert!(Target::DEFAULT.is_known());
-        assert!(!Target { device: Device::Cuda(0), ..Target::DEFAULT }.is_known());
-        assert!(!Target { arithmetic: Arithmetic::Bf16, ..Target::DEFAULT }.is_known());
-        assert!(Target { backend: Backend::Torch, ..Target::DEFAULT }.is_known());
+    fn rust_supports_the_default_alone() {
+        assert!(Target::DEFAULT.is_supported());
+        assert!(!Target { device: Device::Cuda(0), ..Target::DEFAULT }.is_supported());
+        assert!(!Target { arithmetic: Arithmetic::Bf16, ..Target::DEFAULT }.is_supported());
+        assert!(Target { backend: Backend::Torch, ..Target::DEFAULT }.is_supported());
     }
 }

@@ -1,50 +1,54 @@
-//! Runs a network on libtorch: the one file that names `tch`.
+//! The libtorch backend.
 //!
-//! Norms are folded; images, weights and maps are channels-last, which on a CPU is what oneDNN computes in
-//! and on a GPU what the tensor cores take. `tch` has no word for that layout: a contiguous `[n, h, w, c]`
-//! seen through a permutation has its strides, and libtorch goes by the strides.
+//! Batch norms are folded. Images, weights and maps are channels-last, the native layout of oneDNN on a CPU and of
+//! tensor cores on a GPU. `tch` has no memory-format argument, so a contiguous `[n, h, w, c]` tensor is permuted to
+//! `[n, c, h, w]`: this gives it channels-last strides, which libtorch recognises.
 //!
-//! On a processor each image goes through by itself on one thread, as many at a time as there are threads: its
-//! maps are then the same bits for any division into batches and any number of threads. They are not where a
-//! call has a whole batch, or several threads: oneDNN divides its sums by both (seen in f32 with ResNet-50).
-//! Measured 2026-11-24 on 2 Zen 4 cores, images/s of batches of 8, apart against in one call, f32: ResNet-18
-//! 68.9 to 65.8 at 224² and 24.0 to 21.1 at 640×232, ResNet-50 25.3 to 28.8 and 8.5 to 7.7. A batch should
-//! have at least as many images as there are threads. On a GPU a batch is one call, and the last bits may
-//! depend on it.
+//! On a CPU each image is run alone on one thread, with as many images at a time as there are threads. Its maps
+//! then have the same bits for any number of threads and any division into batches. A call with a whole batch or
+//! with several threads does not have this property: oneDNN splits its sums by both (seen in f32 with ResNet-50).
+//! Measured on 2026-11-24 on 2 Zen 4 cores in f32, images/s of batches of 8, image by image and in one call:
 //!
-//! Convolutions are asked to be deterministic and never to use TF32, whatever libtorch's defaults are.
+//! | network | 224×224 | 640×232 |
+//! |---|---|---|
+//! | ResNet-18 | 68.9 and 65.8 | 24.0 and 21.1 |
+//! | ResNet-50 | 25.3 and 28.8 | 8.5 and 7.7 |
+//!
+//! A batch should have at least as many images as there are threads. On a GPU a batch is one call, and the last
+//! bits may depend on the batch.
+//!
+//! Convolutions run with deterministic algorithms and without TF32, whatever the defaults of libtorch are.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use tch::{Cuda, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
+use super::error::{BackboneError, RuntimeError};
 use super::feature_map::FeatureMap;
-use super::network::{Block, Convolution, INPUT_CHANNELS, Layer, Network};
-use super::pure::{BackboneError, check_layers, check_pixels};
-use super::runtime::{Runtime, RuntimeError};
-use super::target::{Arithmetic, Device};
+use super::network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock};
+use super::runtime::{Runtime, check_layers, check_pixels};
+use super::target::{Arithmetic, Device, cuda_devices};
 use super::weights::Weights;
 
-/// A network in libtorch's memory.
-pub(super) struct Torch {
+/// A network whose weights are libtorch tensors.
+pub(super) struct TorchBackbone {
     network: Network,
     layers: Vec<Layer>,
-    is_processor: bool,
-    /// One for each thread, of the same memory: a tensor can be sent to another thread, but not be shared
-    /// with it.
-    models: Vec<Mutex<Model>>,
+    is_cpu: bool,
+    /// One handle per thread, all on the same memory: a `Tensor` is `Send` but not `Sync`.
+    models: Vec<Mutex<TorchModel>>,
 }
 
-struct Model {
+struct TorchModel {
     device: tch::Device,
     kind: Kind,
     stem: Folded,
     blocks: Vec<FoldedBlock>,
 }
 
-/// A convolution with its norm.
+/// A convolution with its batch norm folded in.
 struct Folded {
     weight: Tensor,
     bias: Tensor,
@@ -53,14 +57,14 @@ struct Folded {
 }
 
 struct FoldedBlock {
-    /// The layer whose map the block's output is.
+    /// The layer that the block ends, if any: its map is the block's output.
     ends: Option<Layer>,
     branch: Vec<Folded>,
     shortcut: Option<Folded>,
 }
 
-impl Torch {
-    /// See [`super::Backbone::on`].
+impl TorchBackbone {
+    /// Prepares the network; the contract is that of [`super::Backbone::on`].
     pub(super) fn new(
         network: Network,
         weights: &Weights,
@@ -76,14 +80,14 @@ impl Torch {
             Arithmetic::F32 => Kind::Float,
             Arithmetic::Bf16 => Kind::BFloat16,
         };
-        let model =
-            Model::new(network, weights, layers, device, kind).map_err(|source| failed(network, source))?;
+        let model = TorchModel::new(network, weights, layers, device, kind)
+            .map_err(|source| failed(network, source))?;
         let models = (0..threads.get()).map(|_| Mutex::new(model.shallow_clone())).collect();
-        Ok(Self { network, layers: layers.to_vec(), is_processor: device == tch::Device::Cpu, models })
+        Ok(Self { network, layers: layers.to_vec(), is_cpu: device == tch::Device::Cpu, models })
     }
 
-    /// Runs the batch as one: for a GPU.
-    fn run_together(
+    /// Runs the batch in one call, for a GPU.
+    fn run_as_batch(
         &self,
         pixels: &[f32],
         n: usize,
@@ -94,10 +98,16 @@ impl Torch {
         tch::no_grad(|| model.forward(pixels, [n, INPUT_CHANNELS, h, w], &self.layers))
     }
 
-    /// Runs image by image, an equal share of them on each thread: for a processor.
-    fn run_apart(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, TchError> {
+    /// Runs each image alone, with an equal share of the images on each thread, for a CPU.
+    fn run_by_image(
+        &self,
+        pixels: &[f32],
+        n: usize,
+        h: usize,
+        w: usize,
+    ) -> Result<Vec<FeatureMap>, TchError> {
         let size = INPUT_CHANNELS * h * w;
-        let run_share = |model: &Mutex<Model>, share: Range<usize>| {
+        let run_share = |model: &Mutex<TorchModel>, share: Range<usize>| {
             let model = model.lock().unwrap_or_else(PoisonError::into_inner);
             tch::set_num_threads(1);
             let run = |image: usize| {
@@ -123,19 +133,9 @@ impl Torch {
     }
 }
 
-impl Runtime for Torch {
-    fn network(&self) -> Network {
-        self.network
-    }
-
-    fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
-
+impl Runtime for TorchBackbone {
     fn forward(&self, pixels: &[f32], n: usize, h: usize, w: usize) -> Result<Vec<FeatureMap>, RuntimeError> {
-        let size = INPUT_CHANNELS * h * w;
-        assert_eq!(pixels.len(), n * size, "a batch of {n} images of 3×{h}×{w} has {} values", n * size);
-        check_pixels(pixels, h, w)?;
+        check_pixels(pixels, n, h, w)?;
         if n == 0 {
             let empty = |&layer: &Layer| FeatureMap {
                 channels: self.network.channels(layer),
@@ -145,12 +145,12 @@ impl Runtime for Torch {
             };
             return Ok(self.layers.iter().map(empty).collect());
         }
-        let run = if self.is_processor { Self::run_apart } else { Self::run_together };
+        let run = if self.is_cpu { Self::run_by_image } else { Self::run_as_batch };
         run(self, pixels, n, h, w).map_err(|source| failed(self.network, source))
     }
 }
 
-impl Model {
+impl TorchModel {
     fn new(
         network: Network,
         weights: &Weights,
@@ -159,27 +159,27 @@ impl Model {
         kind: Kind,
     ) -> Result<Self, TchError> {
         let deepest = layers.iter().max().copied();
-        let placed = |convolution: &Convolution| Folded::new(weights, convolution, device, kind);
-        let block = |block: &Block| -> Result<FoldedBlock, TchError> {
+        let fold = |convolution: &Convolution| Folded::new(weights, convolution, device, kind);
+        let block = |block: &ResidualBlock| -> Result<FoldedBlock, TchError> {
             Ok(FoldedBlock {
                 ends: block.ends_layer.then_some(block.layer),
-                branch: block.branch.iter().map(placed).collect::<Result<_, _>>()?,
-                shortcut: block.shortcut.as_ref().map(placed).transpose()?,
+                branch: block.branch.iter().map(fold).collect::<Result<_, _>>()?,
+                shortcut: block.shortcut.as_ref().map(fold).transpose()?,
             })
         };
         let blocks = network.blocks();
         let wanted = blocks.iter().filter(|block| Some(block.layer) <= deepest);
         let blocks = wanted.map(block).collect::<Result<_, _>>()?;
-        Ok(Self { device, kind, stem: placed(&network.stem())?, blocks })
+        Ok(Self { device, kind, stem: fold(&network.stem())?, blocks })
     }
 
-    /// The same tensors under another handle.
+    /// Returns another handle to the same tensors.
     fn shallow_clone(&self) -> Self {
         let blocks = self.blocks.iter().map(FoldedBlock::shallow_clone).collect();
         Self { device: self.device, kind: self.kind, stem: self.stem.shallow_clone(), blocks }
     }
 
-    /// The maps of `layers` for pixels of that shape.
+    /// Returns the maps of `layers` for `pixels` of the given shape.
     fn forward(
         &self,
         pixels: &[f32],
@@ -266,18 +266,13 @@ impl Folded {
     }
 }
 
-/// Returns the number of CUDA devices that this libtorch can use.
-pub(super) fn cuda_devices() -> usize {
-    if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 }
-}
-
 fn find(device: Device) -> Result<tch::Device, RuntimeError> {
     let Device::Cuda(number) = device else { return Ok(tch::Device::Cpu) };
     let count = cuda_devices();
     if number < count { Ok(tch::Device::Cuda(number)) } else { Err(RuntimeError::NoDevice { device, count }) }
 }
 
-/// Copies a map out, row-major in f32.
+/// Copies a map to the CPU, row-major in f32.
 fn read(map: &Tensor) -> Result<FeatureMap, TchError> {
     let (_, channels, height, width) = map.size4()?;
     let map = map.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
@@ -288,7 +283,7 @@ fn read(map: &Tensor) -> Result<FeatureMap, TchError> {
     Ok(FeatureMap { channels, height, width, data })
 }
 
-/// Joins the maps of single images, at least one, to those of the batch.
+/// Concatenates the maps of single images, of which there must be at least one, to those of a batch.
 fn join(images: Vec<Vec<FeatureMap>>) -> Vec<FeatureMap> {
     let count = images.len();
     let mut images = images.into_iter();
@@ -304,7 +299,7 @@ fn join(images: Vec<Vec<FeatureMap>>) -> Vec<FeatureMap> {
     maps
 }
 
-/// The same tensor, `[n, c, h, w]`, laid out as `[n, h, w, c]`.
+/// Returns the tensor `[n, c, h, w]` with channels-last strides.
 fn channels_last(tensor: &Tensor) -> Result<Tensor, TchError> {
     tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
@@ -316,19 +311,19 @@ fn failed(network: Network, source: TchError) -> RuntimeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     const LAYERS: [Layer; 2] = [Layer::Layer2, Layer::Layer3];
 
-    fn backbone(network: Network, threads: usize, arithmetic: Arithmetic) -> Torch {
+    fn backbone(network: Network, threads: usize, arithmetic: Arithmetic) -> TorchBackbone {
         let weights = Weights::seeded(network, 1);
         let threads = NonZeroUsize::new(threads).unwrap();
-        Torch::new(network, &weights, &LAYERS, threads, Device::Cpu, arithmetic).unwrap()
+        TorchBackbone::new(network, &weights, &LAYERS, threads, Device::Cpu, arithmetic).unwrap()
     }
 
     fn pixels(count: usize) -> Vec<f32> {
-        let mut stream = Stream::new(1, "pixels");
-        (0..count).map(|_| stream.normal() as f32).collect()
+        let mut rng = Rng::new(1, "pixels");
+        (0..count).map(|_| rng.normal() as f32).collect()
     }
 
     fn assert_same_bits(network: Network, arithmetic: Arithmetic, (h, w): (usize, usize)) {

@@ -1,32 +1,33 @@
-//! Weights of a network: named f32 tensors, checked against the description, folded and invented.
+//! Weights of a network: named f32 tensors, checked against the network's description, folded, or randomly
+//! initialised.
 //!
-//! Readers of weight files fill a [`Weights`]; everything that runs or exports a network takes one and asks
-//! for [`FoldedConvolution`]s.
+//! Readers of weight files fill a [`Weights`]. Code that runs or exports a network gets [`FoldedConvolution`]s from
+//! it.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::network::{Block, Convolution, Network};
-use crate::kernels::random::Stream;
+use super::network::{Convolution, Network, ResidualBlock};
+use crate::kernels::random::Rng;
 
-/// torchvision's epsilon of a batch norm.
+/// Epsilon of a batch norm in torchvision.
 const NORM_EPSILON: f64 = 1e-5;
 
-/// A named f32 tensor's shape and values, row-major.
+/// An f32 tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
     values: Vec<f32>,
 }
 
-/// The tensors of one network under torchvision's names. Names that no network asks for may be among them.
+/// The tensors of a network by their names in torchvision. May hold tensors that the network does not need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// A convolution and its batch norm in one: `y = weight * x + bias`.
+/// A convolution with its batch norm folded in: `y = weight * x + bias`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoldedConvolution {
     /// `[out, in, kernel, kernel]`, row-major.
@@ -35,51 +36,32 @@ pub struct FoldedConvolution {
     pub bias: Vec<f32>,
 }
 
-/// Weights that do not fit a network, with everything that is wrong with them.
+/// Weights that do not fit a network, with all their faults.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the weights do not fit `{network}`: {}", list(.faults))]
 pub struct WeightsError {
-    /// The network that was asked for.
+    /// The network that the weights were checked for.
     pub network: Network,
-    /// One fault a tensor, in the network's order; never empty.
+    /// At most one fault per tensor, in the network's order; never empty.
     pub faults: Vec<TensorFault>,
 }
 
 /// What is wrong with one tensor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum TensorFault {
-    /// No tensor of that name.
     #[error("`{name}` is missing")]
-    Missing {
-        /// The tensor.
-        name: String,
-    },
-    /// Another shape than the network's.
+    Missing { name: String },
     #[error("`{name}` has shape {found:?} instead of {expected:?}")]
-    Misshapen {
-        /// The tensor.
-        name: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The network's shape.
-        expected: Vec<usize>,
-    },
-    /// A NaN or an infinity.
+    Misshapen { name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("`{name}` holds a value that is not finite")]
-    NotFinite {
-        /// The tensor.
-        name: String,
-    },
-    /// A variance below zero.
+    NotFinite { name: String },
     #[error("`{name}` holds a negative variance")]
-    NegativeVariance {
-        /// The tensor.
-        name: String,
-    },
+    NegativeVariance { name: String },
 }
 
 impl Tensor {
-    /// Joins a shape and its values.
+    /// Creates a tensor from its shape and values.
     ///
     /// # Panics
     /// If the number of values is not the product of the shape.
@@ -89,52 +71,42 @@ impl Tensor {
         Self { shape, values }
     }
 
-    /// The extents, outermost first; empty for a scalar.
+    /// Returns the dimensions, outermost first; empty for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The values, row-major.
+    /// Returns the values, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 }
 
 impl Weights {
-    /// Adds a tensor; the last one of a name stays.
+    /// Adds a tensor, replacing one of the same name.
     pub fn insert(&mut self, name: String, tensor: Tensor) {
         self.tensors.insert(name, tensor);
     }
 
-    /// Returns the tensor of that name.
+    /// Returns the tensor with that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
 
-    /// Returns the tensors in the order of their names.
+    /// Returns the tensors, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Returns the number of tensors.
-    pub fn len(&self) -> usize {
-        self.tensors.len()
-    }
-
-    /// Says whether there is no tensor.
-    pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
-    }
-
-    /// Invents the weights of an untrained network, the same for the same seed on every machine.
+    /// Initialises the weights of an untrained network from a seed, with the same bits on every machine.
     ///
     /// Convolutions are drawn as in torchvision: normal, mean 0, variance `2 / (out · kernel²)` (He et al.
-    /// 2015, fan-out). Norms have scale 1, shift 0 and mean 0; their running variance, 1 in torchvision
-    /// until data has been seen, is the variance that the convolution's output is expected to have (see
-    /// `expected_variances`). With variance 1 the residual sums grow exponentially with depth: layer3 of
-    /// ResNet-101 reached 122,000 on a photograph, beyond f16; with the expected variance it reached 19.
+    /// 2015, fan-out). Batch norms have scale 1, shift 0 and mean 0. Deviation from torchvision: the running
+    /// variance is not 1 but the expected variance of the convolution's output (see `expected_variances`). With
+    /// variance 1 the residual sums grow exponentially with depth: layer3 of ResNet-101 reached 122,000 on a
+    /// photograph, beyond the range of f16; with the expected variance it reached 19.
     ///
-    /// Cost: one normal number a parameter, in parallel over tensors.
+    /// Cost: one normal random number per parameter, in parallel over tensors.
     pub fn seeded(network: Network, seed: u64) -> Self {
         let convolutions = network.convolutions();
         let variances = expected_variances(network);
@@ -148,11 +120,11 @@ impl Weights {
         Self { tensors: drawn.into_iter().flatten().collect() }
     }
 
-    /// Checks that every tensor of the network is here with its shape, finite, with no negative variance.
-    /// Surplus tensors (`fc`, `layer4`, `num_batches_tracked`) are ignored.
+    /// Checks that every tensor of the network is present, has the right shape, is finite and, if it is a variance,
+    /// is not negative. Other tensors (`fc`, `layer4`, `num_batches_tracked`) are ignored.
     ///
     /// # Errors
-    /// All faults of all tensors at once.
+    /// With the faults of all tensors.
     pub fn check(&self, network: Network) -> Result<(), WeightsError> {
         let faults: Vec<TensorFault> = network
             .tensors()
@@ -162,11 +134,11 @@ impl Weights {
         if faults.is_empty() { Ok(()) } else { Err(WeightsError { network, faults }) }
     }
 
-    /// Folds a convolution's batch norm into it: `weight' = weight · γ / √(σ² + 1e-5)` and
-    /// `bias' = β - μ · γ / √(σ² + 1e-5)` for each output channel, in f64, rounded once to f32.
+    /// Folds the batch norm of a convolution into it: `weight' = weight · γ / √(σ² + 1e-5)` and
+    /// `bias' = β - μ · γ / √(σ² + 1e-5)` for each output channel, computed in f64 and rounded once to f32.
     ///
     /// # Panics
-    /// If [`Weights::check`] refuses these weights for a network with that convolution.
+    /// If [`Weights::check`] fails for a network with that convolution.
     pub fn fold(&self, convolution: &Convolution) -> FoldedConvolution {
         let values = |name: &str| self.get(name).expect("the weights were checked").values();
         let [scale, shift, mean, variance] = convolution.norm_names();
@@ -216,11 +188,11 @@ fn seeded_convolution(
     seed: u64,
 ) -> [(String, Tensor); 5] {
     let name = convolution.weight_name();
-    let mut stream = Stream::new(seed, &format!("backbone weights {network} {name}"));
+    let mut rng = Rng::new(seed, &format!("backbone weights {network} {name}"));
     let deviation = kaiming_variance(convolution).sqrt();
     let shape = convolution.shape();
     let count = shape.iter().product();
-    let weight = (0..count).map(|_| (stream.normal() * deviation) as f32).collect();
+    let weight = (0..count).map(|_| (rng.normal() * deviation) as f32).collect();
     let constant = |value: f64| {
         let channels = convolution.out_channels;
         Tensor::new(vec![channels], vec![value as f32; channels])
@@ -235,20 +207,25 @@ fn seeded_convolution(
     ]
 }
 
-/// Variance of a weight under torchvision's initialisation (He et al. 2015, fan-out, rectifier).
+/// Returns the variance of a weight under torchvision's initialisation (He et al. 2015, fan-out, ReLU).
 fn kaiming_variance(convolution: &Convolution) -> f64 {
     2.0 / (convolution.out_channels * convolution.kernel * convolution.kernel) as f64
 }
 
-/// Expected variance of each convolution's output, by name, when every norm does its work.
+/// Returns the expected variance of each convolution's output, by name, assuming that every batch norm normalises
+/// its output to variance 1.
 ///
-/// A convolution with independent weights of variance `v` and `fan_in` inputs of mean square `q` has
-/// variance `fan_in · v · q`. The input image counts as mean square 1; a normed output has mean square 1 and
-/// half of it after the rectifier; the 3×3 maximum is taken to double that; a block's sum has the branch's 1
-/// plus the shortcut's (1 where it is a normed convolution, the input's mean square where it is the
-/// identity); of the branch's 1 the rectifier keeps between a half (beside a shortcut near 0) and all (beside
-/// a large positive one), taken as three quarters. Approximate by design: it only has to keep the signal of
-/// order 1 at any depth.
+/// A convolution with independent weights of variance `v` and `fan_in` inputs of mean square `q` has an output of
+/// variance `fan_in · v · q`. Assumed mean squares:
+/// - the input image: 1
+/// - the output of a batch norm: 1 before the ReLU, 1/2 after it
+/// - the output of the 3×3 max pooling: twice its input
+/// - the output of a block with a convolution as shortcut: 1
+/// - the output of a block with an identity shortcut: that of the block's input, plus 3/4 for the branch. The ReLU
+///   keeps between a half of the branch's 1 (if the shortcut is near 0) and all of it (if the shortcut is large and
+///   positive).
+///
+/// This is an approximation: it only has to keep activations of order 1 at any depth.
 fn expected_variances(network: Network) -> BTreeMap<String, f64> {
     let variance = |convolution: &Convolution, mean_square: f64| {
         let fan_in = convolution.in_channels * convolution.kernel * convolution.kernel;
@@ -256,7 +233,7 @@ fn expected_variances(network: Network) -> BTreeMap<String, f64> {
     };
     let mut variances = BTreeMap::from([variance(&network.stem(), 1.0)]);
     let mut mean_square = 1.0;
-    for Block { branch, shortcut, .. } in network.blocks() {
+    for ResidualBlock { branch, shortcut, .. } in network.blocks() {
         for (index, convolution) in branch.iter().enumerate() {
             variances.extend([variance(convolution, if index == 0 { mean_square } else { 0.5 })]);
         }
@@ -266,7 +243,7 @@ fn expected_variances(network: Network) -> BTreeMap<String, f64> {
     variances
 }
 
-/// Faults that a message names; [`WeightsError::faults`] has them all.
+/// Most faults that the message of a [`WeightsError`] lists.
 const NAMED_FAULTS: usize = 10;
 
 fn list(faults: &[TensorFault]) -> String {

@@ -1,11 +1,11 @@
-//! The network of builds without libtorch: it cannot be made.
+//! Stubs of the network for builds without libtorch: creating one fails.
 
 use super::{Architecture, DiffusionError, Parameters};
 use crate::kernels::backbone::Device;
 
-/// See the network on libtorch.
+/// As in `unet.rs`.
 #[expect(dead_code, reason = "read by the network on libtorch alone")]
-pub(super) struct Shown<'a> {
+pub(super) struct LossInputs<'a> {
     pub(super) noisy: &'a [f32],
     pub(super) background: &'a [f32],
     pub(super) masks: &'a [f32],
@@ -14,7 +14,7 @@ pub(super) struct Shown<'a> {
     pub(super) weights: &'a [f32],
 }
 
-/// Where gradients are computed: nowhere in this build.
+/// Computes gradients; cannot be created in this build.
 #[derive(Debug)]
 pub(super) enum Gradients {}
 
@@ -23,28 +23,28 @@ impl Gradients {
         Err(DiffusionError::NotBuilt)
     }
 
-    pub(super) fn of(&self, _: &[f32], _: &Shown<'_>) -> Result<(f64, Parameters), DiffusionError> {
+    pub(super) fn compute(&self, _: &[f32], _: &LossInputs<'_>) -> Result<(f64, Parameters), DiffusionError> {
         match *self {}
     }
 }
 
-/// A trained network: none in this build.
+/// A trained network; cannot be created in this build.
 #[derive(Debug)]
-pub enum Painter {}
+pub enum Denoiser {}
 
-impl Painter {
-    /// Fails: this build has no libtorch.
+impl Denoiser {
+    /// Fails with [`DiffusionError::NotBuilt`].
     pub fn new(_: &Architecture, _: &Parameters, _: Device) -> Result<Self, DiffusionError> {
         Err(DiffusionError::NotBuilt)
     }
 
-    /// Another handle of the same network.
+    /// Returns another handle to the same network.
     #[must_use]
     pub fn share(&self) -> Self {
         match *self {}
     }
 
-    /// The output for one patch at a time.
+    /// Returns the output for one patch.
     pub fn predict(&self, _: &[f32], _: &[f32], _: &[f32], _: usize) -> Result<Vec<f32>, DiffusionError> {
         match *self {}
     }

@@ -1,44 +1,45 @@
-//! The network's tensors: names, shapes, initial numbers. A U-Net after Ho et al. 2020, appendix B: residual blocks
-//! with group norms, the time added in each, self-attention at the lowest level.
+//! The tensors of the network: names, shapes and initial values. The network is a U-Net as in Ho et al. 2020, appendix
+//! B: residual blocks with group norms, a timestep embedding added in each block, and self-attention at the lowest
+//! resolution.
 //!
-//! Smaller than theirs: one block a level on the way down and one on the way up, so that a step takes a fraction of
-//! a second on two cores.
+//! It is smaller than theirs, with one block per level on each side, so that a step takes a fraction of a second on two
+//! cores.
 
 use serde::{Deserialize, Serialize};
 
 use super::{IMAGE_CHANNELS, INPUT_CHANNELS};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
-/// The sizes of a U-Net.
+/// The size parameters of a U-Net.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Architecture {
-    /// Side of a patch, in px: a multiple of `2^(levels - 1)`.
+    /// Side of a patch in px; a multiple of `2^(levels - 1)`.
     pub side: usize,
-    /// Channels of the first level; even, a multiple of `groups`.
+    /// Channels of the first level; even, and a multiple of `groups`.
     pub channels: usize,
     /// Channels of each level, as multiples of `channels`.
     pub levels: Vec<usize>,
-    /// Groups of each norm.
+    /// Number of groups of each group norm.
     pub groups: usize,
 }
 
-/// All numbers of a network, tensor after tensor in the order of [`Architecture::tensors`].
+/// All parameters of a network, tensor by tensor in the order of [`Architecture::tensors`].
 pub type Parameters = Vec<f32>;
 
 impl Architecture {
-    /// Channels of each level.
+    /// Returns the number of channels of each level.
     pub fn widths(&self) -> Vec<usize> {
         self.levels.iter().map(|level| level * self.channels).collect()
     }
 
-    /// Length of the time's embedding inside the network.
+    /// Returns the length of the timestep embedding inside the network.
     pub fn time(&self) -> usize {
         4 * self.channels
     }
 
-    /// Every tensor's name and shape.
+    /// Returns the name and shape of every tensor.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut list = List(Vec::new());
+        let mut list = TensorList(Vec::new());
         let (widths, time) = (self.widths(), self.time());
         list.linear("time1", self.channels, time);
         list.linear("time2", time, time);
@@ -67,13 +68,14 @@ impl Architecture {
         list.0
     }
 
-    /// Numbers of all tensors together.
+    /// Returns the number of parameters.
     pub fn count(&self) -> usize {
         self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Initial numbers: uniform within `±1/√fan_in`, norms 1 and 0; the last convolution of each block, of the
-    /// attention and of the network start at 0, so that each block starts as what it is given (Ho et al.'s code).
+    /// Returns the initial parameters: uniform in `±1/√fan_in`; scale 1 and shift 0 for norms. The last convolution of
+    /// each block, of the attention and of the network is 0, so that each block starts as the identity (as in the code
+    /// of Ho et al.).
     pub fn initial(&self, seed: u64) -> Parameters {
         let mut parameters = Vec::with_capacity(self.count());
         let tensors = self.tensors();
@@ -86,22 +88,22 @@ impl Architecture {
             } else if part.ends_with("conv2") || part.ends_with("out") || part == "head" {
                 parameters.extend(vec![0.0; count]);
             } else {
-                // A bias follows its weight, and is bounded alike.
+                // A bias follows its weight and has the same bound.
                 if which == "weight" {
                     fan_in = shape[1..].iter().product::<usize>();
                 }
                 let bound = 1.0 / (fan_in as f64).sqrt();
-                let mut stream = Stream::new(seed, &format!("diffusion {name}"));
-                parameters.extend((0..count).map(|_| stream.between(-bound, bound) as f32));
+                let mut rng = Rng::new(seed, &format!("diffusion {name}"));
+                parameters.extend((0..count).map(|_| rng.between(-bound, bound) as f32));
             }
         }
         parameters
     }
 }
 
-struct List(Vec<(String, Vec<usize>)>);
+struct TensorList(Vec<(String, Vec<usize>)>);
 
-impl List {
+impl TensorList {
     fn add(&mut self, part: &str, weight: Vec<usize>) {
         let bias = vec![weight[0]];
         self.0.push((format!("{part}.weight"), weight));

@@ -1,16 +1,16 @@
 //! A small inpainting diffusion model: denoising diffusion (Ho et al. 2020, "Denoising Diffusion Probabilistic
-//! Models"), conditioned on a mask and on what is around it, sampled by DDIM (Song et al. 2021, "Denoising
+//! Models"), conditioned on a mask and on the surrounding image, sampled with DDIM (Song et al. 2021, "Denoising
 //! Diffusion Implicit Models").
 //!
-//! A patch has a *mask*, where a defect is or shall be, and a *hole*, the mask and a margin around it: the
-//! network sees the patch outside of the hole and the mask, and paints what is inside. Where the mask is empty it
-//! paints surface without a defect. Images are `[3, side, side]` of -1 to 1, masks and holes `[side, side]` of
-//! 0 or 1, both row-major.
+//! A patch has a *mask*, which marks the pixels of the defect, and a *hole*, which is the mask plus a margin. The
+//! network is given the mask and the patch without the hole, and generates the content of the hole. For an empty mask it
+//! generates normal surface. Images are `[3, side, side]` with values in \[-1, 1\]; masks and holes are `[side, side]`
+//! with values 0 and 1. All are row-major.
 //!
-//! Schedules, the sampler and the recipe are plain arithmetic and in every build. The network runs on libtorch
-//! (feature `torch`); without it a [`Trainer`] or [`Painter`] cannot be made. On a processor each patch, or a fixed
-//! part of a batch, goes through on one thread, and sums have a fixed order: bits do not depend on the number of
-//! threads. On a GPU they may differ from run to run in the last place.
+//! Schedules, the sampler and the training recipe are plain arithmetic and part of every build. The network runs on
+//! libtorch (feature `torch`); without it, creating a [`Trainer`] or a [`Denoiser`] fails. On a CPU each patch (or each
+//! part of a training batch, of fixed size) is run on one thread and sums have a fixed order, so the bits do not depend
+//! on the number of threads. On a GPU the last bits may differ between runs.
 
 #[cfg(not(feature = "torch"))]
 mod absent;
@@ -28,58 +28,44 @@ mod unet;
 use super::backbone::Device;
 
 #[cfg(not(feature = "torch"))]
-pub use absent::Painter;
+pub use absent::Denoiser;
 pub use architecture::{Architecture, Parameters};
 pub use hole::{blend, dilate, feather};
-pub use recipe::{OUTSIDE, Recipe};
-pub use sampler::{Condition, Sampling, paint};
+pub use recipe::{KNOWN_WEIGHT, Recipe};
+pub use sampler::{InpaintCondition, Sampling, inpaint};
 pub use schedule::{Ddim, Noise, Prediction, Schedule};
 pub use trainer::Trainer;
 #[cfg(feature = "torch")]
-pub use unet::Painter;
+pub use unet::Denoiser;
 
 /// Channels of an image.
 pub const IMAGE_CHANNELS: usize = 3;
 
-/// What the network is given: the noisy patch, the patch without the hole, and the mask.
+/// Input channels of the network: the noisy patch, the patch without the hole, and the mask.
 pub const INPUT_CHANNELS: usize = 2 * IMAGE_CHANNELS + 1;
 
 /// Why a diffusion model cannot be trained or run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum DiffusionError {
-    /// A build without libtorch.
     #[error("this build of patchflow cannot run diffusion models: it has no libtorch")]
     NotBuilt,
-    /// A device that is not there.
+    /// `count` is the number of CUDA devices that libtorch can use.
     #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
-    NoDevice {
-        /// The device.
-        device: Device,
-        /// CUDA devices that libtorch can use.
-        count: usize,
-    },
-    /// libtorch failed.
+    NoDevice { device: Device, count: usize },
+    /// `reason` is the first line of libtorch's message.
     #[error("libtorch failed: {reason}")]
-    Torch {
-        /// The first line of its reason.
-        reason: String,
-    },
-    /// The loss is no number any more.
+    Torch { reason: String },
+    /// Steps are counted from 0.
     #[error("the training diverged: the loss of step {step} is not finite")]
-    Diverged {
-        /// The step, from 0.
-        step: usize,
-    },
-    /// A checkpoint that does not fit.
+    Diverged { step: usize },
+    /// The checkpoint is damaged, or belongs to another network or recipe.
     #[error("the checkpoint does not fit: {reason}")]
-    Checkpoint {
-        /// What is wrong with it.
-        reason: String,
-    },
+    Checkpoint { reason: String },
 }
 
 impl DiffusionError {
-    /// What to do about it, where that is known.
+    /// Returns what the user can do about the error, if known.
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::NotBuilt => Some(
@@ -94,22 +80,22 @@ impl DiffusionError {
     }
 }
 
-/// Whether this build can train and run diffusion models.
+/// Returns whether this build can train and run diffusion models.
 pub fn is_built() -> bool {
     cfg!(feature = "torch")
 }
 
-/// Patches to train on, all of one side.
+/// A batch of training patches of equal size.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct TrainingBatch {
     /// `[n, 3, side, side]`.
     pub images: Vec<f32>,
     /// `[n, side, side]`.
     pub masks: Vec<f32>,
     /// `[n, side, side]`.
     pub holes: Vec<f32>,
-    /// Standard normal numbers, `[n, 3, side, side]`.
+    /// Standard normal noise, `[n, 3, side, side]`.
     pub noise: Vec<f32>,
-    /// `[n]`, each less than the schedule's steps.
+    /// Timesteps, `[n]`; each is less than the number of timesteps of the schedule.
     pub times: Vec<usize>,
 }

@@ -1,37 +1,38 @@
-//! How a network is trained, apart from what it is shown.
+//! Hyperparameters of a training.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Noise, Prediction};
 
-/// The share that squared errors outside of the hole weigh; what is there is given, and only joins the rest.
-pub const OUTSIDE: f32 = 0.1;
+/// Weight of squared errors outside of the hole, relative to those inside. Outside, the image is given; learning it only
+/// helps to make the hole fit its surroundings.
+pub const KNOWN_WEIGHT: f32 = 0.1;
 
-/// Steps over which the learning rate rises from 0.
+/// Steps over which the learning rate increases from 0.
 const WARM_UP: usize = 50;
 
-/// Numbers of a training.
+/// Hyperparameters of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Steps of the optimiser.
     pub steps: usize,
-    /// Patches a step.
+    /// Patches per step.
     pub batch: usize,
-    /// Adam's (Kingma and Ba 2015), at its highest.
+    /// The peak learning rate of Adam (Kingma and Ba 2015).
     pub learning_rate: f64,
-    /// Decay of the weights' moving average, at its highest (Ho et al. 2020: 0.9999, over far more steps).
+    /// The largest decay of the moving average of the weights (Ho et al. 2020: 0.9999, over far more steps).
     pub ema: f64,
-    /// The schedule of the noise.
+    /// The noise schedule.
     pub noise: Noise,
-    /// Its times.
+    /// Number of timesteps of the noise schedule.
     pub times: usize,
-    /// What the output means.
+    /// What the network predicts.
     pub prediction: Prediction,
 }
 
 impl Recipe {
-    /// The learning rate of a step, from 0: a short rise, then half a cosine down to 0 (Loshchilov and Hutter
-    /// 2017), since a short training ends before a constant rate has settled.
+    /// Returns the learning rate of a step, counted from 0: a linear warm-up, then a cosine decay to 0 (Loshchilov and
+    /// Hutter 2017). With a constant rate, a short training would end before it has converged.
     pub fn learning_rate_at(&self, step: usize) -> f64 {
         let warm_up = WARM_UP.min(self.steps / 10).max(1);
         if step < warm_up {
@@ -41,8 +42,8 @@ impl Recipe {
         self.learning_rate * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * share))
     }
 
-    /// The moving average's decay after a step, from 0: `min(decay, (1 + n) / (10 + n))`, so that the first
-    /// weights are soon forgotten (the rule of TensorFlow's and diffusers' moving averages).
+    /// Returns the decay of the moving average after a step, counted from 0: `min(decay, (1 + n) / (10 + n))` with `n`
+    /// steps done, so that the initial weights are forgotten soon (as in TensorFlow and diffusers).
     pub fn ema_at(&self, step: usize) -> f64 {
         let n = (step + 1) as f64;
         self.ema.min((1.0 + n) / (10.0 + n))

@@ -1,44 +1,46 @@
-//! Paints the hole of a patch: DDIM from pure noise, with the rest of the patch known at every step.
+//! Inpainting: generates the content of the hole of a patch with DDIM, from pure noise. In each step, the image outside
+//! of the hole is replaced by the known one.
 
-use super::schedule::{Ddim, Known};
-use super::{DiffusionError, IMAGE_CHANNELS, Painter};
-use crate::kernels::random::Stream;
+use super::schedule::{Ddim, KnownRegion};
+use super::{Denoiser, DiffusionError, IMAGE_CHANNELS};
+use crate::kernels::random::Rng;
 
-/// What is painted into.
+/// The inputs of [`inpaint`] for one patch.
 #[derive(Debug, Clone, Copy)]
-pub struct Condition<'a> {
-    /// The surface, `[3, side, side]` of -1 to 1; what is in the hole is not looked at.
+pub struct InpaintCondition<'a> {
+    /// The image, `[3, side, side]` with values in \[-1, 1\]. Its content inside the hole is ignored.
     pub image: &'a [f32],
-    /// 1 where a defect shall be, `[side, side]`.
+    /// `[side, side]`: 1 where a defect is to be generated.
     pub mask: &'a [f32],
-    /// 1 where is painted, `[side, side]`.
+    /// `[side, side]`: 1 where pixels are generated.
     pub hole: &'a [f32],
 }
 
-/// How is painted.
+/// Options of [`inpaint`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// The steps.
+    /// The sampling steps.
     pub ddim: Ddim,
-    /// How far beyond the conditioned output is gone, away from that for an empty mask: 1 is not at all
-    /// (classifier-free guidance; Ho and Salimans 2022, eq. 6 with `w = guidance - 1`).
+    /// Scale of the classifier-free guidance (Ho and Salimans 2022, eq. 6 with `w = guidance - 1`). The output for an
+    /// empty mask is the unconditional one; 1 is no guidance.
     pub guidance: f64,
 }
 
-/// Paints one patch with the noise of `stream`: `[3, side, side]` of -1 to 1, outside of the hole the surface.
+/// Generates the hole of one patch with noise from `rng`. Returns the patch, `[3, side, side]` with values in
+/// \[-1, 1\]; outside of the hole it is the given image.
 ///
 /// # Errors
-/// What libtorch fails with.
+/// If libtorch fails.
 ///
 /// # Panics
-/// If the condition's shapes are not the network's.
-pub fn paint(
-    painter: &Painter,
+/// If the shapes do not fit the network.
+pub fn inpaint(
+    denoiser: &Denoiser,
     sampling: &Sampling,
-    condition: &Condition<'_>,
-    stream: &mut Stream,
+    condition: &InpaintCondition<'_>,
+    rng: &mut Rng,
 ) -> Result<Vec<f32>, DiffusionError> {
-    let Condition { image, mask, hole } = *condition;
+    let InpaintCondition { image, mask, hole } = *condition;
     let count = image.len();
     assert!(
         count == IMAGE_CHANNELS * mask.len() && mask.len() == hole.len(),
@@ -47,15 +49,15 @@ pub fn paint(
         hole.len()
     );
     let background: Vec<f32> =
-        image.iter().enumerate().map(|(place, &value)| value * (1.0 - hole[place % hole.len()])).collect();
+        image.iter().enumerate().map(|(index, &value)| value * (1.0 - hole[index % hole.len()])).collect();
     let nothing = vec![0.0; mask.len()];
-    let mut draw = || (0..count).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+    let mut draw = || (0..count).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
     let mut values = draw();
-    let known = Known { image: &background, hole };
+    let known = KnownRegion { image: &background, hole };
     for (step, time) in sampling.ddim.times().enumerate() {
-        let mut output = painter.predict(&values, &background, mask, time)?;
+        let mut output = denoiser.predict(&values, &background, mask, time)?;
         if (sampling.guidance - 1.0).abs() > f64::EPSILON {
-            let plain = painter.predict(&values, &background, &nothing, time)?;
+            let plain = denoiser.predict(&values, &background, &nothing, time)?;
             for (output, plain) in output.iter_mut().zip(plain) {
                 *output = (f64::from(plain) + sampling.guidance * f64::from(*output - plain)) as f32;
             }

@@ -1,7 +1,8 @@
-//! Trains a network: noise on patches, the loss's gradient, a step of Adam, the moving average.
+//! Training: adds noise to patches, computes the gradient of the loss, and updates the weights (Adam) and their moving
+//! average.
 //!
-//! All that is kept from step to step is here, in plain numbers, so that a training that is stopped and taken up
-//! again goes on bit by bit as if it had not been.
+//! The complete state between steps is in plain vectors, so that a training that is stopped and resumed gives the same
+//! bits as one that is not.
 
 use std::collections::HashMap;
 
@@ -9,44 +10,50 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 #[cfg(not(feature = "torch"))]
-use super::absent::{Gradients, Shown};
+use super::absent::{Gradients, LossInputs};
 #[cfg(feature = "torch")]
-use super::unet::{Gradients, Shown};
+use super::unet::{Gradients, LossInputs};
 use super::{
-    Architecture, Batch, DiffusionError, IMAGE_CHANNELS, OUTSIDE, Parameters, Prediction, Recipe, Schedule,
+    Architecture, DiffusionError, IMAGE_CHANNELS, KNOWN_WEIGHT, Parameters, Prediction, Recipe, Schedule,
+    TrainingBatch,
 };
 use crate::kernels::backbone::Device;
 
-/// Decays of Adam's two moments, and what keeps its quotient finite (Kingma and Ba 2015, section 2).
-const DECAYS: (f64, f64) = (0.9, 0.999);
-const EPSILON: f64 = 1e-8;
+/// `β₁`, `β₂` and `ε` of Adam (Kingma and Ba 2015, section 2).
+const ADAM_BETAS: (f64, f64) = (0.9, 0.999);
+const ADAM_EPSILON: f64 = 1e-8;
 
-/// Longest gradient: a longer one is scaled down to it (Ho et al.'s code).
-const MOST: f64 = 1.0;
+/// Gradients are clipped to this norm, as in the code of Ho et al.
+const MAX_GRADIENT_NORM: f64 = 1.0;
 
-/// A network that is being trained.
+/// A network in training.
 #[derive(Debug)]
 pub struct Trainer {
     gradients: Gradients,
     recipe: Recipe,
     schedule: Schedule,
     side: usize,
-    state: State,
+    state: TrainerState,
 }
 
-/// What a checkpoint holds.
+/// The state between steps, which is the content of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
-struct State {
+struct TrainerState {
     parameters: Parameters,
+    /// Moving average of the parameters.
     average: Parameters,
+    /// First moments of Adam.
     first: Vec<f32>,
+    /// Second moments of Adam.
     second: Vec<f32>,
+    /// The loss of each step so far.
     losses: Vec<f32>,
 }
 
+/// Names of the tensors of a checkpoint, in the order of the fields.
 const PARTS: [&str; 5] = ["parameters", "average", "first", "second", "losses"];
 
-impl State {
+impl TrainerState {
     fn new(parameters: Parameters) -> Self {
         let (average, zeros) = (parameters.clone(), vec![0.0; parameters.len()]);
         Self { parameters, average, first: zeros.clone(), second: zeros, losses: Vec::new() }
@@ -89,52 +96,52 @@ impl State {
         Ok(state)
     }
 
-    /// A step of Adam (Kingma and Ba 2015, algorithm 1) against `gradient`, then of the moving average.
+    /// Updates the parameters with one step of Adam (Kingma and Ba 2015, algorithm 1), then the moving average.
     fn advance(&mut self, gradient: &[f32], rate: f64, ema: f64) {
         let count = self.losses.len() as i32 + 1;
         let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
-        let shrink = (MOST / (norm + 1e-6)).min(1.0);
-        let (one, two) = DECAYS;
+        let shrink = (MAX_GRADIENT_NORM / (norm + 1e-6)).min(1.0);
+        let (one, two) = ADAM_BETAS;
         let (bias_one, bias_two) = (1.0 - one.powi(count), 1.0 - two.powi(count));
-        for (place, parameter) in self.parameters.iter_mut().enumerate() {
-            let g = f64::from(gradient[place]) * shrink;
-            let first = one * f64::from(self.first[place]) + (1.0 - one) * g;
-            let second = two * f64::from(self.second[place]) + (1.0 - two) * g * g;
-            (self.first[place], self.second[place]) = (first as f32, second as f32);
-            let step = rate * (first / bias_one) / ((second / bias_two).sqrt() + EPSILON);
+        for (index, parameter) in self.parameters.iter_mut().enumerate() {
+            let g = f64::from(gradient[index]) * shrink;
+            let first = one * f64::from(self.first[index]) + (1.0 - one) * g;
+            let second = two * f64::from(self.second[index]) + (1.0 - two) * g * g;
+            (self.first[index], self.second[index]) = (first as f32, second as f32);
+            let step = rate * (first / bias_one) / ((second / bias_two).sqrt() + ADAM_EPSILON);
             *parameter = (f64::from(*parameter) - step) as f32;
-            let average = &mut self.average[place];
+            let average = &mut self.average[index];
             *average = (ema * f64::from(*average) + (1.0 - ema) * f64::from(*parameter)) as f32;
         }
     }
 }
 
 impl Trainer {
-    /// A network of seeded initial numbers.
+    /// Starts a training with seeded initial parameters.
     ///
     /// # Errors
-    /// Without libtorch, or if the device is not there.
+    /// If this build has no libtorch, or the device does not exist.
     pub fn new(
         architecture: &Architecture,
         recipe: &Recipe,
         seed: u64,
         device: Device,
     ) -> Result<Self, DiffusionError> {
-        let state = State::new(architecture.initial(seed));
+        let state = TrainerState::new(architecture.initial(seed));
         Self::with(architecture, recipe, state, device)
     }
 
-    /// Goes on from a checkpoint.
+    /// Resumes a training from a checkpoint.
     ///
     /// # Errors
-    /// As [`Self::new`]; [`DiffusionError::Checkpoint`] where it is damaged or of another network.
+    /// As [`Self::new`], and [`DiffusionError::Checkpoint`] if the checkpoint is damaged or of another network.
     pub fn resume(
         architecture: &Architecture,
         recipe: &Recipe,
         checkpoint: &[u8],
         device: Device,
     ) -> Result<Self, DiffusionError> {
-        let state = State::from_bytes(checkpoint, architecture.count())?;
+        let state = TrainerState::from_bytes(checkpoint, architecture.count())?;
         if state.losses.len() > recipe.steps {
             return Err(unfit(format!("it is {} steps on, of {}", state.losses.len(), recipe.steps)));
         }
@@ -144,7 +151,7 @@ impl Trainer {
     fn with(
         architecture: &Architecture,
         recipe: &Recipe,
-        state: State,
+        state: TrainerState,
         device: Device,
     ) -> Result<Self, DiffusionError> {
         Ok(Self {
@@ -156,35 +163,36 @@ impl Trainer {
         })
     }
 
-    /// The loss of each step that was made.
+    /// Returns the loss of each step so far.
     pub fn losses(&self) -> &[f32] {
         &self.state.losses
     }
 
-    /// The moving average of the weights.
+    /// Returns the moving average of the parameters.
     pub fn average(&self) -> &Parameters {
         &self.state.average
     }
 
-    /// All that a later process needs to go on: `.safetensors`.
+    /// Returns a checkpoint in the safetensors format, from which another process can resume the training.
     ///
     /// # Errors
-    /// Only where the format refuses, which it does not for these names and shapes.
+    /// If the format cannot represent the tensors, which does not happen for these names and shapes.
     pub fn checkpoint(&self) -> Result<Vec<u8>, DiffusionError> {
         self.state.to_bytes()
     }
 
-    /// One step on a batch; returns its loss.
+    /// Trains one step on a batch and returns its loss.
     ///
     /// # Errors
-    /// [`DiffusionError::Diverged`] where the loss is not finite, what libtorch fails with.
+    /// [`DiffusionError::Diverged`] if the loss or the gradient is not finite; [`DiffusionError::Torch`] if libtorch
+    /// fails.
     ///
     /// # Panics
-    /// If the batch's shapes do not agree.
-    pub fn step(&mut self, batch: &Batch) -> Result<f32, DiffusionError> {
+    /// If the shapes of the batch do not agree.
+    pub fn step(&mut self, batch: &TrainingBatch) -> Result<f32, DiffusionError> {
         let done = self.state.losses.len();
-        let noised = Noised::new(batch, &self.schedule, self.recipe.prediction, self.side);
-        let (loss, gradient) = self.gradients.of(&self.state.parameters, &noised.shown(batch))?;
+        let noised = NoisedBatch::new(batch, &self.schedule, self.recipe.prediction, self.side);
+        let (loss, gradient) = self.gradients.compute(&self.state.parameters, &noised.loss_inputs(batch))?;
         if !loss.is_finite() || gradient.iter().any(|number| !number.is_finite()) {
             return Err(DiffusionError::Diverged { step: done });
         }
@@ -198,18 +206,18 @@ fn unfit(reason: impl std::fmt::Display) -> DiffusionError {
     DiffusionError::Checkpoint { reason: reason.to_string() }
 }
 
-/// A batch with its noise added.
-struct Noised {
+/// A batch with noise added, and the targets and weights of its loss. Shapes as in [`LossInputs`].
+struct NoisedBatch {
     noisy: Vec<f32>,
     background: Vec<f32>,
     wanted: Vec<f32>,
     weights: Vec<f32>,
 }
 
-impl Noised {
-    /// `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). Each patch weighs as much as another, and within it the
-    /// hole's pixels `1 / OUTSIDE` times as much as others.
-    fn new(batch: &Batch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
+impl NoisedBatch {
+    /// Adds noise: `x_t = √ᾱ · x₀ + √(1-ᾱ) · ε` (Ho et al. 2020, eq. 4). All patches have the same total weight. Within a
+    /// patch, pixels outside of the hole have [`KNOWN_WEIGHT`] times the weight of pixels in the hole.
+    fn new(batch: &TrainingBatch, schedule: &Schedule, prediction: Prediction, side: usize) -> Self {
         let (n, pixels) = (batch.times.len(), side * side);
         let size = IMAGE_CHANNELS * pixels;
         let lengths = [&batch.images, &batch.noise, &batch.masks, &batch.holes].map(Vec::len);
@@ -224,16 +232,16 @@ impl Noised {
             let alpha = schedule.alpha(time);
             let (signal, blur) = (alpha.sqrt() as f32, (1.0 - alpha).sqrt() as f32);
             let hole = &batch.holes[patch * pixels..][..pixels];
-            for place in 0..size {
-                let (image, noise) = (batch.images[patch * size + place], batch.noise[patch * size + place]);
+            for index in 0..size {
+                let (image, noise) = (batch.images[patch * size + index], batch.noise[patch * size + index]);
                 noised.noisy.push(signal * image + blur * noise);
-                noised.background.push(image * (1.0 - hole[place % pixels]));
+                noised.background.push(image * (1.0 - hole[index % pixels]));
                 noised.wanted.push(match prediction {
                     Prediction::Epsilon => noise,
                     Prediction::V => signal * noise - blur * image,
                 });
             }
-            let weight = |&hole: &f32| hole + OUTSIDE * (1.0 - hole);
+            let weight = |&hole: &f32| hole + KNOWN_WEIGHT * (1.0 - hole);
             let sum: f32 = hole.iter().map(weight).sum();
             let share = 1.0 / (IMAGE_CHANNELS as f32 * sum * n as f32);
             noised.weights.extend(hole.iter().map(|hole| weight(hole) * share));
@@ -241,8 +249,8 @@ impl Noised {
         noised
     }
 
-    fn shown<'a>(&'a self, batch: &'a Batch) -> Shown<'a> {
-        Shown {
+    fn loss_inputs<'a>(&'a self, batch: &'a TrainingBatch) -> LossInputs<'a> {
+        LossInputs {
             noisy: &self.noisy,
             background: &self.background,
             masks: &batch.masks,
@@ -256,28 +264,29 @@ impl Noised {
 #[cfg(test)]
 #[cfg(feature = "torch")]
 pub(super) mod testing {
-    //! Steps whose numbers a test chooses.
+    //! Access to the steps of a trainer for tests.
 
     use super::*;
 
-    /// A trainer of given parameters.
+    /// Creates a trainer with the given parameters.
     pub(in super::super) fn trainer(
         architecture: &Architecture,
         recipe: &Recipe,
         parameters: Parameters,
     ) -> Trainer {
-        Trainer::with(architecture, recipe, State::new(parameters), Device::Cpu).unwrap()
+        Trainer::with(architecture, recipe, TrainerState::new(parameters), Device::Cpu).unwrap()
     }
 
-    /// A step of a given rate and decay.
-    pub(in super::super) fn step(trainer: &mut Trainer, batch: &Batch, rate: f64, ema: f64) {
-        let noised = Noised::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
-        let (loss, gradient) = trainer.gradients.of(&trainer.state.parameters, &noised.shown(batch)).unwrap();
+    /// Trains one step with a given learning rate and decay.
+    pub(in super::super) fn step(trainer: &mut Trainer, batch: &TrainingBatch, rate: f64, ema: f64) {
+        let noised = NoisedBatch::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
+        let (loss, gradient) =
+            trainer.gradients.compute(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap();
         trainer.state.advance(&gradient, rate, ema);
         trainer.state.losses.push(loss as f32);
     }
 
-    /// The weights themselves.
+    /// Returns the current parameters.
     pub(in super::super) fn parameters(trainer: &Trainer) -> &Parameters {
         &trainer.state.parameters
     }

@@ -1,8 +1,9 @@
-//! The network on libtorch: the one file of this kernel that names `tch`.
+//! The network on libtorch. The only file of this folder that uses `tch`.
 //!
-//! On a processor a batch goes through in parts of [`PART`] patches, each on one thread of the pool; the parts and the order in which their gradients are added are fixed, so that the bits do not depend
-//! on the threads. It is also faster than one call on all threads: small convolutions share badly. On a GPU a batch
-//! is one call.
+//! On a CPU a batch is divided into parts of [`PART`] patches, and each part is run on one thread of the pool. The parts
+//! and the order in which their gradients are added are fixed, so the bits do not depend on the number of threads. This
+//! is also faster than one call with all threads, because small convolutions do not scale to several threads. On a GPU a
+//! batch is one call.
 
 use std::collections::HashMap;
 
@@ -12,14 +13,14 @@ use tch::{Kind, TchError, Tensor};
 use super::{Architecture, DiffusionError, IMAGE_CHANNELS, Parameters};
 use crate::kernels::backbone::{Device, cuda_devices};
 
-/// Patches that go through together on one thread.
+/// Patches that are run together on one thread.
 const PART: usize = 4;
 
-/// PyTorch's default.
+/// Epsilon of a group norm; the default of PyTorch.
 const NORM_EPSILON: f64 = 1e-5;
 
-/// What the network is shown in a step, all of one side: [`super::Batch`] with the noise added.
-pub(super) struct Shown<'a> {
+/// The inputs, targets and weights of the loss of a batch: [`super::TrainingBatch`] with noise added.
+pub(super) struct LossInputs<'a> {
     /// `[n, 3, side, side]`.
     pub(super) noisy: &'a [f32],
     /// `[n, 3, side, side]`.
@@ -28,13 +29,13 @@ pub(super) struct Shown<'a> {
     pub(super) masks: &'a [f32],
     /// `[n]`.
     pub(super) times: &'a [usize],
-    /// The outputs that are wanted, `[n, 3, side, side]`.
+    /// Target outputs, `[n, 3, side, side]`.
     pub(super) wanted: &'a [f32],
-    /// What each squared error weighs in the loss, `[n, side, side]`.
+    /// Weights of the squared errors in the loss, `[n, side, side]`.
     pub(super) weights: &'a [f32],
 }
 
-/// Where gradients are computed.
+/// Computes gradients on a device.
 #[derive(Debug)]
 pub(super) struct Gradients {
     architecture: Architecture,
@@ -46,13 +47,13 @@ impl Gradients {
         Ok(Self { architecture: architecture.clone(), device: find(device)? })
     }
 
-    /// The loss, and its derivatives by all parameters.
-    pub(super) fn of(
+    /// Returns the loss and its gradient.
+    pub(super) fn compute(
         &self,
         parameters: &[f32],
-        shown: &Shown<'_>,
+        loss_inputs: &LossInputs<'_>,
     ) -> Result<(f64, Parameters), DiffusionError> {
-        let n = shown.times.len();
+        let n = loss_inputs.times.len();
         let step = if self.device == tch::Device::Cpu { PART } else { n.max(1) };
         let starts: Vec<usize> = (0..n).step_by(step).collect();
         let parts: Result<Vec<(f64, Parameters)>, TchError> = (starts.par_iter())
@@ -60,7 +61,7 @@ impl Gradients {
                 if self.device == tch::Device::Cpu {
                     tch::set_num_threads(1);
                 }
-                self.of_part(parameters, shown, from, (from + step).min(n))
+                self.compute_part(parameters, loss_inputs, from, (from + step).min(n))
             })
             .collect();
         let parts = parts.map_err(|error| failed(&error))?;
@@ -74,29 +75,29 @@ impl Gradients {
         Ok((loss, sums))
     }
 
-    fn of_part(
+    fn compute_part(
         &self,
         parameters: &[f32],
-        shown: &Shown<'_>,
+        loss_inputs: &LossInputs<'_>,
         from: usize,
         to: usize,
     ) -> Result<(f64, Parameters), TchError> {
         let side = self.architecture.side as i64;
         let pixels = (side * side) as usize;
-        let place = |values: &[f32], channels: usize| {
+        let upload = |values: &[f32], channels: usize| {
             let size = channels * pixels;
             let shape = [(to - from) as i64, channels as i64, side, side];
             Tensor::f_from_slice(&values[from * size..to * size])?.f_view(shape)?.f_to_device(self.device)
         };
-        let network = Network::new(&self.architecture, parameters, self.device, true)?;
+        let network = UNet::new(&self.architecture, parameters, self.device, true)?;
         let output = network.forward(
-            &place(shown.noisy, IMAGE_CHANNELS)?,
-            &place(shown.background, IMAGE_CHANNELS)?,
-            &place(shown.masks, 1)?,
-            &shown.times[from..to],
+            &upload(loss_inputs.noisy, IMAGE_CHANNELS)?,
+            &upload(loss_inputs.background, IMAGE_CHANNELS)?,
+            &upload(loss_inputs.masks, 1)?,
+            &loss_inputs.times[from..to],
         )?;
-        let error = output.f_sub(&place(shown.wanted, IMAGE_CHANNELS)?)?;
-        let loss = error.f_square()?.f_mul(&place(shown.weights, 1)?)?.f_sum(Kind::Float)?;
+        let error = output.f_sub(&upload(loss_inputs.wanted, IMAGE_CHANNELS)?)?;
+        let loss = error.f_square()?.f_mul(&upload(loss_inputs.weights, 1)?)?.f_sum(Kind::Float)?;
         let leaves: Vec<&Tensor> = network.leaves.iter().collect();
         let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
         let flat =
@@ -107,41 +108,42 @@ impl Gradients {
 
 /// A trained network.
 #[derive(Debug)]
-pub struct Painter {
-    network: Network,
+pub struct Denoiser {
+    network: UNet,
 }
 
-impl Painter {
-    /// Brings parameters to a device.
+impl Denoiser {
+    /// Copies the parameters to a device.
     ///
     /// # Errors
-    /// If the device is not there, or libtorch fails.
+    /// If the device does not exist, or libtorch fails.
     ///
     /// # Panics
-    /// If there are not as many parameters as the architecture has.
+    /// If the number of parameters is not that of the architecture.
     pub fn new(
         architecture: &Architecture,
         parameters: &Parameters,
         device: Device,
     ) -> Result<Self, DiffusionError> {
-        let place = find(device)?;
-        let network = tch::no_grad(|| Network::new(architecture, parameters, place, false));
+        let device = find(device)?;
+        let network = tch::no_grad(|| UNet::new(architecture, parameters, device, false));
         Ok(Self { network: network.map_err(|error| failed(&error))? })
     }
 
-    /// Another handle of the same network, for another thread.
+    /// Returns another handle to the same network, for another thread.
     #[must_use]
     pub fn share(&self) -> Self {
         Self { network: self.network.shallow_clone() }
     }
 
-    /// The output for one patch at a time: `noisy` and `background` are `[3, side, side]`, `mask` is `[side, side]`.
+    /// Returns the output for one patch at timestep `time`. `noisy` and `background` are `[3, side, side]`, `mask` is
+    /// `[side, side]`.
     ///
     /// # Errors
-    /// What libtorch fails with.
+    /// If libtorch fails.
     ///
     /// # Panics
-    /// If the shapes are not the network's.
+    /// If the shapes do not fit the network.
     pub fn predict(
         &self,
         noisy: &[f32],
@@ -157,15 +159,15 @@ impl Painter {
         if device == tch::Device::Cpu {
             tch::set_num_threads(1);
         }
-        let place = |values: &[f32], channels: usize| {
+        let upload = |values: &[f32], channels: usize| {
             let shape = [1, channels as i64, side as i64, side as i64];
             Tensor::f_from_slice(values)?.f_view(shape)?.f_to_device(device)
         };
         let run = || {
             let output = self.network.forward(
-                &place(noisy, IMAGE_CHANNELS)?,
-                &place(background, IMAGE_CHANNELS)?,
-                &place(mask, 1)?,
+                &upload(noisy, IMAGE_CHANNELS)?,
+                &upload(background, IMAGE_CHANNELS)?,
+                &upload(mask, 1)?,
                 &[time],
             )?;
             download(&output)
@@ -176,15 +178,15 @@ impl Painter {
 
 /// The network with its parameters.
 #[derive(Debug)]
-struct Network {
+struct UNet {
     architecture: Architecture,
     device: tch::Device,
     /// In the order of [`Architecture::tensors`].
     leaves: Vec<Tensor>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
 }
 
-impl Network {
+impl UNet {
     fn new(
         architecture: &Architecture,
         parameters: &[f32],
@@ -192,29 +194,29 @@ impl Network {
         is_trained: bool,
     ) -> Result<Self, TchError> {
         assert_eq!(parameters.len(), architecture.count(), "parameters of another architecture");
-        let (mut leaves, mut places, mut at) = (Vec::new(), HashMap::new(), 0);
+        let (mut leaves, mut indices, mut at) = (Vec::new(), HashMap::new(), 0);
         for (number, (name, shape)) in architecture.tensors().into_iter().enumerate() {
             let count: usize = shape.iter().product();
             let shape: Vec<i64> = shape.into_iter().map(|extent| extent as i64).collect();
             let leaf = Tensor::f_from_slice(&parameters[at..at + count])?.f_view(shape.as_slice())?;
             leaves.push(leaf.f_to_device(device)?.f_set_requires_grad(is_trained)?);
-            places.insert(name, number);
+            indices.insert(name, number);
             at += count;
         }
-        Ok(Self { architecture: architecture.clone(), device, leaves, places })
+        Ok(Self { architecture: architecture.clone(), device, leaves, indices })
     }
 
     fn shallow_clone(&self) -> Self {
-        let Self { architecture, device, leaves, places } = self;
+        let Self { architecture, device, leaves, indices } = self;
         let leaves = leaves.iter().map(Tensor::shallow_clone).collect();
-        Self { architecture: architecture.clone(), device: *device, leaves, places: places.clone() }
+        Self { architecture: architecture.clone(), device: *device, leaves, indices: indices.clone() }
     }
 
     fn tensor(&self, part: &str, which: &str) -> &Tensor {
-        &self.leaves[self.places[&format!("{part}.{which}")]]
+        &self.leaves[self.indices[&format!("{part}.{which}")]]
     }
 
-    /// The outputs for patches `[n, 3, side, side]`, masks `[n, 1, side, side]` and a time for each.
+    /// Returns the outputs for patches `[n, 3, side, side]`, masks `[n, 1, side, side]` and timesteps `[n]`.
     fn forward(
         &self,
         noisy: &Tensor,
@@ -249,14 +251,14 @@ impl Network {
         self.convolve("head", &self.norm("norm", &x)?.f_silu()?, 1)
     }
 
-    /// Sines and cosines of the times (Vaswani et al. 2017, section 3.5), `[n, channels]`.
+    /// Returns the sinusoidal embedding of the timesteps (Vaswani et al. 2017, section 3.5), `[n, channels]`.
     fn embed(&self, times: &[usize]) -> Result<Tensor, TchError> {
         let half = self.architecture.channels / 2;
-        let rate = |place: usize| libm::exp(-libm::log(10_000.0) * place as f64 / half as f64);
+        let rate = |index: usize| libm::exp(-libm::log(10_000.0) * index as f64 / half as f64);
         let mut values = Vec::with_capacity(times.len() * 2 * half);
         for &time in times {
-            values.extend((0..half).map(|place| libm::sin(time as f64 * rate(place)) as f32));
-            values.extend((0..half).map(|place| libm::cos(time as f64 * rate(place)) as f32));
+            values.extend((0..half).map(|index| libm::sin(time as f64 * rate(index)) as f32));
+            values.extend((0..half).map(|index| libm::cos(time as f64 * rate(index)) as f32));
         }
         Tensor::f_from_slice(&values)?.f_view([times.len() as i64, 2 * half as i64])?.f_to_device(self.device)
     }
@@ -265,7 +267,7 @@ impl Network {
         x.f_linear(self.tensor(part, "weight"), Some(self.tensor(part, "bias")))
     }
 
-    /// A convolution that keeps the size, or halves it with a stride of 2.
+    /// Applies a convolution that keeps the size with stride 1 and halves it with stride 2.
     fn convolve(&self, part: &str, x: &Tensor, stride: i64) -> Result<Tensor, TchError> {
         let weight = self.tensor(part, "weight");
         let padding = weight.size()[2] / 2;
@@ -284,13 +286,13 @@ impl Network {
         let shift = self.linear(&inner("time"), &time.f_silu()?)?;
         h = h.f_add(&shift.f_unsqueeze(2)?.f_unsqueeze(3)?)?;
         h = self.convolve(&inner("conv2"), &self.norm(&inner("norm2"), &h)?.f_silu()?, 1)?;
-        if self.places.contains_key(&inner("skip.weight")) {
+        if self.indices.contains_key(&inner("skip.weight")) {
             return h.f_add(&self.convolve(&inner("skip"), x, 1)?);
         }
         h.f_add(x)
     }
 
-    /// Self-attention of one head over all places.
+    /// Applies self-attention with one head over all positions.
     fn attend(&self, part: &str, x: &Tensor) -> Result<Tensor, TchError> {
         let inner = |name: &str| format!("{part}.{name}");
         let (n, channels, height, width) = x.size4()?;
@@ -320,7 +322,7 @@ fn download(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
     Ok(values)
 }
 
-/// libtorch's reason, its first line: what follows is a trace of its own code.
+/// Converts an error of libtorch. Keeps the first line of its message; the rest is a stack trace of libtorch.
 fn failed(error: &TchError) -> DiffusionError {
     let reason = error.to_string();
     DiffusionError::Torch { reason: reason.lines().next().unwrap_or_default().to_owned() }

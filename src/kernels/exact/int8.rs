@@ -222,13 +222,13 @@ impl Growing for Int8Filter {
 mod tests {
     use super::*;
     use crate::kernels::distance::squared_euclidean;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     const POINTS: usize = 21;
     const PICKS: usize = 45;
 
     /// Rows of one scale, half of them close to each other, and a filter that has all of them.
-    fn filtered(stream: &mut Stream, d: usize, scale: f64, offset: f64) -> (Vec<f32>, Int8Filter) {
+    fn filtered(stream: &mut Rng, d: usize, scale: f64, offset: f64) -> (Vec<f32>, Int8Filter) {
         let mut rows: Vec<f32> =
             (0..PICKS * d).map(|_| (scale * (stream.normal() + offset)) as f32).collect();
         for row in PICKS / 2..PICKS {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn no_pair_below_its_bound_is_ruled_out() {
-        let mut stream = Stream::new(1, "bytes");
+        let mut stream = Rng::new(1, "bytes");
         for d in [1, 3, 16, 17, 128, 200] {
             for (scale, offset) in [(1.0, 0.0), (1.0, 100.0), (1e-22, 0.0), (1e-42, 0.0), (1e12, 3.0)] {
                 let (rows, filter) = filtered(&mut stream, d, scale, offset);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn pairs_well_above_their_bounds_are_ruled_out() {
-        let (rows, filter) = filtered(&mut Stream::new(2, "bytes"), 128, 1.0, 5.0);
+        let (rows, filter) = filtered(&mut Rng::new(2, "bytes"), 128, 1.0, 5.0);
         let far = squared_euclidean(&rows[..128], &rows[128..256]);
         let masks = masks(&filter, &rows[..POINTS * 128], &[0.8 * far; POINTS]);
         let pairs: u32 = masks.iter().map(|mask| mask.count_ones()).sum();

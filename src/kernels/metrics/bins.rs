@@ -1,50 +1,51 @@
-//! Bins of the score, and what one image has in each: small enough to be summed again for every resample of the
-//! bootstrap.
+//! Histograms of each image's pixel scores, small enough to be summed again for every resample of the bootstrap.
 //!
-//! Half of the bin edges are quantiles of the defective pixels, half of the normal ones, each taken exactly from
-//! the counts of `PixelScores`. So with B bins asked for, none holds more than ⌈n / (B/2)⌉ of the n pixels of
-//! either class, but for bins of one score. Quantiles of all pixels together would leave but a few bins to the
-//! defective percent, and with them average precision. A score that lies on both sides of a border gets a bin of
-//! its own, and so does every score of a class that has no more than B/2 of them: then ties, and sets with few
-//! defective pixels, are exact.
+//! Half of the bin edges are quantiles of the defective pixels, half are quantiles of the normal pixels, both taken
+//! exactly from the counts of `PixelScores`. So if B bins are requested, no bin holds more than ⌈n / (B/2)⌉ of the n
+//! pixels of either class, except for bins of a single score. Quantiles of all pixels together would leave only a
+//! few bins to the defective pixels (about 1 % of all), and average precision would be inaccurate. A score on both
+//! sides of an edge gets a bin of its own, and so does every score of a class with at most B/2 distinct scores. So
+//! ties, and sets with few defective pixels, are exact.
 //!
-//! Bins see no order among the scores within them. What that costs is bounded in `statistics`.
+//! The order of the scores within a bin is lost. `statistics` bounds the error that this causes.
 
 use super::MetricError;
-use super::pixels::visit_pixels;
+use super::pixel_keys::visit_pixels;
 
-/// Pages of edges: one for each value of a key's upper half.
+/// Number of values of a key's upper half.
 const PAGES: usize = 1 << 16;
 
-/// Intervals of the score that pixels are counted in: at most `2 B + 1` of them.
+/// The bins of a histogram of scores: at most `2 B + 1` for B requested bins.
 #[derive(Debug, Clone)]
 pub struct ScoreBins {
-    /// Ascending: bin b holds the keys from edge b - 1 to below edge b.
+    /// Keys, ascending: bin b holds the keys from edge b - 1 (inclusive) to edge b (exclusive).
     edges: Vec<u32>,
-    /// Edges before those of each upper half: `[PAGES + 1]`, so that a pixel compares with few of them.
+    /// `[PAGES + 1]`: for each upper half of a key, the number of edges with a lower one. A look-up then searches
+    /// only the edges with the same upper half.
     starts: Vec<usize>,
 }
 
-/// The pixels of one image, counted in bins: 4 bytes a bin, and 12 more where the image has defects.
+/// The histogram of one image: 4 bytes per bin, and 12 more if the image has defective pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageBins {
-    /// Normal pixels: `[bins]`.
+    /// Number of normal pixels: `[bins]`.
     pub(super) negatives: Vec<u32>,
+    /// `None` if the image has no defective pixel.
     pub(super) defects: Option<DefectBins>,
 }
 
-/// The defective pixels of one image.
+/// The histogram of the defective pixels of one image.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DefectBins {
     pub(super) regions: u64,
-    /// Defective pixels: `[bins]`.
+    /// Number of defective pixels: `[bins]`.
     pub(super) positives: Vec<u32>,
-    /// Sum over regions of the share of the region: `[bins]`.
+    /// Sum over regions of the fraction of the region's pixels: `[bins]`.
     pub(super) overlaps: Vec<f64>,
 }
 
 impl ScoreBins {
-    /// Makes the bins between edges in any order.
+    /// Creates the bins for edges given in any order.
     pub(super) fn new(mut edges: Vec<u32>) -> Self {
         edges.sort_unstable();
         edges.dedup();
@@ -52,12 +53,12 @@ impl ScoreBins {
         Self { starts: starts.collect(), edges }
     }
 
-    /// Number of bins.
+    /// Returns the number of bins.
     pub(super) fn len(&self) -> usize {
         self.edges.len() + 1
     }
 
-    /// Whether a bin holds one score only: `[bins]`. The outer bins are open.
+    /// Returns whether each bin holds a single score: `[bins]`. The first and the last bin never do.
     pub(super) fn ties(&self) -> Vec<bool> {
         let inner = self.edges.windows(2).map(|pair| pair[1] - pair[0] == 1);
         let mut ties: Vec<bool> = std::iter::once(false).chain(inner).collect();
@@ -65,8 +66,8 @@ impl ScoreBins {
         ties
     }
 
-    /// Counts the pixels of one image; images may be counted side by side. As `PixelScores::add` in shapes,
-    /// refusals and panics. Cost: O(height · width), and a few comparisons a pixel.
+    /// Counts the pixels of one image. Shapes, errors and panics are those of `PixelScores::add`. Images may be
+    /// counted in parallel. Cost: O(height · width), with a few comparisons per pixel.
     pub fn count(
         &self,
         map: &[f32],
@@ -95,9 +96,11 @@ impl ScoreBins {
     }
 }
 
-/// The inner borders of `parts` equal parts of a class of `total` pixels, given as its distinct keys, ascending,
-/// and how many pixels have each. A border lies halfway between its neighbours; where these are equal, borders
-/// lie on either side of them. As few different keys as parts get a bin each.
+/// Returns the edges that divide a class of `total` pixels into `parts` equal parts. `levels` yields the distinct
+/// keys, ascending, with the number of pixels that have each.
+///
+/// An edge lies halfway between the two neighbouring pixels; if these have the same key, there is one edge on each
+/// side of that key. If there are at most `parts` distinct keys, each gets a bin of its own.
 pub(super) fn class_edges<Levels: Iterator<Item = (u32, u64)>>(
     levels: impl Fn() -> Levels,
     total: u64,
@@ -107,7 +110,7 @@ pub(super) fn class_edges<Levels: Iterator<Item = (u32, u64)>>(
     if levels().take(parts + 1).count() <= parts {
         return levels().flat_map(|(key, _)| around(key)).collect();
     }
-    // More distinct keys than parts: the first border has a pixel below it.
+    // There are more distinct keys than parts, so the first border has a pixel below it.
     let border = |part: usize| (u128::from(total) * part as u128 / parts as u128) as u64;
     let (mut edges, mut part, mut start, mut below) = (Vec::new(), 1, 0, 0);
     for (key, count) in levels() {
@@ -128,14 +131,14 @@ pub(super) fn class_edges<Levels: Iterator<Item = (u32, u64)>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     #[test]
     fn no_bin_but_a_tied_one_holds_more_than_its_part() {
-        let mut stream = Stream::new(1, "bins");
+        let mut rng = Rng::new(1, "bins");
         for total in 1..=60 {
             for parts in 1..=20 {
-                let mut keys: Vec<u32> = (0..total).map(|_| stream.below(total) as u32 * 3).collect();
+                let mut keys: Vec<u32> = (0..total).map(|_| rng.below(total) as u32 * 3).collect();
                 keys.sort_unstable();
                 let levels = || keys.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u64));
                 let bins = ScoreBins::new(class_edges(levels, total as u64, parts));
@@ -153,8 +156,8 @@ mod tests {
     #[test]
     fn a_key_is_found_between_its_edges() {
         let bins = ScoreBins::new(vec![u32::MAX, 0x3F80_0001, 0x3F80_0000, 0x4000_0000, 5]);
-        let places = [0, 4, 5, 0x3F7F_FFFF, 0x3F80_0000, 0x3F80_0001, 0x4000_0000, u32::MAX - 1, u32::MAX];
-        assert_eq!(places.map(|key| bins.bin(key)), [0, 0, 1, 1, 2, 3, 4, 4, 5]);
+        let keys = [0, 4, 5, 0x3F7F_FFFF, 0x3F80_0000, 0x3F80_0001, 0x4000_0000, u32::MAX - 1, u32::MAX];
+        assert_eq!(keys.map(|key| bins.bin(key)), [0, 0, 1, 1, 2, 3, 4, 4, 5]);
         assert_eq!(bins.ties(), [false, false, true, false, false, false]);
     }
 

@@ -1,75 +1,76 @@
-//! Bootstrap intervals by image (Efron 1979; percentile intervals, Efron and Tibshirani 1993, chapter 13).
+//! Bootstrap confidence intervals over images (Efron 1979; percentile intervals: Efron and Tibshirani 1993, chapter
+//! 13).
 //!
-//! Images are drawn again with replacement, as many as there are, and the metric is computed anew; the
-//! interval reaches from the 2.5 % to the 97.5 % quantile of the results (linear between neighbours). Whole
-//! images are drawn, pixels never: the pixels of an image are not independent.
+//! A resample draws as many images as the set has, with replacement, and the metric is computed for it. The interval
+//! spans the 2.5 % to the 97.5 % quantile of the results, interpolated linearly. Whole images are drawn, not pixels,
+//! because the pixels of an image are not independent.
 //!
-//! Image metrics are exact in every resample. Pixel metrics come from per-image bins, each resample's value with a
-//! bound of its error (`statistics`). An interval's ends are quantiles of the values: sorting moves no value by
-//! more than the largest of the bounds, and the mean of two neighbours neither, so that the largest bound holds
-//! for both ends as well. It is given with the intervals.
+//! Image metrics are exact in every resample. Pixel metrics are computed from per-image histograms, with a bound of
+//! the error of each resample (`statistics`). The largest of these bounds also holds for both ends of the interval:
+//! the ends are (interpolated) order statistics of the values, and if no value changes by more than e, no order
+//! statistic does. This bound is returned with the intervals.
 //!
-//! Each resample has a stream of its own, opened from one number of the caller's stream, so that results are
-//! the same for any number of threads. A resample of one class only is drawn again, at most
-//! [`MAX_DRAWS`] times.
+//! Each resample has its own generator, seeded by one number of the caller's, so that the results are the same for
+//! any number of threads. A resample of one class only is drawn again, at most [`MAX_DRAWS`] times.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::MetricError;
 use super::ranking::Ranking;
 use super::statistics::{PixelErrors, PixelEstimate, PixelStatistics};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
-/// The probability left out on each side of an interval: together 95 % remain.
+/// The probability on each side of the interval, which leaves 95 % inside.
 const TAIL: f64 = 0.025;
 
-/// Draws of one resample before it is given up. With 1 defect in n images a draw misses it with
-/// probability 0.37, so that even then 100 draws fail with probability 1e-43.
+/// Draws of one resample before giving up. If there is a single defect among the images, a draw misses it with
+/// probability 0.37; so 100 draws all miss it with probability 1e-43.
 const MAX_DRAWS: usize = 100;
 
-/// A 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
-    /// Lower end.
+/// A 95 % confidence interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ConfidenceInterval {
+    /// The lower end: the 2.5 % quantile of the resamples.
     pub low: f64,
-    /// Upper end.
+    /// The upper end: the 97.5 % quantile of the resamples.
     pub high: f64,
 }
 
-/// Intervals of the image metrics.
+/// Confidence intervals of the image metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageIntervals {
-    /// Of `auroc`.
-    pub auroc: Interval,
-    /// Of `average_precision`.
-    pub average_precision: Interval,
-    /// Of `f1_max`, each resample with its own best threshold.
-    pub f1_max: Interval,
+    /// The interval of `auroc`.
+    pub auroc: ConfidenceInterval,
+    /// The interval of `average_precision`.
+    pub average_precision: ConfidenceInterval,
+    /// The interval of `f1_max`; each resample has its own best threshold.
+    pub f1_max: ConfidenceInterval,
 }
 
-/// Intervals of the pixel metrics.
+/// Confidence intervals of the pixel metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelIntervals {
-    /// Of `PixelMetrics::auroc`.
-    pub auroc: Interval,
-    /// Of `PixelMetrics::average_precision`.
-    pub average_precision: Interval,
-    /// Of `PixelMetrics::aupro`.
-    pub aupro: Interval,
-    /// How far an end may be from that of exact resamples: the largest bound of all resamples.
+    /// The interval of `PixelMetrics::auroc`.
+    pub auroc: ConfidenceInterval,
+    /// The interval of `PixelMetrics::average_precision`.
+    pub average_precision: ConfidenceInterval,
+    /// The interval of `PixelMetrics::aupro`.
+    pub aupro: ConfidenceInterval,
+    /// Bounds of the difference between the ends of these intervals and those of exact resamples.
     pub errors: PixelErrors,
 }
 
-/// Computes intervals of the image metrics, each resample's metrics exact. Cost: O(resamples · n), in
+/// Computes the intervals of the image metrics. The metrics of each resample are exact. Cost: O(resamples · n), in
 /// parallel.
 ///
 /// # Panics
-/// If there are not as many labels as scores, or no resamples are asked for.
+/// If there are not as many labels as scores, or `resamples` is 0.
 pub fn image_intervals(
     scores: &[f32],
     labels: &[bool],
     resamples: usize,
-    stream: &mut Stream,
+    rng: &mut Rng,
 ) -> Result<ImageIntervals, MetricError> {
     let ranking = Ranking::new(scores, labels)?;
     ranking.sweep(&ranking.tallies())?;
@@ -78,19 +79,19 @@ pub fn image_intervals(
         Ok([sweep.auroc(), sweep.average_precision(), sweep.f1_max().f1])
     };
     let [auroc, average_precision, f1_max] =
-        measure_resamples(scores.len(), resamples, stream, measure)?.map(interval);
+        measure_resamples(scores.len(), resamples, rng, measure)?.map(interval);
     Ok(ImageIntervals { auroc, average_precision, f1_max })
 }
 
-/// Computes intervals of the pixel metrics from each image's bins, with the bound of what the bins cost. Cost:
-/// O(resamples · images · bins), in parallel.
+/// Computes the intervals of the pixel metrics from the histograms of the images, with bounds of the error that the
+/// binning causes. Cost: O(resamples · images · bins), in parallel.
 ///
 /// # Panics
-/// If no resamples are asked for.
+/// If `resamples` is 0.
 pub fn pixel_intervals(
     statistics: &PixelStatistics,
     resamples: usize,
-    stream: &mut Stream,
+    rng: &mut Rng,
 ) -> Result<PixelIntervals, MetricError> {
     let measure = |weights: &[u32]| {
         let PixelEstimate { auroc, average_precision, aupro, errors } =
@@ -98,7 +99,7 @@ pub fn pixel_intervals(
         Ok([auroc, average_precision, aupro, errors.auroc, errors.average_precision, errors.aupro])
     };
     let [auroc, average_precision, aupro, errors @ ..] =
-        measure_resamples(statistics.images(), resamples, stream, measure)?;
+        measure_resamples(statistics.images(), resamples, rng, measure)?;
     let largest = |errors: &[f64]| errors.iter().copied().fold(0.0, f64::max);
     Ok(PixelIntervals {
         auroc: interval(auroc),
@@ -112,15 +113,16 @@ pub fn pixel_intervals(
     })
 }
 
-/// Measures every resample, given as how often each image was drawn: one list for each column.
+/// Calls `measure` for each resample with the number of times that each image was drawn, and returns the results by
+/// column.
 fn measure_resamples<const COLUMNS: usize>(
     images: usize,
     resamples: usize,
-    stream: &mut Stream,
+    rng: &mut Rng,
     measure: impl Fn(&[u32]) -> Result<[f64; COLUMNS], MetricError> + Sync,
 ) -> Result<[Vec<f64>; COLUMNS], MetricError> {
-    assert!(resamples > 0, "an interval of no resamples was asked for");
-    let seeds: Vec<u64> = (0..resamples).map(|_| stream.next_u64()).collect();
+    assert!(resamples > 0, "an interval needs at least one resample");
+    let seeds: Vec<u64> = (0..resamples).map(|_| rng.next_u64()).collect();
     let measured: Vec<[f64; COLUMNS]> = seeds
         .into_par_iter()
         .map(|seed| measure_resample(images, seed, &measure))
@@ -128,17 +130,17 @@ fn measure_resamples<const COLUMNS: usize>(
     Ok(std::array::from_fn(|column| measured.iter().map(|row| row[column]).collect()))
 }
 
-/// Draws a resample until it holds both classes, and measures it.
+/// Draws images until the resample holds both classes, and measures it.
 fn measure_resample<T>(
     images: usize,
     seed: u64,
     measure: impl Fn(&[u32]) -> Result<T, MetricError>,
 ) -> Result<T, MetricError> {
-    let mut stream = Stream::new(seed, "bootstrap resample");
+    let mut rng = Rng::new(seed, "bootstrap resample");
     for _ in 0..MAX_DRAWS {
         let mut weights = vec![0; images];
         for _ in 0..images {
-            weights[stream.below(images)] += 1;
+            weights[rng.below(images)] += 1;
         }
         match measure(&weights) {
             Err(MetricError::OneClassOnly { .. }) => {}
@@ -148,15 +150,15 @@ fn measure_resample<T>(
     Err(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS })
 }
 
-/// The percentile interval of values that are not NaN and not empty.
-fn interval(mut values: Vec<f64>) -> Interval {
+/// Returns the percentile interval of `values`, which must not be empty or hold NaN.
+fn interval(mut values: Vec<f64>) -> ConfidenceInterval {
     values.sort_unstable_by(f64::total_cmp);
     let quantile = |share: f64| {
-        let place = share * (values.len() - 1) as f64;
-        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-        below + (above - below) * place.fract()
+        let position = share * (values.len() - 1) as f64;
+        let (below, above) = (values[position.floor() as usize], values[position.ceil() as usize]);
+        below + (above - below) * position.fract()
     };
-    Interval { low: quantile(TAIL), high: quantile(1.0 - TAIL) }
+    ConfidenceInterval { low: quantile(TAIL), high: quantile(1.0 - TAIL) }
 }
 
 #[cfg(test)]
@@ -173,12 +175,12 @@ mod tests {
     #[test]
     fn intervals_are_the_quantiles_of_naive_resamples() {
         let (scores, labels) = golden::image_scores();
-        let found = image_intervals(&scores, &labels, 200, &mut Stream::new(5, "bootstrap")).unwrap();
-        let mut seeds = Stream::new(5, "bootstrap");
+        let found = image_intervals(&scores, &labels, 200, &mut Rng::new(5, "bootstrap")).unwrap();
+        let mut seeds = Rng::new(5, "bootstrap");
         let (mut aurocs, mut f1s) = (Vec::new(), Vec::new());
         for _ in 0..200 {
-            let mut stream = Stream::new(seeds.next_u64(), "bootstrap resample");
-            let drawn: Vec<usize> = (0..scores.len()).map(|_| stream.below(scores.len())).collect();
+            let mut rng = Rng::new(seeds.next_u64(), "bootstrap resample");
+            let drawn: Vec<usize> = (0..scores.len()).map(|_| rng.below(scores.len())).collect();
             let scores: Vec<f32> = drawn.iter().map(|&image| scores[image]).collect();
             let labels: Vec<bool> = drawn.iter().map(|&image| labels[image]).collect();
             aurocs.push(auroc(&scores, &labels).unwrap());
@@ -190,7 +192,7 @@ mod tests {
     #[test]
     fn intervals_hold_the_estimate_and_are_as_wide_as_theory_says() {
         let (scores, labels) = golden::image_scores();
-        let found = image_intervals(&scores, &labels, 2000, &mut Stream::new(5, "bootstrap")).unwrap();
+        let found = image_intervals(&scores, &labels, 2000, &mut Rng::new(5, "bootstrap")).unwrap();
         // Hanley and McNeil (1982), equation 1, with 23 defects and 67 normals.
         let a = auroc(&scores, &labels).unwrap();
         let (q1, q2) = (a / (2.0 - a), 2.0 * a * a / (1.0 + a));
@@ -205,23 +207,23 @@ mod tests {
     fn pixel_intervals_hold_the_exact_metrics_and_ignore_threads() {
         let all: Vec<usize> = (0..golden::IMAGES).collect();
         let statistics = golden::pixel_statistics(&all, |score| score, 256);
-        let compute = || pixel_intervals(&statistics, 200, &mut Stream::new(5, "bootstrap")).unwrap();
+        let compute = || pixel_intervals(&statistics, 200, &mut Rng::new(5, "bootstrap")).unwrap();
         let found = with_threads(1, compute);
         assert_eq!(with_threads(2, compute), found);
         assert_eq!(with_threads(4, compute), found);
         let exact = golden::pixel_scores(all, |score| score).unwrap().finish(0.3).unwrap();
-        let holds = |interval: Interval, value: f64| interval.low < value && value < interval.high;
+        let holds = |interval: ConfidenceInterval, value: f64| interval.low < value && value < interval.high;
         assert!(holds(found.auroc, exact.auroc) && holds(found.aupro, exact.aupro));
         assert!(holds(found.average_precision, exact.average_precision));
     }
 
     /// The pixel intervals of resamples whose pixels are all looked at.
-    fn exact_pixel_intervals(resamples: usize, seed: u64) -> [Interval; 3] {
-        let mut seeds = Stream::new(seed, "bootstrap");
+    fn exact_pixel_intervals(resamples: usize, seed: u64) -> [ConfidenceInterval; 3] {
+        let mut seeds = Rng::new(seed, "bootstrap");
         let mut columns = [(); 3].map(|()| Vec::new());
         for _ in 0..resamples {
-            let mut stream = Stream::new(seeds.next_u64(), "bootstrap resample");
-            let drawn: Vec<usize> = (0..golden::IMAGES).map(|_| stream.below(golden::IMAGES)).collect();
+            let mut rng = Rng::new(seeds.next_u64(), "bootstrap resample");
+            let drawn: Vec<usize> = (0..golden::IMAGES).map(|_| rng.below(golden::IMAGES)).collect();
             let exact = golden::pixel_scores(drawn, |score| score).unwrap().finish(0.3).unwrap();
             let row = [exact.auroc, exact.average_precision, exact.aupro];
             columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
@@ -235,7 +237,7 @@ mod tests {
         let exact = exact_pixel_intervals(60, 5);
         for (bins, limit) in [(DEFAULT_BINS, 1e-12), (256, 1e-3), (32, 2e-2), (4, 0.5)] {
             let statistics = golden::pixel_statistics(&all, |score| score, bins);
-            let found = pixel_intervals(&statistics, 60, &mut Stream::new(5, "bootstrap")).unwrap();
+            let found = pixel_intervals(&statistics, 60, &mut Rng::new(5, "bootstrap")).unwrap();
             let PixelErrors { auroc, average_precision, aupro } = found.errors;
             let intervals = [found.auroc, found.average_precision, found.aupro];
             for ((found, exact), bound) in intervals.iter().zip(exact).zip([auroc, average_precision, aupro])
@@ -249,13 +251,13 @@ mod tests {
     #[test]
     fn resamples_of_one_class_are_drawn_again() {
         // One of two images is defective: half of all draws hold one class only.
-        let found = image_intervals(&[1.0, 2.0], &[false, true], 100, &mut Stream::new(5, "bootstrap"));
-        assert_eq!(found.unwrap().auroc, Interval { low: 1.0, high: 1.0 });
+        let found = image_intervals(&[1.0, 2.0], &[false, true], 100, &mut Rng::new(5, "bootstrap"));
+        assert_eq!(found.unwrap().auroc, ConfidenceInterval { low: 1.0, high: 1.0 });
         let one_class = MetricError::OneClassOnly { positives: 2, negatives: 0 };
-        let refused = image_intervals(&[1.0, 2.0], &[true, true], 100, &mut Stream::new(5, "bootstrap"));
+        let refused = image_intervals(&[1.0, 2.0], &[true, true], 100, &mut Rng::new(5, "bootstrap"));
         assert_eq!(refused.err(), Some(one_class.clone()));
         let never = |_: &[u32]| Err::<[f64; 1], _>(one_class.clone());
-        let refused = measure_resamples(3, 2, &mut Stream::new(5, "bootstrap"), never);
+        let refused = measure_resamples(3, 2, &mut Rng::new(5, "bootstrap"), never);
         assert_eq!(refused.err(), Some(MetricError::ResamplesOneClassOnly { attempts: MAX_DRAWS }));
     }
 
@@ -263,6 +265,6 @@ mod tests {
     fn quantiles_are_linear_between_neighbours() {
         let found = interval((0..=100).rev().map(f64::from).collect());
         assert!((found.low - 2.5).abs() < 1e-12 && (found.high - 97.5).abs() < 1e-12, "{found:?}");
-        assert_eq!(interval(vec![3.0]), Interval { low: 3.0, high: 3.0 });
+        assert_eq!(interval(vec![3.0]), ConfidenceInterval { low: 3.0, high: 3.0 });
     }
 }

@@ -1,50 +1,49 @@
-//! The ROC and the precision-recall curve of image scores, as few points as draw them exactly.
+//! The ROC and the precision-recall curve of image scores, with the fewest points that draw them exactly.
 
-use super::MetricError;
 use super::ranking::{Ranking, total};
-use super::sweep::Sweep;
+use super::{MetricError, check_classes};
 
 /// One point of a ROC curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RocPoint {
-    /// The lowest score that is predicted defective; absent at the start, where none is.
+    /// The threshold; `None` at the start, where no image is predicted defective.
     pub threshold: Option<f32>,
-    /// Share of the normal images that is predicted defective.
+    /// Fraction of the normal images that are predicted defective.
     pub false_positive_rate: f64,
-    /// Share of the defective images that is predicted defective.
+    /// Fraction of the defective images that are predicted defective.
     pub true_positive_rate: f64,
 }
 
 /// One point of a precision-recall curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrecisionRecallPoint {
-    /// The lowest score that is predicted defective; absent at the start, where none is.
+    /// The threshold; `None` at the start, where no image is predicted defective.
     pub threshold: Option<f32>,
-    /// Share of the predicted that is defective; 1 at the start, by convention.
+    /// Fraction of the predicted images that are defective; 1 at the start, by convention.
     pub precision: f64,
-    /// Share of the defective that is predicted.
+    /// Fraction of the defective images that are predicted defective.
     pub recall: f64,
 }
 
-/// Draws the ROC curve from (0, 0) to (1, 1), one point for each distinct score, thresholds falling; inner
-/// points of a straight line are left out. The area under its lines is `auroc`.
+/// Returns the ROC curve from (0, 0) to (1, 1): one point per distinct score, thresholds descending, without the
+/// inner points of straight lines. The area under it is `auroc`.
 ///
 /// # Panics
 /// If there are not as many labels as scores.
 pub fn roc_curve(scores: &[f32], labels: &[bool]) -> Result<Vec<RocPoint>, MetricError> {
     let steps = Steps::new(scores, labels)?;
-    let places: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
+    let points: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
     let point = |step: usize| RocPoint {
         threshold: steps.threshold(step),
         false_positive_rate: steps.counts[step][1] as f64 / steps.negatives as f64,
         true_positive_rate: steps.counts[step][0] as f64 / steps.positives as f64,
     };
-    Ok(corners(&places).into_iter().map(point).collect())
+    Ok(corners(&points).into_iter().map(point).collect())
 }
 
-/// Draws precision over recall from (recall 0, precision 1), one point for each distinct score, thresholds
-/// falling; inner points of a straight line are left out. Lines between points are for the eye: average
-/// precision is a sum of steps, not the area under them.
+/// Returns the precision-recall curve from (recall 0, precision 1): one point per distinct score, thresholds
+/// descending, without the inner points of straight lines. Lines between the points are for plotting only: average
+/// precision is a sum of steps, not the area under the lines.
 ///
 /// # Panics
 /// If there are not as many labels as scores.
@@ -53,25 +52,25 @@ pub fn precision_recall_curve(
     labels: &[bool],
 ) -> Result<Vec<PrecisionRecallPoint>, MetricError> {
     let steps = Steps::new(scores, labels)?;
-    let place = |&[tp, fp]: &[i128; 2]| match tp + fp {
+    let point = |&[tp, fp]: &[i128; 2]| match tp + fp {
         0 => [0, 1, 1],
         predicted => [tp * predicted, tp, predicted],
     };
-    let places: Vec<[i128; 3]> = steps.counts.iter().map(place).collect();
+    let points: Vec<[i128; 3]> = steps.counts.iter().map(point).collect();
     let point = |step: usize| PrecisionRecallPoint {
         threshold: steps.threshold(step),
-        precision: places[step][1] as f64 / places[step][2] as f64,
+        precision: points[step][1] as f64 / points[step][2] as f64,
         recall: steps.counts[step][0] as f64 / steps.positives as f64,
     };
-    Ok(corners(&places).into_iter().map(point).collect())
+    Ok(corners(&points).into_iter().map(point).collect())
 }
 
-/// Running counts from the highest threshold down, before the first image and after each distinct score.
+/// Counts at each threshold, highest first. The first entry is for a threshold above all scores.
 struct Steps {
     positives: i128,
     negatives: i128,
     thresholds: Vec<f32>,
-    /// (true positives, false positives), one more than thresholds.
+    /// (true positives, false positives): one entry more than `thresholds`.
     counts: Vec<[i128; 2]>,
 }
 
@@ -80,7 +79,7 @@ impl Steps {
         let ranking = Ranking::new(scores, labels)?;
         let tallies = ranking.tallies();
         let total = total(&tallies);
-        Sweep::new(total.positives, total.negatives)?;
+        check_classes(total.positives, total.negatives)?;
         let mut counts = vec![[0, 0]];
         let mut now = [0, 0];
         for tally in tallies {
@@ -96,13 +95,13 @@ impl Steps {
     }
 }
 
-/// Finds the points, given as (x · s, y · s, s), that are not inside a straight line of their neighbours.
-/// Exact up to a billion images, beyond which the determinant's products leave 128 bits.
-fn corners(places: &[[i128; 3]]) -> Vec<usize> {
+/// Returns the indices of the points that are not inner points of a straight line. Points are homogeneous:
+/// (x · s, y · s, s). Exact up to a billion images; beyond that the products of the determinant exceed 128 bits.
+fn corners(points: &[[i128; 3]]) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
-    for next in 0..places.len() {
+    for next in 0..points.len() {
         if let [.., before, last] = kept[..]
-            && are_collinear(&places[before], &places[last], &places[next])
+            && are_collinear(&points[before], &points[last], &points[next])
         {
             kept.pop();
         }
@@ -111,7 +110,7 @@ fn corners(places: &[[i128; 3]]) -> Vec<usize> {
     kept
 }
 
-/// Three points in homogeneous coordinates lie on a line where their determinant vanishes.
+/// Returns whether three points in homogeneous coordinates lie on a line: their determinant is 0.
 fn are_collinear(a: &[i128; 3], b: &[i128; 3], c: &[i128; 3]) -> bool {
     let minor = |i: usize, j: usize| b[i] * c[j] - b[j] * c[i];
     a[0] * minor(1, 2) + a[1] * minor(2, 0) + a[2] * minor(0, 1) == 0
@@ -170,14 +169,14 @@ mod tests {
     fn every_place_left_out_lies_on_the_curve_drawn() {
         let (scores, labels) = golden::image_scores();
         let steps = Steps::new(&scores, &labels).unwrap();
-        let places: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
-        let kept = corners(&places);
+        let points: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();
+        let kept = corners(&points);
         for pair in kept.windows(2) {
             for between in pair[0] + 1..pair[1] {
-                assert!(are_collinear(&places[pair[0]], &places[between], &places[pair[1]]));
+                assert!(are_collinear(&points[pair[0]], &points[between], &points[pair[1]]));
             }
         }
-        assert_eq!((kept[0], kept[kept.len() - 1]), (0, places.len() - 1));
+        assert_eq!((kept[0], kept[kept.len() - 1]), (0, points.len() - 1));
     }
 
     #[test]

@@ -1,43 +1,42 @@
-//! How many defective pixels have each score, and what their regions lose with them: exact, in memory that is
-//! bounded by the number of different scores.
+//! The number of defective pixels with each score, and their weight in the regions: exact, in memory bounded by the
+//! number of distinct scores.
 //!
-//! A pixel of a region of r pixels weighs 1/r, so that each region weighs 1. Weights are whole numbers of
-//! 2⁻⁹⁶, rounded down: a pixel loses less than 2⁻⁹⁶ and a region, having at most 2³² pixels, less than 2⁻⁶⁴,
-//! which is a thousandth of an f64's last bit. Whole numbers add up to the same in any order. 2³² regions fit
-//! into 128 bits.
+//! A pixel of a region of r pixels has weight 1/r, so that each region has weight 1. Weights are integers in units of
+//! 2⁻⁹⁶, rounded down. The rounding error is below 2⁻⁹⁶ per pixel and below 2⁻⁶⁴ per region (of at most 2³² pixels),
+//! a thousandth of the last bit of an f64. Integer sums do not depend on the order. 2³² regions fit into 128 bits.
 //!
-//! Pixels wait as 8 bytes each, at most [`WAITING`] of them, and are then sorted and merged into one entry of
-//! 32 bytes for each distinct score.
+//! Pixels are buffered with 8 bytes each, at most [`WAITING`] of them, then sorted and merged into one entry of
+//! 32 bytes per distinct score.
 //!
-//! **Memory.** `32 MiB + 64 bytes · distinct scores of defective pixels` (an entry is there twice while a
-//! merge runs): there are no more of these than defective pixels, and 2²³ an octave.
+//! **Memory.** `32 MiB + 64 bytes · distinct scores of defective pixels`, since an entry exists twice during a merge.
+//! There are at most as many distinct scores as defective pixels, and at most 2²³ per octave.
 
 use rayon::prelude::*;
 
-/// Pixels that wait to be merged (chosen: 32 MiB, so that ten million defective pixels merge three times).
+/// Pixels that are buffered before a merge. Chosen: 32 MiB, so that ten million defective pixels take three merges.
 const WAITING: usize = 1 << 22;
 
-/// The weight of a region, in units.
+/// The weight of a region, in units of 2⁻⁹⁶.
 const REGION: u128 = 1 << 96;
 
-/// The defective pixels of one score.
+/// The defective pixels with one score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Level {
-    /// The score, as `sweep::order_key`.
+pub(super) struct ScoreLevel {
+    /// `sweep::order_key` of the score.
     pub(super) key: u32,
-    /// How many pixels have it.
+    /// Number of pixels with that score.
     pub(super) pixels: u64,
     /// Sum of their weights, in units of 2⁻⁹⁶.
     weight: u128,
 }
 
-/// Defective pixels by score.
+/// The defective pixels of a test set, by score.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DefectLevels {
-    /// Of each pixel: its key above, its region's number of pixels below.
+    /// Pixels not yet merged: the key in the upper half, the number of pixels of the region in the lower half.
     waiting: Vec<u64>,
     /// Ascending by key.
-    levels: Vec<Level>,
+    levels: Vec<ScoreLevel>,
     total: u64,
     regions: u64,
 }
@@ -47,18 +46,18 @@ pub(super) struct DefectLevels {
 pub(super) struct Overlap(u128);
 
 impl Overlap {
-    pub(super) fn add(&mut self, level: &Level) {
+    pub(super) fn add(&mut self, level: &ScoreLevel) {
         self.0 += level.weight;
     }
 
-    /// The mean over regions of the share of the region that was added.
+    /// Returns the mean over regions of the fraction of the region that was added.
     pub(super) fn mean(self, regions: u64) -> f64 {
         self.0 as f64 / (u128::from(regions) as f64 * REGION as f64)
     }
 }
 
-impl Level {
-    /// Joins sorted pixels of one key.
+impl ScoreLevel {
+    /// Merges pixels with the same key.
     fn of(tied: &[u64]) -> Self {
         let weight = |&pixel: &u64| REGION / u128::from(pixel as u32);
         let key = (tied[0] >> 32) as u32;
@@ -71,39 +70,39 @@ impl Level {
 }
 
 impl DefectLevels {
-    /// Adds one pixel of a region of so many pixels.
+    /// Adds one pixel of a region of `region_pixels` pixels.
     pub(super) fn add(&mut self, key: u32, region_pixels: u32) {
         if self.waiting.len() == WAITING {
-            self.settle();
+            self.merge_waiting();
         }
         self.waiting.push(u64::from(key) << 32 | u64::from(region_pixels));
         self.total += 1;
     }
 
-    /// Counts regions whose pixels were added.
+    /// Adds to the number of regions.
     pub(super) fn add_regions(&mut self, regions: u64) {
         self.regions += regions;
     }
 
-    /// Number of pixels.
+    /// Returns the number of pixels.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Number of regions.
+    /// Returns the number of regions.
     pub(super) fn regions(&self) -> u64 {
         self.regions
     }
 
-    /// The distinct scores, ascending.
-    pub(super) fn levels(&mut self) -> &[Level] {
-        self.settle();
+    /// Returns the distinct scores, ascending.
+    pub(super) fn levels(&mut self) -> &[ScoreLevel] {
+        self.merge_waiting();
         &self.levels
     }
 
-    /// Merges what waits into the levels. Cost: O(w log w) for w waiting pixels, in parallel, and one pass
+    /// Merges the waiting pixels into the levels. Cost: O(w log w) for w waiting pixels, in parallel, and one pass
     /// over the levels.
-    fn settle(&mut self) {
+    fn merge_waiting(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
@@ -111,7 +110,7 @@ impl DefectLevels {
         let is_tied = |a: &u64, b: &u64| a >> 32 == b >> 32;
         let mut merged = Vec::with_capacity(self.levels.len() + self.waiting.chunk_by(is_tied).count());
         let mut before = self.levels.iter().copied().peekable();
-        for fresh in self.waiting.chunk_by(is_tied).map(Level::of) {
+        for fresh in self.waiting.chunk_by(is_tied).map(ScoreLevel::of) {
             while let Some(lower) = before.next_if(|level| level.key < fresh.key) {
                 merged.push(lower);
             }
@@ -127,18 +126,18 @@ impl DefectLevels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
     #[test]
     fn merging_by_parts_is_merging_at_once() {
-        let mut stream = Stream::new(1, "defects");
+        let mut rng = Rng::new(1, "defects");
         for count in 0..=20 {
             let pixels: Vec<(u32, u32)> =
-                (0..count).map(|_| (stream.below(7) as u32, 1 + stream.below(9) as u32)).collect();
+                (0..count).map(|_| (rng.below(7) as u32, 1 + rng.below(9) as u32)).collect();
             let (mut parts, mut whole) = (DefectLevels::default(), DefectLevels::default());
             for &(key, region) in &pixels {
                 parts.add(key, region);
-                parts.settle();
+                parts.merge_waiting();
             }
             pixels.iter().rev().for_each(|&(key, region)| whole.add(key, region));
             assert_eq!(parts.levels(), whole.levels());

@@ -1,57 +1,58 @@
-//! How many normal pixels have each score: exact, in memory that stops growing with their number.
+//! The number of normal pixels with each score: exact, in memory that does not grow with the number of pixels
+//! beyond a bound.
 //!
-//! A radix histogram of order-preserving keys (`sweep::order_key`). The upper 16 bits of a key choose a page;
-//! a page lists the lower 16 bits of its pixels until the list is as large as a counter for each of its 65,536
-//! keys would be, and counts from then on. Nothing is sorted but the lists of pages that stayed small.
+//! A radix histogram of order-preserving keys (`sweep::order_key`). The upper 16 bits of a key select a page. A page
+//! lists the lower 16 bits of its keys until the list is as large as an array of counters for its 65,536 possible
+//! keys; from then on it counts. Only the lists of pages that stay small are ever sorted.
 //!
-//! **Memory.** A list holds [`LISTED`] = 2¹⁸ keys of 2 bytes, so 512 KiB, as many as 65,536 counters of
-//! 8 bytes; a list that doubles as it grows has at most twice its length reserved. A page that counts keeps
-//! a list of [`BUFFERED`] keys, 8 KiB. So a page takes at most 4 bytes for each of its pixels, and at most
-//! 520 KiB (1032 KiB while it changes over). Between a power of two and the next lie 2²³ f32 numbers, which is
-//! 128 pages. Together, with the table of pages (48 bytes each):
+//! **Memory.** A list holds up to [`LISTED`] = 2¹⁸ keys of 2 bytes, which is 512 KiB, the size of 65,536 counters of
+//! 8 bytes. A growing list reserves at most twice its length. A counting page keeps a list of [`BUFFERED`] keys,
+//! 8 KiB. So a page takes at most 4 bytes per pixel, and at most 520 KiB (1032 KiB while it switches from listing to
+//! counting). An octave (from a power of two to the next) has 2²³ f32 values, or 128 pages. With the table of
+//! pages (48 bytes each) the total is at most
 //!
 //! `3 MiB + min(4 bytes · pixels, 65 MiB · octaves)`,
 //!
-//! where the scores lie in so many octaves: 4 for scores from 1 to 16, however many pixels there are. That 4 is
-//! what distances of patches span; the f32 format has 2 · 254 octaves, which is why the pages are made on
-//! demand. 10⁹ pixels in 4 octaves take 0.26 GiB, in 30 octaves 1.9 GiB.
+//! where `octaves` is the number of octaves that the scores span: 4 for scores from 1 to 16. Distances of patches
+//! span about 4. The f32 format has 2 · 254 octaves, so pages are allocated on demand. 10⁹ pixels take 0.26 GiB in
+//! 4 octaves and 1.9 GiB in 30.
 //!
-//! **Time.** Two appends to memory that stays in the cache for each pixel: the tails of the lists, then the
-//! 512 KiB of one page's counters at a time.
+//! **Time.** Two cache-friendly appends per pixel: first to the tails of the lists, then to the 512 KiB of counters
+//! of one page at a time.
 
-/// Pages: one for each value of a key's upper half.
+/// Number of pages: one per value of a key's upper half.
 const PAGES: usize = 1 << 16;
 
-/// Keys that a page lists before it counts: 2 bytes each, as large as its counters (see above).
+/// Keys that a page lists before it starts to count: the list is then as large as the counters (see above).
 const LISTED: usize = PAGE_KEYS * size_of::<u64>() / size_of::<u16>();
 
-/// Keys that a counting page lists before it counts them (chosen: 8 KiB; their increments then meet one page
-/// only, which fits a core's second-level cache).
+/// Keys that a counting page buffers before it increments its counters. Chosen: 8 KiB; a flush touches the counters
+/// of one page only, which fit into a core's second-level cache.
 const BUFFERED: usize = 4096;
 
-/// Keys of a page: one for each value of a key's lower half.
+/// Possible keys of a page: one per value of a key's lower half.
 const PAGE_KEYS: usize = 1 << 16;
 
-/// Counts of the keys given.
+/// Counts of keys.
 #[derive(Debug, Clone)]
 pub(super) struct KeyCounts {
-    /// By the upper half of the key: `[PAGES]`.
-    pages: Vec<Page>,
+    /// `[PAGES]`, indexed by the upper half of the key.
+    pages: Vec<KeyPage>,
     total: u64,
 }
 
-/// Keys that share their upper half.
+/// The counts of the keys with the same upper half.
 #[derive(Debug, Clone, Default)]
-struct Page {
-    /// Lower halves not counted yet.
+struct KeyPage {
+    /// Lower halves that are not counted yet.
     listed: Vec<u16>,
-    /// By the lower half: `[PAGE_KEYS]`, or empty while the page lists all it has.
+    /// `[PAGE_KEYS]`, indexed by the lower half; empty while the page only lists.
     counts: Vec<u64>,
 }
 
 impl Default for KeyCounts {
     fn default() -> Self {
-        Self { pages: vec![Page::default(); PAGES], total: 0 }
+        Self { pages: vec![KeyPage::default(); PAGES], total: 0 }
     }
 }
 
@@ -62,13 +63,12 @@ impl KeyCounts {
         self.total += 1;
     }
 
-    /// Number of keys counted.
+    /// Returns the number of keys counted.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// The distinct keys, ascending, and how often each was met: at most a page of them is written out at a
-    /// time.
+    /// Returns the distinct keys, ascending, with their counts. At most one page of them is in memory at a time.
     pub(super) fn levels(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
         self.pages.iter().enumerate().flat_map(|(upper, page)| {
             let whole = move |(lower, count)| ((upper as u32) << 16 | u32::from(lower), count);
@@ -77,7 +77,7 @@ impl KeyCounts {
     }
 }
 
-impl Page {
+impl KeyPage {
     fn add(&mut self, lower: u16) {
         let room = if self.counts.is_empty() { LISTED } else { BUFFERED };
         if self.listed.len() >= room {
@@ -117,7 +117,7 @@ fn count_into(counts: &mut [u64], listed: &[u16]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
     use std::collections::BTreeMap;
 
     fn check(keys: &[u32]) -> KeyCounts {
@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn counts_are_those_of_a_map() {
-        let mut stream = Stream::new(1, "counts");
+        let mut rng = Rng::new(1, "counts");
         for count in 0..=20 {
-            let few: Vec<u32> = (0..count).map(|_| stream.below(10) as u32 * 0x1999_9999).collect();
+            let few: Vec<u32> = (0..count).map(|_| rng.below(10) as u32 * 0x1999_9999).collect();
             check(&few);
         }
         check(&[0, u32::MAX, 0, 0xFFFF, 0x1_0000]);
@@ -144,9 +144,9 @@ mod tests {
 
     #[test]
     fn a_page_that_lists_counts_and_buffers_loses_nothing() {
-        let mut stream = Stream::new(2, "counts");
+        let mut rng = Rng::new(2, "counts");
         for more in [0, 1, BUFFERED, BUFFERED + 1, 3 * BUFFERED + 7] {
-            let key = |_| 0x3F80_0000 | (stream.below(PAGE_KEYS) * stream.below(2)) as u32;
+            let key = |_| 0x3F80_0000 | (rng.below(PAGE_KEYS) * rng.below(2)) as u32;
             let found = check(&(0..LISTED + more).map(key).collect::<Vec<_>>());
             let page = &found.pages[0x3F80];
             assert_eq!(page.counts.is_empty(), more == 0);

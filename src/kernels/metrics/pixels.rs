@@ -1,26 +1,30 @@
-//! Pixel metrics over a whole test set, exact with ties, in bounded memory.
+//! Pixel metrics over a whole test set: exact, ties included, in bounded memory.
 //!
-//! Images are added one by one and none is kept: of its pixels only the counts of their scores remain. Every
-//! number here is a function of how many normal and how many defective pixels have each score, and of the
-//! regions' weights there; so counting loses nothing.
+//! Images are added one by one and not kept; only the counts of their pixels' scores remain. Every metric depends
+//! only on how many normal and how many defective pixels have each score, and on the weights of the regions there.
+//! So nothing is lost by counting.
 //!
-//! **Memory**, whatever the number of images: `normals` and `defects` derive
+//! **Memory**, for any number of images (derived in `normals` and `defects`):
 //!
-//! `35 MiB + min(4 bytes · normal pixels, 65 MiB · octaves) + 64 bytes · distinct scores of defective pixels`,
+//! `35 MiB + min(4 bytes · normal pixels, 65 MiB · octaves) + 64 bytes · distinct scores of defective pixels`
 //!
-//! the last at most 64 bytes a defective pixel and 512 MiB an octave, an octave being the scores between a power
-//! of two and the next. Measured (2026-11-24, `benches/metrics_speed.rs`, one of 2 shared Zen 4 cores) for 142 million
-//! pixels: smooth maps 1.7 s and 73 MiB for the whole process, tied ones 1.3 s and 42 MiB; 10⁹ pixels of such smooth
-//! maps 14 CPU s and 82 MiB.
+//! An octave is the range of scores between a power of two and the next. The last term is at most 64 bytes per
+//! defective pixel, and at most 512 MiB per octave. Measured (2026-11-24, `benches/metrics_speed.rs`, one of 2 shared
+//! Zen 4 cores):
+//!
+//! | maps | pixels | time on one core | memory of the process |
+//! |---|---|---|---|
+//! | smooth | 142 million | 1.7 s | 73 MiB |
+//! | tied | 142 million | 1.3 s | 42 MiB |
+//! | smooth | 10⁹ | 14 s | 82 MiB |
 
-use super::MetricError;
 use super::bins::{ScoreBins, class_edges};
-use super::check_finite;
 use super::defects::{DefectLevels, Overlap};
 use super::normals::KeyCounts;
+use super::pixel_keys::visit_pixels;
 use super::regions::OverlapCurve;
-use super::sweep::{Sweep, order_key, score_of};
-use crate::kernels::components::components;
+use super::sweep::{ThresholdSweep, score_of};
+use super::{MetricError, check_classes};
 
 /// The pixel metrics of a test set.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,9 +35,10 @@ pub struct PixelMetrics {
     pub average_precision: f64,
     /// The best F1 over all thresholds.
     pub f1_max: f64,
-    /// Its threshold: a pixel is predicted where `score >= threshold`; the highest of equal ones.
+    /// The threshold of `f1_max`: a pixel is predicted defective if `score >= threshold`. The highest one if several
+    /// give the best F1.
     pub f1_max_threshold: f32,
-    /// Area under the per-region overlap curve up to the limit, divided by the limit.
+    /// Area under the per-region overlap curve up to a false positive rate, divided by that rate.
     pub aupro: f64,
     /// Number of defective pixels.
     pub positives: u64,
@@ -41,7 +46,7 @@ pub struct PixelMetrics {
     pub negatives: u64,
 }
 
-/// Scores of all pixels of a test set, counted image by image.
+/// Counts of the pixel scores of a test set, filled image by image.
 #[derive(Debug, Clone, Default)]
 pub struct PixelScores {
     normals: KeyCounts,
@@ -49,7 +54,7 @@ pub struct PixelScores {
 }
 
 impl PixelScores {
-    /// Starts with no image.
+    /// Creates counts without images.
     pub fn new() -> Self {
         Self::default()
     }
@@ -57,9 +62,9 @@ impl PixelScores {
     /// Adds one image.
     ///
     /// - `map: [height, width]` and `mask: [height, width]`, row-major; a nonzero mask value is defective.
-    /// - A score that is not finite is refused, and nothing of the image is counted. An image of no pixels
+    /// - If a score is not finite, an error is returned and nothing of the image is counted. An image without pixels
     ///   adds nothing.
-    /// - Neither the order of images nor the number of threads changes a bit of any metric.
+    /// - The metrics have the same bits for any order of the images and any number of threads.
     /// - Cost: O(height · width).
     ///
     /// # Panics
@@ -77,15 +82,14 @@ impl PixelScores {
         Ok(())
     }
 
-    /// Chooses the bins of the bootstrap, about `bins` of them: see [`ScoreBins`]. Cost: two passes over the
-    /// distinct scores.
+    /// Chooses about `bins` bins for the bootstrap: see [`ScoreBins`]. Cost: two passes over the distinct scores.
     ///
     /// # Panics
     /// If `bins` is below 2.
     pub fn bins(&mut self, bins: usize) -> Result<ScoreBins, MetricError> {
         assert!(bins >= 2, "{bins} bins are too few");
         let (positives, negatives) = (self.defects.total(), self.normals.total());
-        Sweep::new(positives, negatives)?;
+        check_classes(positives, negatives)?;
         let levels = self.defects.levels();
         let defects = || levels.iter().map(|level| (level.key, level.pixels));
         let mut edges = class_edges(defects, positives, bins / 2);
@@ -93,26 +97,25 @@ impl PixelScores {
         Ok(ScoreBins::new(edges))
     }
 
-    /// Computes the metrics of all pixels added.
+    /// Computes the metrics of all added pixels.
     ///
-    /// - `fpr_limit` in (0, 1] bounds AUPRO (the usual value is 0.3); regions are the 8-connected
-    ///   components of each mask, and each weighs the same.
-    /// - No pixel at all, or pixels of one class only, is an error.
-    /// - AUROC, F1 and its threshold carry the rounding of one division; average precision and AUPRO sum as many
-    ///   f64 terms below 1 as defective pixels have distinct scores, so that they are within 10⁷ · 2⁻⁵³ = 1e-9 of
-    ///   the true value for ten million.
-    /// - Cost: O(distinct scores); nothing remains to be sorted but small lists.
+    /// - `fpr_limit`, in (0, 1], is the false positive rate up to which AUPRO is computed; usually 0.3. Regions are
+    ///   the 8-connected components of each mask; all have the same weight.
+    /// - If there are no pixels, or pixels of one class only, an error is returned.
+    /// - AUROC and F1 have the rounding error of one division. Average precision and AUPRO sum one f64 term below 1
+    ///   per distinct score of a defective pixel; for ten million of these the error is below 10⁷ · 2⁻⁵³ = 1e-9.
+    /// - Cost: O(distinct scores). Only small lists still have to be sorted.
     ///
     /// # Panics
     /// If the limit is not in (0, 1].
     pub fn finish(mut self, fpr_limit: f64) -> Result<PixelMetrics, MetricError> {
         let curve = OverlapCurve::new(fpr_limit);
-        let sweep = Sweep::new(self.defects.total(), self.normals.total())?;
+        let sweep = ThresholdSweep::new(self.defects.total(), self.normals.total())?;
         Ok(self.sweep(sweep, curve))
     }
 
-    /// Walks down the scores, from one distinct score of a defective pixel to the next.
-    fn sweep(&mut self, mut sweep: Sweep, mut curve: OverlapCurve) -> PixelMetrics {
+    /// Sweeps the threshold down, from one distinct score of a defective pixel to the next.
+    fn sweep(&mut self, mut sweep: ThresholdSweep, mut curve: OverlapCurve) -> PixelMetrics {
         let (positives, negatives) = (self.defects.total(), self.normals.total());
         let regions = self.defects.regions();
         let mut normals = self.normals.levels().rev().peekable();
@@ -143,45 +146,13 @@ impl PixelScores {
     }
 }
 
-/// Gives the key of each normal pixel to `normal`, that of each defective pixel and the number of pixels of its
-/// region to `defective`, and returns the number of regions. Nothing is given of a map that is refused.
-pub(super) fn visit_pixels(
-    map: &[f32],
-    mask: &[u8],
-    [height, width]: [usize; 2],
-    mut normal: impl FnMut(u32),
-    mut defective: impl FnMut(u32, u32),
-) -> Result<u64, MetricError> {
-    assert_eq!(map.len(), height * width, "map of {} pixels for {height}×{width}", map.len());
-    check_finite(map)?;
-    let regions = components(mask, height, width);
-    if regions.is_empty() {
-        for &score in map {
-            normal(order_key(score));
-        }
-        return Ok(0);
-    }
-    for (&score, &value) in map.iter().zip(mask) {
-        if value == 0 {
-            normal(order_key(score));
-        }
-    }
-    for region in &regions {
-        let size = region.pixels.len() as u32;
-        for &pixel in &region.pixels {
-            defective(order_key(map[pixel as usize]), size);
-        }
-    }
-    Ok(regions.len() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::golden;
     use super::super::ranking;
     use super::*;
-    use crate::kernels::components::Component;
-    use crate::kernels::random::Stream;
+    use crate::kernels::components::{Component, components};
+    use crate::kernels::random::Rng;
 
     #[test]
     fn pixels_are_ranked_as_images_are() {
@@ -215,7 +186,7 @@ mod tests {
         assert!((found.auroc - 0.5).abs() < 1e-15 && (found.aupro - 0.15).abs() < 1e-15);
     }
 
-    /// AUROC of all pairs, and AUPRO with every region counted anew at every threshold.
+    /// AUROC from all pairs, and AUPRO with every region counted again at every threshold.
     fn naive(map: &[f32], mask: &[u8], [height, width]: [usize; 2], limit: f64) -> [f64; 2] {
         let chosen = |is_defect: bool| {
             let of_class = map.iter().zip(mask).filter(move |&(_, &value)| (value != 0) == is_defect);
@@ -248,12 +219,12 @@ mod tests {
 
     #[test]
     fn all_small_tied_maps_agree_with_the_definitions() {
-        let mut stream = Stream::new(4, "pixels");
+        let mut rng = Rng::new(4, "pixels");
         for side in 2..=20 {
             for limit in [0.05, 0.3, 1.0] {
                 let size = [side, 21 - side];
-                let map: Vec<f32> = (0..size[0] * size[1]).map(|_| stream.below(5) as f32 - 2.0).collect();
-                let mut mask: Vec<u8> = map.iter().map(|_| u8::from(stream.below(4) == 0)).collect();
+                let map: Vec<f32> = (0..size[0] * size[1]).map(|_| rng.below(5) as f32 - 2.0).collect();
+                let mut mask: Vec<u8> = map.iter().map(|_| u8::from(rng.below(4) == 0)).collect();
                 (mask[0], mask[1]) = (1, 0);
                 let mut scores = PixelScores::new();
                 scores.add(&map, &mask, size[0], size[1]).unwrap();
@@ -267,7 +238,7 @@ mod tests {
 
     #[test]
     fn regions_weigh_the_same_whatever_their_size() {
-        // Three pixels found, one missed below all normal ones: y is 1/2 up to x = 1.
+        // One region of three pixels above all normal ones, one of a single pixel below: y is 1/2 up to x = 1.
         let mut scores = PixelScores::new();
         scores.add(&[9.0, 9.0, 9.0, 5.0, 5.0, 1.0], &[1, 1, 1, 0, 0, 1], 1, 6).unwrap();
         assert!((scores.finish(0.3).unwrap().aupro - 0.5).abs() < 1e-15);

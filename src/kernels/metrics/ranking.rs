@@ -1,13 +1,13 @@
 //! Image metrics: one score and one label for each image.
 //!
-//! Each function checks what it is given, sorts once (O(n log n)) and sweeps (O(n)). All of them refuse an
-//! empty set, a set of one class and a score that is not finite; the order of the images never matters.
+//! Each function sorts once (O(n log n)) and sweeps once (O(n)). It returns an error if the set is empty or of one
+//! class only, or a score is not finite. The order of the images does not matter.
 
-use super::sweep::{F1Max, Sweep, order_key, score_of};
-use super::{MetricError, check_finite};
+use super::sweep::{F1Max, ThresholdSweep, order_key, score_of};
+use super::{MetricError, check_classes, check_finite};
 
-/// Area under the ROC curve: the probability that a defective image outscores a normal one, ties counting
-/// half (the Mann-Whitney statistic, so exact; equals scikit-learn's `roc_auc_score`).
+/// Returns the area under the ROC curve, computed exactly as the Mann-Whitney statistic: the probability that a
+/// defective image scores higher than a normal one, ties counting half. Equals scikit-learn's `roc_auc_score`.
 ///
 /// # Panics
 /// If there are not as many labels as scores.
@@ -15,8 +15,8 @@ pub fn auroc(scores: &[f32], labels: &[bool]) -> Result<f64, MetricError> {
     Ok(Ranking::new(scores, labels)?.whole_sweep()?.auroc())
 }
 
-/// Average precision `Σ (R_i - R_{i-1}) P_i` over the distinct thresholds from the highest down, without
-/// interpolation (scikit-learn's `average_precision_score`); tied images enter together.
+/// Returns the average precision `Σ (R_i - R_{i-1}) P_i` over the distinct thresholds, highest first, without
+/// interpolation. Tied images share a threshold. Equals scikit-learn's `average_precision_score`.
 ///
 /// # Panics
 /// If there are not as many labels as scores.
@@ -24,8 +24,8 @@ pub fn average_precision(scores: &[f32], labels: &[bool]) -> Result<f64, MetricE
     Ok(Ranking::new(scores, labels)?.whole_sweep()?.average_precision())
 }
 
-/// The best F1 over all thresholds, a prediction being `score >= threshold`. Equal values of F1 go to the
-/// highest threshold, compared exactly.
+/// Returns the best F1 over all thresholds. If several thresholds give the same F1 (compared exactly), the highest
+/// one is returned.
 ///
 /// # Panics
 /// If there are not as many labels as scores.
@@ -33,18 +33,18 @@ pub fn f1_max(scores: &[f32], labels: &[bool]) -> Result<F1Max, MetricError> {
     Ok(Ranking::new(scores, labels)?.whole_sweep()?.f1_max())
 }
 
-/// Counts at one threshold and the shares that follow.
+/// The confusion matrix at one threshold, and the ratios derived from it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ThresholdMetrics {
-    /// Defective and predicted so.
+    /// Defective, predicted defective.
     pub true_positives: u64,
-    /// Normal but predicted defective.
+    /// Normal, predicted defective.
     pub false_positives: u64,
-    /// Defective but predicted normal.
+    /// Defective, predicted normal.
     pub false_negatives: u64,
-    /// Normal and predicted so.
+    /// Normal, predicted normal.
     pub true_negatives: u64,
-    /// `tp / (tp + fp)`; 0 where nothing is predicted (scikit-learn's `zero_division = 0`).
+    /// `tp / (tp + fp)`; 0 if nothing is predicted defective (scikit-learn's `zero_division = 0`).
     pub precision: f64,
     /// `tp / (tp + fn)`.
     pub recall: f64,
@@ -73,7 +73,7 @@ pub fn at_threshold(
     let (false_positives, true_negatives) = (count(false, true), count(false, false));
     let positives = true_positives + false_negatives;
     let predicted = true_positives + false_positives;
-    Sweep::new(positives, false_positives + true_negatives)?;
+    check_classes(positives, false_positives + true_negatives)?;
     Ok(ThresholdMetrics {
         true_positives,
         false_positives,
@@ -85,25 +85,25 @@ pub fn at_threshold(
     })
 }
 
-/// Refuses what cannot be ranked, apart from a missing class.
+/// Panics if the lengths differ; refuses scores that are not finite.
 fn check(scores: &[f32], labels: &[bool]) -> Result<(), MetricError> {
     assert_eq!(scores.len(), labels.len(), "{} scores and {} labels", scores.len(), labels.len());
     check_finite(scores)
 }
 
-/// Positives and negatives that share one score.
+/// The number of positives and negatives with one score.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) positives: u64,
     pub(super) negatives: u64,
 }
 
-/// Images in the order of their scores: sorted once, then swept for any weights of the images.
+/// Images sorted by score once, to be swept for many weightings of the images.
 pub(super) struct Ranking<'a> {
     labels: &'a [bool],
     /// Distinct scores, descending.
     pub(super) thresholds: Vec<f32>,
-    /// Each image's place in `thresholds`.
+    /// For each image, the index of its score in `thresholds`.
     ranks: Vec<u32>,
 }
 
@@ -122,12 +122,12 @@ impl<'a> Ranking<'a> {
         Ok(Self { labels, thresholds, ranks: keys })
     }
 
-    /// Counts each image once: `[thresholds]`.
+    /// Returns the tally of each distinct score, counting each image once: `[thresholds]`.
     pub(super) fn tallies(&self) -> Vec<Tally> {
         self.weighted_tallies(&vec![1; self.labels.len()])
     }
 
-    /// Counts each image as often as `weights: [n]` says.
+    /// Returns the tally of each distinct score, counting image i `weights[i]` times: `[thresholds]`.
     pub(super) fn weighted_tallies(&self, weights: &[u32]) -> Vec<Tally> {
         let mut tallies = vec![Tally::default(); self.thresholds.len()];
         for ((&rank, &label), &weight) in self.ranks.iter().zip(self.labels).zip(weights) {
@@ -141,22 +141,22 @@ impl<'a> Ranking<'a> {
         tallies
     }
 
-    /// Sweeps over groups of equal scores.
-    pub(super) fn sweep(&self, tallies: &[Tally]) -> Result<Sweep, MetricError> {
+    /// Sweeps over the tallies of the distinct scores.
+    pub(super) fn sweep(&self, tallies: &[Tally]) -> Result<ThresholdSweep, MetricError> {
         let total = total(tallies);
-        let mut sweep = Sweep::new(total.positives, total.negatives)?;
+        let mut sweep = ThresholdSweep::new(total.positives, total.negatives)?;
         for (tally, &threshold) in tallies.iter().zip(&self.thresholds) {
             sweep.step(threshold, tally.positives, tally.negatives);
         }
         Ok(sweep)
     }
 
-    fn whole_sweep(&self) -> Result<Sweep, MetricError> {
+    fn whole_sweep(&self) -> Result<ThresholdSweep, MetricError> {
         self.sweep(&self.tallies())
     }
 }
 
-/// Sums both classes.
+/// Returns the sum of all tallies.
 pub(super) fn total(tallies: &[Tally]) -> Tally {
     Tally {
         positives: tallies.iter().map(|tally| tally.positives).sum(),
@@ -167,12 +167,12 @@ pub(super) fn total(tallies: &[Tally]) -> Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::random::Stream;
+    use crate::kernels::random::Rng;
 
-    /// Scores on a few levels, so that many are tied, with both classes.
-    fn tied_set(stream: &mut Stream, n: usize) -> (Vec<f32>, Vec<bool>) {
-        let scores = (0..n).map(|_| stream.below(6) as f32 - 2.5).collect();
-        let mut labels: Vec<bool> = (0..n).map(|_| stream.below(3) == 0).collect();
+    /// Returns a set of both classes whose scores take few distinct values, so that many are tied.
+    fn tied_set(rng: &mut Rng, n: usize) -> (Vec<f32>, Vec<bool>) {
+        let scores = (0..n).map(|_| rng.below(6) as f32 - 2.5).collect();
+        let mut labels: Vec<bool> = (0..n).map(|_| rng.below(3) == 0).collect();
         (labels[0], labels[n - 1]) = (true, false);
         (scores, labels)
     }
@@ -192,7 +192,7 @@ mod tests {
         wins / pairs
     }
 
-    /// Each distinct score as a threshold, the highest first.
+    /// Returns each distinct score as a threshold, the highest first, with its metrics.
     fn naive_thresholds(scores: &[f32], labels: &[bool]) -> Vec<(f32, ThresholdMetrics)> {
         let mut thresholds = scores.to_vec();
         thresholds.sort_by(|a, b| b.total_cmp(a));
@@ -212,11 +212,11 @@ mod tests {
 
     #[test]
     fn all_small_sizes_agree_with_the_definitions() {
-        let mut stream = Stream::new(3, "ranking");
+        let mut rng = Rng::new(3, "ranking");
         for n in 2..=20 {
             for _ in 0..20 {
-                let (scores, labels) = tied_set(&mut stream, n);
-                // A few roundings of numbers below 1.
+                let (scores, labels) = tied_set(&mut rng, n);
+                // Rounding errors of a few operations on numbers below 1.
                 let is_close = |a: f64, b: f64| (a - b).abs() < 1e-14;
                 assert!(is_close(auroc(&scores, &labels).unwrap(), naive_auroc(&scores, &labels)));
                 let expected = naive_average_precision(&scores, &labels);

@@ -1,12 +1,12 @@
 //! The per-region overlap curve and the area under it (AUPRO).
 //!
-//! Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021), section 5.2. Over all thresholds,
-//! x is the share of the normal pixels of all images at or above the threshold, and y the mean over all
-//! regions of all images of the share of the region's pixels at or above it; so a pixel of a region of r
-//! pixels weighs 1/r. As in the authors' evaluation code: one point for each distinct score, from (0, 0),
-//! joined linearly, cut at the limit by linear interpolation, the area divided by the limit.
+//! Source: Bergmann et al., "The MVTec Anomaly Detection Dataset" (IJCV 2021), section 5.2. For each threshold, x
+//! is the false positive rate over the normal pixels of all images, and y is the mean over all regions of all
+//! images of the fraction of the region's pixels at or above the threshold. So a pixel of a region of r pixels has
+//! weight 1/r. As in the authors' evaluation code, the curve starts at (0, 0), has one point per distinct score,
+//! and is linear between them; it is cut at the limit by linear interpolation, and its area is divided by the limit.
 
-/// Accumulator of the area under the curve up to a false positive rate.
+/// Accumulates the area under the curve up to a false positive rate, the limit.
 pub(super) struct OverlapCurve {
     limit: f64,
     rate: f64,
@@ -15,7 +15,7 @@ pub(super) struct OverlapCurve {
 }
 
 impl OverlapCurve {
-    /// Starts at (0, 0).
+    /// Starts a curve at (0, 0).
     ///
     /// # Panics
     /// If the limit is not in (0, 1].
@@ -24,7 +24,7 @@ impl OverlapCurve {
         Self { limit, rate: 0.0, overlap: 0.0, area: 0.0 }
     }
 
-    /// Draws a line to the next point; neither coordinate ever falls.
+    /// Adds a line to the next point. Neither coordinate may decrease.
     pub(super) fn line_to(&mut self, rate: f64, overlap: f64) {
         if self.rate >= self.limit {
             return;
@@ -39,7 +39,7 @@ impl OverlapCurve {
         (self.rate, self.overlap) = (end, height);
     }
 
-    /// The area under the curve up to the limit, divided by the limit: in \[0, 1\].
+    /// Returns the area under the curve up to the limit, divided by the limit: in \[0, 1\].
     pub(super) fn normalised_area(&self) -> f64 {
         self.area / self.limit
     }

@@ -1,68 +1,72 @@
-//! Pixel metrics of any resample of the images, from bins of the score, with a bound of what the bins cost.
+//! Pixel metrics of any resample of the images, computed from histograms, with bounds of the error that the binning
+//! causes.
 //!
-//! Going down the score by whole bins meets every curve at the bins' borders exactly; only its course between two
-//! borders is unknown. With `(P, N)` the defective and normal pixels of the resample, `(a, b)` those above a bin
-//! and `(p, n)` those in it:
+//! A sweep over whole bins is exact at the edges of the bins; only the course of a curve within a bin is unknown. Let
+//! `(P, N)` be the numbers of defective and normal pixels of the resample, `(a, b)` those above a bin and `(p, n)`
+//! those in it:
 //!
-//! - **AUROC** counts half of the bin's `p n` pairs as right. Between none and all of them are, hence it is off by
-//!   at most `p n / 2`, and in all by `Σ p n / (2 P N)`. For the whole set `n ≤ 2N/B` in every bin that is no tie
-//!   (`bins`; B the bins asked for), so that this is at most `1/B`.
-//! - **AUPRO** draws a straight line from corner to corner of a box that the true curve, which never falls,
-//!   does not leave either. The area differs by at most half of the box; where the limit cuts the box, by at
-//!   most the whole of the part before the limit. The sum is divided by the limit.
-//! - **Average precision** sums over the defective pixels the precision at their score. In the bin that is at
-//!   least `f(j) = (a + j)/(a + j + b + n)` for the j-th of them (all normal ones stand before it; ties only
-//!   add to j) and at most `(a + p)/(a + p + b)`. f is concave, so its sum is at least `p (f(1) + f(p))/2`.
-//!   The estimate mixes both classes evenly; the larger distance to these two ends is the bound, and the sum of
-//!   them is divided by P.
+//! - **AUROC** counts half of the `p n` pairs within the bin as correctly ordered. Between none and all of them are,
+//!   so the error is at most `p n / 2` for the bin and `Σ p n / (2 P N)` in total. For the whole set, `n ≤ 2N/B` in
+//!   every bin with more than one score (`bins`; B is the number of requested bins), so the error is at most `1/B`.
+//! - **AUPRO** takes the diagonal of a box that also contains the true curve, because that never decreases. The area
+//!   differs by at most half of the box; if the limit cuts the box, by at most all of the box before the limit. The
+//!   sum is divided by the limit.
+//! - **Average precision** sums the precision at the score of each defective pixel. For the j-th defective pixel of
+//!   the bin it is at least `f(j) = (a + j)/(a + j + b + n)`, the value if all normal pixels of the bin score higher
+//!   (ties only increase j), and at most `(a + p)/(a + p + b)`. As f is concave, its sum is at least
+//!   `p (f(1) + f(p))/2`. The estimate assumes that both classes are evenly mixed. The bound of a bin is the larger
+//!   difference between the estimate and these two limits; the sum of the bounds is divided by P.
 //!
-//! Bins of one score are exact in all three. Overlaps are summed in f64 in the order of images: the same for any
-//! number of threads.
+//! Bins of a single score are exact for all three metrics. Overlaps are summed in f64 in the order of the images, so
+//! the result is the same for any number of threads.
 
 use super::MetricError;
 use super::bins::{ImageBins, ScoreBins};
 use super::regions::OverlapCurve;
-use super::sweep::Sweep;
+use super::sweep::ThresholdSweep;
 
-/// Bins that serve any set, far inside any interval. Measured (2026-11-24, `benches/peers/metrics.py`) on 142 million
-/// pixels, 0.15 % defective: off by 2.3e-7 (AUROC; stated 3.6e-4), 1.1e-5 (average precision, 0.369; stated 1.2e-3)
-/// and 7.7e-7 (AUPRO; stated 6.9e-4), under intervals 0.08, 0.21 and 0.15 wide.
+/// The default number of bins, whose error is far below the width of the intervals. Measured (2026-11-24,
+/// `benches/peers/metrics.py`) on 142 million pixels, 0.15 % defective:
+///
+/// | metric | error | bound | width of the interval |
+/// |---|---|---|---|
+/// | AUROC | 2.3e-7 | 3.6e-4 | 0.08 |
+/// | average precision (0.369) | 1.1e-5 | 1.2e-3 | 0.21 |
+/// | AUPRO | 7.7e-7 | 6.9e-4 | 0.15 |
 pub const DEFAULT_BINS: usize = 1024;
 
-/// The largest of the differences between metrics from bins and exact ones that could be.
+/// Bounds of the difference between metrics computed from bins and exact ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(missing_docs, reason = "named as the metrics")]
 pub struct PixelErrors {
-    /// Of `auroc`.
     pub auroc: f64,
-    /// Of `average_precision`.
     pub average_precision: f64,
-    /// Of `aupro`.
     pub aupro: f64,
 }
 
 /// Pixel metrics computed from bins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PixelEstimate {
-    /// As `PixelMetrics::auroc`, scores of one bin and both classes counting half.
+    /// `PixelMetrics::auroc`, with the scores of a bin counted as ties.
     pub auroc: f64,
-    /// As `PixelMetrics::average_precision`, both classes evenly mixed within a bin.
+    /// `PixelMetrics::average_precision`, with both classes assumed to be evenly mixed within a bin.
     pub average_precision: f64,
-    /// As `PixelMetrics::aupro`, the curve straight within a bin.
+    /// `PixelMetrics::aupro`, with a curve that is straight within a bin.
     pub aupro: f64,
-    /// How far from the exact metrics these may be at most.
+    /// Bounds of the difference to the exact metrics.
     pub errors: PixelErrors,
 }
 
-/// Histograms of each image's pixels.
+/// The histograms of all images.
 #[derive(Debug, Clone)]
 pub struct PixelStatistics {
     fpr_limit: f64,
-    /// Whether a bin holds one score only: `[bins]`.
+    /// Whether each bin holds a single score: `[bins]`.
     is_tie: Vec<bool>,
     images: Vec<ImageBins>,
 }
 
-/// Sums over the images of a resample.
+/// Sums of the histograms of a resample.
 struct Totals {
     negatives: Vec<u64>,
     positives: Vec<u64>,
@@ -70,16 +74,16 @@ struct Totals {
     regions: u64,
 }
 
-/// What one bin holds and what lies above it: (positives, negatives).
+/// The counts of one bin and of all bins above it, as (positives, negatives).
 #[derive(Clone, Copy)]
-struct Bin {
+struct BinCounts {
     above: [u64; 2],
     here: [u64; 2],
     is_tie: bool,
 }
 
 impl PixelStatistics {
-    /// Gathers the images, counted in these bins, in the order that the bootstrap numbers them in.
+    /// Collects the histograms of the images. `fpr_limit` is the false positive rate up to which AUPRO is computed.
     ///
     /// # Panics
     /// If the limit is not in (0, 1], or an image was counted in other bins.
@@ -89,36 +93,35 @@ impl PixelStatistics {
         Self { fpr_limit, is_tie: bins.ties(), images }
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn images(&self) -> usize {
         self.images.len()
     }
 
-    /// Computes the metrics of the whole set from its bins.
+    /// Computes the metrics of the whole set.
     pub fn estimate(&self) -> Result<PixelEstimate, MetricError> {
         self.weighted_estimate(&vec![1; self.images.len()])
     }
 
-    /// Computes the metrics of a set that holds each image as often as `weights: [images]` says. Cost:
-    /// O(images · bins).
+    /// Computes the metrics of a set that holds image i `weights[i]` times. Cost: O(images · bins).
     pub(super) fn weighted_estimate(&self, weights: &[u32]) -> Result<PixelEstimate, MetricError> {
         let totals = self.totals(weights);
         let all = [totals.positives.iter().sum(), totals.negatives.iter().sum::<u64>()];
-        let mut sweep = Sweep::new(all[0], all[1])?;
+        let mut sweep = ThresholdSweep::new(all[0], all[1])?;
         let mut curve = OverlapCurve::new(self.fpr_limit);
         let (mut above, mut overlap, mut precision_sum, mut errors) = ([0, 0], 0.0, 0.0, [0.0; 3]);
-        for place in (0..self.is_tie.len()).rev() {
-            let here = [totals.positives[place], totals.negatives[place]];
-            let bin = Bin { above, here, is_tie: self.is_tie[place] };
+        for index in (0..self.is_tie.len()).rev() {
+            let here = [totals.positives[index], totals.negatives[index]];
+            let bin = BinCounts { above, here, is_tie: self.is_tie[index] };
             let precision = bin.precision_sum();
             precision_sum += precision;
             let rate = sweep.false_positive_rate();
             sweep.step(0.0, here[0], here[1]);
-            overlap += totals.overlaps[place];
+            overlap += totals.overlaps[index];
             curve.line_to(sweep.false_positive_rate(), overlap / totals.regions as f64);
             above = [above[0] + here[0], above[1] + here[1]];
             if !bin.is_tie {
-                let rise = totals.overlaps[place] / totals.regions as f64;
+                let rise = totals.overlaps[index] / totals.regions as f64;
                 errors[0] += here[0] as f64 / all[0] as f64 * (here[1] as f64 / all[1] as f64) / 2.0;
                 errors[1] += bin.precision_error(precision) / all[0] as f64;
                 errors[2] += self.box_error([rate, sweep.false_positive_rate()], rise);
@@ -132,14 +135,14 @@ impl PixelStatistics {
         })
     }
 
-    /// How far the area within one bin's box may be from that under its diagonal, divided by the limit.
+    /// Returns the bound of the AUPRO error of one bin, whose box spans the rates `from..to` and the overlap `rise`.
     fn box_error(&self, [from, to]: [f64; 2], rise: f64) -> f64 {
         let limit = self.fpr_limit;
         let share = if to <= limit { 0.5 } else { 1.0 };
         share * (to.min(limit) - from).max(0.0) * rise / limit
     }
 
-    /// Sums histograms in the order of images, which fixes the rounding.
+    /// Sums the histograms in the order of the images, which fixes the rounding.
     fn totals(&self, weights: &[u32]) -> Totals {
         let bins = self.is_tie.len();
         let mut totals = Totals {
@@ -161,19 +164,19 @@ impl PixelStatistics {
     }
 }
 
-/// Adds `weight` times the counts.
+/// Adds `weight · counts` to the totals.
 fn add_weighted(totals: &mut [u64], counts: &[u32], weight: u32) {
     for (total, &count) in totals.iter_mut().zip(counts) {
         *total += u64::from(weight) * u64::from(count);
     }
 }
 
-impl Bin {
-    /// Sum over the bin's positives of the precision at their score.
+impl BinCounts {
+    /// Estimates the sum, over the positives of the bin, of the precision at their score.
     ///
-    /// In a tie all have the precision after the bin. Else both classes are evenly mixed: the j-th of p
-    /// positives is expected to follow `n j / (p + 1)` of n negatives; taken at the first, the middle and the
-    /// last (Simpson's rule).
+    /// In a bin of a single score, all positives have the precision after the bin. Otherwise both classes are assumed
+    /// to be evenly mixed: the j-th of p positives follows `n j / (p + 1)` of n negatives. The sum is then
+    /// approximated by Simpson's rule from its first, middle and last term.
     fn precision_sum(self) -> f64 {
         let [positives, negatives] = self.here.map(|count| count as f64);
         if self.here[0] == 0 {
@@ -182,24 +185,24 @@ impl Bin {
         if self.is_tie {
             return positives * self.precision(positives, negatives);
         }
-        let mixed = |place: f64| self.precision(place, negatives * place / (positives + 1.0));
+        let mixed = |rank: f64| self.precision(rank, negatives * rank / (positives + 1.0));
         let middle = mixed(f64::midpoint(1.0, positives));
         positives * (mixed(1.0) + 4.0 * middle + mixed(positives)) / 6.0
     }
 
-    /// How far the true sum may be from this one: see the module's opening.
+    /// Returns the bound of the difference between `estimate` and the true sum: see the module's documentation.
     fn precision_error(self, estimate: f64) -> f64 {
         let [positives, negatives] = self.here.map(|count| count as f64);
         if self.here[0] == 0 {
             return 0.0;
         }
-        let lowest = |place: f64| self.precision(place, negatives);
+        let lowest = |rank: f64| self.precision(rank, negatives);
         let least = positives * f64::midpoint(lowest(1.0), lowest(positives));
         let most = positives * self.precision(positives, 0.0);
         (most - estimate).max(estimate - least)
     }
 
-    /// Precision after so many of the bin's positives and negatives.
+    /// Returns the precision after this many positives and negatives of the bin.
     fn precision(self, positives: f64, negatives: f64) -> f64 {
         let true_positives = self.above[0] as f64 + positives;
         true_positives / (true_positives + self.above[1] as f64 + negatives)
@@ -211,7 +214,7 @@ mod tests {
     use super::super::golden;
     use super::*;
 
-    /// Differences from the exact metrics, and the bounds stated for them.
+    /// Returns the differences to the exact metrics, and their bounds.
     fn errors(images: &[usize], change: fn(f32) -> f32, bins: usize) -> ([f64; 3], [f64; 3]) {
         let estimate = golden::pixel_statistics(images, change, bins).estimate().unwrap();
         let exact = golden::pixel_scores(images.iter().copied(), change).unwrap().finish(0.3).unwrap();

@@ -1,12 +1,12 @@
-//! A threshold falling from the highest score to the lowest, and the numbers that follow from it.
+//! The sweep over all thresholds, from the highest score to the lowest, and the metrics that it accumulates.
 //!
-//! Image metrics, pixel metrics and the bootstrap all feed this one accumulator with groups of equal
-//! scores. Counts are integers and areas are summed in 128 bits, so that AUROC and the choice of the best
-//! F1 carry no rounding; only average precision sums floating-point numbers, in the order of the sweep.
+//! Image metrics, pixel metrics and the bootstrap all feed groups of equal scores to this accumulator. Counts are
+//! integers and areas are summed in 128 bits, so that neither AUROC nor the choice of the best F1 is affected by
+//! rounding. Only average precision sums floating-point numbers, in the order of the sweep.
 
-use super::MetricError;
+use super::{MetricError, check_classes};
 
-/// Maps a finite score to an integer of the same order, `-0.0` and `0.0` to the same one.
+/// Maps a finite score to an integer such that integers compare as scores do. `-0.0` and `0.0` have the same key.
 pub(super) fn order_key(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
@@ -17,60 +17,60 @@ pub(super) fn score_of(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
 }
 
-/// The best F1 over all thresholds, and where it is reached.
+/// The best F1 over all thresholds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct F1Max {
     /// `2 · precision · recall / (precision + recall)`.
     pub f1: f64,
-    /// The score at and above which a defect is predicted; the highest of those with the best F1.
+    /// The threshold that gives the best F1; the highest one if several do.
     pub threshold: f32,
-    /// Share of the predicted that is defective.
+    /// Precision at the threshold.
     pub precision: f64,
-    /// Share of the defective that is predicted.
+    /// Recall at the threshold.
     pub recall: f64,
 }
 
-/// Accumulator of one sweep. Totals are known beforehand; [`Sweep::step`] takes one group of equal scores
-/// at a time, the highest first.
-pub(super) struct Sweep {
+/// Running counts of one sweep. The class totals are given in advance; [`ThresholdSweep::step`] adds one group of
+/// equal scores at a time, highest score first.
+pub(super) struct ThresholdSweep {
     positives: u64,
     negatives: u64,
     true_positives: u64,
     false_positives: u64,
-    /// Twice the number of (positive, negative) pairs in the right order, ties counting half.
+    /// Twice the number of (positive, negative) pairs in which the positive scores higher; ties count half.
     doubled_pairs: u128,
-    /// Sum over positives of the precision at their own score.
+    /// Sum over positives of the precision at their score.
     precision_sum: f64,
-    best: Best,
+    best: BestCounts,
 }
 
 /// Counts at the threshold with the best F1 so far.
-struct Best {
+struct BestCounts {
     true_positives: u64,
     false_positives: u64,
     threshold: f32,
 }
 
-impl Sweep {
-    /// Opens a sweep over `positives` and `negatives`; both must be there.
+impl ThresholdSweep {
+    /// Starts a sweep over a set of `positives` and `negatives`.
+    ///
+    /// # Errors
+    /// If the set is empty or has one class only.
     pub(super) fn new(positives: u64, negatives: u64) -> Result<Self, MetricError> {
-        match (positives, negatives) {
-            (0, 0) => Err(MetricError::Empty),
-            (0, _) | (_, 0) => Err(MetricError::OneClassOnly { positives, negatives }),
-            _ => Ok(Self {
-                positives,
-                negatives,
-                true_positives: 0,
-                false_positives: 0,
-                doubled_pairs: 0,
-                precision_sum: 0.0,
-                best: Best { true_positives: 0, false_positives: 0, threshold: f32::INFINITY },
-            }),
-        }
+        check_classes(positives, negatives)?;
+        Ok(Self {
+            positives,
+            negatives,
+            true_positives: 0,
+            false_positives: 0,
+            doubled_pairs: 0,
+            precision_sum: 0.0,
+            best: BestCounts { true_positives: 0, false_positives: 0, threshold: f32::INFINITY },
+        })
     }
 
-    /// Lowers the threshold to the score of the next group. Several groups without positives may be given
-    /// as one: no number depends on where between two positives a negative stands.
+    /// Lowers the threshold to the score of the next group and adds the counts of that group. Consecutive groups
+    /// without positives may be merged into one: no metric depends on the order of negatives between two positives.
     pub(super) fn step(&mut self, threshold: f32, positives: u64, negatives: u64) {
         let doubled_height = 2 * u128::from(self.true_positives) + u128::from(positives);
         self.doubled_pairs += u128::from(negatives) * doubled_height;
@@ -81,12 +81,12 @@ impl Sweep {
         }
         let predicted = self.true_positives + self.false_positives;
         self.precision_sum += positives as f64 * self.true_positives as f64 / predicted as f64;
-        // F1 = 2 tp / (tp + fp + positives), compared across without division.
+        // F1 = 2 tp / (tp + fp + positives), compared by cross-multiplication.
         let best_size = self.best.true_positives + self.best.false_positives + self.positives;
         let here = u128::from(self.true_positives) * u128::from(best_size);
         let best = u128::from(self.best.true_positives) * u128::from(predicted + self.positives);
         if here > best {
-            self.best = Best {
+            self.best = BestCounts {
                 true_positives: self.true_positives,
                 false_positives: self.false_positives,
                 threshold,
@@ -94,25 +94,26 @@ impl Sweep {
         }
     }
 
-    /// Share of negatives at or above the threshold.
+    /// Returns the false positive rate at the current threshold.
     pub(super) fn false_positive_rate(&self) -> f64 {
         self.false_positives as f64 / self.negatives as f64
     }
 
-    /// Probability that a positive outscores a negative, ties counting half (Mann and Whitney 1947).
+    /// Returns the probability that a positive scores higher than a negative, ties counting half (Mann and Whitney
+    /// 1947).
     pub(super) fn auroc(&self) -> f64 {
         let doubled_all = 2 * u128::from(self.positives) * u128::from(self.negatives);
         self.doubled_pairs as f64 / doubled_all as f64
     }
 
-    /// `Σ (R_i - R_{i-1}) P_i` over distinct thresholds, without interpolation.
+    /// Returns `Σ (R_i - R_{i-1}) P_i` over distinct thresholds, without interpolation.
     pub(super) fn average_precision(&self) -> f64 {
         self.precision_sum / self.positives as f64
     }
 
-    /// The best F1 of all steps.
+    /// Returns the best F1 of all steps.
     pub(super) fn f1_max(&self) -> F1Max {
-        let Best { true_positives, false_positives, threshold } = self.best;
+        let BestCounts { true_positives, false_positives, threshold } = self.best;
         let predicted = true_positives + false_positives;
         F1Max {
             f1: 2.0 * true_positives as f64 / (predicted + self.positives) as f64,
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn equal_best_f1_goes_to_the_highest_threshold() {
         // F1 is 2·1/(1+0+2) = 2/3 at 3.0 and 2·2/(2+2+2) = 2/3 at 1.0.
-        let mut sweep = Sweep::new(2, 2).unwrap();
+        let mut sweep = ThresholdSweep::new(2, 2).unwrap();
         sweep.step(3.0, 1, 0);
         sweep.step(2.0, 0, 2);
         sweep.step(1.0, 1, 0);
@@ -147,8 +148,14 @@ mod tests {
 
     #[test]
     fn one_class_only_is_refused() {
-        assert_eq!(Sweep::new(0, 0).err(), Some(MetricError::Empty));
-        assert_eq!(Sweep::new(0, 3).err(), Some(MetricError::OneClassOnly { positives: 0, negatives: 3 }));
-        assert_eq!(Sweep::new(3, 0).err(), Some(MetricError::OneClassOnly { positives: 3, negatives: 0 }));
+        assert_eq!(ThresholdSweep::new(0, 0).err(), Some(MetricError::Empty));
+        assert_eq!(
+            ThresholdSweep::new(0, 3).err(),
+            Some(MetricError::OneClassOnly { positives: 0, negatives: 3 })
+        );
+        assert_eq!(
+            ThresholdSweep::new(3, 0).err(),
+            Some(MetricError::OneClassOnly { positives: 3, negatives: 0 })
+        );
     }
 }

@@ -14,8 +14,8 @@ use super::sources::Sources;
 use super::{Augment, id_of};
 use crate::artifacts::Files;
 use crate::artifacts::image_set::read_rgb;
-use crate::kernels::cutpaste::Target;
-use crate::kernels::random::Stream;
+use crate::kernels::cutpaste::TargetImage;
+use crate::kernels::random::Rng;
 
 /// Samples between two looks at whether the user wants to stop.
 const BATCH: usize = 32;
@@ -81,14 +81,14 @@ impl Pasting {
         set: &Path,
         id: String,
     ) -> Result<Origin, StageError> {
-        let mut stream = Stream::new(seed, "cutpaste");
+        let mut stream = Rng::new(seed, "cutpaste");
         let (normal, file) = sources.normals[stream.below(sources.normals.len())];
         let defect = &sources.defects[stream.below(sources.defects.len())];
         let mut image = read_rgb(file)?;
         let (height, width) = (image.height() as usize, image.width() as usize);
         let (motion, moved) = spec.motions.draw(&mut stream, &defect.patch, self.colour, (height, width));
         let (top, left) = position(&mut stream, &moved, (height, width));
-        let mask = moved.paste(&mut Target { height, width, pixels: &mut image }, top, left);
+        let mask = moved.paste(&mut TargetImage { height, width, pixels: &mut image }, top, left);
         write(set, &id, &image, mask)?;
         Ok(Origin {
             id,

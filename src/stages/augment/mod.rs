@@ -31,7 +31,7 @@ use super::{About, Context, Estimates, Inputs, PortUse, Reads, Stage, StageError
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Selection, read_preprocessing, write_preprocessing};
 use crate::kernels::backbone::Target;
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 pub use cutpaste::Pasting;
 pub use ddpm::Painting;
@@ -170,7 +170,7 @@ impl Augment {
 
     /// The samples' own seeds, drawn in order: the first of many are those of few.
     fn seeds(&self, seed: u64) -> Vec<u64> {
-        let mut stream = Stream::new(seed, "augment");
+        let mut stream = Rng::new(seed, "augment");
         (0..self.count).map(|_| stream.next_u64()).collect()
     }
 }
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::image_set::{
-        Label, MADE_KIND, Preprocessing, Resize, label_name, labelled, pixels, pixels_name, read_mask,
+        Label, Preprocessing, Resize, SYNTHETIC_KIND, label_name, labelled, pixels, pixels_name, read_mask,
         read_rgb, write_mask, write_rgb,
     };
     use crate::stages::context::testing::TestContext;
@@ -300,7 +300,7 @@ mod tests {
         let all = labelled(&files);
         assert_eq!(all.len(), 40);
         for (id, one) in all {
-            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(MADE_KIND)), "{id}");
+            assert_eq!((one.entry.split, one.entry.kind), ("train", Some(SYNTHETIC_KIND)), "{id}");
             let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
             let marked: usize = mask.iter().map(|&value| usize::from(value == 255)).sum();
             assert!((4..=24).contains(&marked), "{id}: {marked}");

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::fields::{Fields, Reader};
-use crate::kernels::cutpaste::{Motion, Moved, Patch};
-use crate::kernels::random::Stream;
+use crate::kernels::cutpaste::{DefectPatch, DefectTransform, TransformedDefect};
+use crate::kernels::random::Rng;
 
 /// Draws of a motion before a defect is used unturned and unscaled.
 const DRAWS: usize = 8;
@@ -44,21 +44,21 @@ impl Motions {
     /// far contrasts vary.
     pub(super) fn draw(
         &self,
-        stream: &mut Stream,
-        patch: &Patch,
+        stream: &mut Rng,
+        patch: &DefectPatch,
         colour: f64,
         (height, width): (usize, usize),
-    ) -> (Motion, Moved) {
+    ) -> (DefectTransform, TransformedDefect) {
         for _ in 0..DRAWS {
             let size = stream.between(-1.0, 1.0);
             let factor = 1.0 + self.scale * size.abs();
-            let motion = Motion {
+            let motion = DefectTransform {
                 angle: stream.between(-self.rotation, self.rotation),
                 scale: if size < 0.0 { 1.0 / factor } else { factor },
                 flip: stream.below(2) == 1 && self.flip,
                 contrast: stream.between(1.0 - colour, 1.0 + colour),
             };
-            let moved = patch.moved(&motion);
+            let moved = patch.transformed(&motion);
             if moved
                 .extent()
                 .is_some_and(|(top, left, bottom, right)| bottom - top <= height && right - left <= width)
@@ -66,16 +66,16 @@ impl Motions {
                 return (motion, moved);
             }
         }
-        let still = Motion { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
-        (still, patch.moved(&still))
+        let still = DefectTransform { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
+        (still, patch.transformed(&still))
     }
 }
 
 /// Draws where a moved defect's corner comes to lie, so that all that is marked lies within the image; a
 /// defect larger than the image begins at its edge.
 pub(super) fn position(
-    stream: &mut Stream,
-    moved: &Moved,
+    stream: &mut Rng,
+    moved: &TransformedDefect,
     (height, width): (usize, usize),
 ) -> (isize, isize) {
     let (top, left, bottom, right) = moved.extent().expect("an unmoved defect keeps its pixels");

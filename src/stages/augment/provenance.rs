@@ -6,8 +6,8 @@ use image::{GrayImage, RgbImage};
 
 use super::super::StageError;
 use crate::artifacts::files::csv_field;
-use crate::artifacts::image_set::{Label, MADE_KIND, label_name, pixels_name, write_mask, write_rgb};
-use crate::kernels::cutpaste::Motion;
+use crate::artifacts::image_set::{Label, SYNTHETIC_KIND, label_name, pixels_name, write_mask, write_rgb};
+use crate::kernels::cutpaste::DefectTransform;
 
 /// What one sample was made of.
 pub(super) struct Origin {
@@ -22,7 +22,7 @@ pub(super) struct Origin {
     /// The sample's own seed.
     pub(super) seed: u64,
     /// How the mask was moved.
-    pub(super) motion: Motion,
+    pub(super) motion: DefectTransform,
     /// Where the moved mask's corner lies, in px.
     pub(super) top: isize,
     /// Where the moved mask's corner lies, in px.
@@ -37,7 +37,7 @@ pub(super) fn table(method: &str, origins: &[Origin]) -> String {
         "id,method,source_image,source_mask,component,seed,angle,scale,flip,top,left,settings".to_owned();
     let rows = origins.iter().map(|origin| {
         let Origin { id, normal, mask_of, component, seed, motion, top, left, settings } = origin;
-        let Motion { angle, scale, flip, contrast: _ } = motion;
+        let DefectTransform { angle, scale, flip, contrast: _ } = motion;
         let (normal, mask_of, settings) = (csv_field(normal), csv_field(mask_of), csv_field(settings));
         format!(
             "{id},{method},{normal},{mask_of},{component},{seed},{angle:.3},{scale:.4},{flip},{top},{left},{settings}"
@@ -49,7 +49,7 @@ pub(super) fn table(method: &str, origins: &[Origin]) -> String {
 
 /// The names of a sample's image and mask within the set.
 pub(super) fn names(id: &str) -> [String; 2] {
-    [pixels_name(id), label_name("train", Label::Defect, MADE_KIND, id)]
+    [pixels_name(id), label_name("train", Label::Defect, SYNTHETIC_KIND, id)]
 }
 
 /// Writes one sample, its image and its mask of a level a pixel, and gives their names within the set.

@@ -7,7 +7,7 @@ use super::Augment;
 use crate::artifacts::image_set::{Label, Labelled, labelled, pixels, pixels_name, read_mask, read_rgb};
 use crate::artifacts::{ArtifactError, File, Files};
 use crate::kernels::components::components;
-use crate::kernels::cutpaste::Patch;
+use crate::kernels::cutpaste::DefectPatch;
 
 /// A defect: one component of a training mask.
 pub(super) struct Defect<'a> {
@@ -18,7 +18,7 @@ pub(super) struct Defect<'a> {
     /// Its number among the image's components.
     pub(super) component: usize,
     /// It, with the surface around it.
-    pub(super) patch: Patch,
+    pub(super) patch: DefectPatch,
     /// Its pixels, row-major in its image.
     pub(super) pixels: Vec<u32>,
 }
@@ -109,7 +109,7 @@ fn cut<'a>(
     Ok(found
         .filter(|(_, component)| component.pixels.len() >= least)
         .map(|(number, component)| {
-            let patch = Patch::cut(pixels.as_raw(), mask.as_raw(), width, &component.pixels, blend);
+            let patch = DefectPatch::cut(pixels.as_raw(), mask.as_raw(), width, &component.pixels, blend);
             Defect { image: id, place, component: number, patch, pixels: component.pixels }
         })
         .collect())

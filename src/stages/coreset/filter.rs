@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader};
 use super::super::{Context, Inputs, StageError};
 use super::{Source, rows_of};
-use crate::artifacts::bank::{Bank, MadeCounts};
+use crate::artifacts::bank::{Bank, SyntheticCounts};
 use crate::artifacts::files::csv_field;
 use crate::kernels::KernelError;
 use crate::kernels::nearest;
@@ -54,11 +54,11 @@ impl MadeFilter {
         inputs: &Inputs,
         sources: &mut Vec<Source<'_>>,
         context: &Context<'_>,
-    ) -> Result<(String, MadeCounts), StageError> {
+    ) -> Result<(String, SyntheticCounts), StageError> {
         let normal = self.near_normal.map(|q| Yardstick::of_normals(q, inputs, context)).transpose()?;
         let real = self.far_from_real.map(|q| Yardstick::of_reals(q, sources, context)).transpose()?;
         let mut table = "id,patches,to_normal,normal_limit,to_real,real_limit,verdict\n".to_owned();
-        let mut counts = MadeCounts::default();
+        let mut counts = SyntheticCounts::default();
         let mut kept = Vec::new();
         for source in sources.drain(..) {
             context.check()?;
@@ -202,9 +202,9 @@ mod tests {
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::bank::Description;
-    use crate::artifacts::feature_set::{Block, Extraction, Precision, block_name, write_block};
+    use crate::artifacts::feature_set::{Block, Extraction, StoragePrecision, block_name, write_block};
     use crate::artifacts::files::write_json;
-    use crate::artifacts::image_set::{Label, MADE_KIND, Preprocessing, Resize, label_name, write_mask};
+    use crate::artifacts::image_set::{Label, Preprocessing, Resize, SYNTHETIC_KIND, label_name, write_mask};
     use crate::stages::{MASKS, Role, Spec, Stage};
 
     fn extraction() -> Extraction {
@@ -218,7 +218,7 @@ mod tests {
             neighbourhood: "mean3".to_owned(),
             alignment: "bilinear".to_owned(),
             embedding: "concat".to_owned(),
-            storage: Precision::F32,
+            storage: StoragePrecision::F32,
             dimension: 2,
         }
     }
@@ -226,7 +226,7 @@ mod tests {
     /// An image of one patch per value, all covered by its mask.
     fn add(folder: &Path, id: &str, kind: &str, values: &[[f32; 2]]) {
         let block = Block { height: 1, width: values.len(), d: 2, data: values.concat() };
-        write_block(&folder.join("features").join(block_name(id)), &block, Precision::F32).unwrap();
+        write_block(&folder.join("features").join(block_name(id)), &block, StoragePrecision::F32).unwrap();
         let mask = GrayImage::from_pixel(values.len() as u32 * 8, 8, Luma([255]));
         let name = label_name("train", Label::Defect, kind, id);
         write_mask(&folder.join("masks").join(name), &mask).unwrap();
@@ -241,7 +241,7 @@ mod tests {
                 strategy: "all".to_owned(),
                 candidates: 2,
                 filtered: 0,
-                made: None,
+                synthetic: None,
                 images: vec!["a".to_owned(), "b".to_owned()],
             },
             rows: vec![0.0, 0.0, 1.0, 0.0],
@@ -285,16 +285,16 @@ mod tests {
         add(folder.path(), "real/1", "any", &[[10.0, 0.0]]);
         add(folder.path(), "real/2", "any", &[[12.0, 0.0]]);
         // Two of its three patches lie within 1 of the normals.
-        add(folder.path(), "made/normal", MADE_KIND, &[[0.5, 0.0], [1.5, 0.0], [11.0, 0.0]]);
-        add(folder.path(), "made/good", MADE_KIND, &[[11.0, 0.5], [0.5, 0.0], [11.0, 1.0]]);
-        add(folder.path(), "made/strange", MADE_KIND, &[[0.0, 90.0]]);
+        add(folder.path(), "made/normal", SYNTHETIC_KIND, &[[0.5, 0.0], [1.5, 0.0], [11.0, 0.0]]);
+        add(folder.path(), "made/good", SYNTHETIC_KIND, &[[11.0, 0.5], [0.5, 0.0], [11.0, 1.0]]);
+        add(folder.path(), "made/strange", SYNTHETIC_KIND, &[[0.0, 90.0]]);
         let (spec, problems) = read(Some(1.0), Some(1.0));
         assert!(problems.is_empty(), "{problems:?}");
         let bench = TestContext::new();
         let files = bench.run(&spec, &inputs(folder.path()), 1, "bank").unwrap();
         let bank = Bank::read(&files).unwrap();
         assert_eq!(bank.description.images, ["made/good", "real/1", "real/2"]);
-        let counts = bank.description.made.unwrap();
+        let counts = bank.description.synthetic.unwrap();
         assert_eq!((counts.kept, counts.near_normal, counts.far_from_real), (1, 1, 1));
         let table = String::from_utf8(files.get("made.csv").unwrap().read().unwrap()).unwrap();
         let lines: Vec<&str> = table.lines().collect();
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn each_filter_works_alone_and_a_missing_yardstick_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        add(folder.path(), "made/1", MADE_KIND, &[[5.0, 0.0]]);
+        add(folder.path(), "made/1", SYNTHETIC_KIND, &[[5.0, 0.0]]);
         let bench = TestContext::new();
         let alone = bench.run(&read(Some(0.5), None).0, &inputs(folder.path()), 1, "bank").unwrap();
         assert_eq!(Bank::read(&alone).unwrap().len(), 1);

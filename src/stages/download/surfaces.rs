@@ -8,8 +8,8 @@ use image::{GrayImage, RgbImage};
 use rayon::prelude::*;
 
 use crate::artifacts::image_set::{write_mask, write_rgb};
-use crate::kernels::random::Stream;
-use crate::kernels::surface::{Defect, Texture, surface};
+use crate::kernels::random::Rng;
+use crate::kernels::surface::{SurfaceDefect, Texture, surface};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
 use crate::stages::{Context, StageError};
 
@@ -17,7 +17,7 @@ use crate::stages::{Context, StageError};
 const BATCH: usize = 64;
 
 /// Defects in the order in which images receive them.
-const DEFECTS: [Defect; 3] = [Defect::Scratch, Defect::Spot, Defect::Crack];
+const DEFECTS: [SurfaceDefect; 3] = [SurfaceDefect::Scratch, SurfaceDefect::Spot, SurfaceDefect::Crack];
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ impl Synthetic {
     }
 
     /// Every image: its name without extension, and its defect.
-    fn plan(&self) -> Vec<(String, Option<Defect>)> {
+    fn plan(&self) -> Vec<(String, Option<SurfaceDefect>)> {
         let split = |folder: &'static str, first: usize, normal: usize, defect: usize| {
             (0..normal + defect).map(move |place| {
                 let defect = place.checked_sub(normal).map(|place| DEFECTS[place % DEFECTS.len()]);
@@ -106,10 +106,10 @@ pub(super) fn write(synthetic: &Synthetic, files: &Path, context: &Context<'_>) 
 fn write_one(
     synthetic: &Synthetic,
     name: &str,
-    defect: Option<Defect>,
+    defect: Option<SurfaceDefect>,
     files: &Path,
 ) -> Result<(), StageError> {
-    let mut stream = Stream::new(synthetic.seed, &format!("surface/{name}"));
+    let mut stream = Rng::new(synthetic.seed, &format!("surface/{name}"));
     let (height, width) = (synthetic.height, synthetic.width);
     let made = surface(&mut stream, synthetic.texture, defect, height, width);
     let (wide, high) = (width as u32, height as u32);

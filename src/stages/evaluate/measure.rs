@@ -3,9 +3,9 @@
 use super::{Evaluate, Row};
 use crate::artifacts::image_set;
 use crate::artifacts::model::Model;
-use crate::artifacts::scores::{AtThreshold, Interval, Intervals, KindMetrics, Metrics};
+use crate::artifacts::scores::{AtThreshold, Intervals, KindMetrics, Metrics};
 use crate::kernels::metrics::{self, DEFAULT_BINS, MetricError, PixelErrors, PixelScores, PixelStatistics};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 use crate::stages::{Context, StageError};
 
 /// Computes every metric; the pixel metrics' intervals where there are statistics.
@@ -78,10 +78,9 @@ fn bootstrap(
     resamples: usize,
     seed: u64,
 ) -> Result<Intervals, MetricError> {
-    let mut stream = Stream::new(seed, "bootstrap");
+    let mut stream = Rng::new(seed, "bootstrap");
     let images = metrics::image_intervals(scores, labels, resamples, &mut stream)?;
     let pixels = metrics::pixel_intervals(statistics, resamples, &mut stream)?;
-    let of = |interval: metrics::Interval| Interval { low: interval.low, high: interval.high };
     let PixelErrors { auroc, average_precision, aupro } = pixels.errors;
     Ok(Intervals {
         resamples,
@@ -89,12 +88,12 @@ fn bootstrap(
         pixel_auroc_error: auroc,
         pixel_ap_error: average_precision,
         aupro_error: aupro,
-        image_auroc: of(images.auroc),
-        image_ap: of(images.average_precision),
-        image_f1_max: of(images.f1_max),
-        pixel_auroc: of(pixels.auroc),
-        pixel_ap: of(pixels.average_precision),
-        aupro: of(pixels.aupro),
+        image_auroc: images.auroc,
+        image_ap: images.average_precision,
+        image_f1_max: images.f1_max,
+        pixel_auroc: pixels.auroc,
+        pixel_ap: pixels.average_precision,
+        aupro: pixels.aupro,
     })
 }
 

@@ -21,7 +21,7 @@ use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
 use crate::kernels::distance::{squared_norms, squared_to_centre};
 pub use crate::kernels::projection::{Projection, join_blocks};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// Rows measured against one centre by one task.
 const ROW_BLOCK: usize = 256;
@@ -45,7 +45,7 @@ pub fn bank_size(n: usize, ratio: f64, min_size: usize) -> usize {
 ///
 /// # Panics
 /// If `count` is greater than `n`, or `n` does not fit 32 bits.
-pub fn random_rows(n: usize, count: usize, stream: &mut Stream) -> Vec<u32> {
+pub fn random_rows(n: usize, count: usize, stream: &mut Rng) -> Vec<u32> {
     assert!(u32::try_from(n).is_ok(), "{n} rows do not fit 32 bits");
     stream.choose(n, count).into_iter().map(|row| row as u32).collect()
 }
@@ -131,7 +131,7 @@ impl<'a> Points<'a> {
         &self,
         count: usize,
         anchors: usize,
-        stream: &mut Stream,
+        stream: &mut Rng,
         progress: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Picks, KernelError> {
         assert!(anchors > 0, "an approximate coreset needs anchors");

@@ -42,12 +42,12 @@ struct Loose<'a> {
     points: &'a [f32],
     d: usize,
     least: Vec<f32>,
-    stream: Stream,
+    stream: Rng,
 }
 
 impl<'a> Loose<'a> {
     fn new(points: &'a [f32], d: usize) -> Self {
-        Self { points, d, least: vec![f32::INFINITY; points.len() / d], stream: Stream::new(1, "loose") }
+        Self { points, d, least: vec![f32::INFINITY; points.len() / d], stream: Rng::new(1, "loose") }
     }
 }
 
@@ -97,13 +97,13 @@ fn by_all_ways(points: &[f32], d: usize, first: usize, count: usize) -> Vec<Pick
     found
 }
 
-fn normals(stream: &mut Stream, count: usize) -> Vec<f32> {
+fn normals(stream: &mut Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| stream.normal() as f32).collect()
 }
 
 #[test]
 fn small_sizes_equal_the_textbook_with_ties() {
-    let mut stream = Stream::new(1, "coreset");
+    let mut stream = Rng::new(1, "coreset");
     for n in 1..=20 {
         for d in [1, 2, 3] {
             let points: Vec<f32> = (0..n * d).map(|_| stream.below(4) as f32).collect();
@@ -122,7 +122,7 @@ fn small_sizes_equal_the_textbook_with_ties() {
 
 /// Rows of one of five kinds: none of them special, ties on a grid, duplicates, tight groups far from the origin
 /// (where a matrix product cancels), one row over and over.
-fn random_case(stream: &mut Stream, kind: usize, n: usize, d: usize) -> Vec<f32> {
+fn random_case(stream: &mut Rng, kind: usize, n: usize, d: usize) -> Vec<f32> {
     let mut points = normals(stream, n * d);
     match kind {
         0 => {}
@@ -147,7 +147,7 @@ fn random_case(stream: &mut Stream, kind: usize, n: usize, d: usize) -> Vec<f32>
 
 #[test]
 fn random_cases_equal_the_textbook() {
-    let mut stream = Stream::new(7, "coreset");
+    let mut stream = Rng::new(7, "coreset");
     for case in 0..200 {
         let (n, d) = (1 + stream.below(500), 1 + stream.below(if case % 2 == 0 { 8 } else { 140 }));
         let points = random_case(&mut stream, case % 5, n, d);
@@ -161,7 +161,7 @@ fn random_cases_equal_the_textbook() {
 
 #[test]
 fn larger_sets_equal_the_textbook() {
-    let mut stream = Stream::new(2, "coreset");
+    let mut stream = Rng::new(2, "coreset");
     let centres = normals(&mut stream, 12 * 40);
     for (n, d, spread) in [(3000, 40, 0.0), (3000, 40, 5.0), (5000, 2, 0.0), (900, 130, 0.0)] {
         let mut points = normals(&mut stream, n * d);
@@ -188,12 +188,12 @@ fn many_equal_points_are_taken_in_order() {
 
 #[test]
 fn threads_change_nothing() {
-    let mut stream = Stream::new(3, "coreset");
+    let mut stream = Rng::new(3, "coreset");
     let points = normals(&mut stream, 4000 * 16);
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let projection = Projection::new(16, 8, &mut Stream::new(5, "project"));
+            let projection = Projection::new(16, 8, &mut Rng::new(5, "project"));
             let read = |block: usize| Ok::<_, KernelError>(points[block * 16_000..][..16_000].to_vec());
             let projected = projection.apply_blocks(&[1000; 4], read).unwrap();
             (greedy(&points, 16, 0, 300), projected)
@@ -204,7 +204,7 @@ fn threads_change_nothing() {
 
 #[test]
 fn the_radius_covers_every_point_and_never_grows() {
-    let mut stream = Stream::new(4, "coreset");
+    let mut stream = Rng::new(4, "coreset");
     let (n, d) = (500, 6);
     let points = normals(&mut stream, n * d);
     let picks = greedy(&points, d, 3, 60);
@@ -219,16 +219,16 @@ fn the_radius_covers_every_point_and_never_grows() {
 
 #[test]
 fn the_approximate_greedy_starts_from_mean_distances() {
-    let mut stream = Stream::new(5, "coreset");
+    let mut stream = Rng::new(5, "coreset");
     let (n, d) = (400, 5);
     let points = normals(&mut stream, n * d);
-    let anchors = Stream::new(9, "anchors").choose(n, 10);
+    let anchors = Rng::new(9, "anchors").choose(n, 10);
     let mean = |point: &[f32]| {
         let distances = anchors.iter().map(|&row| squared_euclidean(point, &points[row * d..][..d]));
         (distances.map(|squared| f64::from(squared).sqrt()).sum::<f64>() / 10.0).powi(2) as f32
     };
     let expected = textbook(&points, d, points.chunks(d).map(mean).collect(), None, 40);
-    let mut anchors = Stream::new(9, "anchors");
+    let mut anchors = Rng::new(9, "anchors");
     let points = Points::new(&points, d).unwrap();
     assert_eq!(points.approximate_greedy(40, 10, &mut anchors, &|_| true), Ok(expected));
 }
@@ -246,13 +246,13 @@ fn bank_sizes_are_capped() {
     assert_eq!(bank_size(200_000, 0.01, 1000), 2000);
     assert_eq!(bank_size(5000, 0.01, 1000), 1000);
     assert_eq!(bank_size(300, 0.1, 1000), 300);
-    assert_eq!(random_rows(5, 5, &mut Stream::new(1, "rows")), [0, 1, 2, 3, 4]);
+    assert_eq!(random_rows(5, 5, &mut Rng::new(1, "rows")), [0, 1, 2, 3, 4]);
 }
 
 /// Where numbers underflow or their squares overflow, upper bounds must be right or absent.
 #[test]
 fn every_scale_equals_the_textbook() {
-    let mut stream = Stream::new(10, "coreset");
+    let mut stream = Rng::new(10, "coreset");
     let (n, d) = (300, 9);
     for scale in [1e-42, 1e-38, 1e-22, 1e-19, 1e-5, 1e5, 1e15, 1e18] {
         let mut points = random_case(&mut stream, 3, n, d);
@@ -284,7 +284,7 @@ fn a_device_that_is_not_there_is_refused() {
 #[test]
 #[ignore = "needs a CUDA GPU and a build against its PyTorch: LIBTORCH_USE_PYTORCH=1"]
 fn a_gpu_picks_what_the_processor_picks() {
-    let mut stream = Stream::new(11, "coreset");
+    let mut stream = Rng::new(11, "coreset");
     for kind in 0..5 {
         for (n, d, count) in [(500, 7, 500), (40_000, 128, 400), (5000, 600, 300)] {
             let rows = random_case(&mut stream, kind, n, d);

@@ -7,7 +7,7 @@ use crate::kernels::distance::squared_euclidean;
 use crate::kernels::exact::device::Lowest;
 use crate::kernels::exact::pca::PrincipalAxes;
 use crate::kernels::product::inner_products;
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// Prepares a bank on one of the devices below.
 type Make = fn(&[f32], usize) -> Bank;
@@ -84,17 +84,17 @@ fn brute(queries: &[f32], bank: &[f32], d: usize, k: usize) -> Neighbours {
     found
 }
 
-fn normals(stream: &mut Stream, count: usize, mean: f32) -> Vec<f32> {
+fn normals(stream: &mut Rng, count: usize, mean: f32) -> Vec<f32> {
     (0..count).map(|_| stream.normal() as f32 + mean).collect()
 }
 
 /// Small whole numbers, so that many distances are equal.
-fn digits(stream: &mut Stream, count: usize) -> Vec<f32> {
+fn digits(stream: &mut Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| stream.below(3) as f32).collect()
 }
 
 fn assert_small_sizes(make: Make) {
-    let mut stream = Stream::new(1, "nearest");
+    let mut stream = Rng::new(1, "nearest");
     for size in 1..=20 {
         for d in [1, 2, 5, 33] {
             let (queries, rows) = (digits(&mut stream, size * d), digits(&mut stream, (21 - size) * d));
@@ -114,7 +114,7 @@ fn small_sizes_equal_brute_force_with_ties() {
 
 #[test]
 fn blocks_equal_brute_force_even_far_from_the_origin() {
-    let mut stream = Stream::new(2, "nearest");
+    let mut stream = Rng::new(2, "nearest");
     for (mean, d) in [(0.0, 40), (100.0, 40), (5.0, 300)] {
         let queries = normals(&mut stream, 70 * d, mean);
         let mut bank = normals(&mut stream, 1100 * d, mean);
@@ -129,7 +129,7 @@ fn blocks_equal_brute_force_even_far_from_the_origin() {
 
 #[test]
 fn threads_change_no_bit() {
-    let mut stream = Stream::new(3, "nearest");
+    let mut stream = Rng::new(3, "nearest");
     let (queries, bank) = (normals(&mut stream, 100 * 16, 0.0), normals(&mut stream, 700 * 16, 0.0));
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -139,7 +139,7 @@ fn threads_change_no_bit() {
 }
 
 fn assert_other_groups(make: Make) {
-    let mut stream = Stream::new(4, "nearest");
+    let mut stream = Rng::new(4, "nearest");
     let d = 6;
     for (rows, size) in [(normals(&mut stream, 600 * d, 0.0), 50), (digits(&mut stream, 600 * d), 599)] {
         let group: Vec<u32> = (0..600).map(|row| row / size).collect();
@@ -194,8 +194,8 @@ fn by_axes(axes: PrincipalAxes, queries: &[f32], bank: &[f32], k: usize, width: 
 }
 
 /// Rows near `rank` directions, in groups, with some noise: what a network's features are like.
-fn features(stream: &mut Stream, count: usize, d: usize, rank: usize, noise: f32) -> Vec<f32> {
-    let mut shared = Stream::new(9, "features");
+fn features(stream: &mut Rng, count: usize, d: usize, rank: usize, noise: f32) -> Vec<f32> {
+    let mut shared = Rng::new(9, "features");
     let directions = normals(&mut shared, rank * d, 0.0);
     let groups = normals(&mut shared, 10 * rank, 0.0);
     let mut rows = normals(stream, count * d, 0.0);
@@ -217,7 +217,7 @@ const D: usize = 50;
 
 /// Queries and bank rows: noise near and far from the origin, ties on a grid, features without and with noise, with
 /// equal columns, with duplicates and many of one row.
-fn every_kind(stream: &mut Stream) -> Vec<(Vec<f32>, Vec<f32>)> {
+fn every_kind(stream: &mut Rng) -> Vec<(Vec<f32>, Vec<f32>)> {
     let kind = |kind| {
         let (mut queries, mut rows) = match kind {
             0 => (normals(stream, 40 * D, 0.0), normals(stream, 700 * D, 0.0)),
@@ -244,7 +244,7 @@ fn every_kind(stream: &mut Stream) -> Vec<(Vec<f32>, Vec<f32>)> {
 }
 
 fn assert_every_kind(make: Make) {
-    for (kind, (queries, rows)) in every_kind(&mut Stream::new(12, "nearest")).iter().enumerate() {
+    for (kind, (queries, rows)) in every_kind(&mut Rng::new(12, "nearest")).iter().enumerate() {
         let bank = make(rows, D);
         for k in 1..=9 {
             let found = bank.nearest(queries, k).unwrap();
@@ -260,7 +260,7 @@ fn every_kind_of_rows_equals_brute_force() {
 
 #[test]
 fn codes_equal_brute_force_on_every_kind_of_rows() {
-    for (kind, (queries, bank)) in every_kind(&mut Stream::new(5, "nearest")).iter().enumerate() {
+    for (kind, (queries, bank)) in every_kind(&mut Rng::new(5, "nearest")).iter().enumerate() {
         for k in 1..=9 {
             for widths in [(4, 7), (16, 31)] {
                 let found = by_codes(queries, bank, D, k, widths);
@@ -273,10 +273,10 @@ fn codes_equal_brute_force_on_every_kind_of_rows() {
 /// Fails without the error bound of codes: all distances are of the size of the codes' rounding.
 #[test]
 fn rows_that_differ_in_their_last_bits_are_told_apart() {
-    let mut stream = Stream::new(6, "nearest");
+    let mut stream = Rng::new(6, "nearest");
     let d = 64;
     let base = normals(&mut stream, 5 * d, 3.0);
-    let near = |count: usize, stream: &mut Stream| -> Vec<f32> {
+    let near = |count: usize, stream: &mut Rng| -> Vec<f32> {
         let rows: Vec<usize> = (0..count).map(|_| stream.below(5)).collect();
         rows.iter()
             .flat_map(|&row| &base[row * d..][..d])
@@ -291,7 +291,7 @@ fn rows_that_differ_in_their_last_bits_are_told_apart() {
 
 #[test]
 fn axes_that_are_hardly_orthonormal_lose_nothing() {
-    let mut stream = Stream::new(7, "nearest");
+    let mut stream = Rng::new(7, "nearest");
     let d = 40;
     let (queries, bank) = (normals(&mut stream, 50 * d, 0.0), normals(&mut stream, 800 * d, 0.0));
     for (stretch, tilt) in [(1.001, 0.0), (0.999, 0.0), (1.0, 0.0005)] {
@@ -306,7 +306,7 @@ fn axes_that_are_hardly_orthonormal_lose_nothing() {
 const SCALES: [f32; 10] = [1e-42, 1e-38, 1e-30, 1e-22, 1e-15, 1e-5, 1e5, 1e15, 1e17, 3e18];
 
 fn assert_every_scale(make: Make) {
-    let mut stream = Stream::new(13, "nearest");
+    let mut stream = Rng::new(13, "nearest");
     let d = 48;
     let (queries, rows) = (features(&mut stream, 20, d, 4, 0.1), features(&mut stream, 600, d, 4, 0.1));
     for scale in SCALES {
@@ -331,7 +331,7 @@ fn every_scale_equals_brute_force() {
 
 #[test]
 fn codes_of_every_scale_equal_brute_force() {
-    let mut stream = Stream::new(8, "nearest");
+    let mut stream = Rng::new(8, "nearest");
     let d = 48;
     let (queries, bank) = (features(&mut stream, 20, d, 4, 0.1), features(&mut stream, 600, d, 4, 0.1));
     for scale in SCALES {
@@ -349,10 +349,10 @@ fn codes_of_every_scale_equal_brute_force() {
 
 #[test]
 fn a_bank_makes_codes_once_they_pay_and_never_for_noise() {
-    let mut stream = Stream::new(9, "nearest");
+    let mut stream = Rng::new(9, "nearest");
     let d = 128;
     for (is_noise, rank) in [(false, 5), (true, 0)] {
-        let rows = |count, stream: &mut Stream| features(stream, count, d, rank, 0.2);
+        let rows = |count, stream: &mut Rng| features(stream, count, d, rank, 0.2);
         let (queries, bank) = (rows(400, &mut stream), rows(1000, &mut stream));
         let group: Vec<u32> = (0..1000).map(|row| row / 100).collect();
         let bank = Bank::new(bank, d).unwrap();
@@ -373,7 +373,7 @@ fn a_bank_makes_codes_once_they_pay_and_never_for_noise() {
 
 #[test]
 fn threads_change_no_bit_with_codes() {
-    let mut stream = Stream::new(10, "nearest");
+    let mut stream = Rng::new(10, "nearest");
     let d = 96;
     let (queries, bank) = (features(&mut stream, 300, d, 5, 0.2), features(&mut stream, 900, d, 5, 0.2));
     let run = |threads| {
@@ -398,7 +398,7 @@ fn a_device_that_is_not_there_is_refused() {
 
 #[test]
 fn threads_that_search_at_once_take_turns() {
-    let mut stream = Stream::new(15, "nearest");
+    let mut stream = Rng::new(15, "nearest");
     let d = 40;
     let (queries, rows) = (normals(&mut stream, 30 * d, 0.0), normals(&mut stream, 500 * d, 0.0));
     let expected = brute(&queries, &rows, d, 3);
@@ -417,7 +417,7 @@ fn a_gpu_finds_what_brute_force_finds() {
     for check in [assert_small_sizes, assert_every_kind, assert_every_scale, assert_other_groups] {
         check(on_gpu);
     }
-    let mut stream = Stream::new(16, "nearest");
+    let mut stream = Rng::new(16, "nearest");
     let d = 1024;
     let (queries, rows) = (normals(&mut stream, 300 * d, 1.0), normals(&mut stream, 20_000 * d, 1.0));
     let expected = plain(&rows, d).nearest(&queries, 9).unwrap();

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::kernels::product::inner_products;
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 use crate::kernels::sample::mean;
 
 /// Multiplications by the scatter matrix (measured 2026-11-24 on patches of `ResNet18`: the first 64 of 384 axes hold
@@ -34,7 +34,7 @@ impl PrincipalAxes {
     pub(in super::super) fn of(sample: &[f32], d: usize, count: usize) -> Option<Self> {
         let centre = mean(sample, d);
         let scatter = scatter(sample, &centre);
-        let mut stream = Stream::new(1, "axes");
+        let mut stream = Rng::new(1, "axes");
         let mut directions: Vec<f32> = (0..count * d).map(|_| stream.normal() as f32).collect();
         orthonormalise(&mut directions, d);
         for _ in 0..ROUNDS {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn axes_are_orthonormal_and_lead_along_the_variance() {
-        let (d, mut stream) = (40, Stream::new(1, "axes-test"));
+        let (d, mut stream) = (40, Rng::new(1, "axes-test"));
         let rows: Vec<f32> = (0..500 * d)
             .map(|at| stream.normal() as f32 * if at % d == 7 { 9.0 } else { 1.0 } + 3.0)
             .collect();

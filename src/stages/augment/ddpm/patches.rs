@@ -9,8 +9,8 @@ use super::super::sources::Sources;
 use super::super::{Augment, Motions};
 use super::Painting;
 use crate::artifacts::image_set::{read_mask, read_rgb};
-use crate::kernels::diffusion::{Batch, IMAGE_CHANNELS, dilate};
-use crate::kernels::random::Stream;
+use crate::kernels::diffusion::{IMAGE_CHANNELS, TrainingBatch, dilate};
+use crate::kernels::random::Rng;
 
 /// A window of an image: its upper left corner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) struct Window {
 impl Window {
     /// Draws a window of `side` px that holds a pixel, in its middle half where the image allows.
     pub(super) fn around(
-        stream: &mut Stream,
+        stream: &mut Rng,
         (row, column): (usize, usize),
         side: usize,
         (height, width): (usize, usize),
@@ -141,10 +141,10 @@ impl<'a> Patches<'a> {
         step: usize,
         count: usize,
         times: usize,
-    ) -> Result<Batch, StageError> {
-        let mut stream = Stream::new(seed, &format!("ddpm step {step}"));
+    ) -> Result<TrainingBatch, StageError> {
+        let mut stream = Rng::new(seed, &format!("ddpm step {step}"));
         let offset = stream.uniform();
-        let mut batch = Batch::default();
+        let mut batch = TrainingBatch::default();
         for place in 0..count {
             let is_normal = stream.uniform() < self.normal_share;
             let mut patch = if is_normal { self.normal(&mut stream)? } else { self.defect(&mut stream) };
@@ -166,7 +166,7 @@ impl<'a> Patches<'a> {
     }
 
     /// A patch around a random pixel of a random defect.
-    fn defect(&self, stream: &mut Stream) -> Patch {
+    fn defect(&self, stream: &mut Rng) -> Patch {
         let defect = &self.sources.defects[stream.below(self.sources.defects.len())];
         let (image, mask) = &self.defective[defect.place];
         let (height, width) = (image.height() as usize, image.width() as usize);
@@ -177,7 +177,7 @@ impl<'a> Patches<'a> {
     }
 
     /// A patch of a normal image, with a hole where no defect is: of a random defect's shape.
-    fn normal(&self, stream: &mut Stream) -> Result<Patch, StageError> {
+    fn normal(&self, stream: &mut Rng) -> Result<Patch, StageError> {
         let (id, file) = self.sources.normals[stream.below(self.sources.normals.len())];
         let image = read_rgb(file)?;
         let size = size_of(id, &image, self.side)?;
@@ -197,7 +197,7 @@ impl<'a> Patches<'a> {
 }
 
 /// Draws one of the marked pixels; the first where none is.
-pub(super) fn any_marked(stream: &mut Stream, marked: &[bool]) -> usize {
+pub(super) fn any_marked(stream: &mut Rng, marked: &[bool]) -> usize {
     let places: Vec<usize> = (0..marked.len()).filter(|&place| marked[place]).collect();
     if places.is_empty() { 0 } else { places[stream.below(places.len())] }
 }
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_window_holds_its_pixel_and_stays_within_the_image() {
-        let mut stream = Stream::new(1, "windows");
+        let mut stream = Rng::new(1, "windows");
         for _ in 0..1000 {
             let (row, column) = (stream.below(100), stream.below(70));
             let Window { top, left } = Window::around(&mut stream, (row, column), 64, (100, 70));

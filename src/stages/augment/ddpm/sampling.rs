@@ -17,11 +17,11 @@ use super::training::Trained;
 use super::{Painting, failed, pictures};
 use crate::artifacts::File;
 use crate::artifacts::image_set::read_rgb;
-use crate::kernels::cutpaste::Motion;
+use crate::kernels::cutpaste::DefectTransform;
 use crate::kernels::diffusion::{
-    Condition, Ddim, Painter, Sampling, Schedule, blend, dilate, feather, paint,
+    Ddim, Denoiser, InpaintCondition, Sampling, Schedule, blend, dilate, feather, inpaint,
 };
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// Samples between two looks at whether the user wants to stop.
 const BATCH: usize = 8;
@@ -35,14 +35,14 @@ struct Draft<'a> {
     normal: &'a str,
     surface: RgbImage,
     defect: &'a Defect<'a>,
-    motion: Motion,
+    motion: DefectTransform,
     top: isize,
     left: isize,
     window: Window,
     /// The mask within the window.
     mask: Vec<bool>,
     /// What the noise is drawn from.
-    stream: Stream,
+    stream: Rng,
 }
 
 /// Paints the samples into `set`, in parallel; the bytes do not depend on the number of threads, and the first of
@@ -56,7 +56,8 @@ pub(super) fn sample(
     context: &Context<'_>,
 ) -> Result<Vec<Origin>, StageError> {
     let fail = failed("cannot paint with the diffusion model");
-    let painter = Painter::new(&painting.architecture, &trained.parameters, painting.device).map_err(fail)?;
+    let painter =
+        Denoiser::new(&painting.architecture, &trained.parameters, painting.device).map_err(fail)?;
     let painter = Mutex::new(painter);
     let share = || painter.lock().unwrap_or_else(PoisonError::into_inner).share();
     let fields = fields(painting, spec, sources, trained);
@@ -107,7 +108,7 @@ fn one(
     painting: &Painting,
     spec: &Augment,
     sources: &Sources<'_>,
-    painter: &Painter,
+    painter: &Denoiser,
     fields: &Fields,
     (seed, id): (u64, &str),
     set: &Path,
@@ -141,7 +142,7 @@ impl<'a> Draft<'a> {
         seed: u64,
     ) -> Result<Self, StageError> {
         let side = painting.architecture.side;
-        let mut stream = Stream::new(seed, "ddpm");
+        let mut stream = Rng::new(seed, "ddpm");
         let (normal, file) = sources.normals[stream.below(sources.normals.len())];
         let surface = read_rgb(file)?;
         let size = size_of(normal, &surface, side)?;
@@ -173,7 +174,7 @@ impl<'a> Draft<'a> {
     fn keep(
         &mut self,
         painting: &Painting,
-        painter: &Painter,
+        painter: &Denoiser,
         fields: &Fields,
         id: &str,
         set: &Path,
@@ -185,7 +186,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The painted image, and the mask of all of it.
-    fn paint(&mut self, painting: &Painting, painter: &Painter) -> Result<(RgbImage, Vec<u8>), StageError> {
+    fn paint(&mut self, painting: &Painting, painter: &Denoiser) -> Result<(RgbImage, Vec<u8>), StageError> {
         let side = painting.architecture.side;
         let number = |&is_marked: &bool| f32::from(is_marked);
         let mask: Vec<f32> = self.mask.iter().map(number).collect();
@@ -195,8 +196,8 @@ impl<'a> Draft<'a> {
         let prediction = painting.recipe.prediction;
         let ddim = Ddim::new(&schedule, prediction, painting.sampling_steps, painting.eta);
         let sampling = Sampling { ddim, guidance: painting.guidance };
-        let condition = Condition { image: &surface, mask: &mask, hole: &hole };
-        let painted = paint(painter, &sampling, &condition, &mut self.stream)
+        let condition = InpaintCondition { image: &surface, mask: &mask, hole: &hole };
+        let painted = inpaint(painter, &sampling, &condition, &mut self.stream)
             .map_err(failed("cannot paint with the diffusion model"))?;
         let mut patch = self.cut(&self.surface, side);
         blend(&mut patch, &painted, &feather(&self.mask, side, painting.blend));

@@ -17,7 +17,7 @@ use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
 use crate::artifacts::image_set::{read_rgb, write_mask, write_rgb};
 use crate::artifacts::{File, Files};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 
 /// What is run.
 const PROGRAM: &str = include_str!("inpaint.py");
@@ -169,7 +169,7 @@ impl<'a> Jobs<'a> {
     /// Draws a sample: its normal image, its defect, where the mask lies.
     fn draft(&self, place: usize, seed: u64) -> Result<Draft<'a>, StageError> {
         let Sources { defects, normals, .. } = self.sources;
-        let mut stream = Stream::new(seed, "sdxl-inpaint");
+        let mut stream = Rng::new(seed, "sdxl-inpaint");
         let (normal, file) = normals[stream.below(normals.len())];
         let (width, height) = read_rgb(file)?.dimensions();
         let size = (height as usize, width as usize);

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::cache::{Cache, Digest, StatIndex, Tree, TreeEntry};
-use crate::kernels::random::Stream;
+use crate::kernels::random::Rng;
 use crate::plan::testing::plan;
 use crate::plan::{Output, Preimage};
 
@@ -277,7 +277,7 @@ fn a_held_lease_is_reported_once_and_lets_the_next_task_start() {
 #[test]
 fn whatever_happens_each_task_ends_once() {
     for seed in 0..300 {
-        let mut random = Stream::new(seed, "schedule");
+        let mut random = Rng::new(seed, "schedule");
         let upstream: Vec<Vec<usize>> =
             (0..12_usize).map(|task| (0..task).filter(|_| random.below(4) == 0).collect()).collect();
         let upstream: Vec<&[usize]> = upstream.iter().map(Vec::as_slice).collect();
@@ -312,7 +312,7 @@ fn whatever_happens_each_task_ends_once() {
     }
 }
 
-fn answer(fixture: &mut Fixture<'_>, action: Action, running: &mut BTreeSet<usize>, random: &mut Stream) {
+fn answer(fixture: &mut Fixture<'_>, action: Action, running: &mut BTreeSet<usize>, random: &mut Rng) {
     match action {
         // Some tasks are equal to others.
         Action::Resolve(task) => fixture.resolved(task.0, &(task.0 / (1 + random.below(2))).to_string()),

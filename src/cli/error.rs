@@ -125,11 +125,11 @@ impl CliError {
     /// What to do about it, if known.
     pub(super) fn help(&self) -> Option<String> {
         match self {
-            Self::Plan(error) => error.help().or_else(|| hints::of_causes(error)),
-            Self::Engine(error) => error.help().or_else(|| hints::of_causes(error)),
-            Self::Store(error) | Self::Report(ReportError::Store(error)) => hints::store_error(error),
-            Self::Lock(error) => Some(error.help()),
-            Self::History(error) => Some(error.help()),
+            Self::Plan(error) => hints::of(error),
+            Self::Engine(error) => hints::of(error),
+            Self::Store(error) | Self::Report(ReportError::Store(error)) => hints::of(error),
+            Self::Lock(error) => Some(hints::lock_error(error)),
+            Self::History(error) => Some(hints::history_error(error)),
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),
             Self::NoRemote => Some(
                 "set `remote` in patchflow.toml, or give `--remote ADDRESS` (docs/sharing.md)".to_owned(),
@@ -141,7 +141,7 @@ impl CliError {
             Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
-            Self::CannotRun { source, .. } => source.help().map(str::to_owned),
+            Self::CannotRun { source, .. } => hints::of(source),
             Self::Unit(_) => Some("use the build of patchflow that runs the manifest".to_owned()),
             Self::Manifest(_) | Self::UnitFile { .. } => None,
         }

@@ -5,14 +5,18 @@ use std::io;
 use std::path::Path;
 
 use super::disk::free_bytes;
+use crate::artifacts::ArtifactError;
 use crate::cache::{RemoteWarning, StoreError};
-use crate::engine::Failure;
+use crate::engine::{EngineError, Failure, full_disk as full_disk_in};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::RuntimeError;
 use crate::kernels::diffusion::DiffusionError;
+use crate::plan::{LockError, PlanError};
+use crate::report::HistoryError;
+use crate::stages::StageError;
 
 /// What to do about an error of the cache.
-pub(super) fn store_error(error: &StoreError) -> Option<String> {
+fn store_error(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Remote { .. } => Some(
             "name a folder, s3://bucket/prefix, gs://, az:// or http(s):// as `remote` in patchflow.toml, or run with \
@@ -50,27 +54,149 @@ pub(super) fn store_error(error: &StoreError) -> Option<String> {
     }
 }
 
-/// What to do about a failed task, beyond what the failure itself says.
-pub(super) fn failure(failure: &Failure) -> Option<String> {
-    if let Some(path) = failure.full_disk() {
+/// Returns the advice for an error: that of the first of the error and its causes that has any.
+pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(path) = full_disk_in(error) {
         return Some(full_disk(&path));
     }
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(advice) = of_one(error) {
+            return Some(advice);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Returns the advice for one error, whatever its causes. Transparent variants are opened here, since their inner error
+/// is not among the causes.
+fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref() {
+        return failure(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return engine_error(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return plan_error(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return stage_error(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return artifact_error(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return store_error(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return kernel_error(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return runtime_error(error);
+    }
+    error.downcast_ref().and_then(diffusion_error)
+}
+
+fn failure(failure: &Failure) -> Option<String> {
     match failure {
-        Failure::Store(error) => store_error(error),
-        _ => failure.help().or_else(|| of_causes(failure)),
+        Failure::Plan(error) => plan_error(error),
+        Failure::SourceChanged { .. } | Failure::SourceDiffers { .. } => {
+            Some("run again when nothing writes to the source".to_owned())
+        }
+        Failure::Worker { help, .. } => help.clone(),
+        Failure::Panic { .. } => Some("please report it with the task's log".to_owned()),
+        Failure::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
+        Failure::LockedKey { .. } | Failure::LockedOutput { .. } => {
+            Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
+        }
+        Failure::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
+        Failure::Stage(_)
+        | Failure::Store(_)
+        | Failure::NoTree { .. }
+        | Failure::Remake { .. }
+        | Failure::WorkerProcess { .. } => None,
     }
 }
 
-/// What to do about the first error of the cache among the causes of an error.
-pub(super) fn of_causes(error: &dyn Error) -> Option<String> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref() {
-            return store_error(error);
-        }
-        cause = error.source();
+fn engine_error(error: &EngineError) -> Option<String> {
+    match error {
+        EngineError::Plan(error) => plan_error(error),
+        EngineError::Threads { .. } => Some("use fewer `--threads`".to_owned()),
+        EngineError::Store(_) => None,
     }
-    None
+}
+
+fn plan_error(error: &PlanError) -> Option<String> {
+    match error {
+        PlanError::NoFeatures { images, .. } => {
+            Some(format!("add `{images}` to the `images` of the extract stage"))
+        }
+        PlanError::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
+        PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
+        PlanError::Source { .. }
+        | PlanError::Store(_)
+        | PlanError::NoOutput { .. }
+        | PlanError::NotFinite { .. } => None,
+    }
+}
+
+fn stage_error(error: &StageError) -> Option<String> {
+    match error {
+        StageError::Data { .. } | StageError::Program { .. } | StageError::Download { .. } => {
+            error.help().map(str::to_owned)
+        }
+        StageError::Artifact(error) => artifact_error(error),
+        StageError::Unavailable(error) => runtime_error(error),
+        StageError::Image { .. } => Some(BROKEN_IMAGE.to_owned()),
+        StageError::Io { source, action: "start", .. } if source.kind() == io::ErrorKind::NotFound => Some(
+            "install the program, or make a script of your own an input: nothing else is seen".to_owned(),
+        ),
+        StageError::Archive { .. } => {
+            Some("take the archive from its publisher, or unpack it yourself and use `path`".to_owned())
+        }
+        StageError::Cancelled
+        | StageError::MissingInput { .. }
+        | StageError::Io { .. }
+        | StageError::Kernel { .. } => None,
+    }
+}
+
+/// Advice for an image that no decoder takes.
+const BROKEN_IMAGE: &str = "it is cut off, or no PNG, JPEG or BMP: copy it again, or take it out of the data";
+
+fn artifact_error(error: &ArtifactError) -> Option<String> {
+    match error {
+        ArtifactError::Image { .. } => Some(BROKEN_IMAGE.to_owned()),
+        ArtifactError::Changed { .. } => Some("run again when nothing writes to it".to_owned()),
+        _ => None,
+    }
+}
+
+/// What to do about a lock that is missing or not met.
+pub(super) fn lock_error(error: &LockError) -> String {
+    match error {
+        LockError::Absent { .. } => "`patchflow lock MANIFEST` writes it, once all is cached".to_owned(),
+        LockError::File { .. } => "check its permissions".to_owned(),
+        LockError::Malformed { .. } | LockError::Version { .. } => {
+            "take it from version control again, or lock anew".to_owned()
+        }
+        LockError::Incomplete { .. } => "`patchflow run` makes them; lock again then".to_owned(),
+        LockError::Differs { .. } => "undo the change, or run without `--locked` and lock anew".to_owned(),
+    }
+}
+
+/// What to do about a past run that cannot be found or read.
+pub(super) fn history_error(error: &HistoryError) -> String {
+    match error {
+        HistoryError::Unknown { runs, .. } => {
+            format!("`patchflow runs` lists the runs in `{}`", runs.display())
+        }
+        HistoryError::Ambiguous { .. } => "type more of it".to_owned(),
+        HistoryError::NoSummary { .. } => "run the manifest again: what was finished is kept".to_owned(),
+        HistoryError::Damaged { .. } => "name another run".to_owned(),
+    }
 }
 
 /// What to do about a warning of the remote.
@@ -101,7 +227,7 @@ fn full_disk(path: &Path) -> String {
 
 /// Returns a hint for an error of the exact search.
 #[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the error itself for help"))]
-pub(super) fn kernel_error(error: &KernelError) -> Option<String> {
+fn kernel_error(error: &KernelError) -> Option<String> {
     let hint = match error {
         KernelError::NotBuilt { .. } => {
             "on a GPU machine, build with `LIBTORCH_USE_PYTORCH=1 cargo build --release --features torch` \
@@ -126,7 +252,7 @@ pub(super) fn kernel_error(error: &KernelError) -> Option<String> {
 
 /// Returns a hint for an error of a backbone.
 #[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the error itself for help"))]
-pub(super) fn runtime_error(error: &RuntimeError) -> Option<String> {
+fn runtime_error(error: &RuntimeError) -> Option<String> {
     let hint = match error {
         RuntimeError::NotBuilt(_) => {
             "run `scripts/libtorch.sh`, then build with `cargo build --release --features torch`; \
@@ -144,7 +270,7 @@ pub(super) fn runtime_error(error: &RuntimeError) -> Option<String> {
 
 /// Returns a hint for an error of a diffusion model.
 #[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the error itself for help"))]
-pub(super) fn diffusion_error(error: &DiffusionError) -> Option<String> {
+fn diffusion_error(error: &DiffusionError) -> Option<String> {
     let hint = match error {
         DiffusionError::NotBuilt => {
             "run `scripts/libtorch.sh` once (540 MB), then build with `cargo build --release --features torch` \

@@ -342,11 +342,7 @@ fn show_warning(store: &Cache) {
 fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
     for (task, end) in plan.tasks.iter().zip(&run.tasks) {
         let (Outcome::Failed, Some(failure)) = (end.outcome, &end.failure) else { continue };
-        terminal::show_chain(
-            &format!("error in `{}`", task.name),
-            failure,
-            hints::failure(failure).as_deref(),
-        );
+        terminal::show_chain(&format!("error in `{}`", task.name), failure, hints::of(failure).as_deref());
         if let Some(key) = &end.key {
             terminal::message(&format!("  log: {}", engine::log_path(options, task, key).display()));
         }

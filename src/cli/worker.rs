@@ -11,7 +11,7 @@ use clap::Args;
 use super::error::CliError;
 use super::interrupt::{CANCELLED, handle_interrupts};
 use super::session;
-use super::{Environment, Exit, terminal};
+use super::{Environment, Exit, hints, terminal};
 use crate::engine::{self, Options, Unit, UnitReport};
 
 /// Arguments of `worker`.
@@ -36,7 +36,8 @@ pub(super) fn run(arguments: &WorkerArguments, environment: &Environment) -> Res
         environment: environment.variables.clone(),
         ..Options::new(project.root.clone(), &CANCELLED, &|_| {})
     };
-    let report = engine::work(&unit, &project.store, &options).map_err(CliError::Engine)?;
+    let report = engine::work(&unit, &project.store, &options, &|failure| hints::of(failure))
+        .map_err(CliError::Engine)?;
     let line = serde_json::to_string(&report).expect("a report holds only strings and finite numbers");
     terminal::print(&format!("{line}\n"));
     Ok(exit(&report))

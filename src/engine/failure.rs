@@ -102,31 +102,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What to do about it, where that is known.
-    pub fn help(&self) -> Option<String> {
-        match self {
-            Self::Stage(error) => error.help().map(str::to_owned),
-            Self::Plan(error) => error.help(),
-            Self::SourceChanged { .. } | Self::SourceDiffers { .. } => {
-                Some("run again when nothing writes to the source".to_owned())
-            }
-            Self::NoTree { .. } => None,
-            Self::Worker { help, .. } => help.clone(),
-            Self::Panic { .. } => Some("please report it with the task's log".to_owned()),
-            Self::Store(_) | Self::Remake { .. } | Self::WorkerProcess { .. } => None,
-            Self::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
-            Self::LockedKey { .. } | Self::LockedOutput { .. } => {
-                Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
-            }
-            Self::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
-        }
-    }
-
-    /// The file that could not be written because the disk is full; `None` for any other failure.
-    pub fn full_disk(&self) -> Option<PathBuf> {
-        full_disk(self)
-    }
-
     /// Whether the user's wish to stop is the cause.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Stage(StageError::Cancelled))
@@ -134,7 +109,7 @@ impl Failure {
 }
 
 /// The file that could not be written where the disk is full, wherever in the causes that is said.
-fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
+pub fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
     let is_full = |source: &std::io::Error| {
         matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     };

@@ -32,7 +32,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use event::Event;
 pub use executor::{LostInput, Unit, UnitError, UnitReport, work};
-pub use failure::Failure;
+pub use failure::{Failure, full_disk};
 pub use holdings::{ITEMS, describe};
 pub use log::log_path;
 pub use outcome::{Outcome, OutcomeCounts};
@@ -137,15 +137,4 @@ pub enum EngineError {
         #[source]
         source: rayon::ThreadPoolBuildError,
     },
-}
-
-impl EngineError {
-    /// The remedy, if known.
-    pub fn help(&self) -> Option<String> {
-        match self {
-            Self::Plan(error) => error.help(),
-            Self::Store(_) => None,
-            Self::Threads { .. } => Some("use fewer `--threads`".to_owned()),
-        }
-    }
 }

@@ -28,24 +28,3 @@ pub enum KernelError {
     #[error("the search on `{device}` failed: {reason}")]
     Device { device: Device, reason: String },
 }
-
-impl KernelError {
-    /// Returns what the user can do about the error, if known.
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Self::NotBuilt { .. } => Some(
-                "on a GPU machine build with `LIBTORCH_USE_PYTORCH=1 cargo build --release --features torch` \
-                 (docs/backends.md); or set search_device = \"cpu\" in patchflow.toml",
-            ),
-            Self::NoDevice { .. } => Some(
-                "see `patchflow doctor`; on a GPU machine build with LIBTORCH_USE_PYTORCH=1 (docs/backends.md); \
-                 or set search_device = \"cpu\" in patchflow.toml",
-            ),
-            Self::Device { .. } => Some(
-                "where its memory is short: fewer `jobs`; where products round: unset \
-                 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE; or set search_device = \"cpu\" in patchflow.toml",
-            ),
-            _ => None,
-        }
-    }
-}

@@ -117,21 +117,6 @@ pub enum LockError {
     },
 }
 
-impl LockError {
-    /// What to do about it.
-    pub fn help(&self) -> String {
-        match self {
-            Self::Absent { .. } => "`patchflow lock MANIFEST` writes it, once all is cached".to_owned(),
-            Self::File { .. } => "check its permissions".to_owned(),
-            Self::Malformed { .. } | Self::Version { .. } => {
-                "take it from version control again, or lock anew".to_owned()
-            }
-            Self::Incomplete { .. } => "`patchflow run` makes them; lock again then".to_owned(),
-            Self::Differs { .. } => "undo the change, or run without `--locked` and lock anew".to_owned(),
-        }
-    }
-}
-
 /// The lock file of a manifest: `experiments/x.lock` beside `experiments/x.toml`.
 pub fn lock_path(manifest: &Path) -> PathBuf {
     manifest.with_extension("lock")

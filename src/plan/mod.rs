@@ -111,17 +111,3 @@ pub enum PlanError {
         source: NotFinite,
     },
 }
-
-impl PlanError {
-    /// What to do about it, where that is known.
-    pub fn help(&self) -> Option<String> {
-        match self {
-            Self::NoFeatures { images, .. } => {
-                Some(format!("add `{images}` to the `images` of the extract stage"))
-            }
-            Self::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
-            Self::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
-            Self::Source { .. } | Self::Store(_) | Self::NoOutput { .. } | Self::NotFinite { .. } => None,
-        }
-    }
-}

@@ -119,20 +119,6 @@ pub enum HistoryError {
     },
 }
 
-impl HistoryError {
-    /// What to do about it.
-    pub fn help(&self) -> String {
-        match self {
-            Self::Unknown { runs, .. } => {
-                format!("`patchflow runs` lists the runs in `{}`", runs.display())
-            }
-            Self::Ambiguous { .. } => "type more of it".to_owned(),
-            Self::NoSummary { .. } => "run the manifest again: what was finished is kept".to_owned(),
-            Self::Damaged { .. } => "name another run".to_owned(),
-        }
-    }
-}
-
 /// Lists the runs of one experiment, or of all, the newest first.
 pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
     let mut runs: Vec<PastRun> = named(project, experiment)

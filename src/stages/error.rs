@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use crate::artifacts::ArtifactError;
-use crate::kernels::KernelError;
-use crate::kernels::diffusion::DiffusionError;
+use crate::kernels::backbone::RuntimeError;
 
 /// A failed stage. Messages name the file and, where it is not plain, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +57,9 @@ pub enum StageError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// This build or machine does not have what the stage computes with.
+    #[error(transparent)]
+    Unavailable(RuntimeError),
     /// A program ended badly.
     #[error("`{program}` {status}{}", said(.last_lines))]
     Program {
@@ -106,30 +108,11 @@ impl StageError {
         Self::Kernel { what: what.into(), source: Box::new(source) }
     }
 
-    /// What to do about it, where that is known.
+    /// Returns the remedy that the stage itself gives, if any.
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => {
                 help.as_deref()
-            }
-            Self::Kernel { source, .. } => match source.downcast_ref::<DiffusionError>() {
-                Some(error) => error.help(),
-                None => source.downcast_ref::<KernelError>().and_then(KernelError::help),
-            },
-            Self::Image { .. } | Self::Artifact(ArtifactError::Image { .. }) => {
-                Some("it is cut off, or no PNG, JPEG or BMP: copy it again, or take it out of the data")
-            }
-            Self::Artifact(ArtifactError::Changed { .. }) => Some("run again when nothing writes to it"),
-            Self::Artifact(ArtifactError::Io { source, .. }) | Self::Io { source, .. }
-                if source.kind() == std::io::ErrorKind::StorageFull =>
-            {
-                Some("the disk is full: free space, or name a `cache` on another disk in patchflow.toml")
-            }
-            Self::Io { source, action: "start", .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("install the program, or make a script of your own an input: nothing else is seen")
-            }
-            Self::Archive { .. } => {
-                Some("take the archive from its publisher, or unpack it yourself and use `path`")
             }
             _ => None,
         }

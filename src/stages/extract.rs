@@ -384,12 +384,12 @@ fn load_backbone(spec: &Extract, file: Option<&File>, context: &Context<'_>) -> 
 
 /// Why a network cannot be prepared; `what` names its weights.
 fn unprepared(error: RuntimeError, what: impl Fn() -> String) -> StageError {
-    match (error.help(), error) {
-        (Some(help), error) => StageError::data(error.to_string(), help),
-        (None, error @ RuntimeError::Torch { .. }) => {
-            StageError::kernel("the network cannot be prepared", error)
+    match error {
+        RuntimeError::NotBuilt(_) | RuntimeError::NoDevice { .. } | RuntimeError::Unsupported(_) => {
+            StageError::Unavailable(error)
         }
-        (None, error) => StageError::kernel(what(), error),
+        RuntimeError::Torch { .. } => StageError::kernel("the network cannot be prepared", error),
+        RuntimeError::Backbone(_) => StageError::kernel(what(), error),
     }
 }
 

@@ -52,20 +52,29 @@ pub enum UnitReport {
     },
 }
 
-/// Runs one unit: takes the lease of its key, executes it unless a record answers, and publishes.
-pub fn work(unit: &Unit, store: &Cache, options: &Options<'_>) -> Result<UnitReport, EngineError> {
+/// Runs one unit: takes the lease of its key, executes it unless a record answers, and publishes. `hint` returns the
+/// advice for a failure, which the report carries.
+///
+/// # Errors
+/// [`EngineError`] if the cache or the pool of threads fails.
+pub fn work(
+    unit: &Unit,
+    store: &Cache,
+    options: &Options<'_>,
+    hint: &dyn Fn(&Failure) -> Option<String>,
+) -> Result<UnitReport, EngineError> {
     let context = RunContext::new(store, options)?;
     store.leases().hold(&unit.key);
     let Some(lease) = wait_for_lease(unit, &context).map_err(EngineError::Store)? else {
         let failure = Failure::Stage(StageError::Cancelled);
-        return Ok(Executed::Failed { failure, seconds: 0.0 }.into());
+        return Ok(UnitReport::of(Executed::Failed { failure, seconds: 0.0 }, hint));
     };
     if let Some(outputs) = recorded(unit, store).map_err(EngineError::Store)? {
         return Ok(UnitReport::Hit { outputs });
     }
     let executed = Execution::new(unit, &context).run();
     drop(lease);
-    Ok(executed.into())
+    Ok(UnitReport::of(executed, hint))
 }
 
 /// The lease of the unit's key; `None` if the user wants to stop.
@@ -91,8 +100,8 @@ fn recorded(unit: &Unit, store: &Cache) -> Result<Option<BTreeMap<String, Digest
     Ok(Some(found.record.outputs))
 }
 
-impl From<Executed> for UnitReport {
-    fn from(executed: Executed) -> Self {
+impl UnitReport {
+    fn of(executed: Executed, hint: &dyn Fn(&Failure) -> Option<String>) -> Self {
         let digests = |outputs: Outputs| {
             outputs.into_iter().map(|(name, output)| (name, output.tree.digest())).collect()
         };
@@ -104,7 +113,7 @@ impl From<Executed> for UnitReport {
             Executed::InputsLost(lost) => Self::InputsLost { lost },
             Executed::Failed { failure, seconds } => Self::Failed {
                 error: error_chain(&failure),
-                help: failure.help(),
+                help: hint(&failure),
                 is_cancelled: failure.is_cancelled(),
                 seconds,
             },

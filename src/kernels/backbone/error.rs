@@ -40,21 +40,3 @@ pub enum RuntimeError {
     #[error("libtorch failed on `{network}`")]
     Torch { network: Network, source: Box<dyn std::error::Error + Send + Sync> },
 }
-
-impl RuntimeError {
-    /// Returns what the user can do about the error, if known.
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Self::NotBuilt(_) => Some(
-                "run `scripts/libtorch.sh`, build with `cargo build --release --features torch`; \
-                 or set backend = \"rust\"",
-            ),
-            Self::NoDevice { .. } => Some(
-                "see `patchflow doctor`; on a GPU machine build with LIBTORCH_USE_PYTORCH=1 (docs/backends.md); \
-                 or set device = \"cpu\"",
-            ),
-            Self::Unsupported(_) => Some("set backend = \"torch\""),
-            Self::Backbone(_) | Self::Torch { .. } => None,
-        }
-    }
-}

@@ -64,22 +64,6 @@ pub enum DiffusionError {
     Checkpoint { reason: String },
 }
 
-impl DiffusionError {
-    /// Returns what the user can do about the error, if known.
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Self::NotBuilt => Some(
-                "run `scripts/libtorch.sh` once (540 MB), then build with `cargo build --release --features torch` \
-                 (docs/backends.md)",
-            ),
-            Self::NoDevice { .. } => Some("see `patchflow doctor`; or set device = \"cpu\" in the stage"),
-            Self::Torch { .. } => Some("where memory is short: a smaller `batch` or fewer `channels`"),
-            Self::Diverged { .. } => Some("lower `learning_rate`"),
-            Self::Checkpoint { .. } => None,
-        }
-    }
-}
-
 /// Returns whether this build can train and run diffusion models.
 pub fn is_built() -> bool {
     cfg!(feature = "torch")

@@ -364,7 +364,7 @@ mod tests {
         match spec.preflight(&BTreeMap::new()) {
             Err(missing) => {
                 assert!(!crate::kernels::diffusion::is_built());
-                assert!(missing.help().unwrap().contains("scripts/libtorch.sh"));
+                assert!(missing.to_string().contains("ddpm"));
             }
             Ok(()) => assert!(crate::kernels::diffusion::is_built()),
         }

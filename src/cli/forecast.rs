@@ -69,8 +69,7 @@ impl Forecast {
             return String::new();
         }
         if self.unknown == self.open {
-            return "no estimate: no task of these kinds has run with this cache\n"
-                .to_owned();
+            return "no estimate: no task of these kinds has run with this cache\n".to_owned();
         }
         let about = if self.unknown > 0 { "at least" } else { "about" };
         let mut parts =

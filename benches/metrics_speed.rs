@@ -110,7 +110,7 @@ impl Set<'_> {
         }
         let bins = (resamples > 0).then(|| scores.bins(DEFAULT_BINS).unwrap());
         let found = scores.finish(0.3).unwrap();
-        let mut told = json!({
+        let mut report = json!({
             "seconds": started.elapsed().as_secs_f64(),
             "reading_seconds": images.reading,
             "cpu_seconds": status().1,
@@ -123,29 +123,29 @@ impl Set<'_> {
             "pixels": found.positives + found.negatives,
         });
         if let Some(bins) = bins {
-            self.bootstrap(&bins, resamples, &found, &mut told);
+            self.bootstrap(&bins, resamples, &found, &mut report);
         }
-        told["peak_gib"] = json!(status().0);
-        println!("{told}");
+        report["peak_gib"] = json!(status().0);
+        println!("{report}");
     }
 
     /// Adds the intervals, and the bound and the actual value of the error of the binning on the whole set.
-    fn bootstrap(&self, bins: &ScoreBins, resamples: usize, exact: &PixelMetrics, told: &mut Value) {
+    fn bootstrap(&self, bins: &ScoreBins, resamples: usize, exact: &PixelMetrics, report: &mut Value) {
         let (started, mut images) = (Instant::now(), self.images());
         let counted = (0..self.count).map(|_| {
             images.next();
             bins.count(&images.map, &images.mask, self.height, self.width).unwrap()
         });
         let statistics = PixelStatistics::new(bins, counted.collect(), 0.3);
-        told["binning_seconds"] = json!(started.elapsed().as_secs_f64());
+        report["binning_seconds"] = json!(started.elapsed().as_secs_f64());
         let PixelEstimate { auroc, average_precision, aupro, errors } = statistics.estimate().unwrap();
         let off = [auroc - exact.auroc, average_precision - exact.average_precision, aupro - exact.aupro];
-        told["measured"] = json!(off.map(f64::abs));
-        told["stated"] = json!([errors.auroc, errors.average_precision, errors.aupro]);
+        report["measured"] = json!(off.map(f64::abs));
+        report["stated"] = json!([errors.auroc, errors.average_precision, errors.aupro]);
         let found = pixel_intervals(&statistics, resamples, &mut Rng::new(1, "bench")).unwrap();
         let intervals = [found.auroc, found.average_precision, found.aupro];
-        told["intervals"] = json!(intervals.map(|interval| [interval.low, interval.high]));
-        told["bootstrap_seconds"] = json!(started.elapsed().as_secs_f64());
+        report["intervals"] = json!(intervals.map(|interval| [interval.low, interval.high]));
+        report["bootstrap_seconds"] = json!(started.elapsed().as_secs_f64());
     }
 
     fn make(&self, is_tied: bool) {

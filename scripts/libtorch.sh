@@ -65,7 +65,7 @@ for wheel in glob.glob(os.path.join(scratch, "*.whl")):
                 shutil.copyfileobj(source, file, 1 << 20)
 if libraries:
     sys.exit(f"not in the wheels: {sorted(libraries)}")
-# The library of that name in the wheel pulls in CUDA; a linker script in its place asks for the CPU alone.
+# The library of that name in the wheel pulls in CUDA; a linker script under its name asks for the CPU library alone.
 with open(os.path.join(root, "lib", "libtorch.so"), "w") as file:
     file.write("INPUT(-ltorch_cpu)\n")
 # torch-sys reads this one and refuses another version than its own.

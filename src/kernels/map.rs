@@ -240,6 +240,7 @@ fn assert_map(map: &[f32], h: usize, w: usize) {
 #[expect(clippy::float_cmp, reason = "these results are promised to the bit")]
 mod tests {
     use super::*;
+    use crate::kernels::golden_file;
     use crate::kernels::random::Rng;
 
     /// Made by `tests/golden/kernels.py` (versions in its first line).
@@ -250,8 +251,7 @@ mod tests {
     }
 
     fn golden(name: &str) -> Vec<f32> {
-        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
-        line.split(' ').map(|number| number.parse().unwrap()).collect()
+        golden_file::line(GOLDEN, name)
     }
 
     fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {

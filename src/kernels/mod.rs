@@ -8,6 +8,8 @@ pub mod distance;
 pub mod embedding;
 pub mod error;
 mod exact;
+#[cfg(test)]
+mod golden_file;
 #[cfg(feature = "torch")]
 mod libtorch;
 pub mod map;

@@ -170,14 +170,14 @@ fn assert_mask(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::golden_file;
     use crate::kernels::random::Rng;
 
     /// Made by `tests/golden/kernels.py` (versions in its first line).
     const GOLDEN: &str = include_str!("../../tests/golden/resize.txt");
 
     fn golden(name: &str) -> Vec<u8> {
-        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
-        line.split(' ').map(|number| number.parse().unwrap()).collect()
+        golden_file::line(GOLDEN, name)
     }
 
     fn hashed(count: u32) -> Vec<u8> {

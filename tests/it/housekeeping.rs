@@ -29,7 +29,7 @@ fn a_table_of_evicted_features_is_still_a_table_of_hits() {
     let mut taken = project.json(&ALL);
     assert!(taken["freed"].as_u64() > Some(0) && taken["kinds"]["extract"]["objects"].as_u64() > Some(0));
     taken["dry_run"] = true.into();
-    assert_eq!(taken, dry, "and tells what goes");
+    assert_eq!(taken, dry, "and shows what would be removed");
     let after = project.json(&["cache", "info"]);
     assert_eq!(after["bytes"], taken["after"]);
     assert_eq!(after["areas"]["records"], before["areas"]["records"]);

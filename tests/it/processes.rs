@@ -111,7 +111,7 @@ fn execute_once(locks: Locks) {
 }
 
 #[test]
-fn killed_processes_leave_no_wrong_result_and_nobody_stuck() {
+fn killed_processes_leave_no_wrong_result_and_block_no_other() {
     kill(Locks::Kernel, ROUNDS);
 }
 
@@ -136,7 +136,7 @@ fn kill(locks: Locks, rounds: usize) {
             assert!(child.wait().unwrap().success(), "round {round}: a process that was left alone failed");
         }
         assert!(started.elapsed() < Duration::from_mins(1), "round {round}: stuck");
-        // Who is killed may have started a task that another ends; nobody does what was published.
+        // A killed process may have started a task that another one finishes; published tasks are never run again.
         let counts = counts(&marks);
         assert_eq!(counts.len(), 20);
         let (starts, ends): (usize, usize) =

@@ -1,4 +1,4 @@
-//! `augment` with `sdxl-inpaint`, by a program in `sh` in Python's place; and by diffusers itself, with a tiny pipeline of
+//! `augment` with `sdxl-inpaint`, by a shell script instead of Python; and by diffusers itself, with a tiny pipeline of
 //! random weights, where `PATCHFLOW_PYTHON` names a Python that has it (CI has none):
 //! `PATCHFLOW_PYTHON=/path/to/python cargo test --test it -- sdxl --ignored`.
 
@@ -111,7 +111,7 @@ fn after_a_kill_only_the_rest_is_made() {
     std::fs::remove_file(project.path("bin/hangs")).unwrap();
     made(&project, &run_with(&project, python, &[]));
     let ids = std::fs::read_to_string(project.path("bin/made")).unwrap();
-    assert_eq!(ids.lines().collect::<Vec<_>>(), [0, 1, 2].map(|place| format!("sdxl-inpaint/0000{place}")));
+    assert_eq!(ids.lines().collect::<Vec<_>>(), [0, 1, 2].map(|index| format!("sdxl-inpaint/0000{index}")));
     // More of them: the first are those of few.
     project.edit("count = 3", "count = 5");
     made(&project, &run_with(&project, python, &[]));

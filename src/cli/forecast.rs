@@ -26,7 +26,7 @@ pub(super) fn parse_budget(text: &str) -> Result<Budget, String> {
 
 /// What the tasks that are no hits would take.
 pub(super) struct Forecast {
-    /// Each task's, none for hits and where no record helps.
+    /// The estimate of each task; `None` for hits and if no similar task has a record.
     pub(super) tasks: Vec<Option<Estimate>>,
     jobs: usize,
     seconds: f64,
@@ -126,8 +126,8 @@ impl Forecast {
         Ok(())
     }
 
-    /// What a budget cannot promise, where that is so.
-    pub(super) fn doubt(&self) -> Option<String> {
+    /// What the budget does not cover, if anything.
+    pub(super) fn uncovered(&self) -> Option<String> {
         (self.unknown > 0).then(|| {
             format!(
                 "the budget does not count {} of {} tasks: no record to judge by",

@@ -1,4 +1,4 @@
-//! `patchflow log`: what a stage said when its cached results were made.
+//! `patchflow log`: the logs of a stage's cached tasks.
 
 use std::fmt::Write as _;
 
@@ -32,8 +32,8 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
         }
         found += 1;
         let key = status.resolution.as_ref().map(|resolution| resolution.key);
-        if let Some(told) = key.and_then(|key| told(&plan, TaskId(index), &key, &project.store)) {
-            terminal::print(&told);
+        if let Some(log) = key.and_then(|key| kept_log(&plan, TaskId(index), &key, &project.store)) {
+            terminal::print(&log);
             shown += 1;
         } else if status.state().is_hit() {
             terminal::message(&format!("{}: {}", title(&plan, TaskId(index)), status.reason));
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
     Ok(if shown > 0 || found == 0 { Exit::Done } else { Exit::Failed })
 }
 
-/// A task with the values that tell it from others of its stage.
+/// A task's name with the axis values that distinguish it from other tasks of its stage.
 pub(super) fn title(plan: &Plan, id: TaskId) -> String {
     let name = &plan.tasks[id.0].name;
     match plan.values_of(id).as_str() {
@@ -60,8 +60,8 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
     }
 }
 
-/// A heading that says when and where a cached task ran, and what it said; none where there is no record.
-pub(super) fn told(plan: &Plan, id: TaskId, key: &Digest, store: &Cache) -> Option<String> {
+/// The log of a cached task, under a heading that says when and where it ran; `None` if it has no record.
+pub(super) fn kept_log(plan: &Plan, id: TaskId, key: &Digest, store: &Cache) -> Option<String> {
     let record = Record::from_bytes(&store.records().get(key).ok()??)?;
     let made = &record.provenance;
     let finished = made.finished.get(..19).unwrap_or(&made.finished);

@@ -45,8 +45,8 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     }
     session::show_remote_warnings(&project.store);
     forecast.check(&arguments.budget)?;
-    if let Some(doubt) = forecast.doubt().filter(|_| !arguments.budget.is_empty()) {
-        terminal::message(&format!("warning: {doubt}"));
+    if let Some(uncovered) = forecast.uncovered().filter(|_| !arguments.budget.is_empty()) {
+        terminal::message(&format!("warning: {uncovered}"));
     }
     Ok(Exit::Done)
 }

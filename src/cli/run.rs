@@ -150,8 +150,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let table = variant_table(&plan, &run, &of_task);
     let differences = differences(&plan, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.store);
-    let told = RunSummary::new(request, &plan, &run, &of_task);
-    folder.write(&told, &table, &differences).map_err(CliError::Report)?;
+    let run_summary = RunSummary::new(request, &plan, &run, &of_task);
+    folder.write(&run_summary, &table, &differences).map_err(CliError::Report)?;
     if !run.is_interrupted && run.counts().failed == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
@@ -202,8 +202,8 @@ fn locked(
 fn replay(plan: &Plan, run: &Run, store: &Cache) {
     for (index, end) in run.tasks.iter().enumerate() {
         let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
-        if let Some(told) = super::log::told(plan, TaskId(index), key, store) {
-            terminal::message(told.trim_end());
+        if let Some(log) = super::log::kept_log(plan, TaskId(index), key, store) {
+            terminal::message(log.trim_end());
         }
     }
 }
@@ -228,7 +228,7 @@ fn request(
     }
 }
 
-/// Refuses a run that goes beyond a budget, and says what no record can tell.
+/// Refuses a run that goes beyond a budget, and reports what the budget does not cover.
 fn check_budget(
     arguments: &RunArguments,
     project: &Project,
@@ -240,8 +240,8 @@ fn check_budget(
     }
     let forecast = Forecast::new(plan, statuses, project, session::jobs(arguments.jobs, project));
     forecast.check(&arguments.budget)?;
-    if let Some(doubt) = forecast.doubt() {
-        terminal::message(&format!("warning: {doubt}"));
+    if let Some(uncovered) = forecast.uncovered() {
+        terminal::message(&format!("warning: {uncovered}"));
     }
     Ok(())
 }

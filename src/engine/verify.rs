@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::executor::{Execution, Input, LostInput, RunContext, StageFolders, Unit, guarded};
 use super::failure::Failure;
 use super::log::Log;
-use super::loose::LooseItems;
+use super::scratch_items::ScratchItems;
 use super::{EngineError, Event, Options};
 use crate::artifacts::{File, feature_set};
 use crate::cache::{Cache, Change, StoreError, Tree, TreeEntry, difference, read_tree};
@@ -64,7 +64,7 @@ pub struct Verified {
     pub seconds: f64,
 }
 
-/// What a task gave, and where each file lies.
+/// The outputs of a task that ran again, and the path of each file.
 struct NewOutputs {
     outputs: BTreeMap<String, Tree>,
     files: BTreeMap<String, PathBuf>,
@@ -129,7 +129,7 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
     let mut largest: Option<f64> = None;
     for (name, recorded) in &record.outputs {
         let Some(old) = store.tree(recorded).map_err(Failure::Store)? else {
-            return Ok(Verdict::Unchecked { why: format!("the listing of its `{name}` is gone") });
+            return Ok(Verdict::Unchecked { why: format!("the tree of its `{name}` is gone from the cache") });
         };
         let new = made.outputs.get(name).cloned().unwrap_or_default();
         let measure = |path: &str| {
@@ -180,12 +180,12 @@ fn make(execution: &Execution<'_>, inputs: &[Input], scratch: &Path) -> Result<N
             .map_err(|source| Failure::Store(StoreError::Write { path: folder.clone(), source }))?;
     }
     let log = Log::create(&execution.log_path())?;
-    let items = LooseItems::new(&kept);
+    let items = ScratchItems::new(&kept);
     execution.make(&StageFolders { output: &output, work: &work, items: &items, log: &log }, inputs)?;
     gather(execution.unit, &output, items).map_err(Failure::Store)
 }
 
-fn gather(unit: &Unit, output: &Path, items: LooseItems) -> Result<NewOutputs, StoreError> {
+fn gather(unit: &Unit, output: &Path, items: ScratchItems) -> Result<NewOutputs, StoreError> {
     let of_items = items.into_outputs();
     let mut made = NewOutputs { outputs: BTreeMap::new(), files: BTreeMap::new() };
     for (name, _) in unit.spec.outputs() {

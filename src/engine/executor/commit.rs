@@ -1,4 +1,4 @@
-//! Publishes what an execution made: objects, then listings, then the record that names them.
+//! Publishes what an execution made: objects, then trees, then the record that names them.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ impl Execution<'_> {
         self.record(&publication, outputs, provenance)
     }
 
-    /// Publishes objects, then listings.
+    /// Publishes objects, then trees.
     fn publish(
         &self,
         publication: &Publication<'_>,
@@ -56,7 +56,7 @@ impl Execution<'_> {
             publication.publish_tree(&tree)?;
             outputs.insert(name, tree);
         }
-        // Listings of the inputs stay beside the record, so that `explain` can name files.
+        // Trees of the inputs stay beside the record, so that `explain` can name files.
         for input in inputs {
             publication.publish_tree(&input.tree)?;
         }

@@ -13,7 +13,7 @@ pub enum Failure {
     /// The stage failed.
     #[error("{0}")]
     Stage(#[source] StageError),
-    /// The store failed.
+    /// The cache failed.
     #[error("the cache failed")]
     Store(#[source] StoreError),
     /// Its inputs or its key could not be found.

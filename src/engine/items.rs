@@ -48,7 +48,7 @@ const SCHEMA: u32 = 1;
 
 /// The items of one running task.
 pub(super) struct TaskItems<'a> {
-    store: &'a Cache,
+    cache: &'a Cache,
     kind: &'static str,
     version: u32,
     /// Whether stored items are recalled; `false` if the user forces the stage.
@@ -62,14 +62,14 @@ pub(super) struct TaskItems<'a> {
 
 impl<'a> TaskItems<'a> {
     pub(super) fn new(
-        store: &'a Cache,
+        cache: &'a Cache,
         (kind, version): (&'static str, u32),
         is_recalling: bool,
         cancelled: &'a AtomicBool,
         log: &'a Log,
     ) -> Self {
         Self {
-            store,
+            cache,
             kind,
             version,
             is_recalling,
@@ -99,7 +99,7 @@ impl<'a> TaskItems<'a> {
 
     fn item(&self, files: &[(Digest, u64)], note: String) -> Item {
         let file = |&(digest, size_bytes): &(Digest, u64)| ItemFile {
-            path: self.store.objects().path(&digest),
+            path: self.cache.objects().path(&digest),
             digest,
             size_bytes,
         };
@@ -116,7 +116,7 @@ impl<'a> TaskItems<'a> {
         let mut is_reported = false;
         loop {
             let lease = self
-                .store
+                .cache
                 .leases()
                 .take(key)
                 .map_err(|error| StageError::kernel("the cache failed", error))?;
@@ -126,7 +126,7 @@ impl<'a> TaskItems<'a> {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(StageError::Cancelled);
             }
-            if let Some(holder) = self.store.leases().holder(key).filter(|_| !is_reported) {
+            if let Some(holder) = self.cache.leases().holder(key).filter(|_| !is_reported) {
                 is_reported = true;
                 self.log.note(&format!("waits for an item that process {} is making", holder.process.pid));
             }
@@ -142,7 +142,7 @@ impl<'a> TaskItems<'a> {
             executable: false,
         };
         let tree = Tree::new(files.iter().enumerate().map(entry).collect())?;
-        Ok(self.store.objects().check(&tree)?.is_empty())
+        Ok(self.cache.objects().check(&tree)?.is_empty())
     }
 }
 
@@ -152,9 +152,9 @@ impl Items for TaskItems<'_> {
             return None;
         }
         let key = item_key(self.kind, self.version, fields).ok()?;
-        let bytes = self.store.records().of_item(&key).ok()??;
+        let bytes = self.cache.records().of_item(&key).ok()??;
         // Held before it is checked: what is intact now still is when the task's output names it.
-        self.store.leases().hold(&key);
+        self.cache.leases().hold(&key);
         let record = ItemRecord::from_bytes(&bytes)?;
         // An item that cannot be read for any reason is made again.
         if !self.intact(&record.files).unwrap_or(false) {
@@ -168,8 +168,8 @@ impl Items for TaskItems<'_> {
         let failed =
             |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
         let key = self.key(fields)?;
-        self.store.leases().hold(&key);
-        let publication = self.store.publication().map_err(failed)?;
+        self.cache.leases().hold(&key);
+        let publication = self.cache.publication().map_err(failed)?;
         let published = publication.publish_files(files).map_err(failed)?;
         // A file whose object existed already is still in its folder.
         for file in files {
@@ -198,7 +198,7 @@ impl Items for TaskItems<'_> {
         if let Some(item) = self.recall(fields) {
             return Ok(item);
         }
-        let work = self.store.workdir(&key);
+        let work = self.cache.workdir(&key);
         let (files, note) = make(work.path())?;
         let item = self.keep(fields, &files, &note)?;
         // A folder that cannot be removed only takes space; gc collects it.
@@ -234,9 +234,9 @@ mod tests {
             (folder.path().join("cache"), AtomicBool::new(false), AtomicUsize::new(0));
         let item = fields([("item", "training".into())]);
         let call = |fails: bool| {
-            let store = Cache::open(root.clone(), StatIndex::in_memory()).unwrap();
+            let cache = Cache::open(root.clone(), StatIndex::in_memory()).unwrap();
             let log = Log::create(&folder.path().join("log")).unwrap();
-            let items = TaskItems::new(&store, ("augment", 1), true, &cancelled, &log);
+            let items = TaskItems::new(&cache, ("augment", 1), true, &cancelled, &log);
             let make = &mut |work: &Path| {
                 std::fs::create_dir_all(work).unwrap();
                 let checkpoint = work.join("checkpoint");

@@ -23,7 +23,7 @@ pub(super) struct Measured<'a> {
 
 /// What a task used.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Usage {
+pub(super) struct ResourceUsage {
     /// Processor seconds; `None` if other tasks ran at the same time.
     pub(super) cpu_seconds: Option<f64>,
     /// Peak resident memory; `None` if the system does not say.
@@ -44,9 +44,9 @@ impl Meter {
 
 impl Measured<'_> {
     /// What it has used so far.
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> ResourceUsage {
         let is_alone = self.was_alone && self.meter.started.load(Ordering::SeqCst) == self.started;
-        Usage {
+        ResourceUsage {
             cpu_seconds: self
                 .cpu_seconds
                 .zip(cpu_seconds())

@@ -53,14 +53,14 @@ pub enum UnitReport {
 }
 
 /// Runs one unit: takes the lease of its key, executes it unless a record answers, and publishes.
-pub fn work(unit: &Unit, store: &Cache, options: &Options<'_>) -> Result<UnitReport, EngineError> {
-    let context = RunContext::new(store, options)?;
-    store.leases().hold(&unit.key);
+pub fn work(unit: &Unit, cache: &Cache, options: &Options<'_>) -> Result<UnitReport, EngineError> {
+    let context = RunContext::new(cache, options)?;
+    cache.leases().hold(&unit.key);
     let Some(lease) = wait_for_lease(unit, &context).map_err(EngineError::Store)? else {
         let failure = Failure::Stage(StageError::Cancelled);
         return Ok(Executed::Failed { failure, seconds: 0.0 }.into());
     };
-    if let Some(outputs) = recorded(unit, store).map_err(EngineError::Store)? {
+    if let Some(outputs) = recorded(unit, cache).map_err(EngineError::Store)? {
         return Ok(UnitReport::Hit { outputs });
     }
     let executed = Execution::new(unit, &context).run();
@@ -71,7 +71,7 @@ pub fn work(unit: &Unit, store: &Cache, options: &Options<'_>) -> Result<UnitRep
 /// The lease of the unit's key; `None` if the user wants to stop.
 fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>, StoreError> {
     while !context.options.cancelled.load(Ordering::Relaxed) {
-        if let Some(lease) = context.store.leases().take(&unit.key)? {
+        if let Some(lease) = context.cache.leases().take(&unit.key)? {
             return Ok(Some(lease));
         }
         std::thread::sleep(POLL);
@@ -80,13 +80,13 @@ fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>
 }
 
 /// The outputs of the key's record, unless the unit is to replace it.
-fn recorded(unit: &Unit, store: &Cache) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
+fn recorded(unit: &Unit, cache: &Cache) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
     if unit.is_replacing {
         return Ok(None);
     }
-    let Some(found) = store.lookup::<Record>(&unit.key)?.found() else { return Ok(None) };
+    let Some(found) = cache.lookup::<Record>(&unit.key)?.found() else { return Ok(None) };
     if found.origin == Origin::Remote {
-        store.publication()?.adopt(&unit.key, &found)?;
+        cache.publication()?.adopt(&unit.key, &found)?;
     }
     Ok(Some(found.record.outputs))
 }
@@ -114,12 +114,12 @@ impl From<Executed> for UnitReport {
 
 impl UnitReport {
     /// What the report means for the scheduler that has sent the unit.
-    pub(super) fn into_executed(self, store: &Cache) -> Result<Executed, Failure> {
+    pub(super) fn into_executed(self, cache: &Cache) -> Result<Executed, Failure> {
         Ok(match self {
             Self::Executed { outputs, seconds, differs } => {
-                Executed::Done { outputs: trees(&outputs, store)?, seconds, differs }
+                Executed::Done { outputs: trees(&outputs, cache)?, seconds, differs }
             }
-            Self::Hit { outputs } => Executed::Recorded { outputs: trees(&outputs, store)? },
+            Self::Hit { outputs } => Executed::Recorded { outputs: trees(&outputs, cache)? },
             Self::InputsLost { lost } => Executed::InputsLost(lost),
             Self::Failed { is_cancelled: true, seconds, .. } => {
                 Executed::Failed { failure: Failure::Stage(StageError::Cancelled), seconds }
@@ -131,9 +131,9 @@ impl UnitReport {
     }
 }
 
-fn trees(outputs: &BTreeMap<String, Digest>, store: &Cache) -> Result<Outputs, Failure> {
+fn trees(outputs: &BTreeMap<String, Digest>, cache: &Cache) -> Result<Outputs, Failure> {
     let output = |(name, digest): (&String, &Digest)| {
-        let tree = store.tree(digest).map_err(Failure::Store)?;
+        let tree = cache.tree(digest).map_err(Failure::Store)?;
         let missing = || Failure::Worker {
             message: format!("the worker published no tree of its output `{name}`"),
             help: None,

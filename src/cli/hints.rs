@@ -226,7 +226,6 @@ fn full_disk(path: &Path) -> String {
 }
 
 /// Returns a hint for an error of the exact search.
-#[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the error itself for help"))]
 fn kernel_error(error: &KernelError) -> Option<String> {
     let hint = match error {
         KernelError::NotBuilt { .. } => {
@@ -251,7 +250,6 @@ fn kernel_error(error: &KernelError) -> Option<String> {
 }
 
 /// Returns a hint for an error of a backbone.
-#[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the error itself for help"))]
 fn runtime_error(error: &RuntimeError) -> Option<String> {
     let hint = match error {
         RuntimeError::NotBuilt(_) => {
@@ -269,7 +267,6 @@ fn runtime_error(error: &RuntimeError) -> Option<String> {
 }
 
 /// Returns a hint for an error of a diffusion model.
-#[cfg_attr(not(test), expect(dead_code, reason = "stages still ask the error itself for help"))]
 fn diffusion_error(error: &DiffusionError) -> Option<String> {
     let hint = match error {
         DiffusionError::NotBuilt => {

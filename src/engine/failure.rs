@@ -1,4 +1,4 @@
-//! Why a task did not end well, and what to do about it.
+//! Why a task failed, and the remedy.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use crate::cache::StoreError;
 use crate::plan::PlanError;
 use crate::stages::{Role, StageError};
 
-/// Why a task did not end well.
+/// Why a task failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The stage failed.
     #[error("{0}")]
     Stage(#[source] StageError),
-    /// The store failed.
+    /// The cache failed.
     #[error("the cache failed")]
     Store(#[source] StoreError),
-    /// The inputs or the key could not be found.
+    /// Its inputs or its key could not be found.
     #[error(transparent)]
     Plan(PlanError),
     /// A source was edited while the stage read it.
@@ -25,7 +25,7 @@ pub enum Failure {
         /// The first such file.
         file: String,
     },
-    /// A source is not the one that a unit was made of.
+    /// A source has changed since the unit was made.
     #[error("`{file}` has changed since the task was planned")]
     SourceDiffers {
         /// The first such file.
@@ -60,7 +60,7 @@ pub enum Failure {
         /// What it said.
         message: String,
     },
-    /// What the task reads is gone from the cache, and could not be made again.
+    /// Lost inputs could not be restored.
     #[error("`{stage}` could not be made again: {message}")]
     Remake {
         /// The stage that failed.
@@ -77,23 +77,23 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
-    /// `--locked`: the key is not the one that the lock names.
+    /// `--locked`: the key is not the pinned one.
     #[error("`{task}` is not as locked: its inputs or fields are others")]
     LockedKey {
         /// The task.
         task: String,
     },
-    /// `--locked`: the outputs are not those that the lock names.
+    /// `--locked`: the outputs are not the pinned ones.
     #[error("`{task}` gave other bytes than the lock says: `{output}`{}", file.as_ref().map(|file| format!(", first `{file}`")).unwrap_or_default())]
     LockedOutput {
         /// The task.
         task: String,
         /// The output.
         output: String,
-        /// The first file that differs, where the locked listing is in the cache.
+        /// The first file that differs, if the pinned tree is in the cache.
         file: Option<String>,
     },
-    /// A stage gave other bytes than the record says, so that what was built on the record cannot go on.
+    /// A stage produced other bytes than its record names; tasks that need the recorded bytes cannot go on.
     #[error("`{stage}` is not deterministic: it gave other bytes than its record says")]
     Nondeterministic {
         /// The stage.
@@ -102,13 +102,13 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the user's wish to stop is the cause.
+    /// Whether the user stopped it.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Stage(StageError::Cancelled))
     }
 }
 
-/// The file that could not be written where the disk is full, wherever in the causes that is said.
+/// The file that could not be written because the disk is full, if one of the causes says so.
 pub fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
     let is_full = |source: &std::io::Error| {
         matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)

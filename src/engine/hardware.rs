@@ -1,8 +1,8 @@
-//! What the machine calls its parts; for records and `patchflow doctor`, never for keys.
+//! Names and memory of the machine's hardware; for records and `patchflow doctor`, never for keys.
 
 use std::path::Path;
 
-/// The processor's name, empty where the system does not say.
+/// The processor's name; empty if the system does not say.
 pub fn processor() -> String {
     value_of(Path::new("/proc/cpuinfo"), "model name").unwrap_or_default()
 }
@@ -15,7 +15,7 @@ pub fn graphics_cards() -> Vec<String> {
     folders.iter().filter_map(|folder| value_of(&folder.join("information"), "Model")).collect()
 }
 
-/// Bytes of memory that are free to be used, where the system says.
+/// Bytes of available memory; `None` if the system does not say.
 pub fn available_memory() -> Option<u64> {
     let kib = value_of(Path::new("/proc/meminfo"), "MemAvailable")?;
     kib.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

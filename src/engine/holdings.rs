@@ -1,15 +1,15 @@
-//! What a record of the cache holds: for taking stock and for collection, which read no records themselves.
+//! The objects that a record names, for usage statistics and collection: the cache itself does not parse records.
 
 use super::items::files_of;
 use crate::cache::{Described, StoredRecord};
 use crate::plan::{KeptLog, Record};
 
-/// Stands for the kind of single items that were kept without one.
+/// Stands for the kind of item records that name none.
 pub const ITEMS: &str = "single items";
 
-/// Describes a task's record or a single item's; none for one of a form that this version does not know.
+/// Describes the record of a task or of a single item; `None` for a form that this version does not know.
 ///
-/// A single item counts no seconds: those of its task's records say what it costs.
+/// An item has no seconds: those of its task's record include it.
 pub fn describe(record: &StoredRecord) -> Option<Described> {
     if let Some((kind, files)) = files_of(&record.bytes) {
         let kind = if kind.is_empty() { ITEMS.to_owned() } else { kind };
@@ -18,7 +18,7 @@ pub fn describe(record: &StoredRecord) -> Option<Described> {
     let Record { preimage, outputs, provenance, .. } = Record::from_bytes(&record.bytes)?;
     let experiments = if provenance.experiment.is_empty() { Vec::new() } else { vec![provenance.experiment] };
     let trees = outputs.into_values().collect();
-    // A long log's size is not known here; it is found by its digest.
+    // The size of a long log is not known here; its digest identifies it.
     let files = match provenance.log {
         Some(KeptLog::Object(digest)) => vec![(digest, 0)],
         _ => Vec::new(),

@@ -1,8 +1,8 @@
-//! The memory of single items: what `preprocess` or `extract` once made of equal fields is found again,
-//! in whatever run or experiment the same pixels come back.
+//! The memory of single items: an image that `preprocess` or `extract` has processed with equal fields is recalled, in
+//! any run and any experiment.
 //!
-//! An item's record is kept under `item_key(kind, VERSION, fields)`. Its objects are published as soon as
-//! the item is done, so that a run that is killed keeps every finished image.
+//! An item's record is stored under `item_key(kind, VERSION, fields)`. Its objects are published as soon as the item is
+//! done, so that a run that is killed keeps every finished image.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ use crate::plan::item_key;
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
 
-/// What the store keeps of an item.
+/// The record of an item.
 #[derive(Serialize, Deserialize)]
 struct ItemRecord {
     item: u32,
-    /// The kind of the stage; empty in records of versions that did not note it.
+    /// The kind of the stage; empty in records of versions that did not write it.
     #[serde(default)]
     kind: String,
     files: Vec<(Digest, u64)>,
@@ -35,12 +35,12 @@ impl ItemRecord {
     }
 }
 
-/// The kind that an item's record names, and the files that it holds; none for other records.
+/// The kind and the files that an item's record names; `None` for other records.
 pub(super) fn files_of(bytes: &[u8]) -> Option<(String, Vec<(Digest, u64)>)> {
     ItemRecord::from_bytes(bytes).map(|record| (record.kind, record.files))
 }
 
-/// Between two looks at whether another process has let go of an item.
+/// Time between two attempts to take an item's lease.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// The version of the record's form.
@@ -48,11 +48,11 @@ const SCHEMA: u32 = 1;
 
 /// The items of one running task.
 pub(super) struct TaskItems<'a> {
-    store: &'a Cache,
+    cache: &'a Cache,
     kind: &'static str,
     version: u32,
-    /// Whether kept items are found again; not where the user wants them made anew.
-    recalls: bool,
+    /// Whether stored items are recalled; `false` if the user forces the stage.
+    is_recalling: bool,
     cancelled: &'a AtomicBool,
     log: &'a Log,
     added: Mutex<BTreeMap<String, TreeEntry>>,
@@ -62,17 +62,17 @@ pub(super) struct TaskItems<'a> {
 
 impl<'a> TaskItems<'a> {
     pub(super) fn new(
-        store: &'a Cache,
+        cache: &'a Cache,
         (kind, version): (&'static str, u32),
-        recalls: bool,
+        is_recalling: bool,
         cancelled: &'a AtomicBool,
         log: &'a Log,
     ) -> Self {
         Self {
-            store,
+            cache,
             kind,
             version,
-            recalls,
+            is_recalling,
             cancelled,
             log,
             added: Mutex::default(),
@@ -81,7 +81,7 @@ impl<'a> TaskItems<'a> {
         }
     }
 
-    /// What was added, by output name: the entries to join with the files of the scratch folder.
+    /// The entries that were added, by output name; they join the files of the scratch folder.
     pub(super) fn into_outputs(self) -> BTreeMap<String, Vec<TreeEntry>> {
         let mut outputs: BTreeMap<String, Vec<TreeEntry>> = BTreeMap::new();
         for (name, entry) in self.added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
@@ -91,7 +91,7 @@ impl<'a> TaskItems<'a> {
         outputs
     }
 
-    /// The share of the items that were made, 1 where the stage has none.
+    /// The share of items that were made and not recalled; 1 if the stage has no items.
     pub(super) fn fresh_share(&self) -> f64 {
         let (made, recalled) = (self.made.load(Ordering::Relaxed), self.recalled.load(Ordering::Relaxed));
         if recalled == 0 { 1.0 } else { made as f64 / (made + recalled) as f64 }
@@ -99,7 +99,7 @@ impl<'a> TaskItems<'a> {
 
     fn item(&self, files: &[(Digest, u64)], note: String) -> Item {
         let file = |&(digest, size_bytes): &(Digest, u64)| ItemFile {
-            path: self.store.objects().path(&digest),
+            path: self.cache.objects().path(&digest),
             digest,
             size_bytes,
         };
@@ -113,10 +113,10 @@ impl<'a> TaskItems<'a> {
 
     /// Waits for the lease of an item.
     fn lease(&self, key: &Digest) -> Result<Lease, StageError> {
-        let mut is_told = false;
+        let mut is_reported = false;
         loop {
             let lease = self
-                .store
+                .cache
                 .leases()
                 .take(key)
                 .map_err(|error| StageError::kernel("the cache failed", error))?;
@@ -126,35 +126,35 @@ impl<'a> TaskItems<'a> {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(StageError::Cancelled);
             }
-            if let Some(holder) = self.store.leases().holder(key).filter(|_| !is_told) {
-                is_told = true;
-                self.log.note(&format!("waits for what process {} is making", holder.process.pid));
+            if let Some(holder) = self.cache.leases().holder(key).filter(|_| !is_reported) {
+                is_reported = true;
+                self.log.note(&format!("waits for an item that process {} is making", holder.process.pid));
             }
             std::thread::sleep(PERIOD);
         }
     }
 
     fn intact(&self, files: &[(Digest, u64)]) -> Result<bool, StoreError> {
-        let entry = |(place, &(digest, size)): (usize, &(Digest, u64))| TreeEntry {
-            path: place.to_string(),
+        let entry = |(index, &(digest, size)): (usize, &(Digest, u64))| TreeEntry {
+            path: index.to_string(),
             digest,
             size,
             executable: false,
         };
         let tree = Tree::new(files.iter().enumerate().map(entry).collect())?;
-        Ok(self.store.objects().check(&tree)?.is_empty())
+        Ok(self.cache.objects().check(&tree)?.is_empty())
     }
 }
 
 impl Items for TaskItems<'_> {
     fn recall(&self, fields: &Fields) -> Option<Item> {
-        if !self.recalls {
+        if !self.is_recalling {
             return None;
         }
         let key = item_key(self.kind, self.version, fields).ok()?;
-        let bytes = self.store.records().of_item(&key).ok()??;
-        // Held before it is looked at: what is intact now is so when the task's output names it.
-        self.store.leases().hold(&key);
+        let bytes = self.cache.records().of_item(&key).ok()??;
+        // Held before it is checked: what is intact now still is when the task's output names it.
+        self.cache.leases().hold(&key);
         let record = ItemRecord::from_bytes(&bytes)?;
         // An item that cannot be read for any reason is made again.
         if !self.intact(&record.files).unwrap_or(false) {
@@ -168,10 +168,10 @@ impl Items for TaskItems<'_> {
         let failed =
             |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
         let key = self.key(fields)?;
-        self.store.leases().hold(&key);
-        let publication = self.store.publication().map_err(failed)?;
+        self.cache.leases().hold(&key);
+        let publication = self.cache.publication().map_err(failed)?;
         let published = publication.publish_files(files).map_err(failed)?;
-        // A file whose object was there already still lies where it was.
+        // A file whose object existed already is still in its folder.
         for file in files {
             match std::fs::remove_file(file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -194,14 +194,14 @@ impl Items for TaskItems<'_> {
         }
         let key = self.key(fields)?;
         let _lease = self.lease(&key)?;
-        // Whoever held the lease before may have made it.
+        // The previous holder of the lease may have made it.
         if let Some(item) = self.recall(fields) {
             return Ok(item);
         }
-        let work = self.store.workdir(&key);
+        let work = self.cache.workdir(&key);
         let (files, note) = make(work.path())?;
         let item = self.keep(fields, &files, &note)?;
-        // A folder that cannot be removed is only space; gc takes it.
+        // A folder that cannot be removed only takes space; gc collects it.
         let _ = work.remove();
         Ok(item)
     }
@@ -228,15 +228,15 @@ mod tests {
     use crate::stages::fields::fields;
 
     #[test]
-    fn an_item_is_made_once_by_whoever_asks_and_goes_on_where_a_failure_left_it() {
+    fn an_item_is_made_once_for_all_callers_and_resumes_after_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         let (root, cancelled, made) =
             (folder.path().join("cache"), AtomicBool::new(false), AtomicUsize::new(0));
-        let wanted = fields([("item", "training".into())]);
-        let ask = |fails: bool| {
-            let store = Cache::open(root.clone(), StatIndex::in_memory()).unwrap();
+        let item = fields([("item", "training".into())]);
+        let call = |fails: bool| {
+            let cache = Cache::open(root.clone(), StatIndex::in_memory()).unwrap();
             let log = Log::create(&folder.path().join("log")).unwrap();
-            let items = TaskItems::new(&store, ("augment", 1), true, &cancelled, &log);
+            let items = TaskItems::new(&cache, ("augment", 1), true, &cancelled, &log);
             let make = &mut |work: &Path| {
                 std::fs::create_dir_all(work).unwrap();
                 let checkpoint = work.join("checkpoint");
@@ -250,18 +250,18 @@ mod tests {
                 std::fs::write(work.join("network"), "whole").unwrap();
                 Ok((vec![work.join("network")], "note".to_owned()))
             };
-            items.once(&wanted, make)
+            items.once(&item, make)
         };
-        assert!(ask(true).is_err());
+        assert!(call(true).is_err());
         std::thread::scope(|scope| {
-            let askers: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(false).unwrap())).collect();
-            for item in askers.into_iter().map(|asker| asker.join().unwrap()) {
+            let callers: Vec<_> = (0..4).map(|_| scope.spawn(|| call(false).unwrap())).collect();
+            for item in callers.into_iter().map(|caller| caller.join().unwrap()) {
                 assert_eq!(std::fs::read(&item.files[0].path).unwrap(), b"whole");
                 assert_eq!(item.note, "note");
             }
         });
         assert_eq!(made.load(Ordering::Relaxed), 1);
         let work = std::fs::read_dir(root.join("v1/work")).unwrap().count();
-        assert_eq!(work, 0, "its folder is gone when it is kept");
+        assert_eq!(work, 0, "its work folder is removed once it is stored");
     }
 }

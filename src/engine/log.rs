@@ -1,5 +1,4 @@
-//! The log of one execution: a file in the run's folder, and its text for the store, so that a later hit can
-//! show what was said when the task ran.
+//! The log of one execution: a file in the run's folder, and its text for the cache, so that a later hit can show it.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -11,11 +10,11 @@ use super::{Failure, Options};
 use crate::cache::Digest;
 use crate::plan::Task;
 
-/// Bytes of a log's beginning that the store keeps, and as many of its end (chosen: a program's settings
-/// stand first, its result last).
+/// Bytes of a log's beginning that the cache keeps, and as many of its end (chosen: a program prints its settings first
+/// and its result last).
 const KEPT_BYTES: usize = 128 * 1024;
 
-/// See the module.
+/// The log of one execution.
 pub(super) struct Log {
     state: Mutex<State>,
 }
@@ -60,13 +59,13 @@ impl Log {
         state.kept.push(line);
     }
 
-    /// Writes a line of the engine, which the store does not keep: it holds the time that the record holds.
+    /// Writes a line of the engine. The cache does not keep it: the record holds the same time.
     pub(super) fn note(&self, line: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = writeln!(state.file, "{line}");
     }
 
-    /// What the store keeps.
+    /// The text that the cache keeps.
     pub(super) fn kept(&self) -> String {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.text()
     }
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_store_keeps_the_beginning_and_the_end_of_a_long_log() {
+    fn the_cache_keeps_the_beginning_and_the_end_of_a_long_log() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::create(&folder.path().join("logs/task.log")).unwrap();
         assert_eq!(log.kept(), "");

@@ -19,9 +19,9 @@ pub mod hardware;
 mod holdings;
 mod items;
 mod log;
-mod loose;
 mod outcome;
 mod scheduler;
+mod scratch_items;
 mod state;
 mod usage;
 mod verify;
@@ -125,7 +125,7 @@ pub enum EngineError {
     /// The plan cannot be resolved.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
-    /// The store failed.
+    /// The cache failed.
     #[error("the cache failed")]
     Store(#[source] crate::cache::StoreError),
     /// The pool of threads cannot be started.

@@ -1,7 +1,7 @@
-//! What a task takes of the machine: processor time and memory of this process and its children.
+//! What a task uses of the machine: processor time and memory of this process and its children.
 //!
-//! All tasks share one process and one pool of threads, so that those that run at the same time cannot be
-//! told apart: [`Meter`] counts how many do.
+//! All tasks share one process and one pool of threads, so that tasks that run at the same time cannot be separated:
+//! [`Meter`] counts them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,12 +21,12 @@ pub(super) struct Measured<'a> {
     cpu_seconds: Option<f64>,
 }
 
-/// What a task took.
+/// What a task used.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Usage {
-    /// Processor seconds; none where other tasks ran at the same time.
+pub(super) struct ResourceUsage {
+    /// Processor seconds; `None` if other tasks ran at the same time.
     pub(super) cpu_seconds: Option<f64>,
-    /// Most resident memory; none where the system does not say.
+    /// Peak resident memory; `None` if the system does not say.
     pub(super) peak_bytes: Option<u64>,
 }
 
@@ -36,17 +36,17 @@ impl Meter {
         let was_alone = self.running.fetch_add(1, Ordering::SeqCst) == 0;
         let started = self.started.fetch_add(1, Ordering::SeqCst) + 1;
         if was_alone {
-            forget_peak();
+            reset_peak();
         }
         Measured { meter: self, was_alone, started, cpu_seconds: cpu_seconds() }
     }
 }
 
 impl Measured<'_> {
-    /// What it has taken so far.
-    pub(super) fn usage(&self) -> Usage {
+    /// What it has used so far.
+    pub(super) fn usage(&self) -> ResourceUsage {
         let is_alone = self.was_alone && self.meter.started.load(Ordering::SeqCst) == self.started;
-        Usage {
+        ResourceUsage {
             cpu_seconds: self
                 .cpu_seconds
                 .zip(cpu_seconds())
@@ -73,9 +73,9 @@ fn cpu_seconds() -> Option<f64> {
     (ticks.len() == 4).then(|| ticks.iter().sum::<f64>() / a_second)
 }
 
-/// Lets the kernel count the peak anew (Linux, `proc(5)`: 5 in `clear_refs`). Where it cannot, the peak is
-/// that of the process so far, which is no less.
-fn forget_peak() {
+/// Resets the kernel's peak counter (Linux, `proc(5)`: 5 in `clear_refs`). If that fails, the peak is that of the process
+/// so far, which is no less.
+fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_alone_is_measured_and_two_at_once_are_not_told_apart() {
+    fn a_task_alone_is_measured_and_two_at_once_are_not() {
         let meter = Meter::default();
         let alone = meter.start();
         let block = vec![1_u8; 64 << 20];

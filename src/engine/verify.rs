@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::executor::{Execution, Input, LostInput, RunContext, StageFolders, Unit, guarded};
+use super::executor::{Execution, LoadedInput, LostInput, RunContext, StageFolders, Unit, guarded};
 use super::failure::Failure;
 use super::log::Log;
-use super::loose::LooseItems;
+use super::scratch_items::ScratchItems;
 use super::{EngineError, Event, Options};
 use crate::artifacts::{File, feature_set};
 use crate::cache::{Cache, Change, StoreError, Tree, TreeEntry, difference, read_tree};
@@ -64,7 +64,7 @@ pub struct Verified {
     pub seconds: f64,
 }
 
-/// What a task gave, and where each file lies.
+/// The outputs of a task that ran again, and the path of each file.
 struct NewOutputs {
     outputs: BTreeMap<String, Tree>,
     files: BTreeMap<String, PathBuf>,
@@ -73,13 +73,13 @@ struct NewOutputs {
 /// Runs tasks again one by one, in order, until `count` of them have run; calls `report` after each.
 pub fn verify<'a>(
     plan: &Plan,
-    store: &Cache,
+    cache: &Cache,
     options: &Options<'_>,
     suspects: impl IntoIterator<Item = Suspect<'a>>,
     count: usize,
     report: &mut dyn FnMut(&Verified),
 ) -> Result<(), EngineError> {
-    let context = RunContext::new(store, options)?;
+    let context = RunContext::new(cache, options)?;
     let mut ran = 0;
     for Suspect { id, resolution, record } in suspects {
         if ran >= count {
@@ -118,23 +118,25 @@ fn started(unit: &Unit) -> Event {
 
 fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failure> {
     let Execution { unit, context } = execution;
-    let store = context.store;
+    let cache = context.cache;
     let inputs = execution.load_inputs()?;
     if let Some(LostInput { file, .. }) = execution.lost(&inputs)?.into_iter().next() {
         return Ok(Verdict::Unchecked { why: format!("its input `{file}` is gone from the cache") });
     }
-    let scratch = store.scratch(&unit.stage).map_err(Failure::Store)?;
+    let scratch = cache.scratch(&unit.stage).map_err(Failure::Store)?;
     let made = make(execution, &inputs, scratch.path())?;
     let tolerance = unit.spec.about().tolerance;
     let mut largest: Option<f64> = None;
     for (name, recorded) in &record.outputs {
-        let Some(old) = store.tree(recorded).map_err(Failure::Store)? else {
-            return Ok(Verdict::Unchecked { why: format!("the listing of its `{name}` is gone") });
+        let Some(old) = cache.tree(recorded).map_err(Failure::Store)? else {
+            return Ok(Verdict::Unchecked {
+                why: format!("the tree of its `{name}` is gone from the cache"),
+            });
         };
         let new = made.outputs.get(name).cloned().unwrap_or_default();
         let measure = |path: &str| {
             let file = made.files.get(&format!("{name}/{path}"))?;
-            relative_difference(store, old.get(path)?, file)
+            relative_difference(cache, old.get(path)?, file)
         };
         match judge(&old, &new, tolerance, &measure) {
             Ok(found) => largest = found.into_iter().chain(largest).reduce(f64::max),
@@ -173,19 +175,19 @@ fn judge(
 }
 
 /// Runs the stage in the clean folder `scratch`.
-fn make(execution: &Execution<'_>, inputs: &[Input], scratch: &Path) -> Result<NewOutputs, Failure> {
+fn make(execution: &Execution<'_>, inputs: &[LoadedInput], scratch: &Path) -> Result<NewOutputs, Failure> {
     let [output, work, kept] = ["output", "work", "kept"].map(|name| scratch.join(name));
     for folder in [&output, &work, &kept] {
         std::fs::create_dir(folder)
             .map_err(|source| Failure::Store(StoreError::Write { path: folder.clone(), source }))?;
     }
     let log = Log::create(&execution.log_path())?;
-    let items = LooseItems::new(&kept);
+    let items = ScratchItems::new(&kept);
     execution.make(&StageFolders { output: &output, work: &work, items: &items, log: &log }, inputs)?;
     gather(execution.unit, &output, items).map_err(Failure::Store)
 }
 
-fn gather(unit: &Unit, output: &Path, items: LooseItems) -> Result<NewOutputs, StoreError> {
+fn gather(unit: &Unit, output: &Path, items: ScratchItems) -> Result<NewOutputs, StoreError> {
     let of_items = items.into_outputs();
     let mut made = NewOutputs { outputs: BTreeMap::new(), files: BTreeMap::new() };
     for (name, _) in unit.spec.outputs() {
@@ -208,17 +210,17 @@ fn gather(unit: &Unit, output: &Path, items: LooseItems) -> Result<NewOutputs, S
 }
 
 /// The relative difference of two files that hold numbers; `None` if they do not, or the recorded one is lost.
-fn relative_difference(store: &Cache, old: &TreeEntry, new: &Path) -> Option<f64> {
+fn relative_difference(cache: &Cache, old: &TreeEntry, new: &Path) -> Option<f64> {
     let file = |path: PathBuf, size_bytes: u64| File {
         path,
         digest: Some(old.digest),
         size_bytes,
         is_executable: false,
     };
-    // Read through the store first, so that a damaged object is not compared.
-    store.objects().read(&old.digest).ok()?;
+    // Read through the cache first, so that a damaged object is not compared.
+    cache.objects().read(&old.digest).ok()?;
     let size = std::fs::metadata(new).ok()?.len();
-    let old_file = file(store.objects().path(&old.digest), old.size);
+    let old_file = file(cache.objects().path(&old.digest), old.size);
     feature_set::relative_difference(&old_file, &file(new.to_owned(), size))
 }
 

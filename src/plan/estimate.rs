@@ -263,7 +263,7 @@ mod tests {
         let seconds = [1.0, 4.0, 1.0, 5.0, 1.0];
         let of_jobs = [1, 2, 8].map(|jobs| makespan(&plan, &seconds, jobs));
         assert!(
-            of_jobs.iter().zip([12.0, 7.0, 7.0]).all(|(found, told)| (found - told).abs() < 1e-12),
+            of_jobs.iter().zip([12.0, 7.0, 7.0]).all(|(found, expected)| (found - expected).abs() < 1e-12),
             "{of_jobs:?}"
         );
         assert!(makespan(&self::plan(&[]), &[], 2).abs() < 1e-12);

@@ -1,20 +1,20 @@
-//! Publishes what an execution made: objects, then listings, then the record that names them.
+//! Publishes what an execution made: objects, then trees, then the record that names them.
 
 use std::collections::BTreeMap;
 
 use super::Execution;
-use super::inputs::Input;
+use super::inputs::LoadedInput;
 use crate::cache::{Digest, Publication, Published, Scratch, StoreError, Tree};
 use crate::engine::hardware;
 use crate::engine::items::TaskItems;
-use crate::engine::usage::Usage;
+use crate::engine::usage::ResourceUsage;
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{BackboneProvenance, KeptLog, Output, Outputs, Provenance, Record};
 
 /// What an execution took, and its log.
 pub(super) struct Effort {
     pub(super) seconds: f64,
-    pub(super) usage: Usage,
+    pub(super) usage: ResourceUsage,
     /// The share of single items that were made and not recalled.
     pub(super) fresh_share: f64,
     pub(super) log: Option<KeptLog>,
@@ -27,22 +27,22 @@ impl Execution<'_> {
         &self,
         scratch: &Scratch,
         items: TaskItems<'_>,
-        inputs: &[Input],
+        inputs: &[LoadedInput],
         effort: Effort,
     ) -> Result<(Outputs, bool), StoreError> {
-        let publication = self.context.store.publication()?;
+        let publication = self.context.cache.publication()?;
         let outputs = self.publish(&publication, scratch, items, inputs)?;
         let provenance = self.provenance(inputs, &outputs, effort);
         self.record(&publication, outputs, provenance)
     }
 
-    /// Publishes objects, then listings.
+    /// Publishes objects, then trees.
     fn publish(
         &self,
         publication: &Publication<'_>,
         scratch: &Scratch,
         items: TaskItems<'_>,
-        inputs: &[Input],
+        inputs: &[LoadedInput],
     ) -> Result<BTreeMap<String, Tree>, StoreError> {
         let mut of_items = items.into_outputs();
         let mut outputs = BTreeMap::new();
@@ -56,14 +56,19 @@ impl Execution<'_> {
             publication.publish_tree(&tree)?;
             outputs.insert(name, tree);
         }
-        // Listings of the inputs stay beside the record, so that `explain` can name files.
+        // Trees of the inputs stay beside the record, so that `explain` can name files.
         for input in inputs {
             publication.publish_tree(&input.tree)?;
         }
         Ok(outputs)
     }
 
-    fn provenance(&self, inputs: &[Input], outputs: &BTreeMap<String, Tree>, effort: Effort) -> Provenance {
+    fn provenance(
+        &self,
+        inputs: &[LoadedInput],
+        outputs: &BTreeMap<String, Tree>,
+        effort: Effort,
+    ) -> Provenance {
         let Effort { seconds, usage, fresh_share, log } = effort;
         Provenance {
             stage: self.unit.stage.clone(),
@@ -94,13 +99,13 @@ impl Execution<'_> {
         let digests: BTreeMap<String, Digest> =
             trees.iter().map(|(name, tree)| (name.clone(), tree.digest())).collect();
         let mut record = Record::new(self.unit.preimage.clone(), digests, provenance);
-        let (store, key) = (self.context.store, &self.unit.key);
+        let (cache, key) = (self.context.cache, &self.unit.key);
         let ours = || {
             let output = |(name, tree): (String, Tree)| (name, Output { tree: tree.into(), source: None });
             trees.into_iter().map(output).collect()
         };
         if self.unit.is_replacing {
-            let old = store.records().get(key)?.and_then(|bytes| Record::from_bytes(&bytes));
+            let old = cache.records().get(key)?.and_then(|bytes| Record::from_bytes(&bytes));
             let differs = old.as_ref().is_some_and(|old| old.outputs != record.outputs);
             if let Some(old) = old {
                 record.others = old.others;
@@ -130,7 +135,7 @@ impl Execution<'_> {
         let Some(record) = Record::from_bytes(bytes) else { return Ok(None) };
         let mut outputs = Outputs::new();
         for (name, digest) in record.outputs {
-            let Some(tree) = self.context.store.tree(&digest)? else { return Ok(None) };
+            let Some(tree) = self.context.cache.tree(&digest)? else { return Ok(None) };
             outputs.insert(name, Output { tree, source: None });
         }
         Ok(Some(outputs))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::commit::Effort;
-use super::inputs::Input;
+use super::inputs::LoadedInput;
 use super::{Executed, LostInput, RunContext, Unit};
 use crate::cache::StoreError;
 use crate::engine::failure::Failure;
@@ -50,9 +50,9 @@ impl<'a> Execution<'a> {
 
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
         let Self { unit, context } = self;
-        let store = context.store;
+        let cache = context.cache;
         // What is published below stays for this run's readers, and so does an earlier record's output.
-        store.leases().hold(&unit.key);
+        cache.leases().hold(&unit.key);
         let inputs = self.load_inputs()?;
         let lost = self.materialise(&inputs)?;
         if !lost.is_empty() {
@@ -60,10 +60,10 @@ impl<'a> Execution<'a> {
         }
         let measured = context.meter.start();
         let log = Log::create(&self.log_path())?;
-        let scratch = store.scratch(&unit.stage).map_err(Failure::Store)?;
-        let work = store.workdir(&unit.key);
+        let scratch = cache.scratch(&unit.stage).map_err(Failure::Store)?;
+        let work = cache.workdir(&unit.key);
         let kind = (unit.spec.kind().name(), unit.spec.about().version);
-        let items = TaskItems::new(store, kind, !unit.is_forced, context.options.cancelled, &log);
+        let items = TaskItems::new(cache, kind, !unit.is_forced, context.options.cancelled, &log);
         let folders = StageFolders { output: scratch.path(), work: work.path(), items: &items, log: &log };
         if let Err(failure) = self.make(&folders, &inputs) {
             return self.failed(failure, &inputs);
@@ -71,7 +71,7 @@ impl<'a> Execution<'a> {
         let fresh_share = items.fresh_share();
         let seconds = started.elapsed().as_secs_f64();
         // The log is no result: if it cannot be kept, the record goes without.
-        let kept = KeptLog::keep(log.kept(), store);
+        let kept = KeptLog::keep(log.kept(), cache);
         let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
         let (outputs, differs) = self.commit(&scratch, items, &inputs, effort).map_err(Failure::Store)?;
         // A folder that cannot be removed only takes space; the next run of this key uses it again.
@@ -86,15 +86,15 @@ impl<'a> Execution<'a> {
     }
 
     /// The listings and sources of the inputs.
-    pub(in crate::engine) fn load_inputs(&self) -> Result<Vec<Input>, Failure> {
-        self.unit.inputs.iter().map(|input| Input::load(input, self.context)).collect()
+    pub(in crate::engine) fn load_inputs(&self) -> Result<Vec<LoadedInput>, Failure> {
+        self.unit.inputs.iter().map(|input| LoadedInput::load(input, self.context)).collect()
     }
 
     /// Runs the stage in these folders; nothing is committed.
     pub(in crate::engine) fn make(
         &self,
         folders: &StageFolders<'_>,
-        inputs: &[Input],
+        inputs: &[LoadedInput],
     ) -> Result<(), Failure> {
         let result = self.run_stage(folders, inputs);
         if let Err(error) = &result {
@@ -106,7 +106,7 @@ impl<'a> Execution<'a> {
 
     /// What a stage's error means. If an input was removed while it ran, by someone who deletes files of the cache or
     /// collects without working locks, the input is restored like one that was lost before.
-    fn failed(&self, failure: Failure, inputs: &[Input]) -> Result<Executed, Failure> {
+    fn failed(&self, failure: Failure, inputs: &[LoadedInput]) -> Result<Executed, Failure> {
         if matches!(failure, Failure::Stage(_)) && !failure.is_cancelled() {
             let lost = self.lost(inputs)?;
             if !lost.is_empty() {
@@ -117,17 +117,17 @@ impl<'a> Execution<'a> {
     }
 
     /// Fetches missing objects of inputs if a remote has them; the inputs that are still lost.
-    fn materialise(&self, inputs: &[Input]) -> Result<Vec<LostInput>, Failure> {
-        lost(inputs, |input| input.materialise(self.context.store))
+    fn materialise(&self, inputs: &[LoadedInput]) -> Result<Vec<LostInput>, Failure> {
+        lost(inputs, |input| input.materialise(self.context.cache))
     }
 
     /// Inputs with objects that are lost or damaged here.
-    pub(in crate::engine) fn lost(&self, inputs: &[Input]) -> Result<Vec<LostInput>, Failure> {
-        lost(inputs, |input| input.lost(self.context.store))
+    pub(in crate::engine) fn lost(&self, inputs: &[LoadedInput]) -> Result<Vec<LostInput>, Failure> {
+        lost(inputs, |input| input.lost(self.context.cache))
     }
 
-    fn run_stage(&self, folders: &StageFolders<'_>, inputs: &[Input]) -> Result<(), StageError> {
-        let Self { unit, context: RunContext { store, options, pool, .. } } = self;
+    fn run_stage(&self, folders: &StageFolders<'_>, inputs: &[LoadedInput]) -> Result<(), StageError> {
+        let Self { unit, context: RunContext { cache, options, pool, .. } } = self;
         let reporter = Reporter { log: folders.log, options, task: unit.task };
         let context = Context {
             seed: unit.preimage.seed.unwrap_or_default(),
@@ -141,7 +141,7 @@ impl<'a> Execution<'a> {
             project: &options.project,
             environment: &options.environment,
         };
-        let files = inputs.iter().map(|input| (input.role.clone(), input.files(store)));
+        let files = inputs.iter().map(|input| (input.role.clone(), input.files(cache)));
         let inputs = Inputs(files.collect());
         let run = || unit.spec.run(&inputs, folders.output, &context);
         if unit.spec.about().is_blocking { run() } else { pool.install(run) }
@@ -149,8 +149,8 @@ impl<'a> Execution<'a> {
 }
 
 fn lost(
-    inputs: &[Input],
-    check: impl Fn(&Input) -> Result<Option<String>, StoreError>,
+    inputs: &[LoadedInput],
+    check: impl Fn(&LoadedInput) -> Result<Option<String>, StoreError>,
 ) -> Result<Vec<LostInput>, Failure> {
     let mut lost = Vec::new();
     for input in inputs {
@@ -161,7 +161,7 @@ fn lost(
 }
 
 /// Refuses a result that was made of files other than those that were hashed.
-fn check_sources(inputs: &[Input]) -> Result<(), Failure> {
+fn check_sources(inputs: &[LoadedInput]) -> Result<(), Failure> {
     for source in inputs.iter().filter_map(|input| input.source.as_ref()) {
         let changed = source.changed_since().map_err(Failure::Store)?;
         if let Some(file) = changed.into_iter().next() {

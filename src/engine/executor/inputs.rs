@@ -20,7 +20,7 @@ pub(in crate::engine) struct SharedInputs {
 
 /// One input whose tree and source are known.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Input {
+pub(in crate::engine) struct LoadedInput {
     pub(super) role: Role,
     /// What is read.
     pub(super) tree: Arc<Tree>,
@@ -53,12 +53,12 @@ impl SharedInputs {
     }
 
     /// The tree of a digest, from memory or from the cache.
-    pub(super) fn tree(&self, digest: &Digest, store: &Cache) -> Result<Option<Arc<Tree>>, StoreError> {
+    pub(super) fn tree(&self, digest: &Digest, cache: &Cache) -> Result<Option<Arc<Tree>>, StoreError> {
         let found = self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
         if found.is_some() {
             return Ok(found);
         }
-        store.tree(digest)
+        cache.tree(digest)
     }
 
     fn source(&self, path: &Path, context: &RunContext<'_>) -> Result<Arc<SourceTree>, Failure> {
@@ -67,18 +67,18 @@ impl SharedInputs {
             return Ok(found);
         }
         let hashed =
-            hash_source(path, context.store.index(), context.options.rehash).map_err(Failure::Store)?;
+            hash_source(path, context.cache.index(), context.options.rehash).map_err(Failure::Store)?;
         let source = Arc::new(hashed);
         self.add_source(&source);
         Ok(source)
     }
 }
 
-impl Input {
+impl LoadedInput {
     /// Finds the tree and the source of an input. A source must have the bytes that the tree names.
     pub(super) fn load(input: &UnitInput, context: &RunContext<'_>) -> Result<Self, Failure> {
         let UnitInput { role, digest, whole, source } = input;
-        let tree = context.inputs.tree(digest, context.store).map_err(Failure::Store)?;
+        let tree = context.inputs.tree(digest, context.cache).map_err(Failure::Store)?;
         let tree = tree.ok_or_else(|| Failure::NoTree { role: role.clone() })?;
         let source = source.as_ref().map(|path| {
             let path = context.options.project.join(path);
@@ -97,30 +97,30 @@ impl Input {
     }
 
     /// Fetches missing objects if a remote has them; the first file that is still lost or damaged.
-    pub(super) fn materialise(&self, store: &Cache) -> Result<Option<String>, StoreError> {
+    pub(super) fn materialise(&self, cache: &Cache) -> Result<Option<String>, StoreError> {
         if self.source.is_some() {
             return Ok(None);
         }
         let whole =
-            if self.whole == self.digest { Some(self.tree.clone()) } else { store.tree(&self.whole)? };
-        let damage = store.materialise(&self.tree, whole.as_slice())?;
+            if self.whole == self.digest { Some(self.tree.clone()) } else { cache.tree(&self.whole)? };
+        let damage = cache.materialise(&self.tree, whole.as_slice())?;
         Ok(damage.into_iter().next().map(|first| first.path))
     }
 
     /// The first file that is lost or damaged here.
-    pub(super) fn lost(&self, store: &Cache) -> Result<Option<String>, StoreError> {
+    pub(super) fn lost(&self, cache: &Cache) -> Result<Option<String>, StoreError> {
         if self.source.is_some() {
             return Ok(None);
         }
-        Ok(store.objects().check(&self.tree)?.into_iter().next().map(|first| first.path))
+        Ok(cache.objects().check(&self.tree)?.into_iter().next().map(|first| first.path))
     }
 
     /// The files that the stage reads.
-    pub(super) fn files(&self, store: &Cache) -> Files {
+    pub(super) fn files(&self, cache: &Cache) -> Files {
         Files::new(self.tree.entries().iter().map(|entry| {
             let path = match &self.source {
                 Some(source) => source.path_of(entry),
-                None => store.objects().path(&entry.digest),
+                None => cache.objects().path(&entry.digest),
             };
             let (digest, is_executable) = (Some(entry.digest), entry.executable);
             let file = File { path, digest, size_bytes: entry.size, is_executable };

@@ -25,7 +25,7 @@ use std::sync::mpsc::Sender;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::execution::{Execution, StageFolders, guarded};
-pub(super) use self::inputs::{Input, SharedInputs};
+pub(super) use self::inputs::{LoadedInput, SharedInputs};
 pub(super) use self::processes::Processes;
 pub(super) use self::threads::Threads;
 use self::unit::UnitInput;
@@ -77,7 +77,7 @@ pub struct LostInput {
 /// What all units of a process share.
 pub(super) struct RunContext<'a> {
     /// The cache.
-    pub(super) store: &'a Cache,
+    pub(super) cache: &'a Cache,
     /// How units are run.
     pub(super) options: &'a Options<'a>,
     /// The threads on which stages compute.
@@ -90,17 +90,17 @@ pub(super) struct RunContext<'a> {
 
 impl<'a> RunContext<'a> {
     /// Starts the pool of threads.
-    pub(super) fn new(store: &'a Cache, options: &'a Options<'a>) -> Result<Self, EngineError> {
+    pub(super) fn new(cache: &'a Cache, options: &'a Options<'a>) -> Result<Self, EngineError> {
         let threads = options.threads;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|source| EngineError::Threads { threads, source })?;
-        Ok(Self { store, options, pool, meter: Meter::default(), inputs: SharedInputs::default() })
+        Ok(Self { cache, options, pool, meter: Meter::default(), inputs: SharedInputs::default() })
     }
 }
 
-/// Sends the end of a unit. The scheduler is gone only if it failed; then nobody waits for this end.
+/// Sends the end of a unit. The scheduler is gone only if it failed, which needs no end.
 fn send(ends: &Sender<UnitEnd>, task: TaskId, executed: Executed) {
     let _ = ends.send(UnitEnd { task, executed });
 }

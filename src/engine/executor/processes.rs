@@ -58,7 +58,7 @@ impl Executor for Processes<'_, '_> {
 
 fn run(unit: &Unit, context: &RunContext<'_>, program: &Path) -> Result<Executed, Failure> {
     // What the worker publishes stays for the readers of this run.
-    context.store.leases().hold(&unit.key);
+    context.cache.leases().hold(&unit.key);
     let sealed = unit.seal(context).map_err(Failure::Store)?;
     let failed = |source| Failure::WorkerProcess { program: program.to_owned(), source };
     let mut child = start(context, program).map_err(failed)?;
@@ -74,7 +74,7 @@ fn run(unit: &Unit, context: &RunContext<'_>, program: &Path) -> Result<Executed
     });
     let status = status.map_err(failed)?;
     match serde_json::from_str::<UnitReport>(text.trim()) {
-        Ok(report) => report.into_executed(context.store),
+        Ok(report) => report.into_executed(context.cache),
         Err(_) => Err(Failure::Worker { message: format!("the worker ended with {status}"), help: None }),
     }
 }

@@ -127,9 +127,9 @@ impl Unit {
     /// Writes the unit for another process. The trees of its inputs are published first, so that the cache alone is
     /// enough to run it.
     pub(in crate::engine) fn seal(&self, context: &RunContext<'_>) -> Result<Vec<u8>, StoreError> {
-        let publication = context.store.publication()?;
+        let publication = context.cache.publication()?;
         for input in &self.inputs {
-            if let Some(tree) = context.inputs.tree(&input.digest, context.store)? {
+            if let Some(tree) = context.inputs.tree(&input.digest, context.cache)? {
                 publication.publish_tree(&tree)?;
             }
         }

@@ -59,17 +59,17 @@ pub enum UnitReport {
 /// [`EngineError`] if the cache or the pool of threads fails.
 pub fn work(
     unit: &Unit,
-    store: &Cache,
+    cache: &Cache,
     options: &Options<'_>,
     hint: &dyn Fn(&Failure) -> Option<String>,
 ) -> Result<UnitReport, EngineError> {
-    let context = RunContext::new(store, options)?;
-    store.leases().hold(&unit.key);
+    let context = RunContext::new(cache, options)?;
+    cache.leases().hold(&unit.key);
     let Some(lease) = wait_for_lease(unit, &context).map_err(EngineError::Store)? else {
         let failure = Failure::Stage(StageError::Cancelled);
         return Ok(UnitReport::of(Executed::Failed { failure, seconds: 0.0 }, hint));
     };
-    if let Some(outputs) = recorded(unit, store).map_err(EngineError::Store)? {
+    if let Some(outputs) = recorded(unit, cache).map_err(EngineError::Store)? {
         return Ok(UnitReport::Hit { outputs });
     }
     let executed = Execution::new(unit, &context).run();
@@ -80,7 +80,7 @@ pub fn work(
 /// The lease of the unit's key; `None` if the user wants to stop.
 fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>, StoreError> {
     while !context.options.cancelled.load(Ordering::Relaxed) {
-        if let Some(lease) = context.store.leases().take(&unit.key)? {
+        if let Some(lease) = context.cache.leases().take(&unit.key)? {
             return Ok(Some(lease));
         }
         std::thread::sleep(POLL);
@@ -89,13 +89,13 @@ fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>
 }
 
 /// The outputs of the key's record, unless the unit is to replace it.
-fn recorded(unit: &Unit, store: &Cache) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
+fn recorded(unit: &Unit, cache: &Cache) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
     if unit.is_replacing {
         return Ok(None);
     }
-    let Some(found) = store.lookup::<Record>(&unit.key)?.found() else { return Ok(None) };
+    let Some(found) = cache.lookup::<Record>(&unit.key)?.found() else { return Ok(None) };
     if found.origin == Origin::Remote {
-        store.publication()?.adopt(&unit.key, &found)?;
+        cache.publication()?.adopt(&unit.key, &found)?;
     }
     Ok(Some(found.record.outputs))
 }
@@ -123,12 +123,12 @@ impl UnitReport {
 
 impl UnitReport {
     /// What the report means for the scheduler that has sent the unit.
-    pub(super) fn into_executed(self, store: &Cache) -> Result<Executed, Failure> {
+    pub(super) fn into_executed(self, cache: &Cache) -> Result<Executed, Failure> {
         Ok(match self {
             Self::Executed { outputs, seconds, differs } => {
-                Executed::Done { outputs: trees(&outputs, store)?, seconds, differs }
+                Executed::Done { outputs: trees(&outputs, cache)?, seconds, differs }
             }
-            Self::Hit { outputs } => Executed::Recorded { outputs: trees(&outputs, store)? },
+            Self::Hit { outputs } => Executed::Recorded { outputs: trees(&outputs, cache)? },
             Self::InputsLost { lost } => Executed::InputsLost(lost),
             Self::Failed { is_cancelled: true, seconds, .. } => {
                 Executed::Failed { failure: Failure::Stage(StageError::Cancelled), seconds }
@@ -140,9 +140,9 @@ impl UnitReport {
     }
 }
 
-fn trees(outputs: &BTreeMap<String, Digest>, store: &Cache) -> Result<Outputs, Failure> {
+fn trees(outputs: &BTreeMap<String, Digest>, cache: &Cache) -> Result<Outputs, Failure> {
     let output = |(name, digest): (&String, &Digest)| {
-        let tree = store.tree(digest).map_err(Failure::Store)?;
+        let tree = cache.tree(digest).map_err(Failure::Store)?;
         let missing = || Failure::Worker {
             message: format!("the worker published no tree of its output `{name}`"),
             help: None,

@@ -21,7 +21,7 @@ impl Scheduler<'_> {
         let digests: BTreeMap<String, Digest> =
             outputs.iter().map(|(name, output)| (name.clone(), output.tree.digest())).collect();
         let output = differing_output(&digests, pin)?.to_owned();
-        let listing = |digest: &Digest| self.store.tree(digest).ok().flatten();
+        let listing = |digest: &Digest| self.cache.tree(digest).ok().flatten();
         let old = pin.outputs.get(&output).and_then(listing);
         let new = outputs.get(&output);
         let file = old.zip(new).and_then(|(old, new)| {

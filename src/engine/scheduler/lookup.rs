@@ -18,8 +18,8 @@ impl Scheduler<'_> {
 
     fn try_resolve(&mut self, task: TaskId) -> Result<SchedulerEvent, Failure> {
         let of = &self.plan.tasks[task.0];
-        let schedule = &self.schedule;
-        let resolution = self.resolver.resolve(self.plan, task, &|id| schedule.outputs(id));
+        let state = &self.state;
+        let resolution = self.resolver.resolve(self.plan, task, &|id| state.outputs(id));
         let resolution = Box::new(resolution.map_err(Failure::Plan)?);
         let source = self.resolver.source_outputs(&of.stage, &of.spec).map_err(Failure::Plan)?;
         match self.refused_key(task, &resolution.key) {
@@ -30,29 +30,29 @@ impl Scheduler<'_> {
 
     /// Looks up a task's record.
     pub(super) fn look_up(&mut self, task: TaskId) -> Result<SchedulerEvent, EngineError> {
-        if !self.schedule.is_forced(task)
+        if !self.state.is_forced(task)
             && let Some(event) = self.recorded(task)?
         {
             return Ok(event);
         }
-        let resolution = self.schedule.resolution(task).expect("a task is looked up when its key is known");
+        let resolution = self.state.resolution(task).expect("a task is looked up when its key is known");
         Ok(SchedulerEvent::NotRecorded { task, demand: self.costs.demand(task, resolution) })
     }
 
     /// Tries to take a queued task's lease.
     pub(super) fn take_lease(&mut self, task: TaskId) -> Result<SchedulerEvent, EngineError> {
-        let key = self.schedule.key(task).expect("a queued task has a key");
-        let Some(lease) = self.store.leases().take(&key).map_err(EngineError::Store)? else {
+        let key = self.state.key(task).expect("a queued task has a key");
+        let Some(lease) = self.cache.leases().take(&key).map_err(EngineError::Store)? else {
             return Ok(SchedulerEvent::LeaseHeld { task });
         };
-        if self.schedule.is_restoring(task) {
+        if self.state.is_restoring(task) {
             if self.is_intact(task)? {
                 // Another task or process has restored its objects meanwhile.
                 return Ok(SchedulerEvent::Restored { task });
             }
-        } else if !self.schedule.is_forced(task) {
+        } else if !self.state.is_forced(task) {
             // Another process or machine may have executed it between the look-up and the lease.
-            self.store.recheck(&key);
+            self.cache.recheck(&key);
             if let Some(event) = self.recorded(task)? {
                 return Ok(event);
             }
@@ -62,17 +62,17 @@ impl Scheduler<'_> {
 
     /// Finds the key of a finished task again, so that it can restore its objects.
     pub(super) fn restore(&mut self, task: TaskId) -> Result<SchedulerEvent, EngineError> {
-        let schedule = &self.schedule;
-        let resolution = self.resolver.resolve(self.plan, task, &|id| schedule.outputs(id))?;
+        let state = &self.state;
+        let resolution = self.resolver.resolve(self.plan, task, &|id| state.outputs(id))?;
         // The objects could not be fetched before.
-        self.store.mark_incomplete(&resolution.key);
+        self.cache.mark_incomplete(&resolution.key);
         let demand = self.costs.demand(task, &resolution);
         Ok(SchedulerEvent::Restorable { task, resolution: Box::new(resolution), demand })
     }
 
     /// Reports which process holds a task's lease.
     pub(super) fn report_holder(&self, task: TaskId) {
-        let holder = self.schedule.key(task).and_then(|key| self.store.leases().holder(&key));
+        let holder = self.state.key(task).and_then(|key| self.cache.leases().holder(&key));
         let holder = holder.map_or_else(
             || "another process".to_owned(),
             |holder| format!("process {} on {}", holder.process.pid, holder.process.host),
@@ -83,7 +83,7 @@ impl Scheduler<'_> {
 
     /// The event of a task that a record answers. The record's outputs must be as the lock file pins them.
     fn recorded(&self, task: TaskId) -> Result<Option<SchedulerEvent>, EngineError> {
-        let Some(key) = self.schedule.key(task) else { return Ok(None) };
+        let Some(key) = self.state.key(task) else { return Ok(None) };
         let Some((outcome, outputs)) = self.record(task, &key)? else { return Ok(None) };
         Ok(Some(self.answered(task, outcome, outputs)))
     }
@@ -100,12 +100,12 @@ impl Scheduler<'_> {
     /// held before it is looked at, so that what is there now stays until the run has read and shown it.
     fn record(&self, task: TaskId, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
         let Some((outcome, outputs)) = self.adopted(key)? else { return Ok(None) };
-        self.store.leases().hold(key);
+        self.cache.leases().hold(key);
         if self.needs_all_objects(task) {
             for output in outputs.values() {
                 let whole = std::slice::from_ref(&output.tree);
-                if !self.store.materialise(&output.tree, whole).map_err(EngineError::Store)?.is_empty() {
-                    self.store.mark_incomplete(key);
+                if !self.cache.materialise(&output.tree, whole).map_err(EngineError::Store)?.is_empty() {
+                    self.cache.mark_incomplete(key);
                     return Ok(None);
                 }
             }
@@ -120,8 +120,8 @@ impl Scheduler<'_> {
 
     /// Whether all objects of a finished task's outputs are in the cache.
     fn is_intact(&self, task: TaskId) -> Result<bool, EngineError> {
-        for output in self.schedule.outputs(task).into_iter().flat_map(Outputs::values) {
-            if !self.store.objects().check(&output.tree).map_err(EngineError::Store)?.is_empty() {
+        for output in self.state.outputs(task).into_iter().flat_map(Outputs::values) {
+            if !self.cache.objects().check(&output.tree).map_err(EngineError::Store)?.is_empty() {
                 return Ok(false);
             }
         }

@@ -1,4 +1,4 @@
-//! The scheduler: one thread that performs the actions of the [`Schedule`] and reports what came of them to it.
+//! The scheduler: one thread that performs the actions of the [`RunState`] and reports what came of them to it.
 //!
 //! A task whose upstream tasks are done is resolved to its key. A record answers it, or an equal task of this run
 //! does, or it is executed under a lease of its key, so that it runs once however many processes need it. While another
@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::executor::{Executor, Processes, RunContext, Threads, UnitEnd};
-use super::state::{Action, Demand, Run, Schedule, SchedulerEvent};
+use super::state::{Action, Demand, Run, RunState, SchedulerEvent};
 use super::{EngineError, Event, Options, Workers};
 use crate::cache::{Cache, PushOrder};
 use crate::plan::{
@@ -27,16 +27,16 @@ use crate::plan::{
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a plan to its end.
-pub fn run(plan: &Plan, store: &Cache, options: &Options<'_>) -> Result<Run, EngineError> {
+pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, EngineError> {
     let started = Instant::now();
-    let context = RunContext::new(store, options)?;
+    let context = RunContext::new(cache, options)?;
     (options.listener)(Event::RunStarted {
         experiment: plan.experiment.clone(),
         tasks: plan.tasks.len(),
         variants: plan.variants.len(),
     });
     let (ends, ended) = channel();
-    let (pushes, pusher) = store.pusher();
+    let (pushes, pusher) = cache.pusher();
     let run = std::thread::scope(|scope| {
         scope.spawn(move || {
             pusher.run(options.cancelled, |pushed| {
@@ -63,9 +63,9 @@ pub fn run(plan: &Plan, store: &Cache, options: &Options<'_>) -> Result<Run, Eng
 struct Scheduler<'a> {
     plan: &'a Plan,
     context: &'a RunContext<'a>,
-    store: &'a Cache,
+    cache: &'a Cache,
     options: &'a Options<'a>,
-    schedule: Schedule<'a>,
+    state: RunState<'a>,
     resolver: Resolver<'a>,
     costs: Costs<'a>,
     executor: &'a dyn Executor,
@@ -81,15 +81,15 @@ impl<'a> Scheduler<'a> {
         executor: &'a dyn Executor,
         pushes: Sender<PushOrder>,
     ) -> Self {
-        let RunContext { store, options, .. } = *context;
+        let RunContext { cache, options, .. } = *context;
         Self {
             plan,
             context,
-            store,
+            cache,
             options,
-            schedule: Schedule::new(plan, options),
-            resolver: Resolver::new(store, &options.project, options.rehash),
-            costs: Costs { plan, store, known: None },
+            state: RunState::new(plan, options),
+            resolver: Resolver::new(cache, &options.project, options.rehash),
+            costs: Costs { plan, cache, known: None },
             executor,
             prefetched: BTreeSet::new(),
             pushes,
@@ -99,7 +99,7 @@ impl<'a> Scheduler<'a> {
     fn run(mut self, ended: &Receiver<UnitEnd>, started: Instant) -> Result<Run, EngineError> {
         loop {
             self.perform_all()?;
-            if self.schedule.is_over() {
+            if self.state.is_over() {
                 break;
             }
             match ended.recv_timeout(POLL) {
@@ -107,21 +107,21 @@ impl<'a> Scheduler<'a> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.schedule.handle(SchedulerEvent::Polled);
+            self.state.handle(SchedulerEvent::Polled);
             if self.options.cancelled.load(Ordering::Relaxed) {
-                self.schedule.handle(SchedulerEvent::Cancelled);
+                self.state.handle(SchedulerEvent::Cancelled);
             }
         }
-        self.schedule.close();
+        self.state.close();
         self.perform_all()?;
         let is_interrupted = self.options.cancelled.load(Ordering::Relaxed);
-        Ok(self.schedule.into_run(is_interrupted, started.elapsed()))
+        Ok(self.state.into_run(is_interrupted, started.elapsed()))
     }
 
     fn perform_all(&mut self) -> Result<(), EngineError> {
-        while let Some(action) = self.schedule.next_action() {
+        while let Some(action) = self.state.next_action() {
             if let Some(event) = self.perform(action)? {
-                self.schedule.handle(event);
+                self.state.handle(event);
             }
         }
         Ok(())
@@ -155,16 +155,16 @@ impl<'a> Scheduler<'a> {
 /// What tasks use, as records of similar tasks say. The records are read once a task must run.
 struct Costs<'a> {
     plan: &'a Plan,
-    store: &'a Cache,
+    cache: &'a Cache,
     /// The records, and the rank of each task.
     known: Option<(Models, Vec<usize>)>,
 }
 
 impl Costs<'_> {
     fn demand(&mut self, task: TaskId, resolution: &Resolution) -> Demand {
-        let Self { plan, store, known } = self;
+        let Self { plan, cache, known } = self;
         let (models, ranks) = known.get_or_insert_with(|| {
-            let mut models = Models::new(History::load(store));
+            let mut models = Models::new(History::load(cache));
             let ranks = ranks(&by_chain(plan, &typical_seconds(plan, &mut models)));
             (models, ranks)
         });

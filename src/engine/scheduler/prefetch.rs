@@ -9,29 +9,29 @@ impl Scheduler<'_> {
     /// Prefetches the records of all ready tasks, and the objects that the run's folder shows of them. Whatever fails
     /// here is met again when the task's turn comes.
     pub(super) fn prefetch(&mut self, task: TaskId) -> Result<(), EngineError> {
-        if !self.store.prefers_batches() || !self.prefetched.insert(task) {
+        if !self.cache.prefers_batches() || !self.prefetched.insert(task) {
             return Ok(());
         }
         let mut tasks = vec![task];
-        tasks.extend(self.schedule.ready().filter(|task| self.prefetched.insert(*task)));
+        tasks.extend(self.state.ready().filter(|task| self.prefetched.insert(*task)));
         let (mut keys, mut wholes) = (Vec::new(), Vec::new());
         for task in tasks {
             let of = &self.plan.tasks[task.0];
-            let schedule = &self.schedule;
-            let resolved = self.resolver.resolve(self.plan, task, &|id| schedule.outputs(id));
+            let state = &self.state;
+            let resolved = self.resolver.resolve(self.plan, task, &|id| state.outputs(id));
             let source = self.resolver.source_outputs(&of.stage, &of.spec);
-            if let (Ok(resolution), Ok(None), false) = (resolved, source, self.schedule.is_forced(task)) {
+            if let (Ok(resolution), Ok(None), false) = (resolved, source, self.state.is_forced(task)) {
                 keys.push((resolution.key, Presence::Record));
                 wholes.extend(self.needs_all_objects(task).then_some(resolution.key));
             }
         }
-        self.store.prefetch::<Record>(&keys).map_err(EngineError::Store)?;
+        self.cache.prefetch::<Record>(&keys).map_err(EngineError::Store)?;
         let mut trees = Vec::new();
         for key in &wholes {
-            let found = self.store.lookup::<Record>(key).map_err(EngineError::Store)?.found();
+            let found = self.cache.lookup::<Record>(key).map_err(EngineError::Store)?.found();
             trees.extend(found.into_iter().flat_map(|found| found.trees));
         }
-        self.store.fetch_missing(&trees).map(|_| ()).map_err(EngineError::Store)
+        self.cache.fetch_missing(&trees).map(|_| ()).map_err(EngineError::Store)
     }
 
     /// The outputs of a record. A record of another machine is published here, with its trees.
@@ -40,7 +40,7 @@ impl Scheduler<'_> {
         if found.origin == Origin::Local {
             return Ok(Some((Outcome::Hit, outputs)));
         }
-        let publication = self.store.publication().map_err(EngineError::Store)?;
+        let publication = self.cache.publication().map_err(EngineError::Store)?;
         let outputs = match publication.adopt(key, &found).map_err(EngineError::Store)? {
             Published::Ours => Some(outputs),
             // Another process was quicker; its record counts.

@@ -11,34 +11,31 @@ use crate::stages::Role;
 impl Scheduler<'_> {
     /// Gives a task to the executor.
     pub(super) fn execute(&mut self, task: TaskId, lease: Lease) {
-        let resolution = self.schedule.resolution(task).expect("a running task has a key");
-        let is_restoring = self.schedule.is_restoring(task);
-        let is_forced = self.schedule.is_forced(task) && !is_restoring;
+        let resolution = self.state.resolution(task).expect("a running task has a key");
+        let is_restoring = self.state.is_restoring(task);
+        let is_forced = self.state.is_forced(task) && !is_restoring;
         // A record that is there but did not answer (its shown objects are gone) is replaced as well.
         let is_replacing = is_restoring
-            || self.schedule.is_forced(task)
-            || self.store.records().get(&resolution.key).ok().flatten().is_some();
+            || self.state.is_forced(task)
+            || self.cache.records().get(&resolution.key).ok().flatten().is_some();
         let unit = Unit {
             is_forced,
             is_replacing,
-            memory_bytes: self.schedule.demand(task).map_or(0, |demand| demand.memory),
+            memory_bytes: self.state.demand(task).map_or(0, |demand| demand.memory),
             ..Unit::new(self.plan, task, resolution, self.options)
         };
         self.context.inputs.add(resolution);
         self.executor.start(unit, lease);
     }
 
-    /// Reports the end of a unit to the schedule.
+    /// Reports the end of a unit to the state.
     pub(super) fn ended(&mut self, end: UnitEnd) {
         let UnitEnd { task, executed } = end;
         let event = match executed {
             Executed::Done { outputs, seconds, differs } => {
                 self.push(task, &outputs);
-                let refused = if self.schedule.is_restoring(task) {
-                    None
-                } else {
-                    self.refused_outputs(task, &outputs)
-                };
+                let refused =
+                    if self.state.is_restoring(task) { None } else { self.refused_outputs(task, &outputs) };
                 SchedulerEvent::Executed { task, outputs, seconds, differs, refused }
             }
             Executed::Recorded { outputs } => self.answered(task, Outcome::Hit, outputs),
@@ -47,19 +44,19 @@ impl Scheduler<'_> {
             }
             Executed::Failed { failure, seconds } => SchedulerEvent::Failed { task, failure, seconds },
         };
-        self.schedule.handle(event);
+        self.state.handle(event);
     }
 
     /// The tasks that made lost inputs, each with the lost file.
     fn producers(&self, task: TaskId, lost: Vec<LostInput>) -> Vec<(TaskId, String)> {
-        let inputs = self.schedule.resolution(task).map(|resolution| &resolution.inputs);
+        let inputs = self.state.resolution(task).map(|resolution| &resolution.inputs);
         let producer =
             |role: &Role| inputs?.iter().find(|input| input.role == *role).map(|input| input.producer);
         lost.into_iter().filter_map(|LostInput { role, file }| Some((producer(&role)?, file))).collect()
     }
 
     fn push(&self, task: TaskId, outputs: &Outputs) {
-        if let Some(key) = self.schedule.key(task) {
+        if let Some(key) = self.state.key(task) {
             let trees = outputs.values().map(|output| output.tree.digest()).collect();
             // The queue is closed if nothing is pushed.
             let _ = self.pushes.send(PushOrder { key, trees });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Schedule, TaskState};
+use super::{RunState, TaskState};
 use crate::cache::Digest;
 use crate::engine::failure::Failure;
 use crate::engine::{Event, Outcome, OutcomeCounts, log_path};
@@ -60,7 +60,7 @@ impl Run {
     }
 }
 
-impl Schedule<'_> {
+impl RunState<'_> {
     /// Ends a task well, and the equal tasks that follow it.
     pub(super) fn succeed(&mut self, task: TaskId, outcome: Outcome, outputs: Outputs, seconds: f64) {
         let key = self.key(task);

@@ -1,6 +1,6 @@
 //! The state of every task of a run, and the only place where it changes.
 //!
-//! [`Schedule::handle`] takes one event and changes states; [`Schedule::next_action`] says what to do next. Neither
+//! [`RunState::handle`] takes one event and changes states; [`RunState::next_action`] says what to do next. Neither
 //! does I/O, waits or starts a thread: the scheduler performs the actions and reports what came of them as events.
 //!
 //! ```text
@@ -114,7 +114,7 @@ struct Equals {
 }
 
 /// The states of all tasks.
-pub(super) struct Schedule<'a> {
+pub(super) struct RunState<'a> {
     plan: &'a Plan,
     options: &'a Options<'a>,
     tasks: Vec<TaskState>,
@@ -132,7 +132,7 @@ pub(super) struct Schedule<'a> {
     remade: usize,
 }
 
-impl<'a> Schedule<'a> {
+impl<'a> RunState<'a> {
     /// All tasks of a plan wait.
     pub(super) fn new(plan: &'a Plan, options: &'a Options<'a>) -> Self {
         let limits = Limits { jobs: options.jobs, threads: options.threads, memory: options.memory };
@@ -310,7 +310,7 @@ impl<'a> Schedule<'a> {
 }
 
 /// What the scheduler asks of the states.
-impl Schedule<'_> {
+impl RunState<'_> {
     /// Ready tasks that were not taken yet.
     pub(super) fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.queue.ready()

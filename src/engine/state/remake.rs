@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Attempt, Demand, Schedule, TaskEnd, TaskState};
+use super::{Action, Attempt, Demand, RunState, TaskEnd, TaskState};
 use crate::engine::{Event, Failure};
 use crate::plan::{Outputs, Resolution, TaskId};
 
-impl Schedule<'_> {
+impl RunState<'_> {
     /// Lets a task wait until the producers of its lost inputs have restored them.
     pub(super) fn stall(&mut self, task: TaskId, lost: Vec<(TaskId, String)>) {
         self.admission.end(task);

@@ -1,4 +1,4 @@
-//! Transitions of the schedule. Leases are taken in an empty cache; nothing else is I/O.
+//! Transitions of the state. Leases are taken in an empty cache; nothing else is I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ fn outputs(content: &str) -> Outputs {
     Outputs::from([("files".to_owned(), Output { tree, source: None })])
 }
 
-/// A schedule, and what it has emitted.
+/// A state, and what it has emitted.
 struct Fixture<'a> {
-    schedule: Schedule<'a>,
-    store: Cache,
+    state: RunState<'a>,
+    cache: Cache,
     _folder: tempfile::TempDir,
     events: Vec<Event>,
 }
@@ -40,14 +40,14 @@ impl<'a> Fixture<'a> {
     fn new(plan: &'a Plan, options: &'a Options<'a>) -> Self {
         // In memory where the system has such a file system: a lease costs a sync.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let store = Cache::open(folder.path().join("cache"), StatIndex::in_memory()).unwrap();
-        Self { schedule: Schedule::new(plan, options), store, _folder: folder, events: Vec::new() }
+        let cache = Cache::open(folder.path().join("cache"), StatIndex::in_memory()).unwrap();
+        Self { state: RunState::new(plan, options), cache, _folder: folder, events: Vec::new() }
     }
 
     /// The next action that is no event.
     fn next(&mut self) -> Option<Action> {
         loop {
-            match self.schedule.next_action()? {
+            match self.state.next_action()? {
                 Action::Emit(event) => self.events.push(event),
                 action => return Some(action),
             }
@@ -55,7 +55,7 @@ impl<'a> Fixture<'a> {
     }
 
     fn handle(&mut self, event: SchedulerEvent) {
-        self.schedule.handle(event);
+        self.state.handle(event);
     }
 
     fn resolved(&mut self, task: usize, key: &str) {
@@ -68,7 +68,7 @@ impl<'a> Fixture<'a> {
             inputs: Vec::new(),
         };
         let resolution = Box::new(Resolution { key, preimage, inputs: Vec::new() });
-        self.handle(match self.schedule.tasks[task] {
+        self.handle(match self.state.tasks[task] {
             TaskState::Done(_) => {
                 SchedulerEvent::Restorable { task: TaskId(task), resolution, demand: demand(task) }
             }
@@ -78,7 +78,7 @@ impl<'a> Fixture<'a> {
 
     fn leased(&mut self, task: TaskId) {
         let lease =
-            self.store.leases().take(&Digest::of_bytes(task.0.to_string().as_bytes())).unwrap().unwrap();
+            self.cache.leases().take(&Digest::of_bytes(task.0.to_string().as_bytes())).unwrap().unwrap();
         self.handle(SchedulerEvent::Leased { task, lease });
     }
 
@@ -120,9 +120,9 @@ impl<'a> Fixture<'a> {
 
     /// Ends the run: the outcome of each task, the run, and its events.
     fn outcomes(mut self) -> (Vec<Outcome>, Run, Vec<Event>) {
-        self.schedule.close();
+        self.state.close();
         assert!(self.next().is_none());
-        let run = self.schedule.into_run(false, std::time::Duration::ZERO);
+        let run = self.state.into_run(false, std::time::Duration::ZERO);
         (run.tasks.iter().map(|end| end.outcome).collect(), run, self.events)
     }
 }
@@ -170,7 +170,7 @@ fn a_failure_blocks_readers_and_equal_tasks_and_stops_what_has_not_started() {
     fixture.resolved(2, "equal");
     fixture.start(0);
     fixture.fail(0);
-    assert!(fixture.next().is_none() && fixture.schedule.is_over(), "task 3 does not start");
+    assert!(fixture.next().is_none() && fixture.state.is_over(), "task 3 does not start");
     let (outcomes, ..) = fixture.outcomes();
     let expected = [Outcome::Failed, Outcome::Blocked, Outcome::Blocked, Outcome::Blocked];
     assert_eq!(outcomes, expected);
@@ -187,7 +187,7 @@ fn lost_inputs_are_restored_once_for_all_readers_which_then_go_on() {
     assert!(matches!(fixture.next(), Some(Action::Restore(TaskId(0)))));
     fixture.resolved(0, "0");
     fixture.lost(2, &[0]);
-    assert!(fixture.schedule.outputs(TaskId(0)).is_some(), "its outputs stay known");
+    assert!(fixture.state.outputs(TaskId(0)).is_some(), "its outputs stay known");
     fixture.run(0);
     for task in [1, 2] {
         fixture.run(task);
@@ -268,7 +268,7 @@ fn a_held_lease_is_reported_once_and_lets_the_next_task_start() {
     held(&mut fixture);
     assert!(matches!(fixture.next(), Some(Action::ReportHolder(TaskId(0)))));
     fixture.start(1);
-    assert!(fixture.next().is_none() && !fixture.schedule.is_over(), "task 0 is tried again later");
+    assert!(fixture.next().is_none() && !fixture.state.is_over(), "task 0 is tried again later");
     fixture.handle(SchedulerEvent::Polled);
     held(&mut fixture);
     assert!(fixture.next().is_none());
@@ -288,7 +288,7 @@ fn whatever_happens_each_task_ends_once() {
             while let Some(action) = fixture.next() {
                 answer(&mut fixture, action, &mut running, &mut random);
             }
-            if fixture.schedule.is_over() {
+            if fixture.state.is_over() {
                 break;
             }
             fixture.handle(SchedulerEvent::Polled);

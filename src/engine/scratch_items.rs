@@ -1,5 +1,5 @@
-//! The items of a task that is made again to be compared: nothing is recalled, and what is kept lies in the
-//! task's own folder instead of the store.
+//! The items of a task that `verify` runs again: nothing is recalled, and items are kept in a scratch folder instead of
+//! the cache.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use crate::cache::{Digest, TreeEntry};
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
 
-/// See the module.
-pub(super) struct LooseItems {
+/// Items in a scratch folder.
+pub(super) struct ScratchItems {
     folder: PathBuf,
     number: AtomicU64,
     added: Mutex<BTreeMap<String, (TreeEntry, PathBuf)>>,
 }
 
-impl LooseItems {
-    /// Items that lie in `folder`, which exists and is not the one that the stage writes into.
+impl ScratchItems {
+    /// Items in `folder`, which exists and is not the one that the stage writes into.
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), number: AtomicU64::new(0), added: Mutex::default() }
     }
 
-    /// What was added, by `<output name>/<path>`, each with the file that holds it.
+    /// The entries that were added, by `<output name>/<path>`, each with its file.
     pub(super) fn into_outputs(self) -> BTreeMap<String, (TreeEntry, PathBuf)> {
         self.added.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -37,7 +37,7 @@ impl LooseItems {
     }
 }
 
-impl Items for LooseItems {
+impl Items for ScratchItems {
     fn recall(&self, _fields: &Fields) -> Option<Item> {
         None
     }

@@ -62,7 +62,7 @@ impl Run {
 
 impl RunState<'_> {
     /// Ends a task well, and the equal tasks that follow it.
-    pub(super) fn succeed(&mut self, task: TaskId, outcome: Outcome, outputs: Outputs, seconds: f64) {
+    pub(super) fn succeed(&mut self, task: TaskId, outcome: Outcome, outputs: &Outputs, seconds: f64) {
         let key = self.key(task);
         self.end(task, TaskEnd::done(outcome, outputs.clone(), key, seconds));
         self.queue.finish(task);

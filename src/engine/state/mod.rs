@@ -174,17 +174,17 @@ impl<'a> RunState<'a> {
     pub(super) fn handle(&mut self, event: SchedulerEvent) {
         match event {
             SchedulerEvent::Resolved { task, resolution, source } => self.resolved(task, resolution, source),
-            SchedulerEvent::Recorded { task, outcome, outputs } => self.recorded(task, outcome, outputs),
+            SchedulerEvent::Recorded { task, outcome, outputs } => self.recorded(task, outcome, &outputs),
             SchedulerEvent::NotRecorded { task, demand } => self.not_recorded(task, demand),
             SchedulerEvent::LeaseHeld { task } => self.lease_held(task),
             SchedulerEvent::Leased { task, lease } => self.leased(task, lease),
             SchedulerEvent::Executed { task, outputs, seconds, differs, refused } => {
-                self.executed(task, outputs, seconds, differs, refused);
+                self.executed(task, &outputs, seconds, differs, refused);
             }
             SchedulerEvent::InputsLost { task, lost } => self.stall(task, lost),
             SchedulerEvent::Failed { task, failure, seconds } => self.fail(task, failure, seconds),
             SchedulerEvent::Restorable { task, resolution, demand } => {
-                self.restorable(task, resolution, demand);
+                self.restorable(task, *resolution, demand);
             }
             SchedulerEvent::Restored { task } => self.restored(task, None, 0.0),
             SchedulerEvent::Polled => self.starts.rewind(),
@@ -196,7 +196,7 @@ impl<'a> RunState<'a> {
         let key = resolution.key;
         self.tasks[task.0] = TaskState::Keyed(resolution);
         if let Some(outputs) = source {
-            self.succeed(task, Outcome::Hit, outputs, 0.0);
+            self.succeed(task, Outcome::Hit, &outputs, 0.0);
             return;
         }
         let is_forced = self.is_forced(task);
@@ -220,7 +220,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    fn recorded(&mut self, task: TaskId, outcome: Outcome, outputs: Outputs) {
+    fn recorded(&mut self, task: TaskId, outcome: Outcome, outputs: &Outputs) {
         self.dequeue(task);
         self.admission.end(task);
         self.succeed(task, outcome, outputs, 0.0);
@@ -263,14 +263,14 @@ impl<'a> RunState<'a> {
     fn executed(
         &mut self,
         task: TaskId,
-        outputs: Outputs,
+        outputs: &Outputs,
         seconds: f64,
         differs: bool,
         refused: Option<Failure>,
     ) {
         self.admission.end(task);
         if self.is_restoring(task) {
-            self.restored(task, Some(&outputs), seconds);
+            self.restored(task, Some(outputs), seconds);
             return;
         }
         if differs {

@@ -30,9 +30,9 @@ impl RunState<'_> {
         self.tasks[task.0] = TaskState::Stalled(attempt, producers);
     }
 
-    pub(super) fn restorable(&mut self, task: TaskId, resolution: Box<Resolution>, demand: Demand) {
+    pub(super) fn restorable(&mut self, task: TaskId, resolution: Resolution, demand: Demand) {
         if let TaskState::Done(end) = self.take(task) {
-            let attempt = Attempt { resolution: *resolution, demand, earlier: Some(end), is_reported: false };
+            let attempt = Attempt { resolution, demand, earlier: Some(end), is_reported: false };
             self.enqueue(task, Box::new(attempt));
         }
     }
@@ -47,7 +47,9 @@ impl RunState<'_> {
         self.end_restoring(task, end, true, seconds);
         let readers = self.stalled_on(task);
         if is_same {
-            readers.into_iter().for_each(|reader| self.resume(reader, task));
+            for reader in readers {
+                self.resume(reader, task);
+            }
             return;
         }
         self.emit_nondeterministic(task);

@@ -286,7 +286,7 @@ fn whatever_happens_each_task_ends_once() {
         let mut running = BTreeSet::new();
         loop {
             while let Some(action) = fixture.next() {
-                answer(&mut fixture, action, &mut running, &mut random);
+                answer(&mut fixture, &action, &mut running, &mut random);
             }
             if fixture.state.is_over() {
                 break;
@@ -312,8 +312,8 @@ fn whatever_happens_each_task_ends_once() {
     }
 }
 
-fn answer(fixture: &mut Fixture<'_>, action: Action, running: &mut BTreeSet<usize>, random: &mut Rng) {
-    match action {
+fn answer(fixture: &mut Fixture<'_>, action: &Action, running: &mut BTreeSet<usize>, random: &mut Rng) {
+    match *action {
         // Some tasks are equal to others.
         Action::Resolve(task) => fixture.resolved(task.0, &(task.0 / (1 + random.below(2))).to_string()),
         Action::Restore(task) => fixture.resolved(task.0, &task.0.to_string()),

@@ -191,6 +191,7 @@ fn changed_files(changes: &[Change]) -> String {
 }
 
 /// Serialises a value as plain JSON, as it stands in a manifest.
+#[expect(clippy::ref_option, reason = "serde passes the field by reference")]
 fn plain<S: Serializer>(value: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(Value::to_json).serialize(serializer)
 }

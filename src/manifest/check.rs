@@ -1,174 +1,130 @@
-//! The checked experiment of a merged document: every check in turn, all mistakes together.
+//! From a merged document to an [`Experiment`]: every check in turn, all mistakes together.
 
 use std::path::Path;
 
 use super::LoadOptions;
-use super::diagnostic::{Diagnostic, ManifestError, Source, Span};
-use super::experiment::{Axis, Experiment, Stage, Variant};
+use super::axis::{Combination, GridAxis};
+use super::diagnostic::{Diagnostic, ManifestError, SourceText, Span};
+use super::experiment::{Axis, DeclaredStage, Experiment, Variant};
 use super::graph;
-use super::grid::{self, Grid, GridAxis};
+use super::grid::Grid;
 use super::include::Document;
-use super::names::{VariantId, folder_name_of, is_folder_name};
+use super::index::{AxisIndex, StageIndex};
+use super::names::VariantId;
+use super::outline::Outline;
 use super::pattern::Pattern;
-use super::problems::located;
-use super::raw::Table;
 use super::specs::{self, Specs};
-use super::stage::{self, RawStage};
-use super::substitute::{SEED, equation};
+use super::substitute::SEED;
 use super::wiring::{self, Wiring};
-use crate::stages::fields::{Fields, Reader, Value, suggestion};
+use crate::stages::fields::{Fields, Value, suggestion};
 
 /// Longest name of a variant in bytes (file systems take 255; a run appends endings).
 const ID_LENGTH: usize = 180;
 
-/// Checks a document that was read without a mistake of syntax.
+/// Checks a document without syntax errors.
+///
+/// # Errors
+/// Every mistake at once.
 pub(super) fn check(
     document: Document,
     path: &Path,
     options: &LoadOptions,
 ) -> Result<Experiment, ManifestError> {
-    let Document { root, mut sources, mut found } = document;
-    top_level(&root, &mut found);
-    let grid = grid::read(root.get("grid"), &mut found);
-    let head = read_head(&root, path, &grid, &mut found);
-    let stages = stage::read(&root, &grid.axes, &sources, &mut found);
-    let targets = read_targets(&stages, &options.targets, &mut sources, &mut found);
-    let specs = specs::read(&stages, &grid, head.seed, &mut found);
-    let wiring = wiring::connect(&stages, &specs, &grid, &mut found);
-    graph::check(&stages, &specs, &grid, &wiring, &targets, &mut found);
-    unused_axes(&stages, &specs, &grid, &mut found);
-    let kept = read_only(&grid, options, &mut sources, &mut found);
+    let Document { root, sources, mut found } = document;
+    let outline = Outline::read(&root, path, &sources, &mut found);
+    let mut command_line = CommandLine { options, sources, found };
+    let targets = command_line.targets(&outline);
+    let specs = specs::read(&outline, &mut command_line.found);
+    let wiring = wiring::connect(&outline, &specs, &mut command_line.found);
+    graph::check(&outline, &specs, &wiring, &targets, &mut command_line.found);
+    unused_axes(&outline, &specs, &mut command_line.found);
+    let kept = command_line.only(&outline.grid);
+    let CommandLine { sources, found, .. } = command_line;
     if !found.is_empty() {
         return Err(ManifestError::new(&sources[0].name, &sources, found));
     }
-    let mut experiment = assemble(head, &grid, &stages, wiring, &kept, options, sources);
+    let mut experiment = assemble(outline, wiring, &kept);
+    experiment.targets.clone_from(&options.targets);
     experiment.document = root.fields(&[]);
+    experiment.sources = sources;
     Ok(experiment)
 }
 
-fn top_level(root: &Table, found: &mut Vec<Diagnostic>) {
-    let known = ["experiment", "grid", "stages", "include"];
-    for entry in root.entries.iter().filter(|entry| !known.contains(&entry.name.as_str())) {
-        found.push(
-            Diagnostic::new("manifest::unknown_table", format!("a manifest has no `{}`", entry.name))
-                .at(entry.name_span, "unknown")
-                .help(suggestion(&entry.name, &known)),
-        );
-    }
+/// Reads `--target` and `--only`, whose texts join the sources.
+struct CommandLine<'a> {
+    options: &'a LoadOptions,
+    sources: Vec<SourceText>,
+    found: Vec<Diagnostic>,
 }
 
-struct Head {
-    name: String,
-    question: Option<String>,
-    seed: u64,
-}
-
-fn read_head(root: &Table, path: &Path, grid: &Grid, found: &mut Vec<Diagnostic>) -> Head {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let mut head = Head { name: folder_name_of(&stem), question: None, seed: 0 };
-    let Some(entry) = root.entry("experiment") else { return head };
-    let Some(table) = entry.node.table() else {
-        let message = format!("`experiment` must be a table, not {}", entry.node.value().type_name());
-        let help = "write `[experiment]` and below it `name = \"…\"`";
-        found.push(Diagnostic::new("experiment::wrong_type", message).at(entry.node.span, "here").help(help));
-        return head;
-    };
-    let mut fields = table.fields(&[]);
-    let has_seeds = grid.axes.iter().any(|axis| axis.name.as_str() == SEED);
-    if has_seeds && fields.get(SEED) == Some(&Value::from("${seed}")) {
-        fields.remove(SEED);
+impl CommandLine<'_> {
+    /// Adds an option to the sources; returns the span of its value.
+    fn source(&mut self, flag: &str, value: &str) -> Span {
+        let text = format!("{flag} {value}");
+        let (source, start, end) = (self.sources.len(), flag.len() + 1, text.len());
+        self.sources.push(SourceText { name: "command line".to_owned(), text: text.into() });
+        Span { source, start, end }
     }
-    let (mut problems, mut ports) = (Vec::new(), Vec::new());
-    let mut reader = Reader::new(&fields, &mut problems, &mut ports);
-    let name = reader.text("name");
-    head.question = reader.text("question");
-    head.seed = reader.integer(SEED, 0..=i64::MAX, Some(0)) as u64;
-    reader.finish();
-    found.extend(problems.iter().map(|problem| located("experiment", problem, table, entry.name_span)));
-    if let Some(name) = name {
-        if !is_folder_name(&name) {
-            let span = table.get("name").map_or(entry.name_span, |node| node.span);
-            found.push(
-                Diagnostic::new("experiment::bad_name", format!("`{name}` cannot name a folder"))
-                    .at(span, "letters, digits, `_`, `-` and `.`, at most 100 bytes, no dot at either end")
-                    .help(format!("write `name = \"{}\"`", folder_name_of(&name))),
+
+    /// The stages that `--target` names.
+    fn targets(&mut self, outline: &Outline<'_>) -> Vec<StageIndex> {
+        let mut targets = Vec::new();
+        for target in &self.options.targets {
+            if let Some(stage) = outline.find(target) {
+                targets.push(stage);
+                continue;
+            }
+            let names: Vec<&str> = outline.stages.iter().map(|stage| stage.name.as_str()).collect();
+            let span = self.source("--target", target);
+            self.found.push(
+                Diagnostic::new("stage::unknown_stage", format!("no stage `{target}`"))
+                    .at(span, "not a stage")
+                    .help(suggestion(target, &names)),
             );
         }
-        head.name = name;
+        targets
     }
-    head
-}
 
-/// Puts an option of the command line among the sources.
-fn option_source(text: String, sources: &mut Vec<Source>) -> usize {
-    sources.push(Source { name: "command line".to_owned(), text: text.into() });
-    sources.len() - 1
-}
-
-fn read_targets(
-    stages: &[RawStage<'_>],
-    targets: &[String],
-    sources: &mut Vec<Source>,
-    found: &mut Vec<Diagnostic>,
-) -> Vec<usize> {
-    let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
-    let mut places = Vec::new();
-    for target in targets {
-        if let Some(place) = names.iter().position(|name| name == target) {
-            places.push(place);
-            continue;
+    /// The combinations that `--only` leaves, as indices into those of the grid.
+    fn only(&mut self, grid: &Grid) -> Vec<usize> {
+        let all = 0..grid.combinations.len();
+        let Some(only) = &self.options.only else { return all.collect() };
+        let span = self.source("--only", only);
+        let pattern = match Pattern::read_only(only, span.source, span.start, &grid.axes) {
+            Ok(pattern) => pattern,
+            Err(mistakes) => {
+                self.found.extend(mistakes);
+                return all.collect();
+            }
+        };
+        let kept: Vec<usize> = all.filter(|&row| pattern.matches(&grid.combinations[row])).collect();
+        if kept.is_empty() {
+            self.found.push(
+                Diagnostic::new("only::empty", "`--only` leaves no variant")
+                    .at(span, "excluded by the grid")
+                    .help("ask for fewer axes, or look at `grid.exclude`"),
+            );
         }
-        let flag = "--target ";
-        let source = option_source(format!("{flag}{target}"), sources);
-        found.push(
-            Diagnostic::new("stage::unknown_stage", format!("no stage `{target}`"))
-                .at(Span { source, start: flag.len(), end: flag.len() + target.len() }, "not a stage")
-                .help(suggestion(target, &names)),
-        );
+        kept
     }
-    places
 }
 
-/// The combinations that `--only` leaves.
-fn read_only(
-    grid: &Grid,
-    options: &LoadOptions,
-    sources: &mut Vec<Source>,
-    found: &mut Vec<Diagnostic>,
-) -> Vec<usize> {
-    let all = 0..grid.combinations.len();
-    let Some(only) = &options.only else { return all.collect() };
-    let flag = "--only ";
-    let source = option_source(format!("{flag}{only}"), sources);
-    let Some(pattern) = Pattern::read_only(only, source, flag.len(), &grid.axes, found) else {
-        return all.collect();
-    };
-    let kept: Vec<usize> = all.filter(|&row| pattern.matches(&grid.combinations[row])).collect();
-    if kept.is_empty() {
-        found.push(
-            Diagnostic::new("only::empty", "`--only` leaves no variant")
-                .at(Span { source, start: flag.len(), end: flag.len() + only.len() }, "excluded by the grid")
-                .help("ask for fewer axes, or look at `grid.exclude`"),
-        );
+/// Reports axes that no stage uses. Every random stage uses the seed.
+fn unused_axes(outline: &Outline<'_>, specs: &Specs, found: &mut Vec<Diagnostic>) {
+    let Outline { grid, stages, .. } = outline;
+    let is_unclear = stages.iter().any(|stage| stage.kind.is_none() || stage.uses.has_broken());
+    if is_unclear {
+        return;
     }
-    kept
-}
-
-/// An axis must be used by a stage; the seed is used by every random one.
-fn unused_axes(stages: &[RawStage<'_>], specs: &Specs, grid: &Grid, found: &mut Vec<Diagnostic>) {
-    let mut is_used = vec![false; grid.axes.len()];
-    for stage in stages {
-        let written = stage.uses.iter().filter_map(|one| one.axis);
-        for axis in written.chain(stage.when.iter().flat_map(Pattern::axes)) {
-            is_used[axis] = true;
-        }
-    }
-    let is_random = specs.readings.iter().flatten().any(|reading| reading.spec.about().is_random);
-    let is_unclear =
-        stages.iter().any(|stage| stage.kind.is_none() || stage.uses.iter().any(|one| one.is_broken));
-    for (axis, is_used) in grid.axes.iter().zip(is_used) {
+    let used: Vec<AxisIndex> = stages
+        .iter()
+        .flat_map(|stage| {
+            stage.uses.axes_at(&[]).into_iter().chain(stage.when.iter().flat_map(Pattern::axes))
+        })
+        .collect();
+    for (index, axis) in grid.axes.iter().enumerate() {
         let is_seed = axis.name.as_str() == SEED;
-        if is_used || is_unclear || axis.values.is_empty() || (is_seed && is_random) {
+        if used.contains(&AxisIndex(index)) || axis.values.is_empty() || (is_seed && specs.has_random()) {
             continue;
         }
         let why = if is_seed { ", none of which is random" } else { "" };
@@ -184,57 +140,50 @@ fn unused_axes(stages: &[RawStage<'_>], specs: &Specs, grid: &Grid, found: &mut 
     }
 }
 
-fn assemble(
-    head: Head,
-    grid: &Grid,
-    stages: &[RawStage<'_>],
-    wiring: Wiring,
-    kept: &[usize],
-    options: &LoadOptions,
-    sources: Vec<Source>,
-) -> Experiment {
+/// Makes the experiment of a manifest without mistakes, with the `kept` combinations as its variants.
+fn assemble(outline: Outline<'_>, wiring: Wiring, kept: &[usize]) -> Experiment {
+    let Outline { head, grid, stages } = outline;
     let axis = |axis: &GridAxis| Axis {
         name: axis.name.clone(),
         values: axis.values.iter().map(|(value, _)| value.clone()).collect(),
         is_repeat: axis.is_repeat,
     };
-    let rows = |&row: &usize| wiring.places[row * stages.len()..][..stages.len()].iter().copied();
+    let row = |&row: &usize| wiring.table[row * stages.len()..][..stages.len()].iter().copied();
     Experiment {
         name: head.name,
         question: head.question,
         axes: grid.axes.iter().map(axis).collect(),
-        variants: kept.iter().map(|&row| variant(grid, &grid.combinations[row], head.seed)).collect(),
+        variants: kept.iter().map(|&row| variant(&grid, &grid.combinations[row], head.seed)).collect(),
         stages: stages
             .iter()
-            .filter_map(|stage| Some(Stage { name: stage.name.clone(), kind: stage.kind? }))
+            .filter_map(|stage| Some(DeclaredStage { name: stage.name.clone(), kind: stage.kind? }))
             .collect(),
-        targets: options.targets.clone(),
-        sources,
+        targets: Vec::new(),
+        sources: Vec::new(),
         document: Fields::new(),
-        places: kept.iter().flat_map(rows).collect(),
+        table: kept.iter().flat_map(row).collect(),
         resolved: wiring.resolved,
     }
 }
 
-fn variant(grid: &Grid, combination: &[u32], seed: u64) -> Variant {
+fn variant(grid: &Grid, combination: &Combination, seed: u64) -> Variant {
     let mut variant = Variant { id: VariantId::new(id(grid, combination)), values: Vec::new(), seed };
-    for (axis, &place) in grid.axes.iter().zip(combination) {
-        let value = axis.values[place as usize].0.clone();
-        if let (SEED, Value::Integer(number)) = (axis.name.as_str(), &value) {
+    for (axis, &index) in grid.axes.iter().zip(&combination.0) {
+        let Some((value, _)) = axis.value(index) else { continue };
+        if let (SEED, Value::Integer(number)) = (axis.name.as_str(), value) {
             variant.seed = *number as u64;
         }
-        variant.values.push((axis.name.clone(), value));
+        variant.values.push((axis.name.clone(), value.clone()));
     }
     variant
 }
 
-/// `bank=dual,augment=none`; a name that is too long keeps its beginning and gets a digest.
-fn id(grid: &Grid, combination: &[u32]) -> String {
-    if combination.is_empty() {
+/// `bank=dual,augment=none`; a name that is too long is cut and ends with its digest.
+fn id(grid: &Grid, combination: &Combination) -> String {
+    if combination.0.is_empty() {
         return "default".to_owned();
     }
-    let values = grid.axes.iter().zip(combination).map(|(axis, &place)| equation(axis, place));
-    let mut id = values.collect::<Vec<_>>().join(",");
+    let mut id = grid.equations(combination);
     if id.len() > ID_LENGTH {
         let digest = blake3::hash(id.as_bytes()).to_hex();
         id.truncate(ID_LENGTH);

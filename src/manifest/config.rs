@@ -1,44 +1,47 @@
-//! `patchflow.toml`: how this project runs here, none of which can change a result.
+//! `patchflow.toml`: how this project runs on this machine. None of it can change a result.
 //!
-//! The file also marks the project's root, to which every path of a manifest is relative.
+//! The file also marks the root of the project, to which every path of a manifest is relative.
 
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, ManifestError, Source, Span};
+use super::diagnostic::{Diagnostic, ManifestError, SourceText, Span};
 use super::problems::located;
 use super::raw::parse;
 use crate::kernels::backbone::Device;
 use crate::stages::fields::Reader;
 
-/// The file's name.
+/// Name of the file.
 pub const CONFIG_FILE: &str = "patchflow.toml";
 
-/// What `patchflow.toml` sets.
+/// The settings of `patchflow.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The cache's folder; relative to the project in the file, joined to it here.
+    /// Folder of the cache. The file gives it relative to the project.
     pub cache: PathBuf,
-    /// Most tasks at a time; `None` leaves it to the scheduler.
+    /// Most tasks at once; `None` for the number of cores.
     pub jobs: Option<usize>,
-    /// Threads of all tasks together; `None` takes what the machine has.
+    /// Threads that all tasks share; `None` for the number of cores.
     pub threads: Option<usize>,
-    /// The cache that a team's machines share.
-    pub remote: Option<Remote>,
-    /// Where coresets and neighbours are searched; `None` (`auto`) leaves it to the build and the machine.
+    /// The cache that machines share.
+    pub remote: Option<RemoteConfig>,
+    /// Device of coreset and nearest-neighbour search; `None` (`auto`) for the fastest of this build and machine.
     pub search_device: Option<Device>,
 }
 
-/// A remote cache, by its address.
+/// The remote, by its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// A folder, relative to the project, or a URL.
+pub struct RemoteConfig {
+    /// A folder relative to the project, or a URL.
     pub url: String,
-    /// Whether results of this machine are put there, too.
+    /// Whether runs publish their results there.
     pub is_written: bool,
 }
 
 impl Config {
-    /// Reads the configuration of `project`; without a file it is the default.
+    /// Reads the configuration of `project`; the default if there is no file.
+    ///
+    /// # Errors
+    /// Every mistake of the file at once.
     pub fn load(project: &Path) -> Result<Self, ManifestError> {
         let path = project.join(CONFIG_FILE);
         let text = match std::fs::read_to_string(&path) {
@@ -54,7 +57,7 @@ impl Config {
         Self::read(&text, project)
     }
 
-    /// Where coresets and neighbours are searched, on this build and machine.
+    /// Returns the device of coreset and nearest-neighbour search on this build and machine.
     pub fn search_device(&self) -> Device {
         self.search_device.unwrap_or_else(Device::fastest)
     }
@@ -82,19 +85,19 @@ impl Config {
         if found.is_empty() {
             return Ok(config);
         }
-        let source = Source { name: CONFIG_FILE.to_owned(), text: text.into() };
+        let source = SourceText { name: CONFIG_FILE.to_owned(), text: text.into() };
         Err(ManifestError::new(CONFIG_FILE, &[source], found))
     }
 }
 
-/// The choices of `remote_mode`: whether there is a remote, and whether it is written.
+/// The choices of `remote_mode`: whether there is a remote, and whether runs publish to it.
 const REMOTE_MODES: [(&str, Option<bool>); 3] =
     [("read-write", Some(true)), ("read-only", Some(false)), ("off", None)];
 
-fn read_remote(reader: &mut Reader<'_>) -> Option<Remote> {
+fn read_remote(reader: &mut Reader<'_>) -> Option<RemoteConfig> {
     let url = reader.text("remote");
     let mode = reader.choice("remote_mode", &REMOTE_MODES, Some("read-write"));
-    Some(Remote { url: url?, is_written: mode? })
+    Some(RemoteConfig { url: url?, is_written: mode? })
 }
 
 fn read_device(reader: &mut Reader<'_>) -> Option<Device> {
@@ -109,8 +112,8 @@ fn read_device(reader: &mut Reader<'_>) -> Option<Device> {
     device
 }
 
-/// The project of a folder: the nearest one upwards (the folder itself first) that holds `patchflow.toml`,
-/// else the folder itself. Callers pass the current folder.
+/// Finds the project of a folder: the nearest folder that holds `patchflow.toml`, from the folder itself upwards, else
+/// the folder itself.
 pub fn find_project(from: &Path) -> PathBuf {
     let from = std::path::absolute(from).unwrap_or_else(|_| from.to_owned());
     let project = from.ancestors().find(|folder| folder.join(CONFIG_FILE).is_file());

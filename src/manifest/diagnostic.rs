@@ -1,8 +1,8 @@
-//! What is wrong with a manifest, put onto its text.
+//! Mistakes of a manifest, shown on its text.
 //!
 //! Checks push [`Diagnostic`]s, whose labels are [`Span`]s of numbered sources (the manifest, its includes,
-//! the command line). [`ManifestError`] collects them all, sorts them by place, drops what a grid repeats,
-//! and renders through `miette`.
+//! the command line). [`ManifestError`] collects them, sorts them by span, drops those that a grid repeats,
+//! and renders them with `miette`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, S
 /// Most lines between two labels of one excerpt (chosen: `miette` prints every line between them).
 const NEAR_LINES: usize = 6;
 
-/// A place and its words.
+/// A span and its words.
 type Label = (Span, String);
 
-/// A range of bytes of a source.
+/// A range of bytes in a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
-    /// The source's number.
+    /// Index of the source.
     pub source: usize,
     /// First byte.
     pub start: usize,
@@ -26,48 +26,48 @@ pub struct Span {
     pub end: usize,
 }
 
-/// A text that was read: a file, or a part of the command line.
+/// A text that was read: a file, or an option of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The file's path, relative to the project where it lies inside, or `command line`.
+pub struct SourceText {
+    /// Path of the file, relative to the project if it lies inside; or `command line`.
     pub name: String,
-    /// What it held.
+    /// The text.
     pub text: Arc<str>,
 }
 
-/// One thing that is wrong, where, and what to type instead.
+/// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Stable code such as `patchflow::stage::unknown_field`.
     pub code: String,
     /// What is wrong: a lower-case fragment.
     pub message: String,
-    /// The places, the first being the one to mend.
+    /// Spans with their words; the first is the one to change.
     pub labels: Vec<(Span, String)>,
     /// What to type instead.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// Starts one with the code `patchflow::<area>::<name>`.
+    /// Makes a diagnostic with the code `patchflow::<area>::<name>`, without labels and help.
     pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: format!("patchflow::{code}"), message: message.into(), labels: Vec::new(), help: None }
     }
 
-    /// Adds a place with its words.
+    /// Adds a span with its words.
     pub(super) fn at(mut self, span: Span, words: impl Into<String>) -> Self {
         self.labels.push((span, words.into()));
         self
     }
 
-    /// Says what to type instead.
+    /// Sets what to type instead.
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 }
 
-/// Everything that is wrong with a manifest or a configuration, by place.
+/// All mistakes of a manifest or of `patchflow.toml`, sorted by span.
 pub struct ManifestError {
     name: String,
     diagnostics: Vec<Diagnostic>,
@@ -75,23 +75,23 @@ pub struct ManifestError {
 }
 
 impl ManifestError {
-    /// Sorts the diagnostics by place and drops repeated ones; `sources[0]` is the file asked for.
-    pub(super) fn new(name: &str, sources: &[Source], mut diagnostics: Vec<Diagnostic>) -> Self {
+    /// Sorts the diagnostics by span and drops repeated ones. `name` is the file that was loaded.
+    pub(super) fn new(name: &str, sources: &[SourceText], mut diagnostics: Vec<Diagnostic>) -> Self {
         diagnostics.sort_by(|a, b| {
-            let place = |one: &Diagnostic| one.labels.first().map(|&(span, _)| span);
-            place(a).cmp(&place(b)).then_with(|| (&a.code, &a.message).cmp(&(&b.code, &b.message)))
+            let span = |one: &Diagnostic| one.labels.first().map(|&(span, _)| span);
+            span(a).cmp(&span(b)).then_with(|| (&a.code, &a.message).cmp(&(&b.code, &b.message)))
         });
         diagnostics.dedup();
         let shown = diagnostics.iter().map(|one| Shown::new(one, sources)).collect();
         Self { name: name.to_owned(), diagnostics, shown }
     }
 
-    /// The single diagnostics, by place.
+    /// Returns the diagnostics, sorted by span.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// Everything as text for a terminal of `width` columns.
+    /// Renders all of them for a terminal of `width` columns.
     pub fn render(&self, width: usize, color: bool) -> String {
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme)
@@ -103,7 +103,7 @@ impl ManifestError {
             if !text.is_empty() {
                 text.push('\n');
             }
-            // A string takes every write; what cannot be drawn is still said.
+            // A string takes every write. What cannot be drawn is at least named.
             if handler.render_report(&mut text, one).is_err() {
                 text.push_str(&one.message);
             }
@@ -134,8 +134,8 @@ impl miette::Diagnostic for ManifestError {
     }
 }
 
-/// A diagnostic with the text that it speaks of, as `miette` wants it: labels of one excerpt; those of other
-/// sources, and far ones, become related notes.
+/// A diagnostic with its text, as `miette` takes it: the labels of one excerpt. Labels in other sources or far away
+/// become related notes.
 #[derive(Debug)]
 struct Shown {
     code: Option<String>,
@@ -147,7 +147,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(diagnostic: &Diagnostic, sources: &[Source]) -> Self {
+    fn new(diagnostic: &Diagnostic, sources: &[SourceText]) -> Self {
         let mut groups = groups(&diagnostic.labels, sources).into_iter();
         let first = groups.next().unwrap_or_default();
         Self {
@@ -160,8 +160,8 @@ impl Shown {
         }
     }
 
-    /// A note on other places; words that would stand twice are dropped.
-    fn note(group: &[&Label], sources: &[Source]) -> Self {
+    /// A note on labels elsewhere. Its first words become the message and are not repeated.
+    fn note(group: &[&Label], sources: &[SourceText]) -> Self {
         let message = &group[0].1;
         let words = |words| if words == message { String::new() } else { String::clone(words) };
         Self {
@@ -180,8 +180,8 @@ fn labelled(span: Span, words: &str) -> LabeledSpan {
     LabeledSpan::new(words, span.start, span.end.saturating_sub(span.start))
 }
 
-/// Labels that can be shown in one excerpt: of one source and close to each other.
-fn groups<'a>(labels: &'a [Label], sources: &[Source]) -> Vec<Vec<&'a Label>> {
+/// Groups labels by excerpt: those of one source that are close to each other.
+fn groups<'a>(labels: &'a [Label], sources: &[SourceText]) -> Vec<Vec<&'a Label>> {
     let mut groups: Vec<Vec<&Label>> = Vec::new();
     for label in labels {
         let is_near =
@@ -194,7 +194,7 @@ fn groups<'a>(labels: &'a [Label], sources: &[Source]) -> Vec<Vec<&'a Label>> {
     groups
 }
 
-fn are_near(a: Span, b: Span, sources: &[Source]) -> bool {
+fn are_near(a: Span, b: Span, sources: &[SourceText]) -> bool {
     let between = sources.get(a.source).and_then(|source| {
         let (first, last) = (a.start.min(b.start), a.start.max(b.start));
         source.text.get(first..last)
@@ -202,7 +202,7 @@ fn are_near(a: Span, b: Span, sources: &[Source]) -> bool {
     a.source == b.source && between.is_some_and(|text| text.matches('\n').count() <= NEAR_LINES)
 }
 
-fn source_of(group: &[&Label], sources: &[Source]) -> Option<NamedSource<Arc<str>>> {
+fn source_of(group: &[&Label], sources: &[SourceText]) -> Option<NamedSource<Arc<str>>> {
     let source = sources.get(group.first()?.0.source)?;
     Some(NamedSource::new(&source.name, Arc::clone(&source.text)))
 }

@@ -1,6 +1,7 @@
 //! A checked manifest, as planning sees it.
 
-use super::diagnostic::Source;
+use super::diagnostic::SourceText;
+use super::index::{ResolvedIndex, StageIndex};
 use super::names::{AxisName, StageName, VariantId};
 use crate::artifacts::Artifact;
 use crate::stages::fields::{Access, Fields, Value};
@@ -9,63 +10,63 @@ use crate::stages::{Kind, Shape, Spec};
 /// A named list of values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// Its name.
+    /// The name.
     pub name: AxisName,
-    /// Its values, in the order of the manifest.
+    /// The values, in the order of the manifest.
     pub values: Vec<Value>,
-    /// Whether statistics run over it.
+    /// Whether tables show statistics over it.
     pub is_repeat: bool,
 }
 
-/// One combination of values.
+/// One combination of axis values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
-    /// Its name.
+    /// The name.
     pub id: VariantId,
-    /// Its value on each axis, in the order of the axes.
+    /// The value on each axis, in the order of the axes.
     pub values: Vec<(AxisName, Value)>,
-    /// The seed of its random stages: the axis `seed` where there is one, else `experiment.seed`.
+    /// The seed of its random stages: the value of the axis `seed` if there is one, else `experiment.seed`.
     pub seed: u64,
 }
 
-/// A stage's name and kind.
+/// Name and kind of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Its name.
+pub struct DeclaredStage {
+    /// The name.
     pub name: StageName,
-    /// What it does.
+    /// The kind.
     pub kind: Kind,
 }
 
-/// A stage as it is in a variant.
+/// A stage with its fields checked and its ports connected, as it is in one or more variants.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Resolved {
-    /// Its checked fields.
+pub struct ResolvedStage {
+    /// The checked fields.
     pub spec: Spec,
-    /// Its connected ports, in the order in which the kind reads them.
+    /// The connected ports, in the order in which the kind reads them.
     pub ports: Vec<ResolvedPort>,
 }
 
 /// A connected port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedPort {
-    /// The field that names it; with dots where it lies in a table.
+    /// The field that holds the reference; dotted if the field is in an inner table.
     pub field: String,
-    /// Its place among the connected members of a list, without gaps; `None` for a single port.
+    /// Index among the connected members of a list, without gaps; `None` for a single port.
     pub index: Option<usize>,
-    /// The stage that it is connected to.
-    pub stage: usize,
-    /// That stage's output.
+    /// The upstream stage.
+    pub stage: StageIndex,
+    /// The output of that stage.
     pub output: String,
-    /// The type of that output.
+    /// The artifact of that output.
     pub artifact: Artifact,
-    /// What it means to the stage.
+    /// What the stage uses the port for.
     pub access: Access,
 }
 
-impl Resolved {
-    /// Returns the stage and output that are wired to a port which takes one.
-    pub fn wired(&self, port: &str) -> Option<(usize, &str)> {
+impl ResolvedStage {
+    /// Returns the upstream stage and output of a single port.
+    pub fn wired(&self, port: &str) -> Option<(StageIndex, &str)> {
         let port = self.ports.iter().find(|known| known.field == port)?;
         Some((port.stage, &port.output))
     }
@@ -73,6 +74,11 @@ impl Resolved {
     /// Iterates over the ports whose members each get a task of their own.
     pub fn fan_out(&self) -> impl Iterator<Item = &ResolvedPort> {
         self.ports.iter().filter(|port| self.spec.port(&port.field).shape == Shape::Each)
+    }
+
+    /// Iterates over the stages that this one depends on.
+    pub(super) fn upstream(&self) -> impl Iterator<Item = StageIndex> {
+        self.ports.iter().filter(|port| port.is_read()).map(|port| port.stage)
     }
 }
 
@@ -83,76 +89,79 @@ impl ResolvedPort {
     }
 }
 
-/// A checked manifest with its grid spread out.
+/// A checked manifest with its grid expanded.
 #[derive(Clone, Debug)]
 pub struct Experiment {
-    /// Its name, usable as a folder.
+    /// The name; safe as the name of a folder.
     pub name: String,
-    /// What it asks.
+    /// The question that it asks.
     pub question: Option<String>,
     /// The axes in the order of the manifest, repeats last.
     pub axes: Vec<Axis>,
-    /// The variants, in the order of the product, the last axis running fastest.
+    /// The variants in the order of the product, the last axis running fastest.
     pub variants: Vec<Variant>,
     /// The stages in the order of the manifest.
-    pub stages: Vec<Stage>,
-    /// The stages that the command line asks for; empty for the default.
+    pub stages: Vec<DeclaredStage>,
+    /// The stages that `--target` names; empty for the default.
     pub targets: Vec<String>,
-    /// Every text that it was read from: the manifest, its includes, options of the command line.
-    pub sources: Vec<Source>,
-    /// The whole manifest after includes and `--set`, before `${axis}` is put in: what a later run is
-    /// compared with.
+    /// Every text that was read: the manifest, its includes, options of the command line.
+    pub sources: Vec<SourceText>,
+    /// The whole manifest after includes and `--set`, with each `${axis}` as written. Later runs are compared with it.
     pub document: Fields,
-    pub(super) resolved: Vec<Resolved>,
-    /// Variants × stages; `None` where `when` keeps the stage out.
-    pub(super) places: Vec<Option<u32>>,
+    pub(super) resolved: Vec<ResolvedStage>,
+    /// Variants × stages; `None` if `when` excludes the stage.
+    pub(super) table: Vec<Option<ResolvedIndex>>,
 }
 
 impl Experiment {
-    /// The stage as it is in the variant; `None` where `when` keeps it out. Costs a look into a table.
+    /// Returns a stage as it is in a variant, given by index; `None` if `when` excludes it. Costs one lookup.
     ///
     /// # Panics
-    /// Where there is no such variant or stage.
-    pub fn stage(&self, variant: usize, stage: usize) -> Option<&Resolved> {
-        assert!(stage < self.stages.len(), "stage {stage} of {}", self.stages.len());
-        let place = self.places[variant * self.stages.len() + stage]?;
-        Some(&self.resolved[place as usize])
+    /// If there is no such variant or stage.
+    pub fn stage(&self, variant: usize, stage: StageIndex) -> Option<&ResolvedStage> {
+        let resolved = self.row(variant)[stage.0]?;
+        Some(&self.resolved[resolved.index()])
     }
 
-    /// The stage of that name.
-    pub fn find(&self, name: &str) -> Option<usize> {
-        self.stages.iter().position(|stage| stage.name.as_str() == name)
+    /// Finds a stage by name.
+    pub fn find(&self, name: &str) -> Option<StageIndex> {
+        self.stages.iter().position(|stage| stage.name.as_str() == name).map(StageIndex)
     }
 
-    /// The stages that the variant is made for: those asked for on the command line, else its targets, else those
-    /// that no other stage of it reads.
-    pub fn targets_of(&self, variant: usize) -> Vec<usize> {
-        let row = &self.places[variant * self.stages.len()..][..self.stages.len()];
+    /// Returns the targets of a variant: the stages that `--target` names, else those of a target kind, else those that
+    /// no other stage reads.
+    pub fn targets_of(&self, variant: usize) -> Vec<StageIndex> {
+        let row = self.row(variant);
         if self.targets.is_empty() {
             return default_targets(row, &self.resolved);
         }
-        let asked = self.targets.iter().filter_map(|name| self.find(name));
-        let mut asked: Vec<usize> = asked.filter(|&stage| row[stage].is_some()).collect();
-        asked.sort_unstable();
-        asked.dedup();
-        asked
+        let named = self.targets.iter().filter_map(|name| self.find(name));
+        let mut named: Vec<StageIndex> = named.filter(|stage| row[stage.0].is_some()).collect();
+        named.sort_unstable();
+        named.dedup();
+        named
+    }
+
+    /// The stages of a variant.
+    fn row(&self, variant: usize) -> &[Option<ResolvedIndex>] {
+        &self.table[variant * self.stages.len()..][..self.stages.len()]
     }
 }
 
-/// The stages of a variant whose kind is a target, else its sinks.
-pub(super) fn default_targets(row: &[Option<u32>], resolved: &[Resolved]) -> Vec<usize> {
+/// The stages of a variant whose kind is a target, else those that no other stage reads.
+pub(super) fn default_targets(row: &[Option<ResolvedIndex>], resolved: &[ResolvedStage]) -> Vec<StageIndex> {
     let present = || {
         let all = row.iter().enumerate();
-        all.filter_map(|(stage, &place)| Some((stage, &resolved[place? as usize])))
+        all.filter_map(|(stage, &index)| Some((StageIndex(stage), &resolved[index?.index()])))
     };
-    let targets: Vec<usize> =
+    let targets: Vec<StageIndex> =
         present().filter(|(_, one)| one.spec.about().is_target).map(|(stage, _)| stage).collect();
     if !targets.is_empty() {
         return targets;
     }
     let mut is_read = vec![false; row.len()];
-    for port in present().flat_map(|(_, one)| &one.ports).filter(|port| port.is_read()) {
-        is_read[port.stage] = true;
+    for stage in present().flat_map(|(_, one)| one.upstream()) {
+        is_read[stage.0] = true;
     }
-    present().map(|(stage, _)| stage).filter(|&stage| !is_read[stage]).collect()
+    present().map(|(stage, _)| stage).filter(|stage| !is_read[stage.0]).collect()
 }

@@ -1,63 +1,77 @@
-//! Checks of whole variants: ports whose stage is not there, sets that were not extracted, cycles.
+//! Checks of whole variants: ports to absent stages, image sets that were not extracted, cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::diagnostic::{Diagnostic, Span};
-use super::experiment::{ResolvedPort, default_targets};
-use super::grid::Grid;
-use super::raw::find;
+use super::experiment::{ResolvedStage, default_targets};
+use super::index::{ResolvedIndex, StageIndex};
+use super::outline::Outline;
+use super::raw::locate;
 use super::specs::Specs;
 use super::stage::RawStage;
-use super::substitute::equation;
-use super::wiring::{Gap, Wiring, needed, place};
+use super::wiring::{Gap, Wiring};
 use crate::stages::Shape;
 
-/// Checks every variant; mistakes go to `found`. `targets` are the stages asked for beside the default ones.
+/// Checks every variant. `targets` are the stages that `--target` names.
 pub(super) fn check(
-    stages: &[RawStage<'_>],
+    outline: &Outline<'_>,
     specs: &Specs,
-    grid: &Grid,
     wiring: &Wiring,
-    targets: &[usize],
+    targets: &[StageIndex],
     found: &mut Vec<Diagnostic>,
 ) {
-    let checker = Checker { stages, specs, grid, wiring };
-    checker.gaps(targets, found);
-    checker.sets(found);
-    checker.cycles(found);
+    let mut checker = Checker { outline, specs, wiring, found };
+    checker.gaps(targets);
+    checker.sets();
+    checker.cycles();
 }
 
 struct Checker<'a> {
-    stages: &'a [RawStage<'a>],
+    outline: &'a Outline<'a>,
     specs: &'a Specs,
-    grid: &'a Grid,
     wiring: &'a Wiring,
+    found: &'a mut Vec<Diagnostic>,
 }
 
-impl Checker<'_> {
-    fn rows(&self) -> impl Iterator<Item = &[Option<u32>]> {
-        self.wiring.places.chunks(self.stages.len().max(1))
+/// An output of a stage.
+type OutputOf<'a> = (StageIndex, &'a str);
+
+/// What each stage of a combination is resolved to.
+type Row<'a> = &'a [Option<ResolvedIndex>];
+
+/// The variants in which a gap occurs.
+struct GapCount {
+    /// Index of the first combination.
+    first_row: usize,
+    count: usize,
+}
+
+impl<'a> Checker<'a> {
+    fn rows(&self) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        self.wiring.table.chunks(self.outline.stages.len().max(1))
     }
 
-    /// Ports to stages that `when` keeps out, in variants that need the port's stage.
-    fn gaps(&self, targets: &[usize], found: &mut Vec<Diagnostic>) {
-        let mut first: BTreeMap<(usize, Vec<String>, usize), (usize, usize)> = BTreeMap::new();
-        for (row, places) in self.rows().enumerate() {
-            let gaps_of =
-                |stage: usize| places[stage].map_or(&[][..], |place| &self.wiring.gaps[place as usize]);
-            if (0..places.len()).all(|stage| gaps_of(stage).is_empty()) {
+    /// Reports ports to absent stages, in variants that need the port's own stage.
+    fn gaps(&mut self, targets: &[StageIndex]) {
+        let wiring = self.wiring;
+        let mut counts: BTreeMap<(StageIndex, &[String], StageIndex), GapCount> = BTreeMap::new();
+        for (row, resolved) in self.rows().enumerate() {
+            let gaps_of = |stage: StageIndex| resolved[stage.0].map_or(&[][..], |index| wiring.gaps(index));
+            if (0..resolved.len()).all(|stage| gaps_of(StageIndex(stage)).is_empty()) {
                 continue;
             }
-            let mut wanted = default_targets(places, &self.wiring.resolved);
+            let mut wanted = default_targets(resolved, &wiring.resolved);
             wanted.extend(targets);
-            for stage in needed(wanted, places, &self.wiring.resolved) {
+            for stage in wiring.needed(wanted, resolved) {
                 for Gap { path, target } in gaps_of(stage) {
-                    first.entry((stage, path.clone(), *target)).or_insert((row, 0)).1 += 1;
+                    let new = GapCount { first_row: row, count: 0 };
+                    counts.entry((stage, path, *target)).or_insert(new).count += 1;
                 }
             }
         }
-        for ((stage, path, target), (row, count)) in first {
-            found.push(self.gap(&self.stages[stage], &path, &self.stages[target], row, count));
+        for ((stage, path, target), count) in counts {
+            let [stage, target] = [stage, target].map(|index| self.outline.stage(index));
+            self.found.push(self.gap(stage, path, target, &count));
         }
     }
 
@@ -66,25 +80,17 @@ impl Checker<'_> {
         stage: &RawStage<'_>,
         path: &[String],
         target: &RawStage<'_>,
-        row: usize,
-        count: usize,
+        count: &GapCount,
     ) -> Diagnostic {
-        let values: Vec<String> = self
-            .grid
-            .axes
-            .iter()
-            .zip(&self.grid.combinations[row])
-            .map(|(axis, &place)| equation(axis, place))
-            .collect();
-        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        let grid = &self.outline.grid;
+        let variant = grid.equations(&grid.combinations[count.first_row]);
+        let more = if count.count > 1 { format!(" and {} more", count.count - 1) } else { String::new() };
         let message = format!(
-            "`{}` needs `{}`, which is not in the variant `{}`{more}",
-            stage.name,
-            target.name,
-            values.join(","),
+            "`{}` needs `{}`, which is not in the variant `{variant}`{more}",
+            stage.name, target.name,
         );
         let mut diagnostic =
-            Diagnostic::new("stage::absent_stage", message).at(place(stage, path), "needed here");
+            Diagnostic::new("stage::absent_stage", message).at(stage.span(path), "needed here");
         if let Some(span) = target.when_span() {
             diagnostic = diagnostic.at(span, format!("`{}` is only in these variants", target.name));
         }
@@ -94,123 +100,110 @@ impl Checker<'_> {
         })
     }
 
-    /// A set that is read must be among the images of the `extract` stage that gives the features.
-    fn sets(&self, found: &mut Vec<Diagnostic>) {
+    /// Reports image sets that a stage selects and that the upstream stage has no features of.
+    fn sets(&mut self) {
         let mut seen = BTreeSet::new();
-        for places in self.rows() {
-            for (stage, here) in places.iter().enumerate() {
-                let Some(here) = *here else { continue };
-                let reader = &self.wiring.resolved[here as usize];
-                for port in &reader.ports {
-                    let Shape::Group { set: Some(chosen_by) } = reader.spec.port(&port.field).shape else {
+        for row in self.rows() {
+            for (stage, reader) in row.iter().enumerate() {
+                let Some(reader) = *reader else { continue };
+                let resolved = self.wiring.resolved(reader);
+                for port in &resolved.ports {
+                    let Shape::Group { set: Some(chosen_by) } = resolved.spec.port(&port.field).shape else {
                         continue;
                     };
-                    let (Some(there), Some(set)) = (places[port.stage], reader.wired(chosen_by)) else {
+                    let (Some(giver), Some(set)) = (row[port.stage.0], resolved.wired(chosen_by)) else {
                         continue;
                     };
-                    if seen.insert((here, there)) {
-                        self.set(stage, chosen_by, set, port.stage, there, found);
+                    if seen.insert((reader, giver)) {
+                        let members = members(self.wiring.resolved(giver));
+                        if !members.is_empty() && !members.contains(&set) {
+                            let [stage, upstream] =
+                                [StageIndex(stage), port.stage].map(|index| self.outline.stage(index));
+                            self.found.push(self.not_extracted(stage, chosen_by, upstream, set, &members));
+                        }
                     }
                 }
             }
         }
     }
 
-    fn set(
-        &self,
-        stage: usize,
-        chosen_by: &str,
-        set: (usize, &str),
-        upstream: usize,
-        there: u32,
-        found: &mut Vec<Diagnostic>,
-    ) {
-        let giver = &self.wiring.resolved[there as usize];
-        let members: Vec<(usize, &str)> =
-            giver.fan_out().map(|port| (port.stage, port.output.as_str())).collect();
-        if !members.is_empty() && !members.contains(&set) {
-            let path: Vec<&str> = chosen_by.split('.').collect();
-            found.push(self.not_extracted(stage, &path, upstream, set, &members));
-        }
-    }
-
     fn not_extracted(
         &self,
-        stage: usize,
-        path: &[&str],
-        upstream: usize,
-        set: (usize, &str),
-        members: &[(usize, &str)],
+        stage: &RawStage<'_>,
+        chosen_by: &str,
+        upstream: &RawStage<'_>,
+        set: OutputOf<'_>,
+        members: &[OutputOf<'_>],
     ) -> Diagnostic {
-        let (stage, upstream) = (&self.stages[stage], &self.stages[upstream]);
-        let path: Vec<String> = path.iter().map(|&step| step.to_owned()).collect();
-        let name = |&(set, output): &(usize, &str)| {
+        let path: Vec<String> = chosen_by.split('.').map(str::to_owned).collect();
+        let name = |&(set, output): &OutputOf<'_>| {
             let is_other = output != "images" || members.iter().any(|one| one.0 == set && one.1 != output);
-            if is_other {
-                format!("{}.{output}", self.stages[set].name)
-            } else {
-                self.stages[set].name.to_string()
-            }
+            let stage = &self.outline.stage(set).name;
+            if is_other { format!("{stage}.{output}") } else { stage.to_string() }
         };
         let names: Vec<String> = members.iter().map(|member| format!("`{}`", name(member))).collect();
         let message = format!("`{}` does not extract features of `{}`", upstream.name, name(&set));
         let images =
-            find(upstream.table, &["images".to_owned()]).map_or(upstream.header, |place| place.value);
+            locate(upstream.table, &["images".to_owned()]).map_or(upstream.header, |location| location.value);
         Diagnostic::new("stage::set_not_extracted", message)
-            .at(place(stage, &path), "not among its images")
+            .at(stage.span(&path), "not among its images")
             .at(images, format!("the images of `{}`", upstream.name))
             .help(format!("write {}, or add `{}` to its images", names.join(" or "), name(&set)))
     }
 
-    /// Stages that wait for each other, each cycle once. The graph of all variants together is looked at
-    /// first: where it has no cycle no variant has one.
-    fn cycles(&self, found: &mut Vec<Diagnostic>) {
-        let mut together: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.stages.len()];
-        let distinct: BTreeSet<&[Option<u32>]> = self.rows().collect();
-        for places in &distinct {
-            for (stage, reads) in self.edges(places).into_iter().enumerate() {
+    /// Reports stages that depend on each other, each cycle once. The graph of all variants together is searched first:
+    /// if it has no cycle, no variant has one.
+    fn cycles(&mut self) {
+        let mut together: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.outline.stages.len()];
+        let distinct: BTreeSet<Row<'_>> = self.rows().collect();
+        for row in &distinct {
+            for (stage, reads) in self.edges(row).into_iter().enumerate() {
                 together[stage].extend(reads);
             }
         }
         if cycles_of(&together).is_empty() {
             return;
         }
-        let each = distinct.iter().flat_map(|places| cycles_of(&self.edges(places)));
+        let each = distinct.iter().flat_map(|row| cycles_of(&self.edges(row)));
         for cycle in each.collect::<BTreeSet<_>>() {
-            found.push(self.cycle(&cycle));
+            let cycle: Vec<StageIndex> = cycle.into_iter().map(StageIndex).collect();
+            self.found.push(self.cycle(&cycle));
         }
     }
 
-    fn edges(&self, places: &[Option<u32>]) -> Vec<BTreeSet<usize>> {
-        let ports =
-            |place: &Option<u32>| place.map_or(&[][..], |one| &self.wiring.resolved[one as usize].ports);
-        let reads = |place| {
-            let ports: &[ResolvedPort] = ports(place);
-            ports.iter().filter(|port| port.is_read()).map(|port| port.stage).collect()
-        };
-        places.iter().map(reads).collect()
+    /// For each stage of a combination the stages that it reads.
+    fn edges(&self, row: Row<'_>) -> Vec<BTreeSet<usize>> {
+        let resolved = row.iter().map(|index| index.map(|index| self.wiring.resolved(index)));
+        resolved
+            .map(|stage| stage.into_iter().flat_map(ResolvedStage::upstream).map(|stage| stage.0).collect())
+            .collect()
     }
 
-    fn cycle(&self, cycle: &[usize]) -> Diagnostic {
-        let name = |stage: usize| self.stages[stage].name.as_str();
+    fn cycle(&self, cycle: &[StageIndex]) -> Diagnostic {
+        let name = |stage: StageIndex| self.outline.stage(stage).name.as_str();
         let mut names: Vec<&str> = cycle.iter().map(|&stage| name(stage)).collect();
         names.push(names[0]);
         let message = format!("stages wait for each other: {}", names.join(" -> "));
         let mut diagnostic = Diagnostic::new("stage::cycle", message).help("remove one of these inputs");
-        for (place_in_cycle, &stage) in cycle.iter().enumerate() {
-            let next = cycle[(place_in_cycle + 1) % cycle.len()];
+        for (&stage, &next) in cycle.iter().zip(cycle.iter().cycle().skip(1)) {
             let span = self.port_span(stage, next);
             diagnostic = diagnostic.at(span, format!("`{}` reads `{}`", name(stage), name(next)));
         }
         diagnostic
     }
 
-    /// Where `stage` names `next`.
-    fn port_span(&self, stage: usize, next: usize) -> Span {
-        let links = self.specs.readings[stage].iter().flat_map(|reading| &reading.links);
-        let mut links = links.filter(|link| link.stage == next && link.is_read());
-        links.next().map_or(self.stages[stage].header, |link| place(&self.stages[stage], &link.path()))
+    /// The span of the field in which `stage` names `next`.
+    fn port_span(&self, stage: StageIndex, next: StageIndex) -> Span {
+        let mut links = self.specs.all_of(stage).iter().flat_map(|parsed| &parsed.links);
+        let link = links.find(|link| link.stage == next && link.is_read());
+        let stage = self.outline.stage(stage);
+        link.map_or(stage.header, |link| stage.span(&link.path()))
     }
+}
+
+/// The image sets that a stage extracts.
+fn members(giver: &ResolvedStage) -> Vec<OutputOf<'_>> {
+    giver.fan_out().map(|port| (port.stage, port.output.as_str())).collect()
 }
 
 /// The cycles that one walk over the graph meets, each turned so that its smallest stage comes first.
@@ -233,7 +226,7 @@ impl Walk<'_> {
     fn visit(&mut self, stage: usize) {
         if let Some(start) = self.path.iter().position(|&open| open == stage) {
             let mut cycle = self.path[start..].to_vec();
-            let smallest = (0..cycle.len()).min_by_key(|&place| cycle[place]).unwrap_or(0);
+            let smallest = (0..cycle.len()).min_by_key(|&index| cycle[index]).unwrap_or(0);
             cycle.rotate_left(smallest);
             self.cycles.push(cycle);
             return;

@@ -1,20 +1,20 @@
-//! `include = ["base.toml"]`: reads a manifest with everything that it includes and merges them.
+//! `include = ["base.toml"]`: reads a manifest with everything that it includes, and merges them.
 //!
 //! Included files come first, in order, then the file itself; later keys win. `[experiment]`, `[grid.axes]`,
-//! `[grid.repeats]` and each stage are merged name by name; any other value, be it a list or a table such as
-//! `select`, is replaced whole, so that it can be emptied. A stage that changes its `kind` is replaced whole.
+//! `[grid.repeats]` and each stage are merged name by name. Any other value, such as a list or the table `select`, is
+//! replaced as a whole, so that it can be emptied; so is a stage whose `kind` changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Source, Span};
-use super::raw::{Content, Entry, Node, Table, parse};
+use super::diagnostic::{Diagnostic, SourceText, Span};
+use super::raw::{Content, TomlEntry, TomlNode, TomlTable, parse};
 
-/// A merged manifest and the texts that it was made of.
+/// A merged manifest with its sources and the mistakes so far.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    pub(super) root: Table,
-    pub(super) sources: Vec<Source>,
+    pub(super) root: TomlTable,
+    pub(super) sources: Vec<SourceText>,
     pub(super) found: Vec<Diagnostic>,
 }
 
@@ -28,25 +28,25 @@ pub(super) fn read(path: &Path, project: &Path) -> Document {
 struct Reader<'a> {
     project: &'a Path,
     document: Document,
-    /// Files being read, outermost first: canonical path and shown name.
+    /// The open files, outermost first: canonical path and displayed name.
     stack: Vec<(PathBuf, String)>,
 }
 
 impl Reader<'_> {
-    /// The merged table of a file; `asked` is the place that names it.
-    fn file(&mut self, path: &Path, asked: Option<Span>) -> Table {
-        let name = self.shown(path);
+    /// Reads and merges a file; `included_at` is the span that names it.
+    fn file(&mut self, path: &Path, included_at: Option<Span>) -> TomlTable {
+        let name = self.displayed(path);
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                self.unreadable(&name, &error, asked);
-                return Table::default();
+                self.unreadable(&name, &error, included_at);
+                return TomlTable::default();
             }
         };
         let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         if let Some(first) = self.stack.iter().position(|(open, _)| *open == identity) {
-            self.cycle(first, &name, asked);
-            return Table::default();
+            self.cycle(first, &name, included_at);
+            return TomlTable::default();
         }
         let source = self.source(&name, text);
         let text = Arc::clone(&self.document.sources[source].text);
@@ -57,10 +57,10 @@ impl Reader<'_> {
         merged
     }
 
-    fn with_includes(&mut self, path: &Path, mut own: Table) -> Table {
-        let Some(place) = own.entries.iter().position(|entry| entry.name == "include") else { return own };
-        let include = own.entries.remove(place);
-        let mut merged = Table::default();
+    fn with_includes(&mut self, path: &Path, mut own: TomlTable) -> TomlTable {
+        let Some(index) = own.entries.iter().position(|entry| entry.name == "include") else { return own };
+        let include = own.entries.remove(index);
+        let mut merged = TomlTable::default();
         for (name, span) in self.names(&include.node) {
             let beside = path.parent().unwrap_or(Path::new("")).join(&name);
             let within = self.project.join(&name);
@@ -72,7 +72,7 @@ impl Reader<'_> {
         merged
     }
 
-    fn names(&mut self, include: &Node) -> Vec<(String, Span)> {
+    fn names(&mut self, include: &TomlNode) -> Vec<(String, Span)> {
         let Content::List(members) = &include.content else {
             self.wrong_type(include);
             return Vec::new();
@@ -87,7 +87,7 @@ impl Reader<'_> {
         names
     }
 
-    fn wrong_type(&mut self, node: &Node) {
+    fn wrong_type(&mut self, node: &TomlNode) {
         let message = format!("`include` must be an array of files, not {}", node.value().type_name());
         let written = node.text().unwrap_or("base.toml");
         self.document.found.push(
@@ -97,11 +97,11 @@ impl Reader<'_> {
         );
     }
 
-    fn unreadable(&mut self, name: &str, error: &std::io::Error, asked: Option<Span>) {
+    fn unreadable(&mut self, name: &str, error: &std::io::Error, included_at: Option<Span>) {
         let is_missing = error.kind() == std::io::ErrorKind::NotFound;
         let why = if is_missing { "there is no such file".to_owned() } else { error.to_string() };
         let message = format!("cannot read `{name}`: {why}");
-        self.document.found.push(match asked {
+        self.document.found.push(match included_at {
             Some(span) => Diagnostic::new("include::unreadable", message)
                 .at(span, "included here")
                 .help("write the path relative to this file or to the project's root"),
@@ -113,51 +113,52 @@ impl Reader<'_> {
         });
     }
 
-    fn cycle(&mut self, first: usize, name: &str, asked: Option<Span>) {
+    fn cycle(&mut self, first: usize, name: &str, included_at: Option<Span>) {
         let mut names: Vec<&str> = self.stack[first..].iter().map(|(_, name)| name.as_str()).collect();
         names.push(name);
         let message = format!("the files include each other: {}", names.join(" -> "));
         let mut diagnostic = Diagnostic::new("include::cycle", message).help("remove this include");
-        if let Some(span) = asked {
+        if let Some(span) = included_at {
             diagnostic = diagnostic.at(span, format!("`{name}` is already being read"));
         }
         self.document.found.push(diagnostic);
     }
 
-    /// The source's number; a file that is included twice is one source.
+    /// The index of a source, which is added unless a file is included twice.
     fn source(&mut self, name: &str, text: String) -> usize {
         let sources = &mut self.document.sources;
-        let source = Source { name: name.to_owned(), text: text.into() };
+        let source = SourceText { name: name.to_owned(), text: text.into() };
         sources.iter().position(|known| *known == source).unwrap_or_else(|| {
             sources.push(source);
             sources.len() - 1
         })
     }
 
-    fn shown(&self, path: &Path) -> String {
+    /// The path relative to the project, if it lies inside.
+    fn displayed(&self, path: &Path) -> String {
         let tidy = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let (path, project) = (tidy(path), tidy(self.project));
         path.strip_prefix(&project).unwrap_or(&path).display().to_string()
     }
 }
 
-/// Whether tables at this path are merged name by name.
+/// Whether the tables at a path are merged name by name.
 fn is_merged(path: &[&str]) -> bool {
     matches!(path, [] | ["experiment" | "grid" | "stages"] | ["grid", "axes" | "repeats"] | ["stages", _])
 }
 
-/// Merges `over` into `base`: later keys win; see the module.
-fn merge(base: &mut Table, over: Table, path: &[&str]) {
+/// Merges `over` into `base`; keys of `over` win.
+fn merge(base: &mut TomlTable, over: TomlTable, path: &[&str]) {
     for entry in over.entries {
         let Some(old) = base.entry_mut(&entry.name) else {
             base.entries.push(entry);
             continue;
         };
-        let Entry { name, name_span, node, .. } = entry;
+        let TomlEntry { name, name_span, node, .. } = entry;
         let mut inner = path.to_vec();
         inner.push(&name);
         match (&mut old.node.content, node) {
-            (Content::Table(under), Node { content: Content::Table(table), span })
+            (Content::Table(under), TomlNode { content: Content::Table(table), span })
                 if is_merged(&inner) && !changes_kind(under, &table) =>
             {
                 merge(under, table, &inner);
@@ -169,8 +170,8 @@ fn merge(base: &mut Table, over: Table, path: &[&str]) {
     }
 }
 
-fn changes_kind(under: &Table, over: &Table) -> bool {
-    let kind = |table: &Table| table.get("kind").and_then(Node::text).map(str::to_owned);
+fn changes_kind(under: &TomlTable, over: &TomlTable) -> bool {
+    let kind = |table: &TomlTable| table.get("kind").and_then(TomlNode::text).map(str::to_owned);
     let (old, new) = (kind(under), kind(over));
     old.is_some() && new.is_some() && old != new
 }

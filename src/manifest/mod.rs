@@ -1,12 +1,29 @@
 //! The manifest: TOML in, a checked [`Experiment`] out.
 //!
-//! Two steps, apart: `raw` and `include` read text into a tree whose every value knows its place and `overrides`
-//! changes it; the checks (`grid`, `stage`, `specs`, `wiring`, `graph`) give it meaning. No file of data is
-//! opened. Every mistake is found in one go and shown on the text that holds it ([`ManifestError`]).
+//! First the text becomes a tree of values with spans:
 //!
-//! Planning asks [`Experiment::stage`] for a stage's fields and connections in a variant; each distinct case
-//! was resolved once, whatever the number of variants.
+//! ```text
+//! raw         TOML with spans
+//! include     merges a manifest with the files that it includes
+//! overrides   --set
+//! ```
+//! Then the tree becomes an experiment:
+//!
+//! ```text
+//! outline     name, seed, grid, and the stages without their fields
+//!   grid        axes (axis), and the combinations that patterns (pattern) leave
+//!   stage       name, kind, `when`, and each `${axis}` (substitute)
+//! specs       the fields of every stage, once for each set of values of the axes that it uses
+//! wiring      connects ports to outputs
+//! graph       checks whole variants: absent stages, cycles
+//! check       calls all of these, and makes the experiment
+//! ```
+//! No data file is opened. All mistakes are found in one call and shown on the text ([`ManifestError`], `diagnostic`).
+//!
+//! Planning takes a stage's fields and connections in a variant from [`Experiment::stage`]. Each distinct case
+//! is resolved once, whatever the number of variants.
 
+mod axis;
 mod check;
 pub mod config;
 pub mod diagnostic;
@@ -14,7 +31,9 @@ pub mod experiment;
 mod graph;
 mod grid;
 mod include;
+mod index;
 pub mod names;
+mod outline;
 mod overrides;
 mod pattern;
 mod problems;
@@ -29,15 +48,16 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Config, find_project};
-pub use diagnostic::{Diagnostic, ManifestError, Source, Span};
-pub use experiment::{Axis, Experiment, Resolved, ResolvedPort, Stage, Variant};
+pub use config::{Config, RemoteConfig, find_project};
+pub use diagnostic::{Diagnostic, ManifestError, SourceText, Span};
+pub use experiment::{Axis, DeclaredStage, Experiment, ResolvedPort, ResolvedStage, Variant};
+pub use index::StageIndex;
 pub use names::{AxisName, StageName, VariantId};
 
-/// What the command line adds to a manifest.
+/// The changes that the command line makes to a manifest.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// The project's root; see [`find_project`].
+    /// Root of the project; see [`find_project`].
     pub project: PathBuf,
     /// `path=value` of each `--set`, in order.
     pub sets: Vec<String>,
@@ -47,10 +67,10 @@ pub struct LoadOptions {
     pub targets: Vec<String>,
 }
 
-/// Reads the manifest at `path` with its includes and the command line's changes, and checks all of it.
+/// Reads the manifest at `path` with its includes and the changes of the command line, and checks all of it.
 ///
 /// # Errors
-/// Every mistake at once; of a text that is no TOML only the mistakes of syntax.
+/// Every mistake at once; if a text is not TOML, its syntax errors only.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Experiment, ManifestError> {
     let mut document = include::read(path, &options.project);
     if !document.found.is_empty() {

@@ -1,4 +1,4 @@
-//! Identities of a manifest: stages, axes, variants.
+//! Names of stages, axes and variants.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ pub struct StageName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AxisName(String);
 
-/// A variant's name, usable as a folder: `bank=dual,augment=none,seed=0`; `default` where there is no axis.
+/// The name of a variant, safe as a folder: `bank=dual,augment=none,seed=0`; `default` if there are no axes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VariantId(String);
 
@@ -19,7 +19,7 @@ impl StageName {
         Self(name.to_owned())
     }
 
-    /// The name as written.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -30,7 +30,7 @@ impl AxisName {
         Self(name.to_owned())
     }
 
-    /// The name as written.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -41,7 +41,7 @@ impl VariantId {
         Self(name)
     }
 
-    /// The name as a folder is called.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,14 +70,14 @@ pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter))
 }
 
-/// Makes a name of any text: every other letter becomes `_`.
+/// Makes such a name of any text: other letters become `_`.
 pub(super) fn name_of(text: &str) -> String {
     let name: String =
         text.chars().map(|letter| if is_name(&letter.to_string()) { letter } else { '_' }).collect();
     if name.is_empty() { "_".to_owned() } else { name }
 }
 
-/// Whether `name` is safe as a folder on every system: letters, digits, `_`, `-`, `.`, no leading dot.
+/// Whether `name` is safe as a folder on every system: letters, digits, `_`, `-`, `.`; no dot at either end.
 pub(super) fn is_folder_name(name: &str) -> bool {
     let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
     !name.is_empty()
@@ -87,7 +87,7 @@ pub(super) fn is_folder_name(name: &str) -> bool {
         && !name.ends_with('.')
 }
 
-/// Makes a folder's name of any text.
+/// Makes such a name of any text.
 pub(super) fn folder_name_of(text: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
     let name: String = text.chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();

@@ -1,12 +1,12 @@
 //! `--set stages.normal_bank.ratio=0.02`: changes a merged manifest from the command line.
 //!
 //! The value is read as TOML, else taken as a string; `[a, b]` of bare words is a list of strings. An axis is
-//! replaced by one value or a list of them. The text of the option is a source of its own, so that a mistake
-//! found later in the value is shown on it.
+//! replaced by one value or a list of them. The text of the option is a source of its own, so that later mistakes in
+//! the value are shown on it.
 
-use super::diagnostic::{Diagnostic, Source, Span};
+use super::diagnostic::{Diagnostic, SourceText, Span};
 use super::include::Document;
-use super::raw::{Content, Entry, Node, Table, parse_value};
+use super::raw::{Content, TomlEntry, TomlNode, TomlTable, parse_value};
 use crate::stages::fields::{Value, suggestion};
 
 /// Applies every `path=value` to the document, in order.
@@ -14,8 +14,9 @@ pub(super) fn apply(document: &mut Document, sets: &[String]) {
     for set in sets {
         let text = format!("--set {set}");
         let source = document.sources.len();
-        document.sources.push(Source { name: "command line".to_owned(), text: text.as_str().into() });
-        if let Err(diagnostic) = apply_one(document, &text, source) {
+        document.sources.push(SourceText { name: "command line".to_owned(), text: text.as_str().into() });
+        let mut option = SetOption { text: &text, source, found: &mut document.found };
+        if let Err(diagnostic) = option.apply(&mut document.root) {
             document.found.push(*diagnostic);
         }
     }
@@ -25,81 +26,98 @@ const START: usize = "--set ".len();
 
 type Refused = Box<Diagnostic>;
 
-fn apply_one(document: &mut Document, text: &str, source: usize) -> Result<(), Refused> {
-    let whole = Span { source, start: START, end: text.len() };
-    let Some(equals) = text.find('=') else {
-        let diagnostic = Diagnostic::new("set::no_value", "`--set` needs a path and a value")
-            .at(whole, "no `=` here")
-            .help("write `--set stages.normal_bank.ratio=0.02`");
-        return Err(Box::new(diagnostic));
-    };
-    let steps = steps(text, source, equals);
-    let node = value(text, source, equals + 1, &mut document.found);
-    let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
-    check_path(&document.root, &names, &steps, whole)?;
-    let node = if names[0] == "grid" && names.len() == 3 { listed(node) } else { node };
-    put(&mut document.root, &steps, node)
+/// One `--set`.
+struct SetOption<'a> {
+    text: &'a str,
+    source: usize,
+    found: &'a mut Vec<Diagnostic>,
 }
 
-/// The dotted path's names with their places.
-fn steps(text: &str, source: usize, end: usize) -> Vec<(String, Span)> {
-    let mut start = START;
-    let mut steps = Vec::new();
-    for part in text[START..end].split('.') {
-        let lead = part.len() - part.trim_start().len();
-        let name = part.trim();
-        let begin = start + lead;
-        steps.push((name.to_owned(), Span { source, start: begin, end: begin + name.len() }));
-        start += part.len() + 1;
+impl SetOption<'_> {
+    fn span(&self, start: usize, end: usize) -> Span {
+        Span { source: self.source, start, end }
     }
-    steps
-}
 
-fn value(text: &str, source: usize, start: usize, found: &mut Vec<Diagnostic>) -> Node {
-    let written = text[start..].trim();
-    let start = start + (text[start..].len() - text[start..].trim_start().len());
-    if let Some(node) = parse_value(written, source, start, found) {
-        return node;
+    fn apply(&mut self, root: &mut TomlTable) -> Result<(), Refused> {
+        let whole = self.span(START, self.text.len());
+        let Some(equals) = self.text.find('=') else {
+            let diagnostic = Diagnostic::new("set::no_value", "`--set` needs a path and a value")
+                .at(whole, "no `=` here")
+                .help("write `--set stages.normal_bank.ratio=0.02`");
+            return Err(Box::new(diagnostic));
+        };
+        let steps = self.steps(equals);
+        let node = self.value(equals + 1);
+        let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
+        check_path(root, &names, &steps, whole)?;
+        let node = if names[0] == "grid" && names.len() == 3 { listed(node) } else { node };
+        put(root, &steps, node)
     }
-    let span = Span { source, start, end: start + written.len() };
-    let inner = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let content = match inner {
-        Some(inner) => Content::List(words(inner, source, start + 1, found)),
-        None => Content::Plain(Value::Text(written.to_owned())),
-    };
-    Node { span, content }
-}
 
-/// The members of a list whose quotes the shell took away.
-fn words(inner: &str, source: usize, mut start: usize, found: &mut Vec<Diagnostic>) -> Vec<Node> {
-    let mut members = Vec::new();
-    for part in inner.split(',') {
-        let begin = start + (part.len() - part.trim_start().len());
-        let word = part.trim();
-        let span = Span { source, start: begin, end: begin + word.len() };
-        members.push(
-            parse_value(word, source, begin, found)
-                .unwrap_or(Node { span, content: Content::Plain(Value::Text(word.to_owned())) }),
-        );
-        start += part.len() + 1;
+    /// The names of the dotted path, which ends at `end`, with their spans.
+    fn steps(&self, end: usize) -> Vec<(String, Span)> {
+        let mut start = START;
+        let mut steps = Vec::new();
+        for part in self.text[START..end].split('.') {
+            let name = part.trim();
+            let begin = start + (part.len() - part.trim_start().len());
+            steps.push((name.to_owned(), self.span(begin, begin + name.len())));
+            start += part.len() + 1;
+        }
+        steps
     }
-    members
+
+    /// The value, which begins at `start`.
+    fn value(&mut self, start: usize) -> TomlNode {
+        let written = self.text[start..].trim();
+        let start = start + (self.text[start..].len() - self.text[start..].trim_start().len());
+        if let Some(node) = parse_value(written, self.source, start, self.found) {
+            return node;
+        }
+        let inner = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let content = match inner {
+            Some(inner) => Content::List(self.words(inner, start + 1)),
+            None => Content::Plain(Value::Text(written.to_owned())),
+        };
+        TomlNode { span: self.span(start, start + written.len()), content }
+    }
+
+    /// The members of a list that lost its quotes to the shell; it begins at `start`.
+    fn words(&mut self, inner: &str, mut start: usize) -> Vec<TomlNode> {
+        let mut members = Vec::new();
+        for part in inner.split(',') {
+            let begin = start + (part.len() - part.trim_start().len());
+            let word = part.trim();
+            let node = parse_value(word, self.source, begin, self.found);
+            members.push(node.unwrap_or_else(|| {
+                let content = Content::Plain(Value::Text(word.to_owned()));
+                TomlNode { span: self.span(begin, begin + word.len()), content }
+            }));
+            start += part.len() + 1;
+        }
+        members
+    }
 }
 
-/// An axis takes a list; one value stands for a list of one.
-fn listed(node: Node) -> Node {
+/// Makes a list of a single value, as axes take lists.
+fn listed(node: TomlNode) -> TomlNode {
     match node.content {
         Content::List(_) => node,
-        _ => Node { span: node.span, content: Content::List(vec![node]) },
+        _ => TomlNode { span: node.span, content: Content::List(vec![node]) },
     }
 }
 
-/// Refuses a path that leads nowhere: below `stages` and the axes only what the manifest names.
-fn check_path(root: &Table, names: &[&str], steps: &[(String, Span)], whole: Span) -> Result<(), Refused> {
+/// Refuses unknown paths: below `stages` and the axes, names that the manifest lacks.
+fn check_path(
+    root: &TomlTable,
+    names: &[&str],
+    steps: &[(String, Span)],
+    whole: Span,
+) -> Result<(), Refused> {
     let under = |path: &[&str]| -> Vec<String> {
         let mut table = Some(root);
         for name in path {
-            table = table.and_then(|table| table.get(name)).and_then(Node::table);
+            table = table.and_then(|table| table.get(name)).and_then(TomlNode::table);
         }
         table.map(|table| table.entries.iter().map(|entry| entry.name.clone()).collect()).unwrap_or_default()
     };
@@ -113,10 +131,10 @@ fn check_path(root: &Table, names: &[&str], steps: &[(String, Span)], whole: Spa
         },
         if names[0] == "grid" && names.len() > 2 { under(&names[..2]) } else { Vec::new() },
     ];
-    for (place, (name, span)) in steps.iter().enumerate().take(2 + usize::from(names[0] == "grid")) {
-        if !known[place].contains(name) {
-            let known: Vec<&str> = known[place].iter().map(String::as_str).collect();
-            let above = names[..place].join(".");
+    for (depth, (name, span)) in steps.iter().enumerate().take(2 + usize::from(names[0] == "grid")) {
+        if !known[depth].contains(name) {
+            let known: Vec<&str> = known[depth].iter().map(String::as_str).collect();
+            let above = names[..depth].join(".");
             let message = match above.as_str() {
                 "" => format!("a manifest has no `{name}`"),
                 "stages" => format!("no stage `{name}`"),
@@ -144,23 +162,28 @@ fn check_path(root: &Table, names: &[&str], steps: &[(String, Span)], whole: Spa
     Ok(())
 }
 
-/// Writes `node` at the path, making the tables on the way.
-fn put(table: &mut Table, steps: &[(String, Span)], node: Node) -> Result<(), Refused> {
+/// Writes `node` at the path and adds the tables that are missing on the way.
+fn put(table: &mut TomlTable, steps: &[(String, Span)], node: TomlNode) -> Result<(), Refused> {
     let ((name, span), rest) = steps.split_first().expect("a split text has at least one part");
     if rest.is_empty() {
         match table.entry_mut(name) {
             Some(entry) => entry.replace(*span, node),
             None => {
-                table.entries.push(Entry { name: name.clone(), name_span: *span, node, former: Vec::new() });
+                table.entries.push(TomlEntry {
+                    name: name.clone(),
+                    name_span: *span,
+                    node,
+                    former: Vec::new(),
+                });
             }
         }
         return Ok(());
     }
     if table.entry(name).is_none() {
-        let node = Node { span: *span, content: Content::Table(Table::default()) };
-        table.entries.push(Entry { name: name.clone(), name_span: *span, node, former: Vec::new() });
+        let node = TomlNode { span: *span, content: Content::Table(TomlTable::default()) };
+        table.entries.push(TomlEntry { name: name.clone(), name_span: *span, node, former: Vec::new() });
     }
-    let entry = table.entry_mut(name).expect("it has just been made");
+    let entry = table.entry_mut(name).expect("it was added above");
     match &mut entry.node.content {
         Content::Table(inner) => put(inner, rest, node),
         _ => Err(Box::new(

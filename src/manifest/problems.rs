@@ -1,66 +1,43 @@
-//! Puts what a [`Reader`](crate::stages::fields::Reader) found back onto the text.
+//! From a [`Problem`] of a stage's fields to a [`Diagnostic`] on the text.
 
+use super::axis::GridAxis;
 use super::diagnostic::{Diagnostic, Span};
-use super::grid::GridAxis;
-use super::raw::{Table, find};
-use super::substitute::Use;
-use crate::stages::fields::{Problem, Value};
+use super::index::ValueIndex;
+use super::raw::{TomlTable, locate};
+use crate::stages::fields::{Problem, ProblemKind, Value};
 
-/// Most values that a message names before it says how many more there are.
+/// Most values that a message names; the others are counted.
 const MOST_NAMED: usize = 3;
 
-/// The diagnostic of `problem` in `table`, whose header is `header`; a missing field is shown there.
-pub(super) fn located(area: &str, problem: &Problem, table: &Table, header: Span) -> Diagnostic {
-    let span = match find(table, &problem.path) {
-        Some(place) if problem.at_name => place.name,
-        Some(place) => place.value,
+/// Shows a problem of `table` on the text, or on `header` if the field is not written.
+pub(super) fn located(area: &str, problem: &Problem, table: &TomlTable, header: Span) -> Diagnostic {
+    let span = match locate(table, &problem.path) {
+        Some(location) if problem.is_about_name() => location.name,
+        Some(location) => location.value,
         None => header,
     };
-    let words = match problem.code {
-        "missing_field" => "missing in here",
-        "unknown_field" => "unknown field",
-        "unknown_stage" => "not a stage",
-        "wrong_type" => "of the wrong type",
-        "out_of_range" => "out of range",
-        "unknown_choice" => "not a choice",
-        _ => "here",
-    };
-    let mut diagnostic =
-        Diagnostic::new(&format!("{area}::{}", problem.code), &problem.message).at(span, words);
-    diagnostic.help = problem.help.clone().or_else(|| typed(problem));
+    let code = format!("{area}::{}", problem.code());
+    let mut diagnostic = Diagnostic::new(&code, problem.message()).at(span, label(&problem.kind));
+    diagnostic.help = problem.help();
     diagnostic
 }
 
-/// The remedy of a wrong type, which the reader leaves to its message: `… must be an integer, not …`.
-fn typed(problem: &Problem) -> Option<String> {
-    let (_, wanted) = problem.message.split_once(" must be ")?;
-    let (wanted, _) = wanted.split_once(", not ")?;
-    Some(format!("write `{} = …` with {wanted}", problem.path.last()?))
+/// The words at the span.
+fn label(kind: &ProblemKind) -> &'static str {
+    match kind {
+        ProblemKind::Missing { .. } => "missing in here",
+        ProblemKind::UnknownField { .. } => "unknown field",
+        ProblemKind::UnknownStage { .. } => "not a stage",
+        ProblemKind::WrongType { .. } => "of the wrong type",
+        ProblemKind::OutOfRange { .. } | ProblemKind::TooSmall { .. } => "out of range",
+        ProblemKind::UnknownChoice { .. } => "not a choice",
+        ProblemKind::NoPorts { .. } | ProblemKind::Unfit { .. } => "here",
+    }
 }
 
-/// Whether one path lies within the other.
-pub(super) fn is_related(a: &[String], b: &[String]) -> bool {
-    a.iter().zip(b).all(|(a, b)| a == b)
-}
-
-/// Whether the field at `path` holds a `${…}` that could not be filled in, which has been reported.
-pub(super) fn is_broken(uses: &[Use], path: &[String]) -> bool {
-    !path.is_empty() && uses.iter().any(|one| one.is_broken && is_related(&one.path, path))
-}
-
-/// The axes that the field at `path` uses.
-pub(super) fn axes_of(uses: &[Use], path: &[String]) -> Vec<usize> {
-    let mut axes: Vec<usize> =
-        uses.iter().filter(|one| is_related(&one.path, path)).filter_map(|one| one.axis).collect();
-    axes.sort_unstable();
-    axes.dedup();
-    axes
-}
-
-/// Says for which values of an axis the diagnostic holds, and labels them.
-pub(super) fn with_values(mut diagnostic: Diagnostic, axis: &GridAxis, places: &[u32]) -> Diagnostic {
-    let values: Vec<&(Value, Span)> =
-        places.iter().filter_map(|&place| axis.values.get(place as usize)).collect();
+/// Adds for which values of an axis the diagnostic holds, with a label on each.
+pub(super) fn with_values(mut diagnostic: Diagnostic, axis: &GridAxis, values: &[ValueIndex]) -> Diagnostic {
+    let values: Vec<&(Value, Span)> = values.iter().filter_map(|&value| axis.value(value)).collect();
     let named: Vec<String> = values.iter().take(MOST_NAMED).map(|(value, _)| format!("`{value}`")).collect();
     let more = match values.len().saturating_sub(MOST_NAMED) {
         0 => String::new(),

@@ -1,6 +1,4 @@
-//! TOML with places: a tree whose every name and value knows where it was written.
-//!
-//! Tables keep the order of the text. Nothing here knows what a manifest is.
+//! TOML with spans: a tree in which every name and value has its span. Tables keep the order of the text.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -8,75 +6,75 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Span};
 use crate::stages::fields::{Fields, Value};
 
-/// A value and its place.
+/// A value with its span.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(super) struct TomlNode {
     pub(super) span: Span,
     pub(super) content: Content,
 }
 
-/// What a node holds.
+/// The value of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     /// Text, a number, true or false.
     Plain(Value),
-    List(Vec<Node>),
-    Table(Table),
+    List(Vec<TomlNode>),
+    Table(TomlTable),
 }
 
 /// Named nodes in the order of the text.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct TomlTable {
+    pub(super) entries: Vec<TomlEntry>,
 }
 
 /// A name with its value.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct TomlEntry {
     pub(super) name: String,
     pub(super) name_span: Span,
-    pub(super) node: Node,
-    /// Members of a list that stood here before an include or the command line replaced it: a narrowed axis
-    /// must not turn the mention of its other values into a mistake.
+    pub(super) node: TomlNode,
+    /// Members of the lists that an including file or `--set` has replaced. A pattern may still name them: narrowing an
+    /// axis must not make a mistake of `when = { axis = "other value" }`.
     pub(super) former: Vec<Value>,
 }
 
-impl Table {
-    /// The entry of that name.
-    pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
+impl TomlTable {
+    /// Returns the entry of that name.
+    pub(super) fn entry(&self, name: &str) -> Option<&TomlEntry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// The entry of that name, to change it.
-    pub(super) fn entry_mut(&mut self, name: &str) -> Option<&mut Entry> {
+    /// Returns the entry of that name, to change it.
+    pub(super) fn entry_mut(&mut self, name: &str) -> Option<&mut TomlEntry> {
         self.entries.iter_mut().find(|entry| entry.name == name)
     }
 
-    /// The value of that name.
-    pub(super) fn get(&self, name: &str) -> Option<&Node> {
+    /// Returns the value of that name.
+    pub(super) fn get(&self, name: &str) -> Option<&TomlNode> {
         self.entry(name).map(|entry| &entry.node)
     }
 
-    /// Plain values, without those named in `without`.
+    /// Returns the plain values, except those named in `without`.
     pub(super) fn fields(&self, without: &[&str]) -> Fields {
         let kept = self.entries.iter().filter(|entry| !without.contains(&entry.name.as_str()));
         kept.map(|entry| (entry.name.clone(), entry.node.value())).collect()
     }
 }
 
-impl Entry {
-    /// Puts `node` in the place of the old one and remembers the members that were there.
-    pub(super) fn replace(&mut self, name_span: Span, node: Node) {
+impl TomlEntry {
+    /// Replaces the value and keeps the members of the old one in `former`.
+    pub(super) fn replace(&mut self, name_span: Span, node: TomlNode) {
         if let Content::List(members) = &self.node.content {
-            self.former.extend(members.iter().map(Node::value));
+            self.former.extend(members.iter().map(TomlNode::value));
         }
         self.node = node;
         self.name_span = name_span;
     }
 }
 
-impl Node {
-    /// The text, where it is one.
+impl TomlNode {
+    /// Returns the text if it is one.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Plain(Value::Text(text)) => Some(text),
@@ -84,15 +82,15 @@ impl Node {
         }
     }
 
-    /// The table, where it is one.
-    pub(super) fn table(&self) -> Option<&Table> {
+    /// Returns the table if it is one.
+    pub(super) fn table(&self) -> Option<&TomlTable> {
         match &self.content {
             Content::Table(table) => Some(table),
             _ => None,
         }
     }
 
-    /// The value without its places.
+    /// Returns the value without spans.
     pub(super) fn value(&self) -> Value {
         match &self.content {
             Content::Plain(value) => value.clone(),
@@ -102,43 +100,44 @@ impl Node {
     }
 }
 
-/// A place found by [`find`].
-pub(super) struct Place {
-    /// The value.
+/// Where a field is written.
+pub(super) struct Location {
+    /// Span of the value.
     pub(super) value: Span,
-    /// The name that it was written under; a list's member has only its value.
+    /// Span of the name; for a member of a list, of its value.
     pub(super) name: Span,
 }
 
-/// The place of `path` within `table`: names of fields, numbers for members of a list. `None` where it is not
-/// written. A name may hold dots: the longest join of the next steps is tried first.
-pub(super) fn find(table: &Table, path: &[String]) -> Option<Place> {
+/// Finds `path` within `table`: names of fields, numbers for members of lists. `None` if it is not written.
+///
+/// A name may contain dots: the longest join of the next steps is tried first.
+pub(super) fn locate(table: &TomlTable, path: &[String]) -> Option<Location> {
     for taken in (1..=path.len()).rev() {
         if let Some(entry) = table.entry(&path[..taken].join(".")) {
-            let place = Place { value: entry.node.span, name: entry.name_span };
-            return find_in(&entry.node, &path[taken..], place);
+            let location = Location { value: entry.node.span, name: entry.name_span };
+            return locate_in(&entry.node, &path[taken..], location);
         }
     }
     None
 }
 
-fn find_in(node: &Node, path: &[String], place: Place) -> Option<Place> {
+fn locate_in(node: &TomlNode, path: &[String], location: Location) -> Option<Location> {
     if path.is_empty() {
-        return Some(place);
+        return Some(location);
     }
     match &node.content {
-        Content::Table(table) => find(table, path),
+        Content::Table(table) => locate(table, path),
         Content::List(members) => {
             let member = members.get(path[0].parse::<usize>().ok()?)?;
-            find_in(member, &path[1..], Place { value: member.span, name: member.span })
+            locate_in(member, &path[1..], Location { value: member.span, name: member.span })
         }
-        // A port that stands without the brackets of its list.
-        Content::Plain(_) => Some(place),
+        // A list of one port, written without brackets.
+        Content::Plain(_) => Some(location),
     }
 }
 
-/// Reads a document; every syntax error and every value that no field can take goes to `found`.
-pub(super) fn parse(text: &str, source: usize, found: &mut Vec<Diagnostic>) -> Table {
+/// Parses a document. Syntax errors and values that no field can take are added to `found`.
+pub(super) fn parse(text: &str, source: usize, found: &mut Vec<Diagnostic>) -> TomlTable {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut reader = Converter { source, shift: 0, found };
     for error in errors {
@@ -147,13 +146,13 @@ pub(super) fn parse(text: &str, source: usize, found: &mut Vec<Diagnostic>) -> T
     reader.table(root.get_ref())
 }
 
-/// Reads one value that stands `shift` bytes into its source; `None` where it is no TOML.
+/// Parses one value, which begins `shift` bytes into its source. `None` if it is not TOML.
 pub(super) fn parse_value(
     text: &str,
     source: usize,
     shift: usize,
     found: &mut Vec<Diagnostic>,
-) -> Option<Node> {
+) -> Option<TomlNode> {
     let (value, errors) = DeValue::parse_recoverable(text);
     if !errors.is_empty() || text.is_empty() {
         return None;
@@ -175,23 +174,22 @@ impl Converter<'_> {
     fn syntax(&mut self, text: &str, error: &toml::de::Error) {
         let range = error.span().unwrap_or(0..0);
         let written = text.get(range.clone()).unwrap_or_default();
-        let message = error.message();
-        let help = if message.contains("quoted") && !written.is_empty() {
-            format!("write \"{written}\"")
-        } else if message.contains("duplicate key") {
-            format!("remove or rename one `{written}`")
-        } else {
-            "write `name = value`: strings in \" \", lists in [ ], tables in { } or below a [header]"
-                .to_owned()
+        let help = match role_of(text, &range) {
+            TokenRole::BareValue => format!("write \"{written}\""),
+            TokenRole::Key => format!("remove or rename one `{written}`"),
+            TokenRole::Other => {
+                "write `name = value`: strings in \" \", lists in [ ], tables in { } or below a [header]"
+                    .to_owned()
+            }
         };
         let span = self.span(range);
-        self.found.push(Diagnostic::new("syntax::toml", message).at(span, "here").help(help));
+        self.found.push(Diagnostic::new("syntax::toml", error.message()).at(span, "here").help(help));
     }
 
-    fn table(&mut self, table: &DeTable<'_>) -> Table {
-        let mut entries: Vec<Entry> = table
+    fn table(&mut self, table: &DeTable<'_>) -> TomlTable {
+        let mut entries: Vec<TomlEntry> = table
             .iter()
-            .map(|(name, node)| Entry {
+            .map(|(name, node)| TomlEntry {
                 name: name.get_ref().to_string(),
                 name_span: self.span(name.span()),
                 node: self.node(node),
@@ -199,10 +197,10 @@ impl Converter<'_> {
             })
             .collect();
         entries.sort_by_key(|entry| entry.name_span);
-        Table { entries }
+        TomlTable { entries }
     }
 
-    fn node(&mut self, value: &Spanned<DeValue<'_>>) -> Node {
+    fn node(&mut self, value: &Spanned<DeValue<'_>>) -> TomlNode {
         let span = self.span(value.span());
         let content = match value.get_ref() {
             DeValue::String(text) => Content::Plain(Value::Text(text.to_string())),
@@ -223,7 +221,7 @@ impl Converter<'_> {
             }
             DeValue::Table(table) => Content::Table(self.table(table)),
         };
-        Node { span, content }
+        TomlNode { span, content }
     }
 
     fn refuse(&mut self, span: Span, why: &str, help: &str) -> Content {
@@ -233,7 +231,32 @@ impl Converter<'_> {
     }
 }
 
-/// The value as TOML that can be typed.
+/// What a refused piece of TOML is, by what stands around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenRole {
+    /// A word where a value belongs: a string without quotes.
+    BareValue,
+    /// A whole key, which can only be wrong by standing twice.
+    Key,
+    /// Anything else.
+    Other,
+}
+
+fn role_of(text: &str, range: &std::ops::Range<usize>) -> TokenRole {
+    let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
+    let (written, before, after) = (part(range.clone()), part(0..range.start), part(range.end..text.len()));
+    let line = before.rsplit('\n').next().unwrap_or_default().trim();
+    let after = after.trim_start_matches([' ', '\t']);
+    let is_header = line.starts_with('[') && after.starts_with([']', '.']);
+    if !written.is_empty() && (is_header || after.starts_with('=')) {
+        return TokenRole::Key;
+    }
+    let is_word = written.starts_with(|letter: char| letter.is_alphabetic() || letter == '_');
+    let is_value = line.is_empty() || line.ends_with(['=', ',', '[']);
+    if is_word && is_value { TokenRole::BareValue } else { TokenRole::Other }
+}
+
+/// Writes the value as TOML.
 pub(super) fn literal(value: &Value) -> String {
     match value {
         Value::Text(text) => format!("{text:?}"),
@@ -244,12 +267,37 @@ pub(super) fn literal(value: &Value) -> String {
     }
 }
 
-/// Whether two values are the same to a reader: 1 and 1.0 are.
+/// Whether two values are equal; 1 equals 1.0.
 pub(super) fn is_same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Integer(a), Value::Float(b)) | (Value::Float(b), Value::Integer(a)) => {
             (*a as f64).total_cmp(b).is_eq()
         }
         _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_of_a_refused_word_follows_from_its_surroundings() {
+        let role = |text: &str, word: &str| {
+            let start = text.rfind(word).unwrap();
+            role_of(text, &(start..start + word.len()))
+        };
+        for text in
+            ["a = 1\nb = word", "b = [word]", "b = [1, word, 2]", "b = [\n  word,\n]", "b = { c = word }"]
+        {
+            assert_eq!(role(text, "word"), TokenRole::BareValue, "{text}");
+        }
+        for text in
+            ["word = 1\nword = 2", "[word]\n[word]", "[a.word]\n[a.word]\n", "b = { word = 1, word = 2 }"]
+        {
+            assert_eq!(role(text, "word"), TokenRole::Key, "{text}");
+        }
+        assert_eq!(role("b = = 3", "= 3"), TokenRole::Other);
+        assert_eq!(role("b = 01", "01"), TokenRole::Other);
     }
 }

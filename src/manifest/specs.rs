@@ -1,23 +1,25 @@
-//! Reads the fields of every stage, once for each set of values of the axes that it uses.
+//! Parses the fields of every stage, once for each set of values of the axes that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::axis::{Combination, find_axis};
 use super::diagnostic::Diagnostic;
-use super::grid::Grid;
-use super::problems::{axes_of, is_broken, located, with_values};
-use super::raw::find;
+use super::index::{AxisIndex, OutputsIndex, ParsedIndex, StageIndex};
+use super::outline::Outline;
+use super::problems::{located, with_values};
+use super::raw::locate;
 use super::stage::{OWN_FIELDS, RawStage};
 use super::substitute::{SEED, fill};
 use crate::artifacts::Artifact;
-use crate::stages::fields::{Access, Fields, Port, Problem, Reader, Value, suggestion};
+use crate::stages::fields::{Access, Fields, Port, Problem, ProblemKind, Reader, Value};
 use crate::stages::{Kind, Spec};
 
-/// A reference to another stage's output.
+/// A reference to an output of another stage.
 pub(super) struct Link {
     pub(super) field: String,
     pub(super) index: Option<usize>,
-    pub(super) stage: usize,
-    /// `None` for the first one.
+    pub(super) stage: StageIndex,
+    /// `None` for the first output.
     pub(super) output: Option<String>,
     pub(super) expects: Artifact,
     pub(super) access: Access,
@@ -29,7 +31,7 @@ impl Link {
         self.access == Access::Read
     }
 
-    /// The field's path within the stage.
+    /// Returns the path of the field within the stage.
     pub(super) fn path(&self) -> Vec<String> {
         path_of(&self.field, self.index)
     }
@@ -41,205 +43,202 @@ fn path_of(field: &str, index: Option<usize>) -> Vec<String> {
     path
 }
 
-/// One reading of a stage's fields.
-pub(super) struct Reading {
+/// A stage with its fields parsed for one set of axis values.
+pub(super) struct ParsedStage {
     pub(super) spec: Spec,
     pub(super) links: Vec<Link>,
     pub(super) outputs: Vec<(String, Artifact)>,
-    /// Equal for readings of the stage with equal outputs.
-    pub(super) outputs_id: u32,
-    /// Whether its fields are free of mistakes.
+    /// Equal if the outputs are equal.
+    pub(super) outputs_index: OutputsIndex,
+    /// Whether its fields have no mistakes.
     pub(super) is_sound: bool,
 }
 
-/// What a stage is in one variant.
+/// A stage in one variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// `when` keeps it out.
+pub(super) enum StageState {
+    /// `when` excludes it.
     Absent,
-    /// It is there, but its kind is a mistake.
-    Unknown,
-    /// It is there, with that reading.
-    Read(u32),
+    /// It is present, but its kind is a mistake.
+    UnknownKind,
+    /// It is present, with these fields.
+    Parsed(ParsedIndex),
 }
 
-/// Every stage's readings, and which one belongs to which combination.
+/// Every stage, parsed.
 pub(super) struct Specs {
     /// By stage.
-    pub(super) readings: Vec<Vec<Reading>>,
+    parsed: Vec<Vec<ParsedStage>>,
     /// By stage, then by combination.
-    pub(super) states: Vec<Vec<State>>,
+    states: Vec<Vec<StageState>>,
 }
 
-/// Reads every stage; mistakes go to `found`.
-pub(super) fn read(stages: &[RawStage<'_>], grid: &Grid, seed: u64, found: &mut Vec<Diagnostic>) -> Specs {
-    let mut specs = Specs { readings: Vec::new(), states: Vec::new() };
-    for place in 0..stages.len() {
-        let mut reader = StageReader::new(stages, place, grid, seed);
-        let states = reader.states();
-        reader.report(found);
-        specs.readings.push(reader.readings);
+impl Specs {
+    /// Returns the state of a stage in a combination, given by index.
+    pub(super) fn state(&self, stage: StageIndex, row: usize) -> StageState {
+        self.states[stage.0][row]
+    }
+
+    /// Returns a parsed stage.
+    pub(super) fn parsed(&self, stage: StageIndex, index: ParsedIndex) -> &ParsedStage {
+        &self.parsed[stage.0][index.index()]
+    }
+
+    /// Returns everything that a stage was parsed to.
+    pub(super) fn all_of(&self, stage: StageIndex) -> &[ParsedStage] {
+        &self.parsed[stage.0]
+    }
+
+    /// Whether some stage draws random numbers.
+    pub(super) fn has_random(&self) -> bool {
+        self.parsed.iter().flatten().any(|parsed| parsed.spec.about().is_random)
+    }
+}
+
+/// Parses every stage.
+pub(super) fn read(outline: &Outline<'_>, found: &mut Vec<Diagnostic>) -> Specs {
+    let mut specs = Specs { parsed: Vec::new(), states: Vec::new() };
+    for stage in &outline.stages {
+        let mut parser = StageParser::new(outline, stage);
+        let states = parser.states();
+        found.extend(parser.diagnostics());
+        specs.parsed.push(parser.parsed);
         specs.states.push(states);
     }
     specs
 }
 
-type Occurrences = BTreeMap<(Vec<String>, bool, &'static str, String, Option<String>), Vec<usize>>;
-
-struct StageReader<'a> {
-    stages: &'a [RawStage<'a>],
+struct StageParser<'a> {
+    outline: &'a Outline<'a>,
     stage: &'a RawStage<'a>,
-    grid: &'a Grid,
-    seed: u64,
-    axes: Vec<usize>,
-    readings: Vec<Reading>,
+    /// The axes that the stage's fields use.
+    axes: Vec<AxisIndex>,
+    parsed: Vec<ParsedStage>,
+    /// The distinct lists of outputs.
     outputs: Vec<Vec<(String, Artifact)>>,
-    /// The combinations for which the fields were read.
-    seen: Vec<&'a [u32]>,
-    /// For each problem the places in `seen` at which it occurs.
-    problems: Occurrences,
+    /// The combinations that the fields were parsed for.
+    combinations: Vec<&'a Combination>,
+    /// For each problem, the indices in `combinations` at which it occurs.
+    problems: BTreeMap<Problem, Vec<usize>>,
 }
 
-impl<'a> StageReader<'a> {
-    fn new(stages: &'a [RawStage<'a>], place: usize, grid: &'a Grid, seed: u64) -> Self {
-        let stage = &stages[place];
+impl<'a> StageParser<'a> {
+    fn new(outline: &'a Outline<'a>, stage: &'a RawStage<'a>) -> Self {
         Self {
-            stages,
+            outline,
             stage,
-            grid,
-            seed,
-            axes: axes_of(&stage.uses, &[]),
-            readings: Vec::new(),
+            axes: stage.uses.axes_at(&[]),
+            parsed: Vec::new(),
             outputs: Vec::new(),
-            seen: Vec::new(),
-            problems: Occurrences::new(),
+            combinations: Vec::new(),
+            problems: BTreeMap::new(),
         }
     }
 
-    /// The state for each combination. The reading is found by the values of the stage's own axes alone.
-    fn states(&mut self) -> Vec<State> {
-        let length = |&axis: &usize| self.grid.axes[axis].values.len().max(1);
-        let lengths: Vec<usize> = self.axes.iter().map(length).collect();
-        let mut known: Vec<Option<u32>> = vec![None; lengths.iter().product()];
-        let mut states = Vec::with_capacity(self.grid.combinations.len());
-        for combination in &self.grid.combinations {
+    /// The state of the stage in each combination. Combinations with equal values on the axes that the stage uses share
+    /// one parsed stage.
+    fn states(&mut self) -> Vec<StageState> {
+        let grid = &self.outline.grid;
+        let lengths: Vec<usize> = self.axes.iter().map(|&axis| grid.axis(axis).values.len().max(1)).collect();
+        let mut known: Vec<Option<ParsedIndex>> = vec![None; lengths.iter().product()];
+        let mut states = Vec::with_capacity(grid.combinations.len());
+        for combination in &grid.combinations {
             states.push(match self.stage.kind {
-                _ if !self.stage.is_in(combination) => State::Absent,
-                None => State::Unknown,
+                _ if !self.stage.is_in(combination) => StageState::Absent,
+                None => StageState::UnknownKind,
                 Some(kind) => {
-                    let mix = |place, (axis, length): (&usize, &usize)| {
-                        place * length + combination[*axis] as usize
-                    };
-                    let place = self.axes.iter().zip(&lengths).fold(0, mix);
-                    State::Read(*known[place].get_or_insert_with(|| self.read(kind, combination)))
+                    // The values on the stage's axes as one number in mixed radix.
+                    let digits = self.axes.iter().zip(&lengths);
+                    let number =
+                        digits.fold(0, |number, (&axis, length)| number * length + combination[axis].index());
+                    StageState::Parsed(*known[number].get_or_insert_with(|| self.parse(kind, combination)))
                 }
             });
         }
         states
     }
 
-    fn read(&mut self, kind: Kind, combination: &'a [u32]) -> u32 {
+    fn parse(&mut self, kind: Kind, combination: &'a Combination) -> ParsedIndex {
         let fields = self.fields(combination);
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&fields, &mut problems, &mut ports);
         let spec = kind.read(&mut reader);
         reader.finish();
         let links = ports.iter().filter_map(|port| self.link(port, &mut problems)).collect();
-        problems.retain(|problem| !is_broken(&self.stage.uses, &problem.path));
-        let is_sound = problems.is_empty() && !self.stage.uses.iter().any(|one| one.is_broken);
-        for problem in problems {
-            let Problem { path, at_name, code, message, help } = self.improve(problem);
-            self.problems.entry((path, at_name, code, message, help)).or_default().push(self.seen.len());
+        problems.retain(|problem| !self.stage.uses.is_broken_at(&problem.path));
+        let is_sound = problems.is_empty() && !self.stage.uses.has_broken();
+        for mut problem in problems {
+            add_own_fields(&mut problem, kind);
+            self.problems.entry(problem).or_default().push(self.combinations.len());
         }
-        self.seen.push(combination);
+        self.combinations.push(combination);
         let outputs = spec.outputs();
-        let outputs_id = self.outputs.iter().position(|known| *known == outputs).unwrap_or_else(|| {
-            self.outputs.push(outputs.clone());
-            self.outputs.len() - 1
-        }) as u32;
-        self.readings.push(Reading { spec, links, outputs, outputs_id, is_sound });
-        self.readings.len() as u32 - 1
+        let outputs_index = self.outputs_index(&outputs);
+        self.parsed.push(ParsedStage { spec, links, outputs, outputs_index, is_sound });
+        ParsedIndex(self.parsed.len() as u32 - 1)
     }
 
-    fn fields(&self, combination: &[u32]) -> Fields {
-        fill(self.stage.table, &OWN_FIELDS, &|name| match self
-            .grid
-            .axes
-            .iter()
-            .position(|axis| axis.name.as_str() == name)
-        {
-            Some(axis) => {
-                let values = &self.grid.axes[axis].values;
-                values.get(combination[axis] as usize).map(|(value, _)| value.clone())
-            }
-            None => (name == SEED).then_some(Value::Integer(self.seed as i64)),
+    fn outputs_index(&mut self, outputs: &[(String, Artifact)]) -> OutputsIndex {
+        let known = self.outputs.iter().position(|known| *known == outputs);
+        OutputsIndex(known.unwrap_or_else(|| {
+            self.outputs.push(outputs.to_vec());
+            self.outputs.len() - 1
+        }) as u32)
+    }
+
+    /// The fields with each `${…}` filled in.
+    fn fields(&self, combination: &Combination) -> Fields {
+        let Outline { grid, head, .. } = self.outline;
+        fill(self.stage.table, &OWN_FIELDS, &|name| match find_axis(&grid.axes, name) {
+            Some(axis) => grid.axis(axis).value(combination[axis]).map(|(value, _)| value.clone()),
+            None => (name == SEED).then_some(Value::Integer(head.seed as i64)),
         })
     }
 
+    /// The link of a port that names `stage` or `stage.output`; `None` if there is no such stage.
     fn link(&self, port: &Port, problems: &mut Vec<Problem>) -> Option<Link> {
-        let (stage, output) = self.resolve(&port.reference, path_of(&port.field, port.index), problems)?;
-        let Port { field, index, reference: _, expects, access } = port.clone();
-        Some(Link { field, index, stage, output, expects, access })
-    }
-
-    /// The stage and output of `stage` or `stage.output`.
-    fn resolve(
-        &self,
-        reference: &str,
-        path: Vec<String>,
-        problems: &mut Vec<Problem>,
-    ) -> Option<(usize, Option<String>)> {
+        let Port { field, index, reference, expects, access } = port.clone();
         let (name, output) = match reference.split_once('.') {
             Some((name, output)) => (name, Some(output.to_owned())),
-            None => (reference, None),
+            None => (reference.as_str(), None),
         };
-        if let Some(stage) = self.stages.iter().position(|stage| stage.name.as_str() == name) {
-            return Some((stage, output));
+        if let Some(stage) = self.outline.find(name) {
+            return Some(Link { field, index, stage, output, expects, access });
         }
-        let others = self.stages.iter().filter(|stage| stage.name != self.stage.name);
-        let names: Vec<&str> = others.map(|stage| stage.name.as_str()).collect();
-        problems.push(Problem {
-            path,
-            at_name: false,
-            code: "unknown_stage",
-            message: format!("no stage `{name}`"),
-            help: Some(suggestion(name, &names)),
-        });
+        let others = self.outline.stages.iter().filter(|stage| stage.name != self.stage.name);
+        let known = others.map(|stage| stage.name.to_string()).collect();
+        let kind = ProblemKind::UnknownStage { name: name.to_owned(), known };
+        problems.push(Problem { path: path_of(&field, index), kind });
         None
     }
 
-    /// The reader does not know the fields that every stage has.
-    fn improve(&self, mut problem: Problem) -> Problem {
-        if let ("unknown_field", [name]) = (problem.code, &problem.path[..]) {
-            let near = OWN_FIELDS.iter().find(|own| strsim::jaro_winkler(name, own) > 0.8);
-            if let Some(near) = near {
-                problem.help = Some(format!("did you mean `{near}`?"));
-            }
-            let kind = self.stage.kind.map_or("", Kind::name);
-            problem.message = format!("`{kind}` has no field `{name}`");
-        }
-        problem
+    /// The problems on the text, each with the axis values for which it occurs.
+    fn diagnostics(&self) -> Vec<Diagnostic> {
+        self.problems.iter().map(|(problem, occurrences)| self.diagnostic(problem, occurrences)).collect()
     }
 
-    /// Puts the problems onto the text and names the values of axes for which alone they hold.
-    fn report(&mut self, found: &mut Vec<Diagnostic>) {
-        for ((path, at_name, code, message, help), places) in std::mem::take(&mut self.problems) {
-            let direct = if find(self.stage.table, &path).is_some() && !at_name {
-                axes_of(&self.stage.uses, &path)
-            } else {
-                Vec::new()
-            };
-            let problem = Problem { path, at_name, code, message, help };
-            let mut diagnostic = located("stage", &problem, self.stage.table, self.stage.header);
-            for &axis in &self.axes {
-                let here: BTreeSet<u32> = places.iter().map(|&place| self.seen[place][axis]).collect();
-                let all: BTreeSet<u32> = self.seen.iter().map(|seen| seen[axis]).collect();
-                if direct.contains(&axis) || here.len() < all.len() {
-                    let here: Vec<u32> = here.into_iter().collect();
-                    diagnostic = with_values(diagnostic, &self.grid.axes[axis], &here);
-                }
+    fn diagnostic(&self, problem: &Problem, occurrences: &[usize]) -> Diagnostic {
+        let has_span = !problem.is_about_name() && locate(self.stage.table, &problem.path).is_some();
+        let direct = if has_span { self.stage.uses.axes_at(&problem.path) } else { Vec::new() };
+        let mut diagnostic = located("stage", problem, self.stage.table, self.stage.header);
+        for &axis in &self.axes {
+            let here: BTreeSet<_> = occurrences.iter().map(|&index| self.combinations[index][axis]).collect();
+            let all: BTreeSet<_> = self.combinations.iter().map(|combination| combination[axis]).collect();
+            if direct.contains(&axis) || here.len() < all.len() {
+                let here: Vec<_> = here.into_iter().collect();
+                diagnostic = with_values(diagnostic, self.outline.grid.axis(axis), &here);
             }
-            found.push(diagnostic);
+        }
+        diagnostic
+    }
+}
+
+/// Adds what the reader does not know to an unknown field: the kind, and the fields that every stage has.
+fn add_own_fields(problem: &mut Problem, kind: Kind) {
+    if let ([name], ProblemKind::UnknownField { owner, known, .. }) = (&problem.path[..], &mut problem.kind) {
+        *owner = Some(kind.name());
+        if let Some(near) = OWN_FIELDS.iter().find(|own| strsim::jaro_winkler(name, own) > 0.8) {
+            *known = vec![(*near).to_owned()];
         }
     }
 }

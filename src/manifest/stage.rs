@@ -1,11 +1,11 @@
 //! The tables below `[stages]`: names, kinds, `when`, and the uses of axes.
 
-use super::diagnostic::{Diagnostic, Source, Span};
-use super::grid::GridAxis;
+use super::axis::{Combination, GridAxis};
+use super::diagnostic::{Diagnostic, SourceText, Span};
 use super::names::{StageName, is_name, name_of};
 use super::pattern::Pattern;
-use super::raw::{Entry, Node, Table};
-use super::substitute::{Finder, Use};
+use super::raw::{TomlEntry, TomlNode, TomlTable, locate};
+use super::substitute::{Finder, Uses};
 use crate::stages::fields::suggestion;
 use crate::stages::{KINDS, Kind};
 
@@ -18,28 +18,33 @@ pub(super) struct RawStage<'a> {
     pub(super) header: Span,
     /// `None` after a mistake.
     pub(super) kind: Option<Kind>,
-    pub(super) table: &'a Table,
+    pub(super) table: &'a TomlTable,
     pub(super) when: Option<Pattern>,
-    pub(super) uses: Vec<Use>,
+    pub(super) uses: Uses,
 }
 
 impl RawStage<'_> {
     /// Whether the stage is in the variant of that combination.
-    pub(super) fn is_in(&self, combination: &[u32]) -> bool {
+    pub(super) fn is_in(&self, combination: &Combination) -> bool {
         self.when.as_ref().is_none_or(|when| when.matches(combination))
     }
 
-    /// Where `when` stands.
+    /// Returns the span of `when`.
     pub(super) fn when_span(&self) -> Option<Span> {
         self.table.get("when").map(|node| node.span)
     }
+
+    /// Returns the span of a field's value, or of the header if the field is not written.
+    pub(super) fn span(&self, path: &[String]) -> Span {
+        locate(self.table, path).map_or(self.header, |location| location.value)
+    }
 }
 
-/// Reads every stage's frame; mistakes go to `found`.
+/// Reads every stage but its fields.
 pub(super) fn read<'a>(
-    root: &'a Table,
+    root: &'a TomlTable,
     axes: &[GridAxis],
-    sources: &[Source],
+    sources: &[SourceText],
     found: &mut Vec<Diagnostic>,
 ) -> Vec<RawStage<'a>> {
     let Some(entry) = root.entry("stages") else {
@@ -55,7 +60,8 @@ pub(super) fn read<'a>(
     if table.entries.is_empty() {
         found.push(no_stages(entry.name_span));
     }
-    table.entries.iter().filter_map(|entry| read_one(entry, axes, sources, found)).collect()
+    let mut reader = StageReader { axes, sources, found };
+    table.entries.iter().filter_map(|entry| reader.stage(entry)).collect()
 }
 
 fn no_stages(span: Span) -> Diagnostic {
@@ -64,64 +70,85 @@ fn no_stages(span: Span) -> Diagnostic {
         .help("add `[stages.dataset]` and below it `kind = \"download\"`")
 }
 
-fn read_one<'a>(
-    entry: &'a Entry,
-    axes: &[GridAxis],
-    sources: &[Source],
-    found: &mut Vec<Diagnostic>,
-) -> Option<RawStage<'a>> {
-    if !is_name(&entry.name) {
-        found.push(
-            Diagnostic::new("stage::bad_name", format!("`{}` cannot name a stage", entry.name))
-                .at(entry.name_span, "only letters, digits, `_` and `-`")
-                .help(format!("write `{}`", name_of(&entry.name))),
-        );
-    }
-    let Some(table) = entry.node.table() else {
-        let message =
-            format!("`stages.{0}` must be a table, not {1}", entry.name, entry.node.value().type_name());
-        let help = format!("write `[stages.{}]` and below it `kind = \"…\"`", entry.name);
-        found.push(Diagnostic::new("stage::wrong_type", message).at(entry.node.span, "here").help(help));
-        return None;
-    };
-    let kind = read_kind(entry, table, found);
-    let when = table.get("when").and_then(|node| Pattern::read(node, "when", axes, found));
-    let mut finder = Finder { axes, sources, found, uses: Vec::new() };
-    finder.table(table, &OWN_FIELDS, &mut Vec::new());
-    let uses = finder.uses;
-    Some(RawStage { name: StageName::new(&entry.name), header: entry.name_span, kind, table, when, uses })
+struct StageReader<'a> {
+    axes: &'a [GridAxis],
+    sources: &'a [SourceText],
+    found: &'a mut Vec<Diagnostic>,
 }
 
-fn read_kind(entry: &Entry, table: &Table, found: &mut Vec<Diagnostic>) -> Option<Kind> {
-    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
-    let Some(node) = table.get("kind") else {
-        let written: Vec<&str> = table.entries.iter().map(|entry| entry.name.as_str()).collect();
-        let near = written.iter().find(|name| strsim::jaro_winkler(name, "kind") > 0.85);
-        let help = match near {
-            Some(near) => format!("rename `{near}` to `kind`"),
-            None => format!("add `kind = \"…\"`, one of {}", names.join(", ")),
+impl StageReader<'_> {
+    /// Reads one stage; `None` if it is not a table.
+    fn stage<'t>(&mut self, entry: &'t TomlEntry) -> Option<RawStage<'t>> {
+        if !is_name(&entry.name) {
+            self.found.push(
+                Diagnostic::new("stage::bad_name", format!("`{}` cannot name a stage", entry.name))
+                    .at(entry.name_span, "only letters, digits, `_` and `-`")
+                    .help(format!("write `{}`", name_of(&entry.name))),
+            );
+        }
+        let Some(table) = entry.node.table() else {
+            let message =
+                format!("`stages.{0}` must be a table, not {1}", entry.name, entry.node.value().type_name());
+            let help = format!("write `[stages.{}]` and below it `kind = \"…\"`", entry.name);
+            self.found
+                .push(Diagnostic::new("stage::wrong_type", message).at(entry.node.span, "here").help(help));
+            return None;
         };
-        found.push(
-            Diagnostic::new("stage::missing_kind", format!("stage `{}` has no `kind`", entry.name))
-                .at(entry.name_span, "missing in here")
-                .help(help),
-        );
-        return None;
-    };
-    let Some(name) = node.text() else {
-        let message = format!("`kind` must be a string, not {}", node.value().type_name());
-        let help = format!("write one of {}", names.join(", "));
-        found.push(Diagnostic::new("stage::wrong_type", message).at(node.span, "here").help(help));
-        return None;
-    };
-    let kind = Kind::parse(name);
-    if kind.is_none() {
-        found.push(unknown_kind(name, node, &names));
+        Some(RawStage {
+            name: StageName::new(&entry.name),
+            header: entry.name_span,
+            kind: self.kind(entry, table),
+            table,
+            when: self.when(table),
+            uses: self.uses(table),
+        })
     }
-    kind
+
+    fn when(&mut self, table: &TomlTable) -> Option<Pattern> {
+        let when = Pattern::read(table.get("when")?, "when", self.axes);
+        when.map_err(|mistakes| self.found.extend(mistakes)).ok()
+    }
+
+    fn uses(&mut self, table: &TomlTable) -> Uses {
+        let mut finder =
+            Finder { axes: self.axes, sources: self.sources, found: self.found, uses: Uses::default() };
+        finder.table(table, &OWN_FIELDS, &mut Vec::new());
+        finder.uses
+    }
+
+    /// Reads `kind`; `None` after a mistake.
+    fn kind(&mut self, entry: &TomlEntry, table: &TomlTable) -> Option<Kind> {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
+        let Some(node) = table.get("kind") else {
+            self.found.push(missing_kind(entry, table, &names));
+            return None;
+        };
+        let Some(name) = node.text() else {
+            let message = format!("`kind` must be a string, not {}", node.value().type_name());
+            let help = format!("write one of {}", names.join(", "));
+            self.found.push(Diagnostic::new("stage::wrong_type", message).at(node.span, "here").help(help));
+            return None;
+        };
+        let kind = Kind::parse(name);
+        if kind.is_none() {
+            self.found.push(unknown_kind(name, node, &names));
+        }
+        kind
+    }
 }
 
-fn unknown_kind(name: &str, node: &Node, names: &[&str]) -> Diagnostic {
+fn missing_kind(entry: &TomlEntry, table: &TomlTable, names: &[&str]) -> Diagnostic {
+    let mut written = table.entries.iter().map(|entry| entry.name.as_str());
+    let help = match written.find(|name| strsim::jaro_winkler(name, "kind") > 0.85) {
+        Some(near) => format!("rename `{near}` to `kind`"),
+        None => format!("add `kind = \"…\"`, one of {}", names.join(", ")),
+    };
+    Diagnostic::new("stage::missing_kind", format!("stage `{}` has no `kind`", entry.name))
+        .at(entry.name_span, "missing in here")
+        .help(help)
+}
+
+fn unknown_kind(name: &str, node: &TomlNode, names: &[&str]) -> Diagnostic {
     let help = if name.contains("${") {
         "a stage has one kind: write two stages and choose between them with `when`".to_owned()
     } else {

@@ -1,26 +1,62 @@
 //! `${axis}` in a stage's fields.
 //!
-//! As a whole value it keeps the type of the axis's value; inside a string it is written into it.
-//! `${seed}` is the axis `seed` where there is one, else `experiment.seed`. `$${` is a plain `${`.
+//! As a whole value it keeps the type of the axis's value; inside a string it becomes part of the text.
+//! `${seed}` is the axis `seed` if there is one, else `experiment.seed`. `$${` is a plain `${`.
 
-use super::diagnostic::{Diagnostic, Source, Span};
-use super::grid::GridAxis;
-use super::pattern::unknown_axis;
-use super::raw::{Content, Node, Table};
-use crate::stages::fields::{Fields, Value};
+use super::axis::{GridAxis, find_axis, unknown_axis};
+use super::diagnostic::{Diagnostic, SourceText, Span};
+use super::index::AxisIndex;
+use super::raw::{Content, TomlNode, TomlTable};
+use crate::stages::fields::{Fields, Value, nearest};
 
 /// The name under which the seed can always be used.
 pub(super) const SEED: &str = "seed";
 
-/// One use of `${…}` in a stage.
+/// One `${…}` in a stage.
 #[derive(Clone, Debug)]
-pub(super) struct Use {
+struct Use {
     /// The axis; `None` for the experiment's own seed.
-    pub(super) axis: Option<usize>,
-    /// The field's path within the stage, with numbers for members of lists.
-    pub(super) path: Vec<String>,
-    /// Whether nothing can be put here, because of a mistake that has been reported.
-    pub(super) is_broken: bool,
+    axis: Option<AxisIndex>,
+    /// Path of the field within the stage, with numbers for members of lists.
+    path: Vec<String>,
+    /// Whether it cannot be filled in. The mistake has been reported.
+    is_broken: bool,
+}
+
+impl Use {
+    /// Whether it lies within the field at `path`, or the field within what it fills in.
+    fn is_at(&self, path: &[String]) -> bool {
+        self.path.iter().zip(path).all(|(a, b)| a == b)
+    }
+}
+
+/// Every `${…}` of a stage.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uses(Vec<Use>);
+
+impl Uses {
+    /// Whether some `${…}` cannot be filled in.
+    pub(super) fn has_broken(&self) -> bool {
+        self.0.iter().any(|one| one.is_broken)
+    }
+
+    /// Whether the field at `path` has a `${…}` that cannot be filled in, which has been reported.
+    pub(super) fn is_broken_at(&self, path: &[String]) -> bool {
+        !path.is_empty() && self.0.iter().any(|one| one.is_broken && one.is_at(path))
+    }
+
+    /// Returns the axes that the field at `path` uses; for an empty path, those of all fields.
+    pub(super) fn axes_at(&self, path: &[String]) -> Vec<AxisIndex> {
+        let mut axes: Vec<AxisIndex> =
+            self.0.iter().filter(|one| one.is_at(path)).filter_map(|one| one.axis).collect();
+        axes.sort_unstable();
+        axes.dedup();
+        axes
+    }
+
+    fn push(&mut self, axis: Option<AxisIndex>, path: &[String], is_broken: bool) {
+        self.0.push(Use { axis, path: path.to_vec(), is_broken });
+    }
 }
 
 enum Piece<'t> {
@@ -54,14 +90,14 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// Finds every `${…}` of a stage's table.
 pub(super) struct Finder<'a> {
     pub(super) axes: &'a [GridAxis],
-    pub(super) sources: &'a [Source],
+    pub(super) sources: &'a [SourceText],
     pub(super) found: &'a mut Vec<Diagnostic>,
-    pub(super) uses: Vec<Use>,
+    pub(super) uses: Uses,
 }
 
 impl Finder<'_> {
-    /// Visits a table's fields, without those named in `without`.
-    pub(super) fn table(&mut self, table: &Table, without: &[&str], path: &mut Vec<String>) {
+    /// Visits the fields of a table, except those named in `without`.
+    pub(super) fn table(&mut self, table: &TomlTable, without: &[&str], path: &mut Vec<String>) {
         for entry in table.entries.iter().filter(|entry| !without.contains(&entry.name.as_str())) {
             path.push(entry.name.clone());
             self.node(&entry.node, path);
@@ -69,12 +105,12 @@ impl Finder<'_> {
         }
     }
 
-    fn node(&mut self, node: &Node, path: &mut Vec<String>) {
+    fn node(&mut self, node: &TomlNode, path: &mut Vec<String>) {
         match &node.content {
             Content::Table(table) => self.table(table, &[], path),
             Content::List(members) => {
-                for (place, member) in members.iter().enumerate() {
-                    path.push(place.to_string());
+                for (index, member) in members.iter().enumerate() {
+                    path.push(index.to_string());
                     self.node(member, path);
                     path.pop();
                 }
@@ -102,43 +138,41 @@ impl Finder<'_> {
     }
 
     fn axis(&mut self, name: &str, is_whole: bool, span: Span, path: &[String]) {
-        let place = self.within(span, &format!("${{{name}}}"));
-        let Some(axis) = self.axes.iter().position(|axis| axis.name.as_str() == name) else {
+        let use_span = self.within(span, &format!("${{{name}}}"));
+        let Some(index) = find_axis(self.axes, name) else {
             if name == SEED {
-                return self.uses.push(Use { axis: None, path: path.to_vec(), is_broken: false });
+                return self.uses.push(None, path, false);
             }
-            let mut diagnostic = unknown_axis(name, place, self.axes);
-            if let Some(help) = diagnostic.help.as_mut().filter(|help| !help.starts_with("did you mean")) {
+            let mut diagnostic = unknown_axis(name, use_span, self.axes);
+            let names: Vec<&str> = self.axes.iter().map(|axis| axis.name.as_str()).collect();
+            if let (None, Some(help)) = (nearest(name, &names), diagnostic.help.as_mut()) {
                 *help = format!("{help}; a plain `${{{name}}}` is written `$${{{name}}}`");
             }
             return self.push(diagnostic, path);
         };
-        let listed = self.axes[axis]
-            .values
-            .iter()
-            .find(|(value, _)| matches!(value, Value::List(_) | Value::Table(_)));
+        let axis = &self.axes[index.0];
+        let listed = axis.values.iter().find(|(value, _)| matches!(value, Value::List(_) | Value::Table(_)));
         if let (false, Some((value, value_span))) = (is_whole, listed) {
             let message = format!(
                 "`${{{name}}}` cannot stand inside a string: axis `{name}` has {}",
                 value.type_name()
             );
             let diagnostic = Diagnostic::new("axis::not_text", message)
-                .at(place, "used here")
+                .at(use_span, "used here")
                 .at(*value_span, "this value")
                 .help(format!("use `\"${{{name}}}\"` as the whole value"));
-            self.uses.push(Use { axis: Some(axis), path: path.to_vec(), is_broken: true });
+            self.uses.push(Some(index), path, true);
             return self.found.push(diagnostic);
         }
-        let is_broken = self.axes[axis].values.is_empty();
-        self.uses.push(Use { axis: Some(axis), path: path.to_vec(), is_broken });
+        self.uses.push(Some(index), path, axis.values.is_empty());
     }
 
     fn push(&mut self, diagnostic: Diagnostic, path: &[String]) {
         self.found.push(diagnostic);
-        self.uses.push(Use { axis: None, path: path.to_vec(), is_broken: true });
+        self.uses.push(None, path, true);
     }
 
-    /// The place of `written` within the text at `span`, or the whole of it.
+    /// The span of `written` within the text at `span`, or all of `span`.
     fn within(&self, span: Span, written: &str) -> Span {
         let text = self.sources.get(span.source).and_then(|source| source.text.get(span.start..span.end));
         match text.and_then(|text| text.find(written)) {
@@ -150,13 +184,14 @@ impl Finder<'_> {
     }
 }
 
-/// The fields of a stage with every `${…}` filled in by `value_of`; what it does not know stays as written.
-pub(super) fn fill(table: &Table, without: &[&str], value_of: &dyn Fn(&str) -> Option<Value>) -> Fields {
+/// Returns the fields of a table, except those named in `without`, with every `${…}` filled in by `value_of`. What
+/// `value_of` does not know stays as written.
+pub(super) fn fill(table: &TomlTable, without: &[&str], value_of: &dyn Fn(&str) -> Option<Value>) -> Fields {
     let kept = table.entries.iter().filter(|entry| !without.contains(&entry.name.as_str()));
     kept.map(|entry| (entry.name.clone(), fill_node(&entry.node, value_of))).collect()
 }
 
-fn fill_node(node: &Node, value_of: &dyn Fn(&str) -> Option<Value>) -> Value {
+fn fill_node(node: &TomlNode, value_of: &dyn Fn(&str) -> Option<Value>) -> Value {
     match &node.content {
         Content::Plain(Value::Text(text)) if text.contains("${") => fill_text(text, value_of),
         Content::Plain(value) => value.clone(),
@@ -184,11 +219,6 @@ fn fill_text(text: &str, value_of: &dyn Fn(&str) -> Option<Value>) -> Value {
         }
     }
     Value::Text(filled)
-}
-
-/// `axis=value` as `--only` takes it.
-pub(super) fn equation(axis: &GridAxis, place: u32) -> String {
-    format!("{}={}", axis.name, axis.labels.get(place as usize).map_or("", String::as_str))
 }
 
 #[cfg(test)]

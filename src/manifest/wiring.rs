@@ -1,100 +1,128 @@
 //! Connects ports to outputs, for every stage and combination, and checks that they fit.
 //!
-//! What a port is connected to depends on the stage's own fields, on whether the other stage is there and on
-//! the other stage's outputs, and on nothing else: each such case is resolved once.
+//! What a port is connected to depends on the stage's own fields, on which upstream stages are present, and on their
+//! outputs. Each distinct case is resolved once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::{Diagnostic, Span};
-use super::experiment::{Resolved, ResolvedPort};
-use super::grid::Grid;
-use super::problems::{axes_of, is_broken, with_values};
-use super::raw::find;
-use super::specs::{Link, Reading, Specs, State};
-use super::stage::RawStage;
+use super::axis::Combination;
+use super::diagnostic::Diagnostic;
+use super::experiment::{ResolvedPort, ResolvedStage};
+use super::index::{ParsedIndex, ResolvedIndex, StageIndex};
+use super::outline::Outline;
+use super::problems::with_values;
+use super::specs::{Link, ParsedStage, Specs, StageState};
 use crate::artifacts::Artifact;
 use crate::stages::fields::{Access, suggestion};
 
-/// A port whose stage `when` keeps out of the variant.
+/// A port to a stage that `when` excludes from the variant.
 #[derive(Clone, Debug)]
 pub(super) struct Gap {
     pub(super) path: Vec<String>,
-    pub(super) target: usize,
+    pub(super) target: StageIndex,
 }
 
-/// Every case of every stage.
+/// Every stage, with its ports connected.
 #[derive(Debug, Default)]
 pub(super) struct Wiring {
-    pub(super) resolved: Vec<Resolved>,
-    /// For each case the ports that lead nowhere.
-    pub(super) gaps: Vec<Vec<Gap>>,
-    /// Combinations × stages; `None` where the stage is not there or its kind is a mistake.
-    pub(super) places: Vec<Option<u32>>,
+    pub(super) resolved: Vec<ResolvedStage>,
+    /// For each resolved stage the ports that lead nowhere.
+    gaps: Vec<Vec<Gap>>,
+    /// Combinations × stages; `None` if the stage is absent or its kind is a mistake.
+    pub(super) table: Vec<Option<ResolvedIndex>>,
 }
 
-/// Connects everything; mistakes go to `found`.
-pub(super) fn connect(
-    stages: &[RawStage<'_>],
-    specs: &Specs,
-    grid: &Grid,
-    found: &mut Vec<Diagnostic>,
-) -> Wiring {
+impl Wiring {
+    /// Returns a resolved stage.
+    pub(super) fn resolved(&self, index: ResolvedIndex) -> &ResolvedStage {
+        &self.resolved[index.index()]
+    }
+
+    /// Returns the ports of a resolved stage that lead nowhere.
+    pub(super) fn gaps(&self, index: ResolvedIndex) -> &[Gap] {
+        &self.gaps[index.index()]
+    }
+
+    /// Returns the stages that a combination needs: its targets and everything upstream of them.
+    pub(super) fn needed(
+        &self,
+        targets: Vec<StageIndex>,
+        row: &[Option<ResolvedIndex>],
+    ) -> BTreeSet<StageIndex> {
+        let mut needed = BTreeSet::new();
+        let mut waiting = targets;
+        while let Some(stage) = waiting.pop() {
+            if let (true, Some(index)) = (needed.insert(stage), row[stage.0]) {
+                waiting.extend(self.resolved(index).upstream());
+            }
+        }
+        needed
+    }
+
+    fn push(&mut self, (resolved, gaps): (ResolvedStage, Vec<Gap>)) -> ResolvedIndex {
+        self.resolved.push(resolved);
+        self.gaps.push(gaps);
+        ResolvedIndex(self.resolved.len() as u32 - 1)
+    }
+}
+
+/// Connects every stage in every combination.
+pub(super) fn connect(outline: &Outline<'_>, specs: &Specs, found: &mut Vec<Diagnostic>) -> Wiring {
     let mut wiring = Wiring::default();
-    let mut known: Vec<BTreeMap<Vec<u32>, u32>> = vec![BTreeMap::new(); stages.len()];
+    let mut known: Vec<BTreeMap<Vec<u32>, ResolvedIndex>> = vec![BTreeMap::new(); outline.stages.len()];
     let mut case = Vec::new();
-    for (row, combination) in grid.combinations.iter().enumerate() {
+    for (row, combination) in outline.grid.combinations.iter().enumerate() {
         for (stage, known) in known.iter_mut().enumerate() {
-            let State::Read(reading) = specs.states[stage][row] else {
-                wiring.places.push(None);
+            let stage = StageIndex(stage);
+            let StageState::Parsed(index) = specs.state(stage, row) else {
+                wiring.table.push(None);
                 continue;
             };
-            let one = &specs.readings[stage][reading as usize];
-            describe(&mut case, reading, one, specs, row);
-            let place = known.get(&case[..]).copied().unwrap_or_else(|| {
-                let mut connector = Connector { stages, specs, grid, row, combination, stage, found };
-                let (resolved, gaps) = connector.resolve(one);
-                wiring.resolved.push(resolved);
-                wiring.gaps.push(gaps);
-                let place = wiring.resolved.len() as u32 - 1;
-                known.insert(case.clone(), place);
-                place
+            let parsed = specs.parsed(stage, index);
+            describe(&mut case, index, parsed, specs, row);
+            let resolved = known.get(&case[..]).copied().unwrap_or_else(|| {
+                let mut connector = Connector { outline, specs, row, combination, stage, found };
+                let index = wiring.push(connector.resolve(parsed));
+                known.insert(case.clone(), index);
+                index
             });
-            wiring.places.push(Some(place));
+            wiring.table.push(Some(resolved));
         }
     }
     wiring
 }
 
-/// Writes down all that the case depends on.
-fn describe(case: &mut Vec<u32>, reading: u32, one: &Reading, specs: &Specs, row: usize) {
+/// Writes everything that the connections of a stage depend on to `case`.
+fn describe(case: &mut Vec<u32>, index: ParsedIndex, parsed: &ParsedStage, specs: &Specs, row: usize) {
     case.clear();
-    case.push(reading);
-    for link in &one.links {
-        case.push(match specs.states[link.stage][row] {
-            State::Absent => 0,
-            State::Unknown => 1,
-            State::Read(reading) => 2 + specs.readings[link.stage][reading as usize].outputs_id,
+    case.push(index.0);
+    for link in &parsed.links {
+        case.push(match specs.state(link.stage, row) {
+            StageState::Absent => 0,
+            StageState::UnknownKind => 1,
+            StageState::Parsed(index) => 2 + specs.parsed(link.stage, index).outputs_index.0,
         });
     }
 }
 
+/// Connects the ports of one stage in one combination.
 struct Connector<'a> {
-    stages: &'a [RawStage<'a>],
+    outline: &'a Outline<'a>,
     specs: &'a Specs,
-    grid: &'a Grid,
+    /// Index of the combination.
     row: usize,
-    combination: &'a [u32],
-    stage: usize,
+    combination: &'a Combination,
+    stage: StageIndex,
     found: &'a mut Vec<Diagnostic>,
 }
 
 impl Connector<'_> {
-    fn resolve(&mut self, reading: &Reading) -> (Resolved, Vec<Gap>) {
+    fn resolve(&mut self, parsed: &ParsedStage) -> (ResolvedStage, Vec<Gap>) {
         let mut ports: Vec<ResolvedPort> = Vec::new();
         let mut gaps = Vec::new();
-        for link in &reading.links {
-            if self.state(link) == State::Absent {
-                if link.access != Access::Unread && self.is_gap(link, reading) {
+        for link in &parsed.links {
+            if self.state(link) == StageState::Absent {
+                if link.access != Access::Unread && self.is_gap(link, parsed) {
                     gaps.push(Gap { path: link.path(), target: link.stage });
                 }
             } else if let Some((output, artifact)) = self.output(link) {
@@ -107,80 +135,78 @@ impl Connector<'_> {
                     artifact,
                     access: link.access,
                 };
-                self.refuse_twice(&ports, &port, link);
+                self.check_repeated(&ports, &port, link);
                 ports.push(port);
             }
         }
-        (Resolved { spec: reading.spec.clone(), ports }, gaps)
+        (ResolvedStage { spec: parsed.spec.clone(), ports }, gaps)
     }
 
-    fn state(&self, link: &Link) -> State {
-        self.specs.states[link.stage][self.row]
+    fn state(&self, link: &Link) -> StageState {
+        self.specs.state(link.stage, self.row)
     }
 
-    /// A member drops out of its list, unless none is left; then the first one stands for all.
-    fn is_gap(&self, link: &Link, reading: &Reading) -> bool {
-        let mut members = reading.links.iter().filter(|other| other.field == link.field);
+    /// Whether an absent stage is missed. A list leaves out absent members; if all are absent, its first member is the
+    /// gap.
+    fn is_gap(&self, link: &Link, parsed: &ParsedStage) -> bool {
+        let mut members = parsed.links.iter().filter(|other| other.field == link.field);
         match link.index {
             None => true,
             Some(index) => {
-                members.clone().all(|other| self.state(other) == State::Absent)
+                members.clone().all(|other| self.state(other) == StageState::Absent)
                     && members.next().is_some_and(|first| first.index == Some(index))
             }
         }
     }
 
-    /// The output that a link names; `None` after a mistake or where the kind is one.
+    /// The output that a link names; `None` after a mistake, or if the upstream kind is one.
     fn output(&mut self, link: &Link) -> Option<(String, Artifact)> {
-        let State::Read(reading) = self.state(link) else { return None };
-        let given = &self.specs.readings[link.stage][reading as usize];
+        let StageState::Parsed(index) = self.state(link) else { return None };
+        let upstream = self.specs.parsed(link.stage, index);
         let output = match &link.output {
-            None => given.outputs.first(),
-            Some(name) => given.outputs.iter().find(|(known, _)| known == name),
+            None => upstream.outputs.first(),
+            Some(name) => upstream.outputs.iter().find(|(known, _)| known == name),
         };
         let Some((name, artifact)) = output else {
-            if given.is_sound {
-                self.unknown_output(link, given);
+            if upstream.is_sound {
+                self.unknown_output(link, upstream);
             }
             return None;
         };
         if !link.expects.accepts(*artifact) {
-            self.wrong_artifact(link, given, *artifact);
+            self.wrong_artifact(link, upstream, *artifact);
         }
         Some((name.clone(), *artifact))
     }
 
+    /// Reports a mistake at `path`, unless the field has a `${…}` that could not be filled in.
     fn push(&mut self, mut diagnostic: Diagnostic, path: &[String]) {
-        let stage = &self.stages[self.stage];
-        if is_broken(&stage.uses, path) {
+        let uses = &self.outline.stage(self.stage).uses;
+        if uses.is_broken_at(path) {
             return;
         }
-        for axis in axes_of(&stage.uses, path) {
-            diagnostic = with_values(diagnostic, &self.grid.axes[axis], &[self.combination[axis]]);
+        for axis in uses.axes_at(path) {
+            diagnostic = with_values(diagnostic, self.outline.grid.axis(axis), &[self.combination[axis]]);
         }
         self.found.push(diagnostic);
     }
 
-    fn span(&self, path: &[String]) -> Span {
-        place(&self.stages[self.stage], path)
-    }
-
-    fn unknown_output(&mut self, link: &Link, given: &Reading) {
+    fn unknown_output(&mut self, link: &Link, giver: &ParsedStage) {
         let path = link.path();
-        let names: Vec<&str> = given.outputs.iter().map(|(name, _)| name.as_str()).collect();
-        let upstream = &self.stages[link.stage];
+        let names: Vec<&str> = giver.outputs.iter().map(|(name, _)| name.as_str()).collect();
+        let upstream = self.outline.stage(link.stage);
         let (name, output) = (&upstream.name, link.output.as_deref().unwrap_or_default());
         let diagnostic =
             Diagnostic::new("stage::unknown_output", format!("stage `{name}` has no output `{output}`"))
-                .at(self.span(&path), "not an output")
+                .at(self.outline.stage(self.stage).span(&path), "not an output")
                 .at(upstream.header, "of this stage")
                 .help(suggestion(output, &names));
         self.push(diagnostic, &path);
     }
 
-    fn wrong_artifact(&mut self, link: &Link, given: &Reading, artifact: Artifact) {
+    fn wrong_artifact(&mut self, link: &Link, giver: &ParsedStage, artifact: Artifact) {
         let path = link.path();
-        let upstream = &self.stages[link.stage];
+        let upstream = self.outline.stage(link.stage);
         let (field, expects) = (&link.field, link.expects);
         let reference = match &link.output {
             Some(output) => format!("{}.{output}", upstream.name),
@@ -188,24 +214,24 @@ impl Connector<'_> {
         };
         let message = format!("`{field}` needs {expects}, but `{reference}` gives {artifact}");
         let mut diagnostic = Diagnostic::new("stage::wrong_artifact", message)
-            .at(self.span(&path), format!("this needs {expects}"))
+            .at(self.outline.stage(self.stage).span(&path), format!("this needs {expects}"))
             .at(upstream.header, format!("this gives {artifact}"));
-        diagnostic.help = Some(self.who_gives(link, given));
+        diagnostic.help = Some(self.who_gives(link, giver));
         self.push(diagnostic, &path);
     }
 
-    /// Names the outputs that would fit: of the same stage, else of others.
-    fn who_gives(&self, link: &Link, given: &Reading) -> String {
+    /// Names the outputs that would fit: of the same stage, else of other stages.
+    fn who_gives(&self, link: &Link, giver: &ParsedStage) -> String {
         let fits = |(_, artifact): &&(String, Artifact)| link.expects.accepts(*artifact);
-        if let Some((output, _)) = given.outputs.iter().find(fits) {
-            return format!("write `{}.{output}`", self.stages[link.stage].name);
+        if let Some((output, _)) = giver.outputs.iter().find(fits) {
+            return format!("write `{}.{output}`", self.outline.stage(link.stage).name);
         }
         let mut names = Vec::new();
-        for (other, readings) in self.specs.readings.iter().enumerate() {
-            let Some(reading) = readings.first().filter(|_| other != self.stage) else { continue };
-            for (place, (output, _)) in reading.outputs.iter().enumerate().filter(|(_, one)| fits(one)) {
-                let name = &self.stages[other].name;
-                names.push(if place == 0 { format!("`{name}`") } else { format!("`{name}.{output}`") });
+        for other in (0..self.outline.stages.len()).map(StageIndex).filter(|&other| other != self.stage) {
+            let Some(parsed) = self.specs.all_of(other).first() else { continue };
+            for (index, (output, _)) in parsed.outputs.iter().enumerate().filter(|(_, one)| fits(one)) {
+                let name = &self.outline.stage(other).name;
+                names.push(if index == 0 { format!("`{name}`") } else { format!("`{name}.{output}`") });
             }
         }
         match names.len() {
@@ -215,39 +241,19 @@ impl Connector<'_> {
         }
     }
 
-    fn refuse_twice(&mut self, ports: &[ResolvedPort], port: &ResolvedPort, link: &Link) {
+    /// Reports an output that a list names twice.
+    fn check_repeated(&mut self, ports: &[ResolvedPort], port: &ResolvedPort, link: &Link) {
         let is_same = |other: &&ResolvedPort| {
             (&other.field, other.stage, &other.output) == (&port.field, port.stage, &port.output)
         };
         if ports.iter().any(|other| is_same(&other)) {
-            let name = &self.stages[port.stage].name;
+            let name = &self.outline.stage(port.stage).name;
             let path = link.path();
             let diagnostic =
                 Diagnostic::new("stage::repeated_stage", format!("`{}` names `{name}` twice", port.field))
-                    .at(self.span(&path), "again here")
+                    .at(self.outline.stage(self.stage).span(&path), "again here")
                     .help("remove one of them");
             self.push(diagnostic, &path);
         }
     }
-}
-
-/// Where a stage's field is written, else its header.
-pub(super) fn place(stage: &RawStage<'_>, path: &[String]) -> Span {
-    find(stage.table, path).map_or(stage.header, |place| place.value)
-}
-
-/// The stages that a combination needs: its targets and, through what is read, everything before them.
-pub(super) fn needed(targets: Vec<usize>, row: &[Option<u32>], resolved: &[Resolved]) -> BTreeSet<usize> {
-    let mut needed = BTreeSet::new();
-    let mut waiting = targets;
-    while let Some(stage) = waiting.pop() {
-        if !needed.insert(stage) {
-            continue;
-        }
-        if let Some(place) = row[stage] {
-            let ports = resolved[place as usize].ports.iter().filter(|port| port.is_read());
-            waiting.extend(ports.map(|port| port.stage));
-        }
-    }
-    needed
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PlanError;
 use crate::artifacts::Artifact;
-use crate::manifest::{Experiment, Resolved, ResolvedPort};
+use crate::manifest::{Experiment, ResolvedPort, ResolvedStage, StageIndex};
 use crate::stages::{Implied, MASKS, PortUse, Reads, Role, Shape, Spec};
 
 /// A task of a plan; an index into [`Plan::tasks`].
@@ -206,7 +206,7 @@ struct Builder<'a> {
 /// The tasks of one variant by stage, and their number with implied ones.
 struct OfVariant {
     index: usize,
-    tasks: BTreeMap<usize, Vec<TaskId>>,
+    tasks: BTreeMap<StageIndex, Vec<TaskId>>,
     count: usize,
 }
 
@@ -219,13 +219,13 @@ struct Member<'a> {
 
 impl<'a> Builder<'a> {
     /// The tasks of a stage in a variant: one, or one for each member of a port that fans out.
-    fn stage(&mut self, variant: &mut OfVariant, stage: usize) -> Result<Vec<TaskId>, PlanError> {
+    fn stage(&mut self, variant: &mut OfVariant, stage: StageIndex) -> Result<Vec<TaskId>, PlanError> {
         if let Some(tasks) = variant.tasks.get(&stage) {
             return Ok(tasks.clone());
         }
         let experiment = self.experiment;
         let Some(resolved) = experiment.stage(variant.index, stage) else { return Ok(Vec::new()) };
-        let name = experiment.stages[stage].name.to_string();
+        let name = experiment.stages[stage.0].name.to_string();
         let mut shared = self.inputs(variant, &name, resolved)?;
         shared.extend(self.implied(variant, &name, &resolved.spec)?);
         let members: Vec<&ResolvedPort> = resolved.fan_out().collect();
@@ -243,7 +243,7 @@ impl<'a> Builder<'a> {
         &mut self,
         variant: &mut OfVariant,
         stage: &str,
-        resolved: &Resolved,
+        resolved: &ResolvedStage,
         members: &[&ResolvedPort],
         shared: &[Input],
     ) -> Result<Vec<TaskId>, PlanError> {
@@ -287,7 +287,7 @@ impl<'a> Builder<'a> {
 
     /// Returns a port's reference as a manifest would write it.
     fn written(&self, port: &ResolvedPort) -> String {
-        let stage = &self.experiment.stages[port.stage].name;
+        let stage = &self.experiment.stages[port.stage.0].name;
         match port.output.as_str() {
             "images" | "files" => stage.to_string(),
             output => format!("{stage}.{output}"),
@@ -299,7 +299,7 @@ impl<'a> Builder<'a> {
         &mut self,
         variant: &mut OfVariant,
         stage: &str,
-        resolved: &Resolved,
+        resolved: &ResolvedStage,
     ) -> Result<Vec<Input>, PlanError> {
         let mut inputs = Vec::new();
         for port in resolved.ports.iter().filter(|port| port.is_read()) {
@@ -325,7 +325,7 @@ impl<'a> Builder<'a> {
     fn output(&mut self, variant: &mut OfVariant, port: &ResolvedPort) -> Result<OutputRef, PlanError> {
         let task = self.stage(variant, port.stage)?.first().copied();
         let task = task.ok_or_else(|| PlanError::NoOutput {
-            stage: self.experiment.stages[port.stage].name.to_string(),
+            stage: self.experiment.stages[port.stage.0].name.to_string(),
             output: port.output.clone(),
         })?;
         Ok(OutputRef { task, output: port.output.clone() })
@@ -336,7 +336,7 @@ impl<'a> Builder<'a> {
         &mut self,
         variant: &mut OfVariant,
         stage: &str,
-        resolved: &Resolved,
+        resolved: &ResolvedStage,
         port: &ResolvedPort,
         inputs: &mut Vec<Input>,
     ) -> Result<(), PlanError> {
@@ -394,7 +394,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Vec<Member<'a>>, PlanError> {
         let experiment = self.experiment;
         let resolved = experiment.stage(variant.index, port.stage);
-        let sets: Vec<&ResolvedPort> = resolved.into_iter().flat_map(Resolved::fan_out).collect();
+        let sets: Vec<&ResolvedPort> = resolved.into_iter().flat_map(ResolvedStage::fan_out).collect();
         if sets.is_empty() {
             return Err(PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() });
         }

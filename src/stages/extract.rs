@@ -442,7 +442,7 @@ mod tests {
     fn what_no_backend_has_is_refused() {
         let codes = |more: &[(&str, Value)]| -> Vec<(String, &str)> {
             let problems = read(more).1;
-            problems.iter().map(|problem| (problem.path.join("."), problem.code)).collect()
+            problems.iter().map(|problem| (problem.path.join("."), problem.code())).collect()
         };
         assert_eq!(codes(&[("device", "cuda".into())]), [("device".to_owned(), "unfit_backend")]);
         assert_eq!(codes(&[("precision", "bf16".into())]), [("precision".to_owned(), "unfit_backend")]);

@@ -58,7 +58,7 @@ fn an_empty_when_of_an_including_file_takes_a_condition_away() {
 
 #[test]
 fn the_seed_can_be_used_with_and_without_an_axis() {
-    let path = |text: &str| load_text(text).unwrap().stage(0, 0).unwrap().spec.clone();
+    let path = |text: &str| load_text(text).unwrap().stage(0, StageIndex(0)).unwrap().spec.clone();
     let stage = "[stages.a]\nkind = 'download'\npath = 'data/${seed}'\n";
     let plain = path("[stages.a]\nkind = 'download'\npath = 'data/5'\n");
     assert_eq!(path(&format!("[experiment]\nseed = 5\n{stage}")), plain);
@@ -83,7 +83,7 @@ fn a_manifest_without_a_grid_has_one_variant_with_its_seed() {
     assert_eq!(ids(&experiment), ["default"]);
     assert_eq!(experiment.variants[0].seed, 7);
     assert_eq!(experiment.name, "test");
-    assert_eq!(experiment.targets_of(0), [1]);
+    assert_eq!(experiment.targets_of(0), [StageIndex(1)]);
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn only_filters_and_takes_a_variants_name() {
 fn targets_of_the_command_line_replace_the_default() {
     let options = LoadOptions { targets: vec!["augmented".to_owned()], ..LoadOptions::default() };
     let experiment = load_files(&[("test.toml", DUAL)], options).unwrap();
-    assert_eq!(experiment.targets_of(0), [0_usize; 0]);
-    assert_eq!(experiment.targets_of(6), [2]);
+    assert_eq!(experiment.targets_of(0), []);
+    assert_eq!(experiment.targets_of(6), [StageIndex(2)]);
 }
 
 #[test]
@@ -144,7 +144,10 @@ fn a_stage_may_name_an_output_and_values_keep_their_type() {
         ["layers=layer2,ratio=0.5", "layers=layer2+layer3,ratio=0.5", "layers=layer2+layer3,ratio=1"]
     );
     assert_eq!(wired(&experiment, 0, "features"), ["images[0] = images.crops"]);
-    assert_eq!(experiment.stage(0, 3).unwrap().wired("select.set"), Some((1, "crops")));
+    assert_eq!(
+        experiment.stage(0, StageIndex(3)).unwrap().wired("select.set"),
+        Some((StageIndex(1), "crops"))
+    );
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn included_files_come_first_and_later_keys_win() {
     ];
     let experiment = load_files(&files, LoadOptions::default()).unwrap();
     assert_eq!(ids(&experiment), ["size=200", "size=300"]);
-    assert!(experiment.stage(0, 1).is_none() && experiment.stage(1, 1).is_some());
+    assert!(experiment.stage(0, StageIndex(1)).is_none() && experiment.stage(1, StageIndex(1)).is_some());
     let names: Vec<&str> = experiment.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["experiments/test.toml", "experiments/base.toml"]);
 }
@@ -207,8 +210,8 @@ fn ten_stages_and_ten_thousand_variants_load_in_well_under_a_second() {
         .replace("height = 316", "height = '${size}'");
     let list = |of: &dyn Fn(usize) -> String| (1..=13).map(of).collect::<Vec<_>>().join(", ");
     let text = text
-        .replace("RATIOS", &list(&|place| format!("0.{place:03}")))
-        .replace("SIZES", &list(&|place| (200 + place).to_string()));
+        .replace("RATIOS", &list(&|index| format!("0.{index:03}")))
+        .replace("SIZES", &list(&|index| (200 + index).to_string()));
     let text = format!(
         "{text}[stages.again]\nkind = 'evaluate'\nmodel = 'model'\nfeatures = 'features'\nimages = 'images'\n[stages.more]\nkind = 'fit'\nnormal = 'normal_bank'\n"
     );
@@ -219,7 +222,7 @@ fn ten_stages_and_ten_thousand_variants_load_in_well_under_a_second() {
     assert!(seconds < 2.0, "{seconds} s; 0.1 s in development, the rest is for a busy machine");
 }
 
-/// One grid: lengths of the axes, and patterns of (axis, places) for `exclude` and `include`.
+/// One grid: lengths of the axes, and patterns of (axis, values) for `exclude` and `include`.
 type Chosen = (Vec<usize>, Vec<Vec<(usize, Vec<usize>)>>, Vec<Vec<(usize, Vec<usize>)>>);
 
 fn patterns() -> impl Strategy<Value = Vec<Vec<(usize, Vec<usize>)>>> {
@@ -239,8 +242,8 @@ fn text_of((lengths, exclude, include): &Chosen) -> String {
     for (name, patterns) in [("exclude", exclude), ("include", include)] {
         for pattern in patterns {
             writeln!(text, "[[grid.{name}]]").unwrap();
-            for (axis, places) in pattern {
-                writeln!(text, "a{axis} = {places:?}").unwrap();
+            for (axis, values) in pattern {
+                writeln!(text, "a{axis} = {values:?}").unwrap();
             }
         }
     }
@@ -258,7 +261,7 @@ fn naive((lengths, exclude, include): &Chosen) -> Vec<String> {
                     let hits = |patterns: &[Vec<(usize, Vec<usize>)>]| {
                         patterns
                             .iter()
-                            .any(|pattern| pattern.iter().all(|(axis, places)| places.contains(&row[*axis])))
+                            .any(|pattern| pattern.iter().all(|(axis, values)| values.contains(&row[*axis])))
                     };
                     if !hits(exclude) || hits(include) {
                         names.push(format!("a0={a},a1={b},a2={c},a3={d}"));
@@ -275,9 +278,9 @@ fn tidy((lengths, mut exclude, mut include): Chosen) -> Chosen {
     for pattern in exclude.iter_mut().chain(&mut include) {
         pattern.sort();
         pattern.dedup_by_key(|(axis, _)| *axis);
-        for (axis, places) in pattern {
-            for place in places {
-                *place %= lengths[*axis];
+        for (axis, values) in pattern {
+            for value in values {
+                *value %= lengths[*axis];
             }
         }
     }

@@ -123,7 +123,7 @@ pub(super) fn wired(experiment: &Experiment, variant: usize, stage: &str) -> Vec
     let name = |port: &ResolvedPort| {
         let index = port.index.map(|index| format!("[{index}]")).unwrap_or_default();
         let mark = if port.is_read() { "" } else { " (not read)" };
-        let stage = &experiment.stages[port.stage].name;
+        let stage = &experiment.stages[port.stage.0].name;
         format!("{}{index} = {stage}.{}{mark}", port.field, port.output)
     };
     resolved.ports.iter().map(name).collect()

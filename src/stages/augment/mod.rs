@@ -375,15 +375,15 @@ mod tests {
             ("channels", Value::Integer(12)),
             ("device", "gpu".into()),
         ]);
-        let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+        let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
         assert_eq!(codes, ["unfit_side", "unfit_channels", "unknown_choice"]);
     }
 
     #[test]
     fn a_misspelt_method_is_told_the_nearest() {
         let (_, problems) = read(&[("method", "cutpast".into()), ("count", Value::Integer(1))]);
-        assert_eq!(problems[0].help.as_deref(), Some("did you mean `cutpaste`?"));
+        assert_eq!(problems[0].help().as_deref(), Some("did you mean `cutpaste`?"));
         let (_, problems) = read(&[]);
-        assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), ["missing_field"; 2]);
+        assert_eq!(problems.iter().map(Problem::code).collect::<Vec<_>>(), ["missing_field"; 2]);
     }
 }

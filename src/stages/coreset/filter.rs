@@ -327,7 +327,7 @@ mod tests {
             reader.finish();
             (spec, problems)
         };
-        let help = problems[0].help.as_ref().unwrap();
+        let help = problems[0].help().unwrap();
         assert!(help.contains("`select.made_near_normal` compares with"), "{problems:?}");
     }
 }

@@ -306,16 +306,16 @@ fn one_source_is_read_and_others_are_refused() {
     let (spec, problems) = read(&fields([("path", "data".into()), ("dataset", "ksdd2".into())]));
     assert!(problems.is_empty() && spec.about().source.as_deref() == Some("data"), "a copy of one's own");
     let (_, problems) = read(&fields([("path", "data".into()), ("url", "https://x/y".into())]));
-    assert_eq!(problems[0].code, "conflicting_fields");
+    assert_eq!(problems[0].code(), "conflicting_fields");
     let (_, problems) = read(&Fields::new());
-    assert!(problems[0].help.as_ref().unwrap().contains("synthetic"));
+    assert!(problems[0].help().unwrap().contains("synthetic"));
     let (_, problems) = read(&fields([("url", "ftp://x/y".into())]));
-    let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+    let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
     assert_eq!(codes, ["invalid_url", "missing_field"]);
-    assert!(problems[1].help.as_ref().unwrap().contains("sha256sum"));
+    assert!(problems[1].help().unwrap().contains("sha256sum"));
     let digest = format!("md5:{}", "0".repeat(32));
     let (_, problems) = read(&fields([("url", "http://x/y.tar.gz".into()), ("digest", digest.into())]));
-    assert_eq!(problems[0].code, "unsupported_archive");
+    assert_eq!(problems[0].code(), "unsupported_archive");
 }
 
 #[test]

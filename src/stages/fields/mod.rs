@@ -1,9 +1,10 @@
-//! The fields of a stage as data: what the manifest hands to a kind, and what a kind hands to the key.
+//! The fields of a stage as data: what the manifest passes to a kind, and what a kind puts into the key.
 //!
-//! [`Reader`] turns a stage's table into its `Spec`. It collects every problem instead of stopping at the
-//! first, knows nothing of files or spans (the manifest layer puts each problem's path back onto the
-//! text), and reports fields that no one asked for with the nearest name.
+//! [`Reader`] turns a stage's table into its `Spec`. It collects every [`Problem`] instead of stopping at the
+//! first, and reports unknown fields with the nearest known name. It knows no files and no spans: the manifest
+//! finds the text at each problem's path.
 
+mod problem;
 mod reader;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::Artifact;
 
-pub use reader::{Reader, suggestion};
+pub use problem::{Problem, ProblemKind};
+pub use reader::{Reader, nearest, suggestion};
 
 /// A plain value of a manifest, and a leaf or node of a key's preimage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ impl Value {
         }
     }
 
-    /// The word that messages use for the value's type.
+    /// Returns the type as messages name it.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
@@ -141,50 +143,39 @@ pub fn fields<const N: usize>(pairs: [(&str, Value); N]) -> Fields {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// One thing wrong with a stage's fields, at a path such as `["select", "label"]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Problem {
-    /// The field's path from the stage's table; empty for the table itself.
-    pub path: Vec<String>,
-    /// Whether the name of the field is meant, rather than its value.
-    pub at_name: bool,
-    /// Stable code, such as `unknown_field`.
-    pub code: &'static str,
-    /// What is wrong.
-    pub message: String,
-    /// What to type instead.
-    pub help: Option<String>,
-}
-
-/// An input of a stage: a reference to `stage` or `stage.output`, and what it must be.
+/// An input of a stage: a reference to an output, and the artifact that it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// The field that names it.
+    /// The field that holds the reference; dotted if the field is in an inner table.
     pub field: String,
-    /// Its index in a list, if the port takes several.
+    /// The index if the port is a list.
     pub index: Option<usize>,
-    /// What was written: `stage` or `stage.output`.
+    /// The reference: `stage` or `stage.output`.
     pub reference: String,
-    /// The artifact that must be there.
+    /// The artifact that the port takes.
     pub expects: Artifact,
-    /// What it means to the stage.
+    /// What the stage uses it for.
     pub access: Access,
 }
 
-/// What a port means to its stage.
+/// What a stage uses a port for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The stage reads it: a dependency.
     Read,
-    /// The stage chooses by it, among other inputs: it must be in the variant, but is no dependency by itself.
+    /// The stage selects among other inputs by it. It must be in the variant, but is no dependency itself.
     Named,
-    /// This choice of the stage's fields does not use it: it is only checked.
+    /// With its other fields the stage does not use it; it is only checked.
     Unread,
 }
 
-/// The name under which a choice stands in a list of them.
+/// Returns the name of a choice in the table that [`Reader::choice`] reads it from.
+///
+/// # Panics
+/// If the table lacks the choice. An empty name would enter keys without notice.
 pub fn name_of<T: PartialEq>(choices: &[(&'static str, T)], choice: &T) -> &'static str {
-    choices.iter().find(|(_, known)| known == choice).map_or("", |&(name, _)| name)
+    let named = choices.iter().find(|(_, known)| known == choice);
+    named.expect("a table of choices names every variant").0
 }
 
 /// By the bits of floats, which are never NaN.

@@ -1,33 +1,35 @@
-//! Reading a stage's table: see [`Reader`].
+//! The reader of a stage's table: one method for each type of field.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::{Access, Fields, Port, Problem, Value};
+use super::{Access, Fields, Port, Problem, ProblemKind, Value};
 use crate::artifacts::Artifact;
 
-/// Reads one stage's table; see the module above.
+/// Reads the fields of one table. Never stops at a mistake: it notes the problem and returns a fallback.
 pub struct Reader<'a> {
     table: &'a Fields,
+    /// Path of the table from the stage's table.
     prefix: Vec<String>,
+    /// The fields that were asked for.
     known: Vec<&'static str>,
     problems: &'a mut Vec<Problem>,
     ports: &'a mut Vec<Port>,
 }
 
 impl<'a> Reader<'a> {
-    /// Opens `table`; what is found is pushed onto `problems` and `ports`.
+    /// Makes a reader of `table` that adds to `problems` and `ports`.
     pub fn new(table: &'a Fields, problems: &'a mut Vec<Problem>, ports: &'a mut Vec<Port>) -> Self {
         Self { table, prefix: Vec::new(), known: Vec::new(), problems, ports }
     }
 
-    /// Whether the field is written.
+    /// Whether the table has the field.
     pub fn has(&self, name: &str) -> bool {
         self.table.contains_key(name)
     }
 
-    /// Whether the field is a list without items.
+    /// Whether the field is an empty list.
     pub fn is_empty_list(&self, name: &str) -> bool {
         matches!(self.table.get(name), Some(Value::List(items)) if items.is_empty())
     }
@@ -39,36 +41,46 @@ impl<'a> Reader<'a> {
         self.table.get(name)
     }
 
-    /// Says that fields are known, whether or not this choice reads them.
+    /// Marks fields as known, whether or not they are read.
     pub fn know(&mut self, names: &[&'static str]) {
         self.known
             .extend(names.iter().filter(|name| !self.known.contains(name)).copied().collect::<Vec<_>>());
     }
 
-    /// Reports a problem with the field `name`.
+    /// Reports that the value of `name` does not suit this kind of stage.
     pub fn problem(&mut self, name: &str, code: &'static str, message: String, help: Option<String>) {
-        let mut path = self.prefix.clone();
-        path.push(name.to_owned());
-        self.problems.push(Problem { path, at_name: false, code, message, help });
+        self.report(name, ProblemKind::Unfit { code, message, help });
     }
 
-    fn wrong_type(&mut self, name: &'static str, wanted: &str, found: &Value) {
-        let message = format!("`{name}` must be {wanted}, not {} (`{found}`)", found.type_name());
-        self.problem(name, "wrong_type", message, None);
+    /// Reports that the number `name` is below what other fields require.
+    pub fn too_small(&mut self, name: &str, message: String, help: String) {
+        self.report(name, ProblemKind::TooSmall { message, help });
     }
 
     /// Reports that the field `name` must be written.
-    pub fn missing(&mut self, name: &str, wanted: &str) {
-        self.problems.push(Problem {
-            path: self.prefix.clone(),
-            at_name: true,
-            code: "missing_field",
-            message: format!("`{name}` is missing"),
-            help: Some(format!("add `{name} = …` ({wanted})")),
-        });
+    pub fn missing(&mut self, name: &str, expected: &str) {
+        let kind = ProblemKind::Missing { field: name.to_owned(), expected: expected.to_owned() };
+        self.problems.push(Problem { path: self.prefix.clone(), kind });
     }
 
-    /// Reads a whole number within `range`; without a default it must be written.
+    fn report(&mut self, name: &str, kind: ProblemKind) {
+        self.problems.push(Problem { path: self.path(name), kind });
+    }
+
+    fn wrong_type(&mut self, name: &str, expected: &str, found: &Value) {
+        let (field, expected) = (name.to_owned(), expected.to_owned());
+        let (found, value) = (found.type_name(), found.to_string());
+        self.report(name, ProblemKind::WrongType { field, expected, found, value });
+    }
+
+    /// The path of a field from the stage's table.
+    fn path(&self, name: &str) -> Vec<String> {
+        let mut path = self.prefix.clone();
+        path.push(name.to_owned());
+        path
+    }
+
+    /// Reads an integer within `range`. Without a default the field is required.
     pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>, default: Option<i64>) -> i64 {
         let fallback = default.unwrap_or(*range.start());
         match self.take(name) {
@@ -81,13 +93,13 @@ impl<'a> Reader<'a> {
         fallback
     }
 
-    /// Reads an optional whole number within `range`.
+    /// Reads an optional integer within `range`.
     pub fn optional_integer(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         self.take(name)?;
         Some(self.integer(name, range, None))
     }
 
-    /// Reads a finite number within `range` (an integer will do); without a default it must be written.
+    /// Reads a finite number within `range`, or an integer. Without a default the field is required.
     pub fn float(&mut self, name: &'static str, range: RangeInclusive<f64>, default: Option<f64>) -> f64 {
         let fallback = default.unwrap_or(*range.start());
         let number = match self.take(name) {
@@ -117,9 +129,13 @@ impl<'a> Reader<'a> {
     }
 
     fn out_of_range<T: fmt::Display>(&mut self, name: &'static str, number: T, range: &RangeInclusive<T>) {
-        let message = format!("`{name}` is out of range: {number}");
-        let help = format!("use a value from {} to {}", range.start(), range.end());
-        self.problem(name, "out_of_range", message, Some(help));
+        let kind = ProblemKind::OutOfRange {
+            field: name.to_owned(),
+            value: number.to_string(),
+            least: range.start().to_string(),
+            most: range.end().to_string(),
+        };
+        self.report(name, kind);
     }
 
     /// Reads true or false.
@@ -145,7 +161,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a list of strings; absent is empty.
+    /// Reads a list of strings, empty if the field is absent.
     pub fn texts(&mut self, name: &'static str) -> Vec<String> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let Value::List(items) = value else {
@@ -162,7 +178,7 @@ impl<'a> Reader<'a> {
         texts
     }
 
-    /// Reads a list of strings; one may stand without brackets, absent is empty.
+    /// Reads a list of strings, empty if the field is absent. A single string is a list of one.
     pub fn text_or_texts(&mut self, name: &'static str) -> Vec<String> {
         if let Some(Value::Text(text)) = self.table.get(name) {
             self.take(name);
@@ -171,7 +187,7 @@ impl<'a> Reader<'a> {
         self.texts(name)
     }
 
-    /// Reads one of the named choices; without a default it must be written.
+    /// Reads one of the named choices. Without a default the field is required.
     pub fn choice<T: Copy>(
         &mut self,
         name: &'static str,
@@ -179,7 +195,8 @@ impl<'a> Reader<'a> {
         default: Option<&str>,
     ) -> T {
         let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
-        let of = |wanted: &str| choices.iter().find(|&&(name, _)| name == wanted).map(|&(_, choice)| choice);
+        let of =
+            |written: &str| choices.iter().find(|&&(name, _)| name == written).map(|&(_, choice)| choice);
         let fallback = default.and_then(of).unwrap_or(choices[0].1);
         match self.take(name) {
             None if default.is_none() => self.missing(name, &format!("one of {}", list(&names))),
@@ -195,11 +212,12 @@ impl<'a> Reader<'a> {
 
     /// Reports that `text` is none of `names`.
     pub fn unknown_choice(&mut self, name: &'static str, text: &str, names: &[&str]) {
-        let message = format!("`{name}` has no choice `{text}`");
-        self.problem(name, "unknown_choice", message, Some(suggestion(text, names)));
+        let known = names.iter().map(|&name| name.to_owned()).collect();
+        let kind = ProblemKind::UnknownChoice { field: name.to_owned(), value: text.to_owned(), known };
+        self.report(name, kind);
     }
 
-    /// Reads a table of its own, or an empty one, through `read`.
+    /// Reads an inner table through `read`; an empty one if the field is absent.
     pub fn table<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Reader<'_>) -> T) -> T {
         let empty = Fields::new();
         let table = match self.take(name) {
@@ -210,8 +228,7 @@ impl<'a> Reader<'a> {
                 &empty
             }
         };
-        let mut prefix = self.prefix.clone();
-        prefix.push(name.to_owned());
+        let prefix = self.path(name);
         let mut inner =
             Reader { table, prefix, known: Vec::new(), problems: self.problems, ports: self.ports };
         let result = read(&mut inner);
@@ -219,14 +236,14 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// Reads a port that must be connected.
+    /// Reads a required port.
     pub fn port(&mut self, name: &'static str, expects: Artifact) {
         if !self.optional_port(name, expects, true) && !self.has(name) {
             self.missing(name, &format!("a stage that gives {expects}"));
         }
     }
 
-    /// Reads a port that may be left open; `is_read` false means that this choice does not use it.
+    /// Reads an optional port and returns whether it is written. If `is_read` is false, the port is only checked.
     pub fn optional_port(&mut self, name: &'static str, expects: Artifact, is_read: bool) -> bool {
         match self.take(name) {
             None => false,
@@ -242,21 +259,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an optional port that chooses among other inputs and is no dependency; returns whether it is written.
+    /// Reads an optional port that selects among other inputs and is no dependency; returns whether it is written.
     pub fn named_port(&mut self, name: &'static str, expects: Artifact) -> bool {
         let Some(reference) = self.text(name) else { return false };
         self.push_port(name, None, &reference, expects, Access::Named);
         true
     }
 
-    /// Reads a list of ports, of which at least one must be connected; one name may stand without brackets.
+    /// Reads a non-empty list of ports. A single name is a list of one.
     pub fn ports(&mut self, name: &'static str, expects: Artifact) {
         match self.take(name) {
             None => self.missing(name, &format!("an array of stages that give {expects}")),
             Some(Value::Text(reference)) => self.push_port(name, Some(0), reference, expects, Access::Read),
             Some(Value::List(items)) if items.is_empty() => {
-                let message = format!("`{name}` is empty");
-                self.problem(name, "empty_list", message, Some("name at least one stage".to_owned()));
+                self.report(name, ProblemKind::NoPorts { field: name.to_owned() });
             }
             Some(Value::List(items)) => {
                 for (index, item) in items.iter().enumerate() {
@@ -272,7 +288,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a table of ports, named as the author likes (the inputs of a command).
+    /// Reads a table of ports with free names (the inputs of a command) and returns the names.
     pub fn port_table(&mut self, name: &'static str, expects: Artifact) -> Vec<String> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let Value::Table(table) = value else {
@@ -290,7 +306,7 @@ impl<'a> Reader<'a> {
         table.keys().cloned().collect()
     }
 
-    /// Reads a table of strings, named as the author likes.
+    /// Reads a table of strings with free names.
     pub fn text_table(&mut self, name: &'static str) -> BTreeMap<String, String> {
         let Some(value) = self.take(name) else { return BTreeMap::new() };
         let mut texts = BTreeMap::new();
@@ -317,10 +333,8 @@ impl<'a> Reader<'a> {
         expects: Artifact,
         access: Access,
     ) {
-        let mut path = self.prefix.clone();
-        path.push(field.to_owned());
         self.ports.push(Port {
-            field: path.join("."),
+            field: self.path(field).join("."),
             index,
             reference: reference.to_owned(),
             expects,
@@ -328,38 +342,34 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Reports every field that nothing asked for.
+    /// Reports the fields that were not asked for.
     pub fn finish(self) {
         for name in self.table.keys() {
             if self.known.contains(&name.as_str()) {
                 continue;
             }
-            let mut path = self.prefix.clone();
-            path.push(name.clone());
-            self.problems.push(Problem {
-                path,
-                at_name: true,
-                code: "unknown_field",
-                message: format!("no field `{name}` here"),
-                help: Some(suggestion(name, &self.known)),
-            });
+            let known = self.known.iter().map(|&known| known.to_owned()).collect();
+            let kind = ProblemKind::UnknownField { field: name.clone(), owner: None, known };
+            self.problems.push(Problem { path: self.path(name), kind });
         }
     }
 }
 
-fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+fn list(names: &[impl AsRef<str>]) -> String {
+    names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-/// Says which of `names` was probably meant by `written`, else lists them.
-pub fn suggestion(written: &str, names: &[&str]) -> String {
-    let nearest = names
-        .iter()
-        .map(|name| (strsim::jaro_winkler(written, name), *name))
-        .filter(|&(score, _)| score > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)));
-    match nearest {
-        Some((_, name)) => format!("did you mean `{name}`?"),
+/// Returns the one of `names` that is most like `written`, if any is like it.
+pub fn nearest<'a>(written: &str, names: &'a [impl AsRef<str>]) -> Option<&'a str> {
+    let likeness = |name: &'a str| (strsim::jaro_winkler(written, name), name);
+    let scored = names.iter().map(|name| likeness(name.as_ref())).filter(|&(score, _)| score > 0.75);
+    scored.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1))).map(|(_, name)| name)
+}
+
+/// Suggests the one of `names` that is most like `written`, or lists all of them.
+pub fn suggestion(written: &str, names: &[impl AsRef<str>]) -> String {
+    match nearest(written, names) {
+        Some(name) => format!("did you mean `{name}`?"),
         None if names.is_empty() => "remove it".to_owned(),
         None => format!("known here: {}", list(names)),
     }
@@ -391,13 +401,13 @@ mod tests {
             reader.float("ratio", 0.0..=1.0, None);
             reader.choice("bank", &[("single", 1), ("dual", 2)], None);
         });
-        let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+        let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
         assert_eq!(codes, ["out_of_range", "wrong_type", "missing_field", "unknown_field"]);
-        assert_eq!(problems[3].help.as_deref(), Some("did you mean `height`?"));
+        assert_eq!(problems[3].help().as_deref(), Some("did you mean `height`?"));
     }
 
     #[test]
-    fn one_port_may_stand_without_brackets() {
+    fn one_port_needs_no_brackets() {
         let table = fields([("images", "set".into())]);
         let ((), problems, ports) = read(&table, |reader| reader.ports("images", Artifact::ImageSet));
         assert!(problems.is_empty());

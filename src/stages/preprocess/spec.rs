@@ -277,12 +277,7 @@ fn read_via(reader: &mut Reader<'_>, size: Option<(usize, usize)>, resize: Resiz
     }
     if resize == Resize::Crop && size.is_some_and(|size| via.0 < size.0 || via.1 < size.1) {
         let message = "`via` is smaller than what `crop` cuts out of it".to_owned();
-        reader.problem(
-            "via",
-            "out_of_range",
-            message,
-            Some("make it at least `height` × `width`".to_owned()),
-        );
+        reader.too_small("via", message, "make it at least `height` × `width`".to_owned());
     }
     Some(via)
 }

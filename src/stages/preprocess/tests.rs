@@ -309,7 +309,7 @@ fn an_empty_split_and_a_doubled_id_are_refused() {
 
 #[test]
 fn fields_that_have_no_meaning_are_refused() {
-    let code = |pairs: &[(&str, Value)]| read(pairs).1.first().map(|problem| problem.code);
+    let code = |pairs: &[(&str, Value)]| read(pairs).1.first().map(Problem::code);
     assert_eq!(code(&[("height", int(5))]), Some("missing_field"));
     assert_eq!(code(&[("resize", "fit".into())]), Some("unused_field"));
     assert_eq!(code(&[("layout", "mvtec".into()), ("fold", int(1))]), Some("unused_field"));

@@ -21,7 +21,7 @@ fn read_with(more: &[(&str, Value)]) -> (Augment, Vec<Problem>) {
 }
 
 fn codes(more: &[(&str, Value)]) -> Vec<&'static str> {
-    read_with(more).1.iter().map(|problem| problem.code).collect()
+    read_with(more).1.iter().map(Problem::code).collect()
 }
 
 fn fields_with(more: &[(&str, Value)]) -> Fields {
@@ -96,7 +96,7 @@ fn what_cannot_be_is_told_with_a_remedy() {
     }
     assert_eq!(codes(&[("model", "./folder/x".into()), ("revision", COMMIT.into())]), ["no_model"]);
     let (_, problems) = read_with(&[("revision", "main".into())]);
-    assert!(problems[0].help.as_ref().unwrap().contains("40 hexadecimal digits"));
+    assert!(problems[0].help().unwrap().contains("40 hexadecimal digits"));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn store_error(error: &StoreError) -> Option<String> {
     }
 }
 
-/// Returns the advice for an error: that of the first of the error and its causes that has any.
+/// Returns the hint for an error: the first that is known for the error or one of its causes.
 pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(path) = full_disk_in(error) {
         return Some(full_disk(&path));
@@ -69,7 +69,7 @@ pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// Returns the advice for one error, whatever its causes. Transparent variants are opened here, since their inner error
+/// Returns the hint for one error, ignoring its causes. Transparent variants are opened here, since their inner error
 /// is not among the causes.
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {

@@ -44,7 +44,7 @@ pub(super) struct VerifyArguments {
     json: bool,
 }
 
-/// A cached task that may be made again.
+/// A cached task that may be drawn for the sample.
 struct Candidate<'a> {
     id: TaskId,
     resolution: &'a Resolution,

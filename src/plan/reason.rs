@@ -190,7 +190,7 @@ fn changed_files(changes: &[Change]) -> String {
     text
 }
 
-/// Serialises a value as plain JSON, as it stands in a manifest.
+/// Serialises a value as plain JSON, without its type.
 fn plain<S: Serializer>(value: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(Value::to_json).serialize(serializer)
 }

@@ -214,7 +214,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn digest(&mut self, tree: &Arc<Tree>) -> Digest {
-        // The tree is kept with its address, so that no other tree can take the address meanwhile.
+        // The tree is kept with its address, so that no other tree can be allocated at it.
         self.digests.entry(Arc::as_ptr(tree)).or_insert_with(|| (tree.digest(), tree.clone())).0
     }
 

@@ -84,7 +84,8 @@ fn rows(plan: &Plan, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Vec<Row> {
     rows
 }
 
-/// The row that differs from `row` in one axis, where its value is `from`; `None` if there are several candidates.
+/// The row that is paired with `row`: its value of the axis is `from`, and its other values agree if possible. `None`
+/// if no row or several rows remain.
 fn partner<'a>(rows: &'a [Row], row: &Row, column: usize, from: &str) -> Option<&'a Row> {
     let mut candidates: Vec<&Row> = rows.iter().filter(|other| other.values[column] == from).collect();
     for (other, value) in row.values.iter().enumerate().filter(|&(other, _)| other != column) {

@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
         terminal::message("the next run that reads a damaged object makes it again");
         return Ok(Exit::Differs);
     };
-    // The run opens the cache anew: this instance would still trust the objects that it has verified.
+    // The run opens the cache again: this instance would still trust the objects that it has verified.
     drop(project.store);
     let exit = run_command::run(&RunArguments::restoring(manifest.clone()), environment)?;
     let left: Vec<&PathBuf> = report.damaged.iter().filter(|path| !path.exists()).collect();

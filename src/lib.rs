@@ -8,11 +8,12 @@
 //! manifest   TOML -> spanned raw -> checked Experiment
 //! stages     one file per kind: Spec, VERSION, run
 //! artifacts  one file per format passed between stages
-//! kernels    numbers in, numbers out
-//! cache      objects, trees, records, leases, here and in a remote; depends on none of the others
+//! kernels    computations on numbers: no file, no cache, no manifest
+//! cache      objects, trees, records and leases, local and in a remote; imports none of the above
 //! ```
-//! Two leaves serve all of them: `digest` and `error_chain`.
-//! Imports point only downwards in this list; `tests/it/layers.rs` holds them to it.
+//!
+//! All layers may use `digest` and `error_chain`. Imports point only downwards in this list; `tests/it/layers.rs` checks
+//! them.
 
 pub mod artifacts;
 pub mod cache;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Units of size with their bytes. Of several spellings the first is shown.
+/// Units of size with their bytes. Sizes are shown in the first four.
 const UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
     ("GB", 1_000_000_000),
@@ -40,7 +40,7 @@ pub(super) fn seconds(seconds: f64) -> String {
 
 /// Parses a size: `50GB`, `1.5 GiB`, `800mb`, `1000`.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let refuse = || format!("`{text}` is no size; write `50GB` or `800MiB`");
+    let refuse = || format!("`{text}` is not a size; write `50GB` or `800MiB`");
     let digits = text.trim().trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = &text.trim()[digits.len()..];
     let number: f64 = digits.trim().parse().map_err(|_| refuse())?;
@@ -57,7 +57,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Parses a duration: `90s`, `1h`, `2h 30m`, `7d`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("`{text}` is no time; write `90s`, `1h` or `7d`");
+    let refuse = || format!("`{text}` is not a duration; write `90s`, `1h` or `7d`");
     let span: jiff::Span = text.trim().parse().map_err(|_| refuse())?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
     let duration = span.to_duration(days).map_err(|_| refuse())?;

@@ -30,29 +30,17 @@ pub(super) enum CliError {
     Report(ReportError),
     /// The run would exceed a budget.
     #[error("the run would take {needed}, the budget is {allowed}; nothing was run")]
-    Budget {
-        /// The estimate.
-        needed: String,
-        /// The budget.
-        allowed: String,
-    },
+    Budget { needed: String, allowed: String },
     /// This build or machine cannot run a task that is not cached.
-    #[error("`{task}` would have to run, and cannot; nothing was run")]
+    #[error("`{task}` is not cached and cannot run here; nothing was run")]
     CannotRun {
-        /// The task.
         task: String,
-        /// Why.
         #[source]
         source: StageError,
     },
     /// No variant has these values.
     #[error("no variant `{name}` in the grid")]
-    UnknownVariant {
-        /// The name as typed.
-        name: String,
-        /// The nearest names.
-        help: String,
-    },
+    UnknownVariant { name: String, help: String },
     /// The lock is missing, or the plan differs from it.
     #[error(transparent)]
     Lock(LockError),
@@ -60,40 +48,27 @@ pub(super) enum CliError {
     #[error(transparent)]
     History(HistoryError),
     /// The command needs a remote, and none is configured.
-    #[error("no remote is named")]
+    #[error("no remote is configured")]
     NoRemote,
     /// The remote cannot list its records.
-    #[error("`{address}` does not list what it has")]
-    Unlisted {
-        /// Its address.
-        address: String,
-    },
+    #[error("`{address}` cannot list its records")]
+    Unlisted { address: String },
     /// A sealed unit cannot be read.
     #[error("cannot read the unit `{}`", path.display())]
     UnitFile {
-        /// The file.
         path: PathBuf,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A sealed unit is not run.
+    /// A sealed unit is refused.
     #[error("the unit is refused")]
     Unit(#[source] UnitError),
     /// No pin has this name.
     #[error("no pin `{name}` in the cache")]
-    UnknownPin {
-        /// The name as typed.
-        name: String,
-    },
+    UnknownPin { name: String },
     /// The manifest has no stage of this name.
     #[error("no stage `{name}` in the manifest")]
-    UnknownStage {
-        /// The name as typed.
-        name: String,
-        /// The nearest names.
-        help: String,
-    },
+    UnknownStage { name: String, help: String },
 }
 
 impl CliError {
@@ -135,12 +110,12 @@ impl CliError {
                 "set `remote` in patchflow.toml, or give `--remote ADDRESS` (docs/sharing.md)".to_owned(),
             ),
             Self::Unlisted { .. } => Some(
-                "name a manifest, whose tasks are asked for one by one; or see that the remote can be reached"
+                "name a manifest, so that its tasks are looked up one by one; or check that the remote can be reached"
                     .to_owned(),
             ),
             Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
-            Self::Budget { .. } => Some("raise `--budget`, or run less by `--only` or `--target`".to_owned()),
+            Self::Budget { .. } => Some("raise `--budget`, or run less with `--only` or `--target`".to_owned()),
             Self::CannotRun { source, .. } => hints::of(source),
             Self::Unit(_) => Some("use the build of patchflow that runs the manifest".to_owned()),
             Self::Manifest(_) | Self::UnitFile { .. } => None,

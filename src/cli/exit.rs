@@ -13,7 +13,7 @@ pub enum Exit {
     Usage = 2,
     /// 3: verification differs.
     Differs = 3,
-    /// 4: refused (budget, lock, unit of another build).
+    /// 4: refused (budget, lock, another collection, unit of another build).
     Refused = 4,
     /// 130: interrupted.
     Interrupted = 130,

@@ -15,13 +15,13 @@ pub(super) struct ExplainArguments {
     manifest: ManifestArguments,
     /// The stage.
     stage: String,
-    /// Explain instead why two variants do not share its task: `bank=dual bank=single`. Other axes are equal.
+    /// Explain instead why two variants do not share its task: `bank=dual bank=single`.
     #[arg(long, num_args = 2, value_names = ["VARIANT", "VARIANT"], conflicts_with = "json")]
     between: Vec<String>,
     /// The remote to consult instead of the one in `patchflow.toml`; `off` for none.
     #[arg(long, value_name = "ADDRESS")]
     remote: Option<String>,
-    /// Print one JSON object: the tasks with state, reason and cause.
+    /// Print one JSON object: each task with its state, reason and cause.
     #[arg(long)]
     json: bool,
 }
@@ -75,8 +75,8 @@ fn to_json(plan: &Plan, stage: &str, explanations: &[Explanation]) -> Value {
     json!({ "experiment": plan.experiment, "stage": stage, "tasks": tasks.collect::<Vec<_>>() })
 }
 
-/// Finds two variants: the first that has the values of `one`, and of those with the values of `other` the
-/// one that is like it in most of the other axes.
+/// Finds two variants: the first with the values of `one` and, among those with the values of `other`, the one that
+/// agrees with it on the most axes.
 fn find_pair(plan: &Plan, one: &str, other: &str) -> Result<[usize; 2], CliError> {
     let matching = |text: &str| -> Result<Vec<usize>, CliError> {
         let wanted: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
@@ -95,10 +95,10 @@ fn find_pair(plan: &Plan, one: &str, other: &str) -> Result<[usize; 2], CliError
         Ok(found)
     };
     let first = matching(one)?[0];
-    let likeness = |variant: usize| {
+    let agreement = |variant: usize| {
         let values = plan.variants[variant].values.iter().zip(&plan.variants[first].values);
         values.filter(|(one, other)| one == other).count()
     };
-    let second = matching(other)?.into_iter().rev().max_by_key(|&variant| likeness(variant));
+    let second = matching(other)?.into_iter().rev().max_by_key(|&variant| agreement(variant));
     Ok([first, second.unwrap_or(first)])
 }

@@ -26,7 +26,7 @@ pub(super) fn parse_budget(text: &str) -> Result<Budget, String> {
 
 /// The estimate of all tasks that are not hits.
 pub(super) struct Forecast {
-    /// The estimate of each task; `None` for hits and if no record helps.
+    /// The estimate of each task; `None` for hits and for tasks without a usable record.
     pub(super) tasks: Vec<Option<Estimate>>,
     jobs: usize,
     seconds: f64,
@@ -83,14 +83,14 @@ impl Forecast {
         let mut sentences = vec![parts.join(", ")];
         if self.guesses > 0 {
             let guesses =
-                format!("{} of {} are guesses: their inputs are not there yet", self.guesses, self.open);
+                format!("{} of {} are guesses: their inputs do not exist yet", self.guesses, self.open);
             sentences.push(guesses);
         }
         if self.unknown > 0 {
-            sentences.push(format!("{} of {} have no record to judge by", self.unknown, self.open));
+            sentences.push(format!("{} of {} have no record to estimate from", self.unknown, self.open));
         }
         if self.free_bytes.is_some_and(|free| free < self.written_bytes) {
-            sentences.push("warning: more would be written than the disk has free".to_owned());
+            sentences.push("warning: the disk has less free space than would be written".to_owned());
         }
         sentences.join("; ") + "\n"
     }
@@ -129,7 +129,7 @@ impl Forecast {
     pub(super) fn warning(&self) -> Option<String> {
         (self.unknown > 0).then(|| {
             format!(
-                "the budget does not count {} of {} tasks: no record to judge by",
+                "the budget does not count {} of {} tasks, which have no record to estimate from",
                 self.unknown, self.open
             )
         })

@@ -15,7 +15,7 @@ use crate::plan::{LockError, PlanError};
 use crate::report::HistoryError;
 use crate::stages::StageError;
 
-/// What to do about an error of the cache.
+/// Returns a hint for an error of the cache.
 fn store_error(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Remote { .. } => Some(
@@ -54,7 +54,7 @@ fn store_error(error: &StoreError) -> Option<String> {
     }
 }
 
-/// Returns the advice for an error: that of the first of the error and its causes that has any.
+/// Returns the hint for an error: the first that is known for the error or one of its causes.
 pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(path) = full_disk_in(error) {
         return Some(full_disk(&path));
@@ -69,7 +69,7 @@ pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// Returns the advice for one error, whatever its causes. Transparent variants are opened here, since their inner error
+/// Returns the hint for one error, ignoring its causes. Transparent variants are opened here, since their inner error
 /// is not among the causes.
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
@@ -109,7 +109,7 @@ fn failure(failure: &Failure) -> Option<String> {
         Failure::Panic { .. } => Some("please report it with the task's log".to_owned()),
         Failure::Log { .. } => Some("check the folder's permissions and free space".to_owned()),
         Failure::LockedKey { .. } | Failure::LockedOutput { .. } => {
-            Some("`patchflow explain` says what differs; without `--locked` it runs".to_owned())
+            Some("`patchflow explain` shows what differs; without `--locked` it runs".to_owned())
         }
         Failure::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
         Failure::Stage(_)
@@ -134,7 +134,7 @@ fn plan_error(error: &PlanError) -> Option<String> {
             Some(format!("add `{images}` to the `images` of the extract stage"))
         }
         PlanError::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
-        PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or take it out of `tools`")),
+        PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or remove it from `tools`")),
         PlanError::Source { .. }
         | PlanError::Store(_)
         | PlanError::NoOutput { .. }
@@ -151,7 +151,8 @@ fn stage_error(error: &StageError) -> Option<String> {
         StageError::Unavailable(error) => runtime_error(error),
         StageError::Image { .. } => Some(BROKEN_IMAGE.to_owned()),
         StageError::Io { source, action: "start", .. } if source.kind() == io::ErrorKind::NotFound => Some(
-            "install the program, or make a script of your own an input: nothing else is seen".to_owned(),
+            "install the program, or make your script an input: the program sees nothing else of the project"
+                .to_owned(),
         ),
         StageError::Archive { .. } => {
             Some("take the archive from its publisher, or unpack it yourself and use `path`".to_owned())
@@ -163,8 +164,9 @@ fn stage_error(error: &StageError) -> Option<String> {
     }
 }
 
-/// Advice for an image that no decoder takes.
-const BROKEN_IMAGE: &str = "it is cut off, or no PNG, JPEG or BMP: copy it again, or take it out of the data";
+/// Advice for an image that cannot be decoded.
+const BROKEN_IMAGE: &str =
+    "it is truncated, or not a PNG, JPEG or BMP file: copy it again, or remove it from the data";
 
 fn artifact_error(error: &ArtifactError) -> Option<String> {
     match error {
@@ -174,32 +176,34 @@ fn artifact_error(error: &ArtifactError) -> Option<String> {
     }
 }
 
-/// What to do about a lock that is missing or not met.
+/// Returns a hint for an error of a lock file.
 pub(super) fn lock_error(error: &LockError) -> String {
     match error {
-        LockError::Absent { .. } => "`patchflow lock MANIFEST` writes it, once all is cached".to_owned(),
-        LockError::File { .. } => "check its permissions".to_owned(),
-        LockError::Malformed { .. } | LockError::Version { .. } => {
-            "take it from version control again, or lock anew".to_owned()
+        LockError::Absent { .. } => {
+            "`patchflow lock MANIFEST` writes it once every task is cached".to_owned()
         }
-        LockError::Incomplete { .. } => "`patchflow run` makes them; lock again then".to_owned(),
-        LockError::Differs { .. } => "undo the change, or run without `--locked` and lock anew".to_owned(),
+        LockError::File { .. } => "check the permissions of the file and its folder".to_owned(),
+        LockError::Malformed { .. } | LockError::Version { .. } => {
+            "restore it from version control, or lock again".to_owned()
+        }
+        LockError::Incomplete { .. } => "`patchflow run` makes them; then lock again".to_owned(),
+        LockError::Differs { .. } => "undo the change, or run without `--locked` and lock again".to_owned(),
     }
 }
 
-/// What to do about a past run that cannot be found or read.
+/// Returns a hint for a past run that cannot be found or read.
 pub(super) fn history_error(error: &HistoryError) -> String {
     match error {
         HistoryError::Unknown { runs, .. } => {
             format!("`patchflow runs` lists the runs in `{}`", runs.display())
         }
-        HistoryError::Ambiguous { .. } => "type more of it".to_owned(),
+        HistoryError::Ambiguous { .. } => "type more of the name".to_owned(),
         HistoryError::NoSummary { .. } => "run the manifest again: what was finished is kept".to_owned(),
         HistoryError::Damaged { .. } => "name another run".to_owned(),
     }
 }
 
-/// What to do about a warning of the remote.
+/// Returns a hint for a warning of the remote.
 pub(super) fn remote_warning(warning: &RemoteWarning) -> Option<String> {
     let check = match warning.address().split_once("://").map(|(scheme, _)| scheme) {
         None | Some("file") => "check that the folder is mounted and that you may read and write it",
@@ -216,7 +220,7 @@ pub(super) fn remote_warning(warning: &RemoteWarning) -> Option<String> {
     }
 }
 
-/// What to do about a full file system.
+/// Returns a hint for a full file system.
 fn full_disk(path: &Path) -> String {
     let free = free_bytes(path).map_or_else(String::new, |free| format!("{free} bytes free there: "));
     format!(
@@ -287,7 +291,7 @@ mod tests {
     use crate::kernels::backbone::{Backend, Device};
 
     #[test]
-    fn a_warning_of_the_remote_names_the_check_and_the_way_out() {
+    fn a_warning_of_the_remote_names_what_to_check_and_how_to_go_on() {
         let hint = |address: &str| {
             let (address, failure) = (address.to_owned(), "it broke".to_owned());
             remote_warning(&RemoteWarning::Unreachable { address, failure }).unwrap()

@@ -39,7 +39,8 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     Ok(Exit::Done)
 }
 
-/// Warns of tasks that have produced different bytes for one key: their lock holds only while their objects are kept.
+/// Warns of tasks that have produced different bytes for the same key: their lock can be met only while the cache keeps
+/// their objects.
 fn warn_of_others(plan: &Plan, statuses: &[Status]) {
     for (index, status) in statuses.iter().enumerate() {
         if status.record.as_ref().is_some_and(|record| !record.others.is_empty()) {
@@ -57,7 +58,7 @@ fn metrics(record: &Record, store: &Cache) -> Option<BTreeMap<String, f64>> {
     Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// Protects the locked outputs from collection, until `cache unpin`.
+/// Pins the locked outputs, so that `cache gc` keeps them until `cache unpin`.
 fn keep_from_collection(experiment: &str, lock: &Lock, store: &Cache) -> Result<(), CliError> {
     let keys: Vec<Digest> = lock.keys().into_iter().collect();
     store.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)

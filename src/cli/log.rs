@@ -60,14 +60,14 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
     }
 }
 
-/// The log of a cached task under a heading that says when and where it ran; `None` without a record.
+/// The log of a cached task, under a heading with its time and host; `None` without a record.
 pub(super) fn log_of(plan: &Plan, id: TaskId, key: &Digest, store: &Cache) -> Option<String> {
     let record = Record::from_bytes(&store.records().get(key).ok()??)?;
     let made = &record.provenance;
     let finished = made.finished.get(..19).unwrap_or(&made.finished);
     let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);
     match made.log.as_ref().map(|log| log.read(store)) {
-        None => text += "(it said nothing)\n",
+        None => text += "(the log is empty)\n",
         Some(None) => text += "(its log is gone from the cache)\n",
         Some(Some(log)) => {
             let _ = writeln!(text, "{}", log.trim_end());

@@ -67,7 +67,7 @@ enum Command {
     Compare(compare::CompareArguments),
     /// Inspect, clean, repair and share the cache.
     Cache(cache::CacheArguments),
-    /// Show what this build computes with: backends, devices, SIMD level, threads, cache.
+    /// Show the backends, devices, SIMD level, threads and cache of this build on this machine.
     Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionArguments),
@@ -87,7 +87,7 @@ pub(crate) struct ManifestArguments {
     /// Only the variants with these values: `bank=dual,augment=none`.
     #[arg(long, value_name = "AXIS=VALUE,…")]
     only: Option<String>,
-    /// Only this stage and what it needs, instead of the evaluate stages; may be repeated.
+    /// Only this stage and those that it reads, instead of the evaluations; may be repeated.
     #[arg(long = "target", value_name = "STAGE")]
     targets: Vec<String>,
     /// Hash every source file again, even if its times have not changed.
@@ -96,7 +96,7 @@ pub(crate) struct ManifestArguments {
 }
 
 impl ManifestArguments {
-    /// A whole manifest.
+    /// The arguments for a whole manifest without overrides.
     pub(crate) fn of(manifest: PathBuf) -> Self {
         Self { manifest, sets: Vec::new(), only: None, targets: Vec::new(), paranoid: false }
     }

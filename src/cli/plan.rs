@@ -116,8 +116,8 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
     }
     let totals = totals(statuses);
     format!(
-        "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached,{} {} to run, {} depend on what \
-         those give, {} in another process\n{}",
+        "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached,{} {} to run, {} depend on \
+         their outputs, {} in another process\n{}",
         plan.variants.len(),
         plan.tasks.len(),
         plan.unshared,

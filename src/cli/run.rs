@@ -40,13 +40,13 @@ pub(super) struct RunArguments {
     /// Run this stage even if its result is cached; may be repeated.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// Run nothing, and end with code 4, if the run would take more: `2h`, `50GB`; may be repeated.
+    /// Run nothing and end with code 4 if the run would take more: `2h`, `50GB`; may be repeated.
     #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
     budget: Vec<Budget>,
     /// Run only what the manifest's lock file pins: refuse other keys, and outputs with other bytes.
     #[arg(long)]
     locked: bool,
-    /// Also make evicted or damaged outputs again that no stage reads.
+    /// Also make evicted or damaged outputs again if no stage reads them.
     #[arg(long)]
     restore: bool,
     /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
@@ -101,16 +101,16 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
-    // A survey prefetches many records at once; the run then finds the answers.
-    let is_asked = !arguments.budget.is_empty()
+    // A survey prefetches many records at once, which the run then finds in the cache.
+    let with_survey = !arguments.budget.is_empty()
         || arguments.locked
         || project.store.prefers_batches()
-        || is_hindered(&plan, environment);
-    let statuses = is_asked.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
+        || has_unavailable_task(&plan, environment);
+    let statuses = with_survey.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
     check_budget(arguments, &project, &plan, &statuses)?;
     if !arguments.keep_going {
-        check_obstacles(arguments, environment, &plan, &statuses)?;
+        check_preflight(arguments, environment, &plan, &statuses)?;
     }
     let profile = arguments.profile.as_ref().map(|path| Profile::begin(&environment.folder.join(path)));
     let profile = profile.transpose().map_err(CliError::Report)?;
@@ -168,7 +168,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
 }
 
-/// The exit code of a run that was not interrupted. Codes of the lock take precedence over that of a failure.
+/// The exit code of a run that was not interrupted. The codes of a violated lock take precedence over that of a failed
+/// task.
 fn exit(run: &Run) -> Exit {
     let mut exit = Exit::Done;
     for failure in run.tasks.iter().filter_map(|task| task.failure.as_ref()) {
@@ -182,7 +183,7 @@ fn exit(run: &Run) -> Exit {
     exit
 }
 
-/// Reads what the lock file pins for each task, and refuses the run if anything known in advance differs.
+/// Reads the pins of the lock file, and refuses the run if a key or output that is already known differs.
 fn locked(
     arguments: &RunArguments,
     environment: &Environment,
@@ -247,13 +248,13 @@ fn check_budget(
 }
 
 /// Whether this build or machine cannot run one of the tasks.
-fn is_hindered(plan: &Plan, environment: &Environment) -> bool {
+fn has_unavailable_task(plan: &Plan, environment: &Environment) -> bool {
     plan.tasks.iter().any(|task| task.spec.preflight(&environment.variables).is_err())
 }
 
-/// Refuses a run, before anything runs, if one of its tasks cannot run here. A task whose key is not known yet
-/// counts, since its inputs are new and a hit is unlikely.
-fn check_obstacles(
+/// Refuses the whole run if one of the tasks that would run cannot run here. This includes tasks whose key is not known
+/// yet: their inputs are new, so a hit is unlikely.
+fn check_preflight(
     arguments: &RunArguments,
     environment: &Environment,
     plan: &Plan,
@@ -290,7 +291,9 @@ fn log(event: &Event) {
         Event::TaskRemade { name, file, .. } => {
             tracing::info!("`{name}` is made again: `{file}` is gone or damaged");
         }
-        Event::Nondeterministic { name, .. } => tracing::warn!("`{name}` gave other bytes than before"),
+        Event::Nondeterministic { name, .. } => {
+            tracing::warn!("`{name}` produced different bytes than before");
+        }
         Event::TaskProgress { .. }
         | Event::RunStarted { .. }
         | Event::TaskStalled { .. }
@@ -380,7 +383,7 @@ fn summary(
             lines.push(format!("{count} between the axes' values: differences.md"));
         }
         if table.missing() > 0 {
-            lines.push(format!("{} gave no metrics", counted(table.missing(), "evaluation")));
+            lines.push(format!("{} without metrics", counted(table.missing(), "evaluation")));
         }
     }
     let OutcomeCounts { executed, hits, remote_hits, merged, failed, blocked } = run.counts();
@@ -401,7 +404,7 @@ fn summary(
     ));
     lines.push(format!("files: {}", folder.relative().display()));
     if run.is_interrupted {
-        lines.push("interrupted: what was finished is kept, run again to go on".to_owned());
+        lines.push("interrupted: finished work is kept; run again to continue".to_owned());
     }
     lines.join("\n") + "\n"
 }

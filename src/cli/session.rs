@@ -1,4 +1,4 @@
-//! What commands begin with: opening the project and its cache, loading and planning a manifest.
+//! The first steps of most commands: opening the project and its cache, loading and planning a manifest.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
     Ok(Project { root, config, store: store.with_lease_rules(lease_rules(environment)) })
 }
 
-/// Adds the remote: what was typed (an address, or `off`), else what `patchflow.toml` names.
+/// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`.
 pub(super) fn with_remote(
     project: Project,
     typed: Option<&str>,
@@ -49,7 +49,7 @@ pub(super) fn with_remote(
     Ok(Project { root, config, store: store.with_remote(remote) })
 }
 
-/// Shows what went wrong with the remote, each thing once.
+/// Shows the warnings of the remote, each once.
 pub(super) fn show_remote_warnings(store: &Cache) {
     for warning in store.take_remote_warnings() {
         let hint = hints::remote_warning(&warning).map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -105,7 +105,7 @@ pub(super) fn survey(
     plan::survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)
 }
 
-/// Whether source files are hashed again.
+/// Returns whether all source files are hashed again.
 pub(super) fn rehash(arguments: &ManifestArguments) -> Rehash {
     if arguments.paranoid { Rehash::Always } else { Rehash::Trust }
 }
@@ -126,7 +126,7 @@ pub(super) fn jobs(typed: Option<u16>, project: &Project) -> usize {
     typed.map(usize::from).or(project.config.jobs).unwrap_or_else(cores)
 }
 
-/// The number of threads that all tasks share, likewise.
+/// The number of threads that all tasks share: as typed, else as in `patchflow.toml`, else the number of cores.
 pub(super) fn threads(typed: Option<u16>, config: &Config) -> usize {
     typed.map(usize::from).or(config.threads).unwrap_or_else(cores)
 }

@@ -26,7 +26,7 @@ pub(super) fn start_logging(verbose: u8, environment: &Environment) {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    // Only the first call of a process counts: tests call this more than once.
+    // Only the first call in a process has an effect; tests call this more than once.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
@@ -57,11 +57,11 @@ pub(super) fn show_chain(head: &str, error: &dyn std::error::Error, help: Option
     let mut shown = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let said = cause.to_string();
-        if !shown.ends_with(&said) {
-            eprintln!("  because {said}");
+        let text = cause.to_string();
+        if !shown.ends_with(&text) {
+            eprintln!("  because {text}");
         }
-        shown = said;
+        shown = text;
         source = cause.source();
     }
     if let Some(help) = help {

@@ -1,4 +1,5 @@
-//! A kind that is one file and one line of registration plans, runs, caches and explains: `src/stages/toy.rs`.
+//! Tests that a kind that consists of one file and one line of registration, `src/stages/toy.rs`, can be planned, run,
+//! cached and explained.
 
 use clap::Parser;
 

@@ -44,7 +44,7 @@ pub(super) struct VerifyArguments {
     json: bool,
 }
 
-/// A cached task that may be made again.
+/// A cached task that may be drawn for the sample.
 struct Candidate<'a> {
     id: TaskId,
     resolution: &'a Resolution,
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
         Exit::Failed
     } else if checked < wanted {
         terminal::message(&format!(
-            "{checked} of {wanted} tasks could be checked: `patchflow run M --restore` makes again what was evicted"
+            "{checked} of {wanted} tasks could be checked: `patchflow run M --restore` makes evicted inputs again"
         ));
         Exit::Failed
     } else {
@@ -91,23 +91,23 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     })
 }
 
-/// The selected cached tasks, each key once, in the order of the draw.
+/// The selected cached tasks, one for each key, in the order in which the sample draws them.
 fn candidates<'a>(arguments: &VerifyArguments, plan: &Plan, statuses: &'a [Status]) -> Vec<Candidate<'a>> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for (index, status) in statuses.iter().enumerate() {
         let (Some(resolution), Some(record)) = (&status.resolution, &status.record) else { continue };
         let task = &plan.tasks[index];
-        let is_asked = if arguments.stages.is_empty() {
+        let is_selected = if arguments.stages.is_empty() {
             task.spec.about().is_verified
         } else {
             arguments.stages.contains(&task.stage)
         };
-        if is_asked && seen.insert(resolution.key) {
+        if is_selected && seen.insert(resolution.key) {
             found.push(Candidate { id: TaskId(index), resolution, record });
         }
     }
-    // By key alone, so that the draw depends on neither names nor the order of the manifest.
+    // The order depends only on keys and seed, not on names or the order of the manifest.
     found.sort_by_key(|candidate| {
         let mut text = arguments.seed.to_le_bytes().to_vec();
         text.extend_from_slice(candidate.resolution.key.as_bytes());

@@ -1,4 +1,4 @@
-//! Why two variants do not share a task: what differs between theirs, followed upwards.
+//! Why two variants do not share a task: what differs between their tasks, followed upstream.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::reason::Difference;
 use super::survey::Status;
 use crate::cache::Cache;
 
-/// Two variants' tasks of one stage.
+/// The tasks of one stage in two variants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pair {
     /// Both variants use the same task.
@@ -16,18 +16,18 @@ pub enum Pair {
         /// Its name.
         task: String,
     },
-    /// Each has its own.
+    /// Each variant has its own task.
     Apart {
         /// The tasks' name.
         task: String,
-        /// What differs between them themselves; with the files of inputs, where those are known.
+        /// What differs between the two tasks themselves, including the files of inputs if these are known.
         differences: Vec<Difference>,
-        /// Stages that the two read and that are not shared either.
+        /// Names of the tasks that the two read and that are not shared either.
         upstream: Vec<String>,
-        /// Whether both turned out to have one key, so that only one of them runs.
+        /// Whether both have the same key, so that only one of them runs.
         is_merged: bool,
     },
-    /// Only one of the variants has it.
+    /// Only one of the variants has the task.
     OnlyIn {
         /// The task's name.
         task: String,
@@ -36,7 +36,7 @@ pub enum Pair {
     },
 }
 
-/// Compares the tasks of `stage` of two variants, then those that they read, as far as they differ.
+/// Compares the tasks of `stage` in two variants, then the tasks that these read and do not share.
 pub fn between(
     plan: &Plan,
     statuses: &[Status],
@@ -88,8 +88,8 @@ fn paired(plan: &Plan, ones: &[TaskId], others: &[TaskId]) -> Vec<(Option<TaskId
     let counterpart =
         |id: &TaskId, among: &[TaskId]| among.iter().find(|other| name(other) == name(id)).copied();
     let mut pairs: Vec<_> = ones.iter().map(|one| (Some(*one), counterpart(one, others))).collect();
-    let lonely = others.iter().filter(|other| counterpart(other, ones).is_none());
-    pairs.extend(lonely.map(|other| (None, Some(*other))));
+    let unpaired = others.iter().filter(|other| counterpart(other, ones).is_none());
+    pairs.extend(unpaired.map(|other| (None, Some(*other))));
     pairs
 }
 

@@ -1,8 +1,8 @@
 //! Estimates of seconds, memory and bytes, from the records of earlier tasks of the same kind.
 //!
 //! The nearest record of the kind (fewest differing fields, then the newest) is scaled linearly with the bytes of the
-//! inputs. If the inputs do not exist yet, the scale of the tasks that make them is passed on. Both are guesses, and
-//! [`Basis`] says so; a kind without a record has no estimate. Nothing here can change a result.
+//! inputs. If the inputs do not exist yet, the factor of the tasks that make them is used. Both are guesses, and
+//! [`Basis`] distinguishes them; a kind without a record has no estimate. Estimates cannot change a result.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -39,16 +39,16 @@ pub enum Basis {
     Itself,
     /// Another task of the kind; the size of the inputs is known.
     Scaled {
-        /// Its stage.
+        /// Stage of that task.
         stage: String,
         /// Bytes of the inputs divided by those of that task.
         factor: f64,
     },
-    /// Another task of the kind; the inputs do not exist yet, and the factor is that of the tasks that make them.
+    /// Another task of the kind; the inputs do not exist yet, so the factor is that of the tasks that make them.
     Guess {
-        /// Its stage.
+        /// Stage of that task.
         stage: String,
-        /// The factor.
+        /// The factor by which its record is scaled.
         factor: f64,
     },
 }
@@ -69,7 +69,7 @@ pub fn input_bytes(resolution: &Resolution) -> u64 {
     resolution.inputs.iter().map(|input| input.tree.total_size()).sum()
 }
 
-/// Estimates every task that would run, in the plan's order; `None` for hits and if there is no record to use.
+/// Estimates every task that would run, in the plan's order; `None` for hits and for tasks without a usable record.
 ///
 /// An item-wise stage makes only the new items: its seconds are scaled by the share of input files that differ from
 /// those of the nearest record, if the tree of that record's input is in the cache.

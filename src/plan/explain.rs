@@ -10,7 +10,7 @@ use super::resolve::Resolution;
 use super::survey::{State, Status};
 use crate::cache::{Cache, Change, Digest, Tree, difference};
 
-/// Why one task would run, or not.
+/// Why one task would or would not run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// Name of the task.
@@ -76,11 +76,11 @@ fn difference_from_nearest(task: &Task, resolution: &Resolution, history: &Histo
     }
 }
 
-/// Records whose files are compared one by one.
+/// The most records whose files are compared.
 const COMPARED: usize = 16;
 
-/// The nearest record: of the same stage name first, then with the fewest leaves that differ, then with the
-/// fewest files that differ, then the newest.
+/// The nearest record: one of the same stage name, then with the fewest differing leaves, then with the fewest
+/// differing files, then the newest.
 fn nearest<'a>(
     mut candidates: Vec<&'a Earlier>,
     resolution: &Resolution,
@@ -108,7 +108,7 @@ fn nearest<'a>(
     })
 }
 
-/// The leaves that differ between an earlier preimage and a task that can be started.
+/// The leaves that differ between an earlier preimage and that of a resolved task.
 pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Cache) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree = |role: &str| {
@@ -142,7 +142,7 @@ pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Cache
     found
 }
 
-/// The fields and seeds that differ between two tasks, whatever they read.
+/// The fields and seeds that differ between two tasks; their inputs are ignored.
 pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     let mut found = Vec::new();
     walk_fields("", old.spec.key_fields(), new.spec.key_fields(), &mut |path, old, new| {

@@ -28,13 +28,13 @@ pub struct OutputRef {
 /// One input of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// The name under which the stage knows it.
+    /// The name under which the stage reads it.
     pub role: Role,
-    /// The output that it is.
+    /// The output that is read.
     pub from: OutputRef,
     /// For features, the image set that they were extracted from: its labels select the blocks.
     pub labels: Option<OutputRef>,
-    /// The part that is read.
+    /// The part of the output that is read.
     pub reads: Reads,
 }
 
@@ -57,14 +57,14 @@ pub struct Task {
     pub is_shown: bool,
 }
 
-/// A variant and the tasks that it is made for.
+/// A variant and its target tasks.
 #[derive(Clone, Debug)]
 pub struct PlanVariant {
     /// Name, such as `bank=dual,seed=0`.
     pub id: String,
     /// Name and value of each axis.
     pub values: Vec<(String, String)>,
-    /// The tasks that the variant ends in.
+    /// The tasks of the variant's targets.
     pub targets: Vec<TaskId>,
 }
 
@@ -101,7 +101,8 @@ impl Plan {
         tasks
     }
 
-    /// Returns the axis values that distinguish a task: those on which all its variants agree, and not all variants do.
+    /// Returns the axis values that distinguish a task: those on which all its variants agree, but not all variants of
+    /// the plan.
     pub fn values_of(&self, task: TaskId) -> String {
         let axes = self.variants.first().map_or(0, |variant| variant.values.len());
         let of_task = &self.tasks[task.0].variants;
@@ -133,7 +134,7 @@ impl Plan {
 /// Builds the plan of an experiment.
 ///
 /// # Errors
-/// [`PlanError::NoFeatures`] and the like: what the manifest's own checks cannot see.
+/// [`PlanError::NoFeatures`] and other mistakes that the checks of the manifest cannot find.
 pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     let mut builder = Builder { experiment, tasks: Vec::new(), known: HashMap::new() };
     let mut variants = Vec::new();
@@ -172,7 +173,7 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     })
 }
 
-/// Leaves the set out of a task's name if its stage fans out to no other.
+/// Removes the set from a task's name if its stage fans out to no other set.
 fn shorten_names(tasks: &mut [Task]) {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for task in tasks.iter().filter(|task| task.name != task.stage) {
@@ -188,7 +189,7 @@ fn shorten_names(tasks: &mut [Task]) {
     }
 }
 
-/// Equal for tasks that are one.
+/// What identifies a task: variants with equal identities share it.
 #[derive(PartialEq, Eq, Hash)]
 struct Identity {
     name: String,
@@ -263,7 +264,7 @@ impl<'a> Builder<'a> {
         Ok(tasks)
     }
 
-    /// The inputs from stages that no manifest names.
+    /// The inputs from implied stages, which are not in the manifest.
     fn implied(
         &mut self,
         variant: &mut OfVariant,
@@ -331,7 +332,7 @@ impl<'a> Builder<'a> {
         Ok(OutputRef { task, output: port.output.clone() })
     }
 
-    /// The inputs that a feature group gives: the members of the chosen set, or of all, with their masks.
+    /// Adds the inputs of a feature group: the members of the chosen set, or of all sets, with their masks.
     fn group(
         &mut self,
         variant: &mut OfVariant,
@@ -368,7 +369,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The inputs that a feature group gives to a stage that knows them by the names of their sets.
+    /// Adds the inputs of a feature group for a stage that reads them under the names of their sets.
     fn named(
         &mut self,
         variant: &mut OfVariant,

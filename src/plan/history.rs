@@ -1,4 +1,4 @@
-//! What the cache remembers of earlier tasks, by kind: the basis of `explain` and of estimates.
+//! The records of earlier tasks, by kind: the basis of `explain` and of estimates.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::key::Preimage;
 use crate::cache::{Cache, Digest};
 use crate::stages::fields::{Fields, Value};
 
-/// A task that ended well once.
+/// A task that succeeded earlier.
 #[derive(Clone, Debug)]
 pub struct Earlier {
     /// Its key.
     pub key: Digest,
-    /// What was kept of it.
+    /// Its record.
     pub record: Record,
 }
 
@@ -23,7 +23,7 @@ pub struct History {
 }
 
 impl History {
-    /// Reads the records of a store. Cost: one small file a record.
+    /// Reads all records of the cache. Cost: one small file for each record.
     pub fn load(store: &Cache) -> Self {
         let mut history = Self::default();
         for stored in store.records().iter() {
@@ -45,7 +45,7 @@ impl History {
     }
 }
 
-/// How many leaves differ between two preimages; files are not counted one by one.
+/// The number of leaves that differ between two preimages. An input counts once, however many of its files differ.
 pub(super) fn distance(old: &Preimage, new: &Preimage) -> usize {
     let digest = |preimage: &Preimage, role: &str| {
         preimage.inputs.iter().find(|input| input.role == role).map(|input| input.digest)
@@ -59,7 +59,7 @@ pub(super) fn distance(old: &Preimage, new: &Preimage) -> usize {
         + usize::from(old.version != new.version)
 }
 
-/// How many fields differ.
+/// The number of fields that differ.
 pub(super) fn field_distance(old: &Fields, new: &Fields) -> usize {
     let mut count = 0;
     walk_fields("", old, new, &mut |_, _, _| count += 1);

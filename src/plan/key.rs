@@ -5,25 +5,25 @@
 //! | kind, `VERSION` | in | in | in | in | in | in | in | in |
 //! | spec fields that are read | in | in | in | in | in | in | in | in |
 //! | seed | – | – | in | – | in, unless ratio = 1 | – | in, if bootstrap > 0 | – (write `${seed}`) |
-//! | inputs | – | whole source | selected pixels and masks | `pixels/`, weights | selected blocks, their masks if `min_overlap` > 0 | banks, selected blocks | model, selected blocks and masks | whole inputs |
+//! | inputs | – | whole source | selected pixels and masks | `pixels/`, weights | selected blocks; their masks if `min_overlap` > 0 or synthetic samples are filtered; the bank `normal` of a filter | banks, selected blocks | model, selected blocks and masks, pixels if `pictures` > 0 | whole inputs |
 //! | URL, mirrors | out: the digest names the bytes | | | | | | | |
-//! | names of stages, sets, axes, variants | out | out | out | out | out | out | out | out, but the inputs' own names |
+//! | names of stages, sets, axes, variants | out | out | out | out | out | out | out | out, except the names in `inputs` and `outputs` |
 //! | paths, times, hosts | out | out | out | out | out | out | out | out |
 //! | threads, jobs, batch, `search_device` | out: results do not depend on them | out | out, though last bits of `sdxl-inpaint` may | out | out | out | out | out |
 //! | Python and packages of `sdxl-inpaint` | – | – | out: the log names them; the shipped program has a version | – | – | – | – | – |
-//! | backend, device class, precision | – | – | in, of what paints | in: they change bits | through the blocks | through the banks | through the blocks | – |
+//! | backend, device class, precision | – | – | in, for `ddpm` and `sdxl-inpaint` | in: they change bits | through the blocks | through the banks | through the blocks | – |
 //! | output of `tools` | – | – | – | – | – | – | – | in |
 //! | values of `env` | – | – | – | – | – | – | – | out: names only |
 //!
 //! Where the columns come from: kind, `VERSION` and seed from [`Stage::about`], the fields from
 //! [`Stage::key_fields`], the inputs from [`Stage::port`], cut by [`super::view`].
 //!
-//! Inputs enter by the digest of what is read of an upstream **output**, never by the upstream key: a stage that
-//! produces the same bytes as before stops a rerun there.
+//! An input enters as the digest of the part that is read of an upstream **output**, never as the upstream key: if a
+//! stage produces the same bytes as before, nothing downstream of it reruns.
 //!
 //! The encoding is injective: a value is a tag, a length if it has one, and its bytes; lists and tables are counted;
 //! tables are sorted; a float is its bits, after NaN and infinities are refused and -0.0 is folded into 0.0. The
-//! preimage itself is kept in the record, so that `explain` can compare two of them.
+//! preimage itself is stored in the record, so that `explain` can compare two of them.
 //!
 //! [`Stage::about`]: crate::stages::Stage::about
 //! [`Stage::key_fields`]: crate::stages::Stage::key_fields
@@ -34,12 +34,12 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Digest;
 use crate::stages::fields::{Fields, Value};
 
-/// Domain of task keys. A change makes every cache cold.
+/// Domain of task keys. A change invalidates every cache.
 pub const TASK_DOMAIN: &str = "patchflow 2026-11-24 task key 1";
-/// Domain of the keys of items.
+/// Domain of the keys of per-image records.
 pub const ITEM_DOMAIN: &str = "patchflow 2026-11-24 item key 1";
 
-/// What a key is the hash of.
+/// The data that a key is the hash of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preimage {
     /// Name of the kind.
@@ -59,7 +59,7 @@ pub struct Preimage {
 pub struct InputDigest {
     /// Text of the role, such as `features[0]`.
     pub role: String,
-    /// Digest of the part that is read.
+    /// Digest of the part of the artifact that is read.
     pub digest: Digest,
 }
 
@@ -92,7 +92,7 @@ impl Preimage {
     }
 }
 
-/// A field that no key can hold: NaN or an infinity.
+/// A field that a key cannot hold: NaN or an infinity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` is not a finite number")]
 pub struct NotFinite {
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// A change of these values makes every cache cold: change the domain with it, and say so.
+    /// A change of these values invalidates every cache: change the domain as well, and announce it.
     #[test]
     fn the_key_is_pinned() {
         assert_eq!(preimage().key().unwrap().to_string(), PINNED);

@@ -10,9 +10,9 @@
 //! [variants."bank=dual"]                          # sorted; metrics of the variant, shortest exact decimals
 //! image_auroc = 0.9414
 //! ```
-//! A task is known by its name and by the axes' values on which all of its variants agree; where these do not
-//! tell it from another task of its name, its `variants` are listed, too. `task` stands there where the name is
-//! not that of the stage (`extract` of several sets). No time, path or host is in it.
+//! A task is identified by its name and by the axis values on which all of its variants agree; if another task of
+//! the same name has these values as well, its `variants` are listed, too. `task` is present if the name is not that
+//! of the stage (`extract` of several sets). The file holds no time, path or host.
 
 mod task;
 
@@ -31,7 +31,7 @@ use crate::cache::{Cache, Digest};
 
 pub use task::LockedTask;
 
-/// The version of the file's form.
+/// The version of the file format.
 const VERSION: u32 = 1;
 
 /// A lock file.
@@ -50,16 +50,16 @@ pub struct Lock {
     pub variants: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
-/// What a lock file says of a task of a plan.
+/// What a lock file pins for one task of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// The key that it must have.
     pub key: Digest,
-    /// The digests that its outputs' listings must have.
+    /// The digests that the trees of its outputs must have, by name.
     pub outputs: BTreeMap<String, Digest>,
 }
 
-/// Whether a plan is the whole of what was locked.
+/// Whether a plan covers all that was locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// The whole manifest: nothing of the lock may be missing.
@@ -68,53 +68,36 @@ pub enum Extent {
     Part,
 }
 
-/// Why a table is not locked, or a run is refused.
+/// Why a table cannot be locked, or a run is refused.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum LockError {
     /// There is no lock file.
     #[error("there is no lock file `{}`", path.display())]
-    Absent {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// It cannot be read or written.
+    Absent { path: PathBuf },
+    /// The lock file cannot be read or written.
     #[error("cannot use the lock file `{}`", path.display())]
     File {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// It is no lock file.
+    /// The file is not a valid lock file.
     #[error("the lock file `{}` is damaged", path.display())]
     Malformed {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
         #[source]
         source: Box<toml::de::Error>,
     },
     /// Another version of the program wrote it.
     #[error("the lock file `{}` has version {version}, this program reads {VERSION}", path.display())]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
+    Version { path: PathBuf, version: u32 },
     /// The cache does not hold the whole table.
     #[error("not every task is in the cache; missing: {}", missing.join("; "))]
-    Incomplete {
-        /// The tasks that would run.
-        missing: Vec<String>,
-    },
-    /// The plan is not what was locked.
+    Incomplete { missing: Vec<String> },
+    /// The plan differs from the lock; `first` is the first difference, as `explain` would print it.
     #[error("not as locked: {first}")]
-    Differs {
-        /// The first difference, in the words of `explain`.
-        first: String,
-    },
+    Differs { first: String },
 }
 
 /// The lock file of a manifest: `experiments/x.lock` beside `experiments/x.toml`.
@@ -163,7 +146,7 @@ impl Lock {
             _ => LockError::File { path: path.to_owned(), source },
         })?;
         let malformed = |source| LockError::Malformed { path: path.to_owned(), source: Box::new(source) };
-        // The version first: another form would only be called damaged.
+        // Check the version first: a file of another version would only be reported as damaged.
         let table: toml::Table = text.parse().map_err(malformed)?;
         match table.get("version").and_then(toml::Value::as_integer) {
             Some(version) if version != i64::from(VERSION) => {
@@ -173,7 +156,7 @@ impl Lock {
         }
     }
 
-    /// Writes it, in one step.
+    /// Writes the file atomically.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let failed = |source| LockError::File { path: path.to_owned(), source };
         let mut fresh = path.as_os_str().to_owned();
@@ -182,7 +165,7 @@ impl Lock {
         std::fs::rename(&fresh, path).map_err(failed)
     }
 
-    /// The keys of its tasks: what garbage collection must keep for it.
+    /// The keys of its tasks, whose objects garbage collection must keep.
     pub fn keys(&self) -> BTreeSet<Digest> {
         self.tasks.iter().map(|task| task.key).collect()
     }
@@ -209,8 +192,8 @@ impl Lock {
         text
     }
 
-    /// What it says of each task of a plan, in the plan's order. Refuses a plan that has a variant or a task
-    /// that is not locked and, where it is whole, a lock that has more.
+    /// Returns the pins of a plan's tasks, in the plan's order. Fails if a variant or a task of the plan is not locked
+    /// or, with [`Extent::Whole`], if the lock has one that the plan lacks.
     pub fn pins(&self, plan: &Plan, extent: Extent) -> Result<Vec<Pin>, LockError> {
         let differs = |first: String| Err(LockError::Differs { first });
         if let Some(new) = plan.variants.iter().find(|variant| !self.variants.contains_key(&variant.id)) {
@@ -244,7 +227,7 @@ impl Lock {
     }
 }
 
-/// Compares what is known of a plan before it runs with its pins, and names the first difference.
+/// Compares the keys and outputs that are known before a run with their pins; the error names the first difference.
 pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Cache) -> Result<(), LockError> {
     for (index, (status, pin)) in statuses.iter().zip(pins).enumerate() {
         let id = TaskId(index);
@@ -262,13 +245,14 @@ pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Cache)
     Ok(())
 }
 
-/// The first output that is not as pinned.
+/// Returns the name of the first output that differs from its pin.
 pub fn differing_output<'a>(outputs: &'a BTreeMap<String, Digest>, pin: &'a Pin) -> Option<&'a str> {
     let names: BTreeSet<&String> = outputs.keys().chain(pin.outputs.keys()).collect();
     names.into_iter().find(|name| outputs.get(*name) != pin.outputs.get(*name)).map(String::as_str)
 }
 
-/// Why a key is not the locked one: what differs from the locked task, or else from the nearest.
+/// Explains why a key is not the locked one: what differs from the locked task or, if its record is gone, from the
+/// nearest one.
 fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Cache) -> String {
     let record = store.records().get(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
     if let (Some(record), Some(resolution)) = (record, &statuses[id.0].resolution) {
@@ -291,7 +275,7 @@ fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Cache) -
     }
 }
 
-/// The outputs that a record gives, or the listing of a local source.
+/// The output trees of a record, or the tree of a local source; `None` if the task would run.
 fn outputs_of(status: &Status) -> Option<BTreeMap<String, Digest>> {
     if let Some(record) = &status.record {
         return Some(record.outputs.clone());

@@ -6,11 +6,14 @@
 //! key        what enters a key, and how it is encoded
 //! view       the part of an artifact that a task reads
 //! survey     the state of every task, without running any
+//! queue      the tasks that are ready to run, by rank
 //! reason     why a task is in its state
 //! explain    the difference from the nearest earlier record
+//! between    why two variants do not share a task
+//! history    the records of earlier tasks, by kind
 //! estimate   seconds, memory and bytes of what would run
 //! record     what the cache keeps of a finished task
-//! lock       keys and outputs that a paper pins
+//! lock       the keys and outputs that a lock file pins
 //! ```
 //!
 //! Planning is a pure function of the experiment and of what the cache holds. It never writes to the cache or the
@@ -50,64 +53,39 @@ use std::path::PathBuf;
 
 use crate::cache::StoreError;
 
-/// What can be wrong with a plan that the manifest's own checks cannot see.
+/// A mistake that the checks of the manifest cannot find, or a failure to read what a plan depends on.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum PlanError {
     /// A local source cannot be read.
     #[error("stage `{stage}`: cannot read the source `{}`", path.display())]
     Source {
-        /// The stage.
         stage: String,
-        /// Its path.
         path: PathBuf,
-        /// Why.
         #[source]
         source: StoreError,
     },
-    /// The features that `evaluate` reads do not hold its images.
-    #[error("stage `{stage}`: the features are not those of `{images}`")]
-    NoFeatures {
-        /// The stage.
-        stage: String,
-        /// The image set that it evaluates.
-        images: String,
-    },
-    /// A port takes the output of an `extract` stage, as only that knows its image sets.
+    /// The features that a stage reads do not include those of the image set that it selects.
+    #[error("stage `{stage}`: the features do not include those of `{images}`")]
+    NoFeatures { stage: String, images: String },
+    /// A port takes a feature group and is not wired to an `extract` stage, the only kind that has image sets.
     #[error("stage `{stage}`: `{port}` must name an `extract` stage")]
-    NotExtract {
-        /// The stage.
-        stage: String,
-        /// The port.
-        port: String,
-    },
-    /// An output that a task should have is not there.
-    #[error("stage `{stage}` gave no output `{output}`")]
-    NoOutput {
-        /// The stage that should have given it.
-        stage: String,
-        /// The output.
-        output: String,
-    },
-    /// The store failed.
+    NotExtract { stage: String, port: String },
+    /// A task lacks an output that another task reads.
+    #[error("stage `{stage}` has no output `{output}`")]
+    NoOutput { stage: String, output: String },
+    /// The cache failed.
     #[error("the cache cannot be read")]
     Store(#[source] StoreError),
-    /// A tool whose output joins the key cannot be run.
+    /// A tool whose output is part of the key cannot be run.
     #[error("stage `{stage}`: the tool `{tool}` cannot be run")]
     Tool {
-        /// The stage.
         stage: String,
-        /// The program.
         tool: String,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// A value that no key can hold.
+    /// A field has a value that a key cannot hold.
     #[error("stage `{stage}`: {source}")]
-    NotFinite {
-        /// The stage.
-        stage: String,
-        /// The field.
-        source: NotFinite,
-    },
+    NotFinite { stage: String, source: NotFinite },
 }

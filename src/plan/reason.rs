@@ -16,11 +16,11 @@ use crate::stages::fields::Value;
 pub enum Reason {
     /// The cache has a record of the key.
     Recorded,
-    /// The remote has one.
+    /// The remote has a record of the key.
     RecordedRemotely,
     /// It is a local source, which is hashed in place and never runs.
     LocalSource,
-    /// Another process makes it.
+    /// Another process is running it.
     InFlight {
         /// Its process id.
         pid: u32,
@@ -163,7 +163,7 @@ impl fmt::Display for Difference {
                 write!(formatter, "input `{role}`: {}", if *is_new { "new" } else { "gone" })
             }
             Self::Files { role, changes: None } => {
-                write!(formatter, "input `{role}`: other content (its earlier listing is gone)")
+                write!(formatter, "input `{role}`: other content (the tree of the earlier input is gone)")
             }
             Self::Files { role, changes: Some(changes) } => {
                 write!(formatter, "input `{role}`: {}", changed_files(changes))

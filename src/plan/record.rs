@@ -1,4 +1,4 @@
-//! What the cache keeps of a finished task: its outputs, its preimage, and how it was made.
+//! The record of a finished task: its outputs, its preimage, and how it was made.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use super::Preimage;
 use crate::cache::{Cache, CachedRecord, Digest};
 
-/// The version of the record's form; a record of another is a miss.
+/// The version of the record format; a record of another version is a miss.
 const SCHEMA: u32 = 1;
 
-/// A finished task.
+/// The record of a finished task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     schema: u32,
-    /// What its key is the hash of.
+    /// The preimage of its key.
     pub preimage: Preimage,
-    /// Digest of each output's listing.
+    /// Digest of each output's tree.
     pub outputs: BTreeMap<String, Digest>,
-    /// Other outputs seen for the same key: the stage is not deterministic.
+    /// Different outputs that the same key has also produced. If there are any, the stage is not deterministic.
     #[serde(default)]
     pub others: Vec<BTreeMap<String, Digest>>,
-    /// How it was made; never in a key.
+    /// How it was made; never part of a key.
     pub provenance: Provenance,
 }
 
@@ -30,17 +30,17 @@ pub struct Record {
 pub struct Provenance {
     /// The stage's name in the manifest that ran it.
     pub stage: String,
-    /// The experiment's name there; empty in records of versions that did not note it.
+    /// The experiment's name in that manifest; empty in records of versions that did not store it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub experiment: String,
-    /// Wall-clock seconds. Where it was made again with equal outputs, of the longest time: the others found
-    /// single items and tell little of what making everything costs.
+    /// Wall-clock seconds. If the task ran several times with equal outputs, the longest time: shorter runs reused
+    /// per-image records and do not show what it costs to make everything.
     pub seconds: f64,
-    /// Processor seconds of the process and its children meanwhile; none where other tasks ran at the same
-    /// time, as they cannot be told apart.
+    /// Processor seconds of the process and its children while it ran; `None` if other tasks ran at the same time, as
+    /// their seconds cannot be separated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
-    /// Most memory of the process meanwhile: that of tasks that ran at the same time included.
+    /// Peak memory of the process while it ran, including that of tasks that ran at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_bytes: Option<u64>,
     /// Bytes of its inputs.
@@ -49,7 +49,8 @@ pub struct Provenance {
     /// Bytes of its outputs.
     #[serde(default)]
     pub output_bytes: u64,
-    /// Share of its items that it made; the others were found again. 1 for what is made as a whole.
+    /// Share of its items that it made; the others were reused from per-image records. 1 for a stage that does not work
+    /// item by item.
     #[serde(default = "whole")]
     pub fresh_share: f64,
     /// When it ended (RFC 3339).
@@ -60,10 +61,10 @@ pub struct Provenance {
     pub simd: String,
     /// The program's version.
     pub patchflow: String,
-    /// What a network ran on, where the task runs one.
+    /// What the network ran on; `None` if the task runs no network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<BackboneProvenance>,
-    /// What the task said; none where it said nothing.
+    /// The task's log; `None` if it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<KeptLog>,
 }
@@ -72,19 +73,18 @@ pub struct Provenance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptLog {
-    /// A short one, in the record itself.
+    /// A short log, in the record itself.
     Text(String),
-    /// A long one: the object that holds it. It belongs to no listing: where it was collected, the log is
-    /// lost and nothing else.
+    /// The object that holds a long log. It belongs to no tree: if it is collected, the log is lost and nothing else.
     Object(Digest),
 }
 
 impl KeptLog {
-    /// Bytes up to which a log stands in the record: most have a few lines, and an object of its own costs a
-    /// sync (chosen).
+    /// Bytes up to which a log is stored in the record: most have a few lines, and a separate object costs a sync
+    /// (chosen).
     const SHORT_BYTES: usize = 2048;
 
-    /// Keeps a log; none where it is empty, or is long and cannot be written.
+    /// Stores a log; `None` if it is empty, or if it is long and cannot be written.
     pub fn keep(text: String, store: &Cache) -> Option<Self> {
         if text.is_empty() {
             return None;
@@ -95,7 +95,7 @@ impl KeptLog {
         store.publication().ok()?.publish_bytes(text.as_bytes()).ok().map(Self::Object)
     }
 
-    /// The text; none where its object is gone.
+    /// Returns the text; `None` if its object is gone.
     pub fn read(&self, store: &Cache) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
@@ -113,11 +113,11 @@ pub struct BackboneProvenance {
     pub backend: String,
     /// `cpu`, or `cuda:1` with its number.
     pub device: String,
-    /// What the device calls itself; empty where the system does not say.
+    /// The device's model; empty if unknown.
     pub device_name: String,
-    /// The numbers: `f32` or `bf16`.
+    /// The number format: `f32` or `bf16`.
     pub precision: String,
-    /// libtorch's version, where it ran there.
+    /// The version of libtorch; `None` for the backend `rust`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libtorch: Option<String>,
 }
@@ -132,7 +132,7 @@ impl Record {
         Self { schema: SCHEMA, preimage, outputs, others: Vec::new(), provenance }
     }
 
-    /// Encodes it for the store.
+    /// Encodes it for the cache.
     ///
     /// # Panics
     /// Never: a record holds only strings, finite numbers and lists.
@@ -140,7 +140,7 @@ impl Record {
         serde_json::to_vec(self).expect("a record holds only strings, finite numbers and lists")
     }
 
-    /// Reads what the cache kept; `None` for a form that this version does not know.
+    /// Decodes a record; `None` if it is malformed or has another version.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok().filter(|record: &Self| record.schema == SCHEMA)
     }

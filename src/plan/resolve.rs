@@ -1,4 +1,4 @@
-//! From a task and its upstream outputs to its inputs and its key.
+//! Resolves a task: cuts its inputs from the outputs of its upstream tasks, and computes its key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,24 +12,24 @@ use crate::cache::{Cache, Digest, Found, Rehash, SourceTree, Tree, hash_source};
 use crate::stages::fields::Value;
 use crate::stages::{MASKS, Member, Reads, Role, Spec};
 
-/// One output of a task that is done.
+/// One output of a finished task.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Its files.
     pub tree: Arc<Tree>,
-    /// Where they lie, if that is not the store.
+    /// The local source that holds the files; `None` if they are objects of the cache.
     pub source: Option<Arc<SourceTree>>,
 }
 
 /// A task's outputs by name.
 pub type Outputs = BTreeMap<String, Output>;
 
-/// One input of a task that can be started.
+/// One input of a resolved task.
 #[derive(Clone, Debug)]
 pub struct ResolvedInput {
-    /// Under which name the stage knows it.
+    /// The name under which the stage reads it.
     pub role: Role,
-    /// Which part of the artifact is read.
+    /// The part of the artifact that is read.
     pub reads: Reads,
     /// The files of that part.
     pub tree: Arc<Tree>,
@@ -37,27 +37,27 @@ pub struct ResolvedInput {
     pub digest: Digest,
     /// Digest of the whole output that the tree is a part of.
     pub whole: Digest,
-    /// Where its files lie, if that is not the store: the source, and the paths in it as they were.
+    /// The local source that holds the files, with their original paths; `None` if they are objects of the cache.
     pub source: Option<Arc<SourceTree>>,
-    /// The task that made it.
+    /// The task whose output it is.
     pub producer: TaskId,
 }
 
-/// A task whose upstream is done.
+/// The inputs and the key of a task whose upstream outputs are known.
 #[derive(Clone, Debug)]
 pub struct Resolution {
     /// Its key.
     pub key: Digest,
-    /// What the key is the hash of.
+    /// The preimage of the key.
     pub preimage: Preimage,
     /// Its inputs, in the order of roles.
     pub inputs: Vec<ResolvedInput>,
 }
 
-/// A cut that was made before: of a listing, by what, with which labels.
+/// Identifies a cut: the digest of the whole tree, the part that is read, and the digest of the labels.
 type CutKey = (Digest, Reads, Option<Digest>);
 
-/// Resolves the tasks of a plan; remembers hashed sources, cuts and the output of tools.
+/// Resolves the tasks of a plan. Keeps hashed sources, cut trees and the output of tools for later tasks.
 pub struct Resolver<'a> {
     store: &'a Cache,
     project: PathBuf,
@@ -69,7 +69,7 @@ pub struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    /// A resolver for the project in that folder.
+    /// Creates a resolver for the project in a folder.
     pub fn new(store: &'a Cache, project: &Path, rehash: Rehash) -> Self {
         Self {
             store,
@@ -82,7 +82,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Finds the inputs and the key of a task; `outputs` gives those of its upstream tasks.
+    /// Finds the inputs and the key of a task. `outputs` returns those of an upstream task, or `None` if they are
+    /// unknown.
     pub fn resolve<'o>(
         &mut self,
         plan: &Plan,
@@ -132,8 +133,8 @@ impl<'a> Resolver<'a> {
         let mut fields = spec.key_fields().clone();
         let tools = &spec.about().tools;
         if !tools.is_empty() {
-            let said = tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
-            fields.insert("tools".to_owned(), Value::List(said.into_iter().map(Value::Text).collect()));
+            let printed = tools.iter().map(|tool| self.tool(stage, tool)).collect::<Result<Vec<_>, _>>()?;
+            fields.insert("tools".to_owned(), Value::List(printed.into_iter().map(Value::Text).collect()));
         }
         let mut inputs: Vec<InputDigest> = inputs
             .iter()
@@ -154,10 +155,10 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// What a tool says of itself: its output, or the error of a program that is not there.
+    /// Runs a tool, the first time that it is needed, and returns its stdout and stderr.
     fn tool(&mut self, stage: &str, argv: &[String]) -> Result<String, PlanError> {
-        if let Some(said) = self.tools.get(argv) {
-            return Ok(said.clone());
+        if let Some(printed) = self.tools.get(argv) {
+            return Ok(printed.clone());
         }
         let Some((program, arguments)) = argv.split_first() else { return Ok(String::new()) };
         let output = Command::new(program)
@@ -170,13 +171,13 @@ impl<'a> Resolver<'a> {
             let source = std::io::Error::other(format!("it ended with {}", output.status));
             return Err(PlanError::Tool { stage: stage.to_owned(), tool: argv.join(" "), source });
         }
-        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.push_str(&String::from_utf8_lossy(&output.stderr));
-        self.tools.insert(argv.to_vec(), said.clone());
-        Ok(said)
+        let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        printed.push_str(&String::from_utf8_lossy(&output.stderr));
+        self.tools.insert(argv.to_vec(), printed.clone());
+        Ok(printed)
     }
 
-    /// The outputs of a task that never executes: a local path, hashed in place.
+    /// Returns the outputs of a local source, which is hashed in place and never runs; `None` for other stages.
     pub fn source_outputs(&mut self, stage: &str, spec: &Spec) -> Result<Option<Outputs>, PlanError> {
         let Some(path) = &spec.about().source else { return Ok(None) };
         let source = self.source(stage, path)?;
@@ -200,7 +201,7 @@ impl<'a> Resolver<'a> {
         Ok(source)
     }
 
-    /// The record that answers a key, and the outputs that it names. Nothing is written.
+    /// Looks up the record of a key, and the outputs that it names. Writes nothing.
     pub fn lookup(&self, key: &Digest) -> Result<Option<(Found<Record>, Outputs)>, PlanError> {
         let found = self.store.lookup::<Record>(key).map_err(PlanError::Store)?.found();
         Ok(found.map(|found| {
@@ -213,7 +214,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn digest(&mut self, tree: &Arc<Tree>) -> Digest {
-        // The listing is kept beside its address, so that no other can take the address meanwhile.
+        // The tree is kept with its address, so that no other tree can be allocated at it.
         self.digests.entry(Arc::as_ptr(tree)).or_insert_with(|| (tree.digest(), tree.clone())).0
     }
 
@@ -233,8 +234,8 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Drops the sets of feature groups of which nothing is read, with their masks, and counts the others anew, so that
-/// a further set in a group touches no stage that reads none of its images.
+/// Drops the sets of feature groups from which nothing is read, with their masks, and renumbers the others, so that
+/// adding a set to a group reruns no stage that reads none of its images.
 fn without_empty_sets(inputs: Vec<ResolvedInput>, digests: Vec<Digest>) -> (Vec<ResolvedInput>, Vec<Digest>) {
     let is_block_set = |input: &ResolvedInput| matches!(input.reads, Reads::Blocks { .. });
     let mut kept: Vec<usize> = Vec::new();

@@ -9,14 +9,14 @@ use super::resolve::{Outputs, Resolution, Resolver};
 use super::{PlanError, Record};
 use crate::cache::{Cache, Digest, Found, Origin, Presence, Tree};
 
-/// What is known of a task before a run.
+/// The state of a task before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The cache has its record.
     Hit,
-    /// The remote has its record; what is read of it is fetched.
+    /// The remote has its record; its files are fetched when they are read.
     RemoteHit,
-    /// Another process makes it.
+    /// Another process is running it.
     InFlight,
     /// It would run.
     Miss,
@@ -25,7 +25,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether there is a record, here or in the remote.
+    /// Whether there is a record, in the cache or in the remote.
     pub fn is_hit(self) -> bool {
         matches!(self, Self::Hit | Self::RemoteHit)
     }
@@ -74,7 +74,7 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Cache) -> Result
             let unknown = plan.upstream(id).into_iter().filter(|upstream| outputs[upstream.0].is_none());
             let tasks: Vec<String> = unknown.map(|upstream| plan.tasks[upstream.0].name.clone()).collect();
             statuses[id.0] = Some(if tasks.is_empty() {
-                look(plan, id, resolver, store, &mut outputs, &mut misses)?
+                survey_task(plan, id, resolver, store, &mut outputs, &mut misses)?
             } else {
                 Status { reason: Reason::WaitsFor { tasks }, resolution: None, record: None }
             });
@@ -85,8 +85,8 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Cache) -> Result
     Ok(statuses)
 }
 
-/// The tasks in an order in which they can be looked at. If the cache prefers batches, tasks that do not depend on
-/// each other form one level.
+/// The tasks in an order in which they can be looked up. If the cache prefers batches, tasks that do not depend on each
+/// other form one level.
 fn levels(plan: &Plan, prefers_batches: bool) -> Vec<Vec<TaskId>> {
     if !prefers_batches {
         return vec![(0..plan.tasks.len()).map(TaskId).collect()];
@@ -102,7 +102,8 @@ fn levels(plan: &Plan, prefers_batches: bool) -> Vec<Vec<TaskId>> {
     levels
 }
 
-/// Prefetches the records of the tasks of a level that are not here, and of shown tasks whose objects are gone.
+/// Prefetches the records of a level's tasks that the local cache lacks, and those of shown tasks whose objects are
+/// gone.
 fn prefetch(
     plan: &Plan,
     level: &[TaskId],
@@ -126,7 +127,7 @@ fn prefetch(
     store.prefetch::<Record>(&keys).map_err(PlanError::Store)
 }
 
-/// Whether objects of some output are not here.
+/// Whether the local cache lacks objects of any output.
 fn is_gone(store: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
     for output in outputs.values() {
         if !store.objects().missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
@@ -136,7 +137,7 @@ fn is_gone(store: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
     Ok(false)
 }
 
-/// Prefetches the records of hits that a task that runs may read and whose objects are gone.
+/// Prefetches the records of hits whose objects are gone, if a task that would run may read them.
 fn prefetch_evicted(plan: &Plan, store: &Cache, statuses: &[Status]) -> Result<(), PlanError> {
     let would_run = (0..statuses.len()).filter(|&task| !statuses[task].state().is_hit());
     let read: BTreeSet<usize> =
@@ -152,7 +153,7 @@ fn prefetch_evicted(plan: &Plan, store: &Cache, statuses: &[Status]) -> Result<(
     store.prefetch::<Record>(&keys).map_err(PlanError::Store)
 }
 
-/// Marks hits that run again, because a task that runs reads their objects and the objects are gone.
+/// Marks hits that would run again, because a task that would run reads their objects and the objects are gone.
 fn mark_evicted(
     plan: &Plan,
     store: &Cache,
@@ -160,7 +161,7 @@ fn mark_evicted(
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
     prefetch_evicted(plan, store, statuses)?;
-    // Many tasks read the same listing; the statuses keep all of them at their addresses.
+    // Many tasks read the same tree. `statuses` and `outputs` keep every tree alive, so that its address identifies it.
     let mut known: HashMap<*const Tree, bool> = HashMap::new();
     let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
         if let Some(&is_gone) = known.get(&Arc::as_ptr(tree)) {
@@ -200,8 +201,8 @@ fn mark_evicted(
     Ok(())
 }
 
-/// Finds the state of a task whose upstream outputs are known, and notes its own outputs.
-fn look(
+/// Finds the state of a task whose upstream outputs are known, and adds its own outputs to `outputs`.
+fn survey_task(
     plan: &Plan,
     id: TaskId,
     resolver: &mut Resolver<'_>,

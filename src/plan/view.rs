@@ -1,5 +1,5 @@
-//! The part of an artifact that a task reads, cut from its tree, so that keys see no more than what is used.
-//! Splits and labels are folders in the names of masks, so that no file has to be opened.
+//! The part of an artifact that a task reads, cut from its tree, so that a key depends only on what is used.
+//! Splits and labels are folders in the paths of masks, so that no file needs to be opened.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::artifacts::image_set::{PIXELS, SET, Selection, parse_label, parse_pix
 use crate::cache::Tree;
 use crate::stages::Reads;
 
-/// Cuts `tree` to what `reads` says; `labels` is the image set that belongs to a feature set.
+/// Cuts `tree` to the part that `reads` selects; `labels` is the image set that belongs to a feature set.
 pub(super) fn cut(tree: &Tree, reads: &Reads, labels: Option<&Tree>) -> Tree {
     match reads {
         Reads::Everything => tree.clone(),
@@ -33,7 +33,7 @@ pub(super) fn cut(tree: &Tree, reads: &Reads, labels: Option<&Tree>) -> Tree {
     }
 }
 
-/// Whether a cut feature set has any block.
+/// Whether a cut feature set has any blocks.
 pub(super) fn has_blocks(tree: &Tree) -> bool {
     tree.entries().iter().any(|entry| parse_block(&entry.path).is_some())
 }

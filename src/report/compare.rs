@@ -48,7 +48,7 @@ pub struct KeyChange {
     pub task: String,
     /// The variants in which it differs.
     pub variants: Vec<String>,
-    /// The variants in which both runs know its key.
+    /// The number of variants in which both runs know its key.
     pub of: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What each axis changes: differences between two of its values, paired over the repeats, with their t interval.
+//! The effect of each axis: differences between two of its values, paired over the repeats, with their t interval.
 //!
 //! A pair agrees on every other axis. If `exclude` leaves one side a single variant for some axis, because the axis
 //! has no meaning there, that variant is paired with each of the other side.
@@ -20,7 +20,7 @@ pub struct PairedDifference {
     pub from: String,
     /// The value that it is subtracted from.
     pub to: String,
-    /// The other axes, `bank=dual, count=50`.
+    /// The values of the other axes: `bank=dual, count=50`.
     pub at: String,
     /// For each shown metric; `None` if no repeat has both values.
     pub intervals: Vec<Option<MeanInterval>>,
@@ -84,7 +84,8 @@ fn rows(plan: &Plan, metrics: &dyn Fn(usize) -> Option<Metrics>) -> Vec<Row> {
     rows
 }
 
-/// The row that differs from `row` in one axis, where its value is `from`; `None` if there are several candidates.
+/// The row that is paired with `row`: its value of the axis is `from`, and its other values agree if possible. `None`
+/// if no row or several rows remain.
 fn partner<'a>(rows: &'a [Row], row: &Row, column: usize, from: &str) -> Option<&'a Row> {
     let mut candidates: Vec<&Row> = rows.iter().filter(|other| other.values[column] == from).collect();
     for (other, value) in row.values.iter().enumerate().filter(|&(other, _)| other != column) {
@@ -128,7 +129,7 @@ fn compare(plan: &Plan, axis: &str, column: usize, from: &Row, to: &Row) -> Pair
     }
 }
 
-/// `+0.0123 ± 0.0045*`: the mean, half of the interval, and a star where 0 lies outside.
+/// `+0.0123 ± 0.0045*`: the mean, half of the interval, and a star if the interval does not contain 0.
 fn text(interval: Option<&MeanInterval>) -> String {
     match interval {
         None => String::new(),
@@ -149,11 +150,11 @@ impl Differences {
             .unwrap_or(0)
     }
 
-    /// What the columns mean.
+    /// Explains the columns.
     pub fn caption(&self) -> String {
         format!(
-            "differences, paired over {} repeats: mean ± half of the 95 % t interval, * where 0 lies outside (not \
-             corrected for their number)",
+            "differences, paired over {} repeats: mean ± half of the 95 % t interval, * if it does not contain 0 (not \
+             corrected for multiple comparisons)",
             self.repeats()
         )
     }
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_tells_the_same() {
+    fn every_form_shows_the_same_comparison() {
         let interval = |mean, half, n| Some(MeanInterval { mean, half, n });
         let intervals = vec![interval(0.01234, Some(0.004), 5), interval(-0.002, Some(0.004), 5), None];
         let one = PairedDifference {
@@ -269,7 +270,7 @@ mod tests {
         | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
         | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 |  | +0.5000 |  |
 
-        differences, paired over 5 repeats: mean ± half of the 95 % t interval, * where 0 lies outside (not corrected for their number)
+        differences, paired over 5 repeats: mean ± half of the 95 % t interval, * if it does not contain 0 (not corrected for multiple comparisons)
         ");
         insta::assert_snapshot!(all.to_csv(), @r#"
         axis,from,to,at,image_auroc,image_auroc_low,image_auroc_high,image_auroc_n,image_ap,image_ap_low,image_ap_high,image_ap_n,pixel_auroc,pixel_auroc_low,pixel_auroc_high,pixel_auroc_n,pixel_ap,pixel_ap_low,pixel_ap_high,pixel_ap_n,aupro,aupro_low,aupro_high,aupro_n

@@ -1,4 +1,4 @@
-//! The folder that a run leaves. `report/mod.rs` lists its files.
+//! The folder of a run. `report/mod.rs` lists its files.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,12 @@ use crate::plan::{Plan, TaskId};
 
 /// An error while a run's folder is written.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum ReportError {
     /// A file cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -77,7 +76,7 @@ impl Folder {
         self.path.join("logs")
     }
 
-    /// Creates the file of events.
+    /// Creates `events.ndjson`.
     pub fn events(&self) -> Result<File, ReportError> {
         let path = self.path.join("events.ndjson");
         File::create(&path).map_err(writing(&path))
@@ -110,7 +109,7 @@ impl Folder {
         store.objects().link_all(&links).map_err(ReportError::Store)
     }
 
-    /// Links the pictures of upstream stages that are in the cache. Missing ones are not made again for this.
+    /// Links the pictures of upstream stages that are in the cache. Missing pictures are not made again.
     fn link_pictures(
         &self,
         plan: &Plan,

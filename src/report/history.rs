@@ -1,5 +1,5 @@
-//! The runs of a project, read back from `runs/`. Damaged folders and those of killed runs are listed as such; they
-//! never make the listing fail.
+//! The runs of a project, read back from `runs/`. Damaged folders and those of killed runs are listed as such and are
+//! not errors.
 
 use std::cmp::Reverse;
 use std::fs;
@@ -33,7 +33,7 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
-    /// Its word in tables.
+    /// Returns the name in tables.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -85,35 +85,21 @@ pub struct PastRun {
 
 /// Why a run cannot be found or read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum HistoryError {
-    /// No run has that name.
+    /// No run in the folder `runs` has that name.
     #[error("no run `{name}`")]
-    Unknown {
-        /// What was typed.
-        name: String,
-        /// The project's folder of runs.
-        runs: PathBuf,
-    },
-    /// Several runs have names that begin with it.
+    Unknown { name: String, runs: PathBuf },
+    /// The names of several runs begin with it.
     #[error("`{name}` is the beginning of several runs: {found}")]
-    Ambiguous {
-        /// What was typed.
-        name: String,
-        /// The runs, joined by commas.
-        found: String,
-    },
-    /// It left no summary.
-    #[error("the run `{}` left no summary: it did not come to its end", folder.display())]
-    NoSummary {
-        /// Its folder.
-        folder: PathBuf,
-    },
-    /// Its summary cannot be parsed.
+    Ambiguous { name: String, found: String },
+    /// The run has no summary.
+    #[error("the run `{}` has no summary: it did not finish", folder.display())]
+    NoSummary { folder: PathBuf },
+    /// The summary of the run cannot be read.
     #[error("cannot read `{}`", path.display())]
     Damaged {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -160,7 +146,7 @@ fn names_of_folders(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Reads a run's folder; `None` if no run made it.
+/// Reads a run's folder; `None` if it is not the folder of a run.
 fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
     let run = |request: RunRequest, outcome| PastRun {
         experiment: experiment.to_owned(),

@@ -1,4 +1,4 @@
-//! Turns events and outputs into what the user sees and keeps: progress, tables, the run's folder.
+//! Presents a run: progress and tables for the terminal, and the files of its folder.
 //!
 //! ```text
 //! runs/<experiment>/<run id>/

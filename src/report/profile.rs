@@ -1,7 +1,8 @@
 //! `--profile`: where a run's time went, as a Chrome trace (Perfetto, `chrome://tracing`).
 //!
 //! Each execution is a complete event (`ph: X`, µs since the run began) on the lowest free lane, so that there are as
-//! many lanes as tasks ran at once. Lane 0 holds instants: cached tasks, and waits for other processes. The format is Google's "Trace Event Format".
+//! many lanes as tasks ran at once. Lane 0 holds instants: cached tasks, and waits for other processes. The format is
+//! Google's "Trace Event Format".
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +16,10 @@ use super::ReportError;
 use crate::engine::{Event, Outcome};
 use crate::plan::TaskId;
 
-/// The process id that traces name: a run is one process.
+/// The process id in traces: a run is one process.
 const PROCESS: u32 = 1;
 
-/// Follows a run's events; see the module.
+/// Records the events of a run as a trace.
 pub struct Profile {
     path: PathBuf,
     began: Instant,
@@ -28,9 +29,9 @@ pub struct Profile {
 #[derive(Default)]
 struct State {
     experiment: String,
-    /// Executions that go on, by task.
+    /// Running executions, by task.
     open: BTreeMap<TaskId, Open>,
-    /// How many lanes there were.
+    /// The number of lanes used.
     lanes: usize,
     events: Vec<Value>,
 }
@@ -107,7 +108,7 @@ impl Profile {
         json!({ "displayTimeUnit": "ms", "traceEvents": events }).to_string()
     }
 
-    /// Microseconds since the beginning.
+    /// Microseconds since the start.
     fn now(&self) -> f64 {
         self.began.elapsed().as_nanos() as f64 / 1000.0
     }
@@ -116,7 +117,7 @@ impl Profile {
 impl State {
     fn open(&mut self, task: TaskId, name: &str, kind: &'static str, began: f64, arguments: Value) {
         let is_free = |lane: &usize| self.open.values().all(|open| open.lane != *lane);
-        // One of so many lanes is free, as each execution holds one.
+        // Each running execution holds one lane, so one of these lanes is free.
         let lane = (1..=self.open.len() + 1).find(is_free).unwrap_or(1);
         self.lanes = self.lanes.max(lane);
         self.open.insert(task, Open { lane, began, name: name.to_owned(), kind, arguments });

@@ -69,9 +69,8 @@ impl Bars {
                 }
             }
             Event::Nondeterministic { name, .. } => {
-                let _ = self
-                    .bars
-                    .println(format!("warning: `{name}` gave other bytes than before for equal inputs"));
+                let _ =
+                    self.bars.println(format!("warning: `{name}` produced different bytes for equal inputs"));
             }
             Event::TaskFinished { task, outcome, .. } => {
                 if let Some(bar) = state.tasks.remove(task) {
@@ -83,7 +82,7 @@ impl Bars {
                 }
             }
             Event::Pushed { records, .. } => {
-                state.run.set_message(format!("{records} results put into the remote"));
+                state.run.set_message(format!("{records} results pushed to the remote"));
             }
             Event::RunFinished { .. } => {
                 state.run.finish_and_clear();
@@ -99,6 +98,6 @@ impl Default for Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // Templates are constants of this file; should one not parse, the default bar is used.
+    // Templates are constants of this file. If one cannot be parsed, the default bar is used.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -1,5 +1,5 @@
-//! `run.json` and `summary.json`: the request of a run and its results, as written by `run` and read by `runs` and
-//! `compare`. A field that an older version did not write is empty.
+//! `run.json` and `summary.json`: the request of a run and its results. `run` writes them, `runs` and `compare` read
+//! them. A field that an older version did not write is empty.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct RunRequest {
     pub only: Option<String>,
     /// Each `--target`.
     pub targets: Vec<String>,
-    /// When it began (RFC 3339).
+    /// When the run began (RFC 3339).
     pub started: String,
     /// The process, to distinguish a running run from a killed one.
     pub process: Option<ProcessIdentity>,

@@ -38,7 +38,7 @@ pub struct ResultTable {
     pub rows: Vec<(Vec<String>, Vec<ResultCell>, usize)>,
 }
 
-/// The axis values of a row, the metrics of each repeat, and why some may be missing.
+/// The axis values of a row, the metrics of each repeat, and the word shown if all are missing.
 type Repeats = (Vec<String>, Vec<Option<Metrics>>, &'static str);
 
 /// Builds the table of a run. `metrics` returns the metrics of a task of the plan.

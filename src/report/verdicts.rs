@@ -13,15 +13,15 @@ use crate::plan::{Plan, Record};
 pub struct KindVerdicts {
     /// Cached tasks of the plan, counting each key once.
     pub cached: usize,
-    /// Made again with the same bytes.
+    /// Tasks that were made again with the same bytes.
     pub same: usize,
-    /// Made again with other bytes, but numbers within the kind's tolerance.
+    /// Tasks that were made again with other bytes, but with numbers within the kind's tolerance.
     pub close: usize,
-    /// Made again with other contents.
+    /// Tasks that were made again with other contents.
     pub differ: usize,
-    /// Failed when made again.
+    /// Tasks that failed.
     pub failed: usize,
-    /// Not made again, as their inputs are not in the cache.
+    /// Tasks that could not be made again, because their inputs are not in the cache.
     pub unchecked: usize,
 }
 
@@ -84,7 +84,7 @@ pub struct TaskVerdict {
     /// How it differs, or why it failed or was not made again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Seconds that it took this time.
+    /// Seconds that it took during the verification.
     pub seconds: f64,
     /// The host that made the record.
     pub made_on: String,
@@ -150,7 +150,7 @@ impl Verdicts {
         self.tasks.iter().filter(|task| task.verdict == verdict).count()
     }
 
-    /// Renders a table of kinds, and a line for each task that is not the same, those that differ first.
+    /// Renders a table of kinds, and a line for each task without the verdict `same`; tasks that differ come first.
     pub fn to_text(&self) -> String {
         let mut table = Table::new();
         table

@@ -17,13 +17,13 @@ use crate::engine;
 /// Arguments of `cache gc`.
 #[derive(Args)]
 pub(super) struct GcArguments {
-    /// Evict what is cheapest to make again, until the cache takes no more than this: `50GB`, `800MiB`.
+    /// Evict the objects that are cheapest to make again, until the cache takes no more than this: `50GB`, `800MiB`.
     #[arg(long, value_name = "SIZE", value_parser = amounts::parse_bytes)]
     max_size: Option<u64>,
     /// Show what would be removed, and remove nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Keep what was made or used within this time.
+    /// Keep objects that were made or used within this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = amounts::parse_duration)]
     grace: Duration,
     /// Print one JSON object.
@@ -106,13 +106,13 @@ fn to_text(collection: &Collection, collected: &Collected) -> String {
         row(kind, share.objects, amounts::seconds(share.seconds));
     }
     row("(held by no record)", collected.unreferenced, String::new());
-    let words = [("tmp", "(half written)"), ("work", "(finished tasks' own)"), ("quarantine", "(damaged)")];
+    let words = [("tmp", "(half written)"), ("work", "(of finished tasks)"), ("quarantine", "(damaged)")];
     for (area, word) in words {
         row(word, collected.leftovers.get(area).copied().unwrap_or_default(), String::new());
     }
-    let (would, freed) = if collection.is_dry_run { ("would be ", "freed") } else { ("", "freed") };
+    let would = if collection.is_dry_run { "would be " } else { "" };
     let total = format!(
-        "{} {would}{freed}: {} before, {} after; making it again would take {}\n",
+        "{} {would}freed: {} before, {} after; making it again would take {}\n",
         amounts::bytes(collected.before - collected.after),
         amounts::bytes(collected.before),
         amounts::bytes(collected.after),
@@ -127,9 +127,9 @@ fn too_much(most: u64, grace: Duration, collected: &Collected) -> String {
         let why = match reason {
             KeepReason::Pinned => "pinned".to_owned(),
             KeepReason::InUse => "used by a running process".to_owned(),
-            KeepReason::Linked => "also in a run's folder, where removing it would free nothing".to_owned(),
+            KeepReason::Linked => "also in a run's folder, so that removing it would free nothing".to_owned(),
             KeepReason::Recent => format!(
-                "used within the last {} (`--grace 0s` takes it, too)",
+                "used within the last {} (`--grace 0s` evicts it as well)",
                 amounts::seconds(grace.as_secs_f64())
             ),
         };
@@ -138,8 +138,5 @@ fn too_much(most: u64, grace: Duration, collected: &Collected) -> String {
     let reasons: String = collected.kept.iter().map(reason).collect();
     let objects: u64 = collected.kept.values().map(|space| space.bytes).sum();
     let rest = amounts::bytes(collected.after.saturating_sub(objects));
-    format!(
-        "more than {} stays:{reasons}\n  {rest}: records, listings, unfinished work",
-        amounts::bytes(most)
-    )
+    format!("more than {} stays:{reasons}\n  {rest}: records, trees, unfinished work", amounts::bytes(most))
 }

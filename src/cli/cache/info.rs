@@ -117,7 +117,7 @@ fn table(first: &str, groups: &BTreeMap<&str, Group>) -> Table {
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header([first, "records", "objects", "bytes", "its alone", "evicted", "took"]);
+        .set_header([first, "records", "objects", "bytes", "exclusive", "evicted", "took"]);
     for (name, group) in groups {
         table.add_row([
             (*name).to_owned(),
@@ -138,7 +138,7 @@ fn to_text(project: &Project, usage: &Usage, pins: &[Pin]) -> String {
     let names = [
         ("objects", "objects"),
         ("records", "records"),
-        ("trees", "listings"),
+        ("trees", "trees"),
         ("tmp", "being written"),
         ("work", "of unfinished tasks"),
         ("quarantine", "damaged, in quarantine"),

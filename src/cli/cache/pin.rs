@@ -39,7 +39,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     project.store.housekeeping().pin(name, &keys).map_err(CliError::Store)?;
     if let Some(before) = before.filter(|pin| pin.keys != keys) {
         terminal::message(&format!(
-            "`{name}` held {} other records before, which it keeps no more (`--name` pins beside it)",
+            "`{name}` no longer pins {} records that it pinned before (`--name` makes a separate pin)",
             before.keys.iter().filter(|key| !keys.contains(key)).count()
         ));
     }

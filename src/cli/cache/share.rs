@@ -89,7 +89,7 @@ fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
     if failed > 0 {
         let results = if failed == 1 { "1 result was" } else { &format!("{failed} results were") };
         terminal::message(&format!(
-            "{results} left out, since `{}` lacks or refuses a part",
+            "{results} left out, because `{}` lacks or refuses some of the files",
             remote.address()
         ));
         return Exit::Failed;
@@ -124,7 +124,7 @@ pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Res
     let evicted =
         if incomplete > 0 { format!(", {incomplete} left out (evicted here)") } else { String::new() };
     terminal::print(&format!(
-        "{records} results ({}) put into {}, {known} were there{evicted}\n",
+        "{records} results ({}) pushed to {}, {known} were there{evicted}\n",
         amounts::bytes(bytes),
         remote.address()
     ));

@@ -16,7 +16,7 @@ use crate::engine;
 /// Arguments of `cache verify`.
 #[derive(Args)]
 pub(super) struct VerifyArguments {
-    /// Then run this manifest and make every damaged, lost or evicted object of its tasks again.
+    /// Then run this manifest and make every damaged, missing or evicted object of its tasks again.
     #[arg(long, value_name = "MANIFEST")]
     repair: Option<PathBuf>,
 }
@@ -30,10 +30,10 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
         if report.damaged.is_empty() {
             return Ok(Exit::Done);
         }
-        terminal::message("the next run that needs what was damaged makes it again");
+        terminal::message("the next run that reads a damaged object makes it again");
         return Ok(Exit::Differs);
     };
-    // A store of its own runs the manifest: this one would go on believing what it has verified.
+    // The run opens the cache again: this instance would still trust the objects that it has verified.
     drop(project.store);
     let exit = run_command::run(&RunArguments::restoring(manifest.clone()), environment)?;
     let left: Vec<&PathBuf> = report.damaged.iter().filter(|path| !path.exists()).collect();
@@ -68,13 +68,13 @@ fn show(project: &Project, report: &VerifyReport) {
             .object_at(path)
             .map(|digest| owner(&holders, &digest))
             .unwrap_or_default();
-        terminal::print(&format!("damaged, put into quarantine: {}{of}\n", path.display()));
+        terminal::print(&format!("damaged, moved to the quarantine: {}{of}\n", path.display()));
     }
     for path in &report.foreign {
-        terminal::print(&format!("not of the cache, left alone: {}\n", path.display()));
+        terminal::print(&format!("not a file of the cache, left unchanged: {}\n", path.display()));
     }
     terminal::print(&format!(
-        "{} objects ({} bytes), {} listings, {} records: {} damaged\n",
+        "{} objects ({} bytes), {} trees, {} records: {} damaged\n",
         report.objects,
         report.object_bytes,
         report.trees,
@@ -86,7 +86,7 @@ fn show(project: &Project, report: &VerifyReport) {
 /// `, of extract "features" in dual_aug`: the task to which an object belongs.
 fn owner(holders: &BTreeMap<Digest, Vec<Described>>, digest: &Digest) -> String {
     let holders = holders.get(digest).map(Vec::as_slice).unwrap_or_default();
-    // Tasks say more than single items.
+    // A task identifies the object better than a per-image record.
     let Some(holder) = holders.iter().max_by_key(|holder| !holder.stage.is_empty()) else {
         return ", held by no record".to_owned();
     };

@@ -1,4 +1,4 @@
-//! One task of a lock file: which of a plan's tasks it is, and the line that it stands on.
+//! A task of a lock file: how it is matched with a task of a plan, and its line in the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,16 @@ use crate::plan::graph::{Plan, PlanVariant, TaskId};
 #[serde(deny_unknown_fields)]
 pub struct LockedTask {
     pub(super) stage: String,
+    /// Name of the task; `None` if it is that of the stage.
     pub(super) task: Option<String>,
+    /// The axis values on which all variants of the task agree.
     #[serde(default)]
     pub(super) values: BTreeMap<String, String>,
+    /// Names of the task's variants; `None` if name and values identify the task.
     pub(super) variants: Option<BTreeSet<String>>,
     /// Its key.
     pub key: Digest,
-    /// The digest of each output's listing.
+    /// The digest of each output's tree.
     pub outputs: BTreeMap<String, Digest>,
 }
 
@@ -99,7 +102,7 @@ impl LockedTask {
     }
 }
 
-/// A name as a key of TOML: bare where that is allowed.
+/// A name as a TOML key, quoted only if necessary.
 fn key_text(name: &str) -> String {
     let is_bare = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
     if !name.is_empty() && name.chars().all(is_bare) {

@@ -13,7 +13,7 @@ use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, ProcessIdentity};
 use crate::engine::{self, Event, Failure, Options, Outcome, OutcomeCounts, Run, Workers};
 use crate::manifest::Experiment;
-use crate::plan::{Extent, Lock, Pin, Plan, Status, TaskId, check_pins, lock_path};
+use crate::plan::{Lock, LockedResult, Plan, PlanExtent, Status, TaskId, check_locked, lock_path};
 use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
     variant_table,
@@ -190,13 +190,13 @@ fn locked(
     project: &Project,
     plan: &Plan,
     statuses: &[Status],
-) -> Result<Vec<Pin>, CliError> {
+) -> Result<Vec<LockedResult>, CliError> {
     let lock = Lock::read(&lock_path(&environment.folder.join(&arguments.manifest.manifest)));
     let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
-    let extent = if is_part { Extent::Part } else { Extent::Whole };
-    let pins = lock.and_then(|lock| lock.pins(plan, extent)).map_err(CliError::Lock)?;
-    check_pins(plan, statuses, &pins, &project.store).map_err(CliError::Lock)?;
-    Ok(pins)
+    let extent = if is_part { PlanExtent::Part } else { PlanExtent::Whole };
+    let results = lock.and_then(|lock| lock.results(plan, extent)).map_err(CliError::Lock)?;
+    check_locked(plan, statuses, &results, &project.store).map_err(CliError::Lock)?;
+    Ok(results)
 }
 
 /// Shows the logs of the cached tasks.
@@ -308,7 +308,7 @@ fn options<'a>(
     environment: &Environment,
     project: &Project,
     folder: &Folder,
-    pins: Option<&'a [Pin]>,
+    pins: Option<&'a [LockedResult]>,
     listener: &'a (dyn Fn(Event) + Sync),
 ) -> Options<'a> {
     Options {

@@ -87,7 +87,7 @@ pub struct Options<'a> {
     /// The environment from which variables may be passed to commands.
     pub environment: BTreeMap<String, String>,
     /// What the lock file pins for each task of the plan (`--locked`).
-    pub pins: Option<&'a [crate::plan::Pin]>,
+    pub pins: Option<&'a [crate::plan::LockedResult]>,
     /// Set when the user wants to stop.
     pub cancelled: &'a AtomicBool,
     /// Event callback, called from any thread.

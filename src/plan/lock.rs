@@ -50,9 +50,9 @@ pub struct Lock {
     pub variants: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
-/// What a lock file pins for one task of a plan.
+/// What a lock file requires of one task of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pin {
+pub struct LockedResult {
     /// The key that it must have.
     pub key: Digest,
     /// The digests that the trees of its outputs must have, by name.
@@ -61,7 +61,7 @@ pub struct Pin {
 
 /// Whether a plan covers all that was locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum PlanExtent {
     /// The whole manifest: nothing of the lock may be missing.
     Whole,
     /// A part of it (`--only`, `--target`).
@@ -192,21 +192,21 @@ impl Lock {
         text
     }
 
-    /// Returns the pins of a plan's tasks, in the plan's order. Fails if a variant or a task of the plan is not locked
-    /// or, with [`Extent::Whole`], if the lock has one that the plan lacks.
-    pub fn pins(&self, plan: &Plan, extent: Extent) -> Result<Vec<Pin>, LockError> {
+    /// Returns what the lock requires of a plan's tasks, in the plan's order. Fails if a variant or a task of the plan is not locked
+    /// or, with [`PlanExtent::Whole`], if the lock has one that the plan lacks.
+    pub fn results(&self, plan: &Plan, extent: PlanExtent) -> Result<Vec<LockedResult>, LockError> {
         let differs = |first: String| Err(LockError::Differs { first });
         if let Some(new) = plan.variants.iter().find(|variant| !self.variants.contains_key(&variant.id)) {
             return differs(format!("the variant `{}` is new", new.id));
         }
         let is_gone = |id: &&String| plan.variants.iter().all(|variant| variant.id != **id);
-        if extent == Extent::Whole
+        if extent == PlanExtent::Whole
             && let Some(gone) = self.variants.keys().find(is_gone)
         {
             return differs(format!("the variant `{gone}` is gone"));
         }
         let mut found = BTreeSet::new();
-        let mut pins = Vec::new();
+        let mut results = Vec::new();
         for (index, task) in plan.tasks.iter().enumerate() {
             let variant = task.variants.first().map(|&variant| &plan.variants[variant]);
             let is_it = |locked: &LockedTask| {
@@ -217,27 +217,32 @@ impl Lock {
             };
             found.insert(index);
             let LockedTask { key, outputs, .. } = &self.tasks[index];
-            pins.push(Pin { key: *key, outputs: outputs.clone() });
+            results.push(LockedResult { key: *key, outputs: outputs.clone() });
         }
-        let is_left = |index: &usize| extent == Extent::Whole && !found.contains(index);
+        let is_left = |index: &usize| extent == PlanExtent::Whole && !found.contains(index);
         match (0..self.tasks.len()).find(is_left) {
             Some(index) => differs(format!("{}: the task is gone", self.tasks[index].title())),
-            None => Ok(pins),
+            None => Ok(results),
         }
     }
 }
 
-/// Compares the keys and outputs that are known before a run with their pins; the error names the first difference.
-pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Cache) -> Result<(), LockError> {
-    for (index, (status, pin)) in statuses.iter().zip(pins).enumerate() {
+/// Compares the keys and outputs that are known before a run with the lock; the error names the first difference.
+pub fn check_locked(
+    plan: &Plan,
+    statuses: &[Status],
+    locked: &[LockedResult],
+    store: &Cache,
+) -> Result<(), LockError> {
+    for (index, (status, locked)) in statuses.iter().zip(locked).enumerate() {
         let id = TaskId(index);
         let Some(resolution) = &status.resolution else { continue };
-        if resolution.key != pin.key {
-            let why = why(plan, id, statuses, pin, store);
+        if resolution.key != locked.key {
+            let why = why(plan, id, statuses, locked, store);
             return Err(LockError::Differs { first: format!("{}: {why}", title(plan, id)) });
         }
         let Some(outputs) = outputs_of(status) else { continue };
-        if let Some(name) = differing_output(&outputs, pin) {
+        if let Some(name) = differing_output(&outputs, locked) {
             let first = format!("{}: the cache holds another `{name}` for the locked key", title(plan, id));
             return Err(LockError::Differs { first });
         }
@@ -245,16 +250,19 @@ pub fn check_pins(plan: &Plan, statuses: &[Status], pins: &[Pin], store: &Cache)
     Ok(())
 }
 
-/// Returns the name of the first output that differs from its pin.
-pub fn differing_output<'a>(outputs: &'a BTreeMap<String, Digest>, pin: &'a Pin) -> Option<&'a str> {
-    let names: BTreeSet<&String> = outputs.keys().chain(pin.outputs.keys()).collect();
-    names.into_iter().find(|name| outputs.get(*name) != pin.outputs.get(*name)).map(String::as_str)
+/// Returns the name of the first output that differs from its locked.
+pub fn differing_output<'a>(
+    outputs: &'a BTreeMap<String, Digest>,
+    locked: &'a LockedResult,
+) -> Option<&'a str> {
+    let names: BTreeSet<&String> = outputs.keys().chain(locked.outputs.keys()).collect();
+    names.into_iter().find(|name| outputs.get(*name) != locked.outputs.get(*name)).map(String::as_str)
 }
 
 /// Explains why a key is not the locked one: what differs from the locked task or, if its record is gone, from the
 /// nearest one.
-fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Cache) -> String {
-    let record = store.records().get(&pin.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
+fn why(plan: &Plan, id: TaskId, statuses: &[Status], locked: &LockedResult, store: &Cache) -> String {
+    let record = store.records().get(&locked.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
     if let (Some(record), Some(resolution)) = (record, &statuses[id.0].resolution) {
         let found = differences(&record.preimage, resolution, store);
         let lines: Vec<String> =
@@ -266,7 +274,7 @@ fn why(plan: &Plan, id: TaskId, statuses: &[Status], pin: &Pin, store: &Cache) -
         .into_iter()
         .find(|explanation| explanation.task == task.name && explanation.values == plan.values_of(id));
     let key = statuses[id.0].resolution.as_ref().map(|resolution| resolution.key.to_string());
-    let keys = format!("key {:.12} instead of {:.12}", key.unwrap_or_default(), pin.key.to_string());
+    let keys = format!("key {:.12} instead of {:.12}", key.unwrap_or_default(), locked.key.to_string());
     match explained {
         Some(explanation) if !statuses[id.0].state().is_hit() => {
             format!("{keys}; {}", explanation.reason.sentence())

@@ -42,7 +42,9 @@ pub use explain::{Explanation, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
 pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_key};
-pub use lock::{Extent, Lock, LockError, LockedTask, Pin, check_pins, differing_output, lock_path};
+pub use lock::{
+    Lock, LockError, LockedResult, LockedTask, PlanExtent, check_locked, differing_output, lock_path,
+};
 pub use queue::{Queue, ranks};
 pub use reason::{Difference, Reason};
 pub use record::{BackboneProvenance, KeptLog, Provenance, Record};

@@ -1,5 +1,5 @@
 //! `run --locked`: a task whose key the lock file does not pin is not run, and outputs must be as pinned. Most is checked
-//! before the run ([`crate::plan::check_pins`]); here is what only the run itself can check.
+//! before the run ([`crate::plan::check_locked`]); here is what only the run itself can check.
 
 use std::collections::BTreeMap;
 

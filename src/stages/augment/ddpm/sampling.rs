@@ -124,7 +124,7 @@ fn obtain(
     };
     let [image, mask] = item.files.as_slice() else {
         return Err(StageError::data(
-            format!("the cache holds {} files of the sample `{id}`, not 2", item.files.len()),
+            format!("the cached sample `{id}` has {} files instead of 2", item.files.len()),
             "run with --force for this stage",
         ));
     };

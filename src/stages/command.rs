@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, Value, fields, name_of};
-use super::program::{Input, Program};
+use super::program::{Program, Stdin};
 use super::{About, Context, Estimates, Inputs, Member, PortUse, Reads, Shape, Stage, StageError};
 use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
@@ -248,7 +248,7 @@ fn run_program(spec: &Command, sandbox: &Path, context: &Context<'_>) -> Result<
         folder: sandbox,
         passed: &passed,
         set: &[],
-        input: Input::Empty,
+        stdin: Stdin::Empty,
         timeout: spec.timeout,
     };
     let on_line = |line: &str| {

@@ -1,7 +1,7 @@
 //! `coreset`: builds a bank from chosen patches of the selected images.
 //!
-//! Reads the blocks twice: first to project the candidates, which is all that the choice needs, then to fetch the chosen
-//! rows. Memory thus holds 128 numbers for each candidate instead of its features.
+//! Reads the blocks twice: first to project the candidates, which is all that the choice needs, then to fetch the
+//! chosen rows. Memory thus holds 128 numbers for each candidate instead of its features.
 
 mod filter;
 

@@ -1,7 +1,7 @@
 //! `evaluate`: computes metrics, scores and maps of a model on one split of one image set.
 //!
-//! Each image is scored once, `IMAGES_AT_ONCE` in parallel. Its patch scores are kept; its full-size map is dropped once
-//! its pixels are counted in `PixelScores`. The bins of the bootstrap depend on all scores, and full maps are
+//! Each image is scored once, `IMAGES_AT_ONCE` in parallel. Its patch scores are kept; its full-size map is dropped
+//! once its pixels are counted in `PixelScores`. The bins of the bootstrap depend on all scores, and full maps are
 //! written one by one, so both need a second pass: it computes the full-size maps from the patch scores again, without
 //! another nearest-neighbour search. Memory does not grow with the number of pixels: see `kernels::metrics` for the
 //! counts. The bins take 4 KB for each image, 16 KB if it has defects.

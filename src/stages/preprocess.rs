@@ -8,10 +8,11 @@
 //! images/     ImageSet of every image
 //! crops/      ImageSet of the defect components of the training split, if `crops` is set
 //! ```
-//! Masks are resized so that no defect vanishes. An error lists all data that cannot be used, not only the first. Nothing
-//! is guessed: an image without a mask does not count as normal.
+//! Masks are resized so that no defect vanishes. An error lists all data that cannot be used, not only the first.
+//! Nothing is guessed: an image without a mask does not count as normal.
 //!
-//! The lists of KSDD2 for weak supervision (`split_weakly_N.pyb`) are not read: every mask of the training split is used.
+//! The lists of KSDD2 for weak supervision (`split_weakly_N.pyb`) are not read: every mask of the training split is
+//! used.
 
 mod crop;
 mod item;
@@ -24,7 +25,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use self::item::Outcome;
+use self::item::LabelledItem;
 use self::layout::Source;
 use super::{Context, Inputs, Item, StageError};
 use crate::artifacts::image_set::{Label, UNKNOWN_KIND, label_name, pixels_name, write_preprocessing};
@@ -56,13 +57,13 @@ pub(super) const CROPS: &str = "crops";
 fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sources = layout::find(spec, inputs.require("input")?, context.progress)?;
     let scratch = output.join("scratch");
-    let outcomes = process(spec, &sources, &scratch, context)?;
+    let items = process(spec, &sources, &scratch, context)?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|source| StageError::io("delete", &scratch, source))?;
     }
-    check_splits(&sources, &outcomes, spec)?;
-    for (source, outcome) in sources.iter().zip(&outcomes) {
-        add_outputs(source, outcome, context);
+    check_splits(&sources, &items, spec)?;
+    for (source, item) in sources.iter().zip(&items) {
+        add_outputs(source, item, context);
     }
     write_preprocessing(&output.join(IMAGES), &spec.preprocessing())?;
     if let Some(crops) = &spec.crops {
@@ -77,20 +78,20 @@ fn process(
     sources: &[Source<'_>],
     scratch: &Path,
     context: &Context<'_>,
-) -> Result<Vec<Outcome>, StageError> {
-    let mut outcomes = Vec::with_capacity(sources.len());
+) -> Result<Vec<LabelledItem>, StageError> {
+    let mut items = Vec::with_capacity(sources.len());
     let mut problems = Problems::default();
     for (batch, members) in sources.chunks(BATCH).enumerate() {
         context.check()?;
         let first = batch * BATCH;
-        let results: Vec<Result<Outcome, StageError>> = members
+        let results: Vec<Result<LabelledItem, StageError>> = members
             .par_iter()
             .enumerate()
             .map(|(index, source)| item::obtain(spec, source, first + index, scratch, context))
             .collect();
         for result in results {
             match result {
-                Ok(outcome) => outcomes.push(outcome),
+                Ok(item) => items.push(item),
                 Err(error @ (StageError::Data { .. } | StageError::Image { .. })) => problems.push(error),
                 Err(error) => return Err(error),
             }
@@ -98,7 +99,7 @@ fn process(
         context.progress.report((first + members.len()) as u64, sources.len() as u64, "image");
     }
     problems.finish("images cannot be used")?;
-    Ok(outcomes)
+    Ok(items)
 }
 
 /// Collects the problems of the data, so that a single error can list them all.
@@ -139,10 +140,10 @@ impl Problems {
 }
 
 /// Checks that the splits `train` and `test` have images, and that there are defects to crop if `crops` is set.
-fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Preprocess) -> Result<(), StageError> {
+fn check_splits(sources: &[Source<'_>], items: &[LabelledItem], spec: &Preprocess) -> Result<(), StageError> {
     let count = |split: &str, label: Label| {
-        let images = sources.iter().zip(outcomes);
-        images.filter(|(source, outcome)| source.split == split && outcome.label == label).count()
+        let images = sources.iter().zip(items);
+        images.filter(|(source, item)| source.split == split && item.label == label).count()
     };
     let mut splits: Vec<&str> = sources.iter().map(|source| source.split.as_str()).collect();
     splits.sort_unstable();
@@ -172,12 +173,12 @@ fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Preprocess)
 }
 
 /// Adds the files of an item to the outputs: pixels, mask, then pixels and mask of each crop.
-fn add_outputs(source: &Source<'_>, outcome: &Outcome, context: &Context<'_>) {
+fn add_outputs(source: &Source<'_>, item: &LabelledItem, context: &Context<'_>) {
     let kind = source.kind.as_deref().unwrap_or(UNKNOWN_KIND);
-    let Item { files, note: _ } = &outcome.item;
+    let Item { files, note: _ } = &item.item;
     let labels = |id: &str, label| label_name(&source.split, label, kind, id);
     context.items.add_output(&files[0], &format!("{IMAGES}/{}", pixels_name(&source.id)));
-    context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, outcome.label)));
+    context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, item.label)));
     for (number, pair) in files[2..].chunks_exact(2).enumerate() {
         let id = format!("{}_{number}", source.id);
         context.items.add_output(&pair[0], &format!("{CROPS}/{}", pixels_name(&id)));

@@ -24,7 +24,7 @@ const LONGEST_POLL: Duration = Duration::from_millis(10);
 
 /// The standard input of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(super) enum Stdin {
     /// Empty.
     Empty,
     /// A pipe that is closed when patchflow ends, even if it is killed. A program that watches the pipe can end then.
@@ -41,8 +41,8 @@ pub(super) struct Program<'a> {
     pub(super) passed: &'a [&'a str],
     /// Environment variables that are set.
     pub(super) set: &'a [(&'a str, String)],
-    /// Standard input.
-    pub(super) input: Input,
+    /// Standard input of the program.
+    pub(super) stdin: Stdin,
     /// Time in seconds after which the program is killed.
     pub(super) timeout: Option<u64>,
 }
@@ -51,7 +51,8 @@ pub(super) struct Program<'a> {
 pub(super) type OnLine<'a> = &'a (dyn Fn(&str) -> Result<(), StageError> + Sync);
 
 impl Program<'_> {
-    /// Runs the program until it ends. Writes lines of stderr to the task's log and passes lines of stdout to `on_line`.
+    /// Runs the program until it ends. Writes lines of stderr to the task's log and passes lines of stdout to
+    /// `on_line`.
     ///
     /// # Errors
     /// [`StageError::Program`] if the program fails, [`StageError::Cancelled`] if the run is cancelled, and the first
@@ -59,7 +60,7 @@ impl Program<'_> {
     pub(super) fn run(&self, on_line: OnLine<'_>, context: &Context<'_>) -> Result<(), StageError> {
         let mut child = self.start(context)?;
         // Keeps the pipe open until the program has ended.
-        let _input = child.stdin.take();
+        let _stdin = child.stdin.take();
         let (last_lines, first_error, stop) =
             (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -105,7 +106,7 @@ impl Program<'_> {
 
     fn start(&self, context: &Context<'_>) -> Result<Child, StageError> {
         let [program, arguments @ ..] = self.line else {
-            return Err(StageError::data("`run` is empty", "name a program"));
+            return Err(StageError::data("`run` is empty", "add the program and its arguments"));
         };
         let names = ALWAYS.iter().chain(self.passed);
         let passed = names.filter_map(|&name| context.environment.get(name).map(|value| (name, value)));
@@ -116,9 +117,9 @@ impl Program<'_> {
             .env_clear()
             .envs(passed)
             .envs(self.set.iter().map(|(name, value)| (name, value)))
-            .stdin(match self.input {
-                Input::Empty => Stdio::null(),
-                Input::HeldOpen => Stdio::piped(),
+            .stdin(match self.stdin {
+                Stdin::Empty => Stdio::null(),
+                Stdin::HeldOpen => Stdio::piped(),
             })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -25,13 +25,14 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, StageError};
 use super::Augment;
-use super::provenance::Origin;
+use super::provenance::Provenance;
 use super::sources::Sources;
 use crate::artifacts::Files;
 use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
 use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe, is_built};
 
-/// Channels of the resolution levels, as multiples of the first. Three halvings: 8 px at the lowest for patches of 64 px.
+/// Channels of the resolution levels, as multiples of the first. Three halvings: 8 px at the lowest for patches of 64
+/// px.
 const LEVELS: [usize; 4] = [1, 2, 2, 4];
 /// Number of groups of each group norm.
 const GROUPS: usize = 8;
@@ -115,7 +116,8 @@ impl Painting {
         }
     }
 
-    /// Returns the fields that the trained network depends on, without the data, the seed and [`Motions`](super::Motions).
+    /// Returns the fields that the trained network depends on, without the data, the seed and
+    /// [`Motions`](super::Motions).
     fn training_fields(&self) -> Fields {
         let Self {
             architecture,
@@ -182,7 +184,7 @@ impl Painting {
         files: &Files,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Origin>, StageError> {
+    ) -> Result<Vec<Provenance>, StageError> {
         Self::preflight()?;
         let sources = Sources::read(spec, self.blend, files, context)?;
         let trained = training::train(self, spec, &sources, context)?;

@@ -40,8 +40,8 @@ impl Motions {
         all.insert("min_area".to_owned(), (*min_area).into());
     }
 
-    /// Draws a transform after which the defect is not empty and fits into `height × width` px. `colour` is the range of
-    /// the contrast.
+    /// Draws a transform after which the defect is not empty and fits into `height × width` px. `colour` is the range
+    /// of the contrast.
     pub(super) fn draw(
         &self,
         rng: &mut Rng,

@@ -1,9 +1,9 @@
 //! `sdxl-inpaint`: inpaints defects with Stable Diffusion XL from a text prompt, as in `ExDD`.
 //!
-//! Runs the pipeline of Hugging Face `diffusers` in a Python program that is embedded in patchflow (`inpaint.py`). It is
-//! started by `uv run --script`, which installs the pinned packages, or by the Python that `PATCHFLOW_PYTHON` names. The
-//! stage draws normal image, mask and prompt of each sample, and the program inpaints one image after the other. Each
-//! finished image is stored in the cache at once, so that a stopped run loses only the current image.
+//! Runs the pipeline of Hugging Face `diffusers` in a Python program that is embedded in patchflow (`inpaint.py`). It
+//! is started by `uv run --script`, which installs the pinned packages, or by the Python that `PATCHFLOW_PYTHON` names.
+//! The stage draws normal image, mask and prompt of each sample, and the program inpaints one image after the other.
+//! Each finished image is stored in the cache at once, so that a stopped run loses only the current image.
 //!
 //! ```text
 //! <work>/inpaint.py                 the program
@@ -14,9 +14,9 @@
 //! <work>/jobs/00000.made.png        the result of the program
 //! ```
 //!
-//! With `mask_crop_padding`, diffusers inpaints an enlarged crop around the mask and restores the pixels outside the mask.
-//! But the image is scaled to `resolution` before and scaled back after, which blurs all of it. The stage therefore takes
-//! only the pixels inside the mask from the result, and all others from the normal image.
+//! With `mask_crop_padding`, diffusers inpaints an enlarged crop around the mask and restores the pixels outside the
+//! mask. But the image is scaled to `resolution` before and scaled back after, which blurs all of it. The stage
+//! therefore takes only the pixels inside the mask from the result, and all others from the normal image.
 
 mod jobs;
 mod python;
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, Inputs, StageError};
 use super::Augment;
-use super::provenance::Origin;
+use super::provenance::Provenance;
 use super::sources::Sources;
 
 /// Version of `inpaint.py`, in the key. Raised when the program gives other images for equal jobs.
@@ -244,7 +244,7 @@ impl Inpainting {
         inputs: &Inputs,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Origin>, StageError> {
+    ) -> Result<Vec<Provenance>, StageError> {
         let weights = match self.pipeline {
             Pipeline::Files => Some(inputs.require("weights")?),
             Pipeline::Hub { .. } => None,

@@ -1,8 +1,8 @@
 //! Filters the candidates of a bank: drops single patches that look normal, and unsuitable synthetic samples.
 //!
-//! A synthetic sample (from an `augment` stage) is judged by two medians over the patches that its mask covers: of their
-//! distances to the normal bank, and of their distances to the nearest patch of a real defect. The limits are quantiles
-//! of the same distances between normal rows, or real defect patches, of different images.
+//! A synthetic sample (from an `augment` stage) is judged by two medians over the patches that its mask covers: of
+//! their distances to the normal bank, and of their distances to the nearest patch of a real defect. The limits are
+//! quantiles of the same distances between normal rows, or real defect patches, of different images.
 
 use std::fmt::Write;
 

@@ -26,12 +26,12 @@ pub(super) struct Seen {
 }
 
 /// Serves `body` until the test ends. Requests after the end of the script get the file.
-pub(super) struct Server {
+pub(super) struct TestServer {
     pub(super) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-impl Server {
+impl TestServer {
     pub(super) fn start(body: Vec<u8>, etag: &'static str, script: Vec<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/set.zip", listener.local_addr().unwrap());

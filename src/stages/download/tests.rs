@@ -8,7 +8,7 @@ use std::time::Duration;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use super::server::{Answer, Server};
+use super::server::{Answer, TestServer};
 use super::*;
 use crate::artifacts::Files;
 use crate::stages::context::testing::TestContext;
@@ -131,7 +131,7 @@ fn message(result: Result<Files, StageError>) -> String {
 #[test]
 fn an_archive_is_downloaded_checked_and_unpacked() {
     let body = two_files();
-    let (transfers, server) = (Transfers::new(), Server::start(body.clone(), "\"1\"", vec![]));
+    let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
     let files = transfers.fetch(&remote(&[&server.url], &body)).unwrap();
     let names: Vec<&str> = files.iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["test/20000.png", "train/10000.png"]);
@@ -142,7 +142,7 @@ fn an_archive_is_downloaded_checked_and_unpacked() {
 #[test]
 fn a_broken_connection_is_resumed_where_it_broke() {
     let body = two_files();
-    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Status(500)]);
+    let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Status(500)]);
     Transfers::new().fetch(&remote(&[&server.url], &body)).unwrap();
     let seen = server.seen();
     assert_eq!(seen.iter().map(|one| one.sent).collect::<Vec<_>>(), [1000, 0, body.len() - 1000]);
@@ -154,7 +154,7 @@ fn a_broken_connection_is_resumed_where_it_broke() {
 fn a_stopped_download_is_resumed_by_the_next_run() {
     let body = two_files();
     let transfers = Transfers::new();
-    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(900), Answer::Status(404)]);
+    let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Break(900), Answer::Status(404)]);
     let remote = remote(&[&server.url], &body);
     assert!(message(transfers.fetch(&remote)).contains("404"));
     assert_eq!(transfers.part(), body[..900]);
@@ -165,7 +165,7 @@ fn a_stopped_download_is_resumed_by_the_next_run() {
 #[test]
 fn a_server_without_ranges_sends_everything_again() {
     let body = two_files();
-    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Whole]);
+    let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Whole]);
     Transfers::new().fetch(&remote(&[&server.url], &body)).unwrap();
     assert_eq!(server.seen()[1].sent, body.len());
 }
@@ -173,15 +173,15 @@ fn a_server_without_ranges_sends_everything_again() {
 #[test]
 fn a_missing_file_is_requested_once_and_the_next_mirror_is_tried() {
     let body = two_files();
-    let gone = Server::start(Vec::new(), "\"1\"", vec![Answer::Status(404); 5]);
-    let mirror = Server::start(body.clone(), "\"1\"", vec![]);
+    let gone = TestServer::start(Vec::new(), "\"1\"", vec![Answer::Status(404); 5]);
+    let mirror = TestServer::start(body.clone(), "\"1\"", vec![]);
     Transfers::new().fetch(&remote(&[&gone.url, &mirror.url], &body)).unwrap();
     assert_eq!((gone.seen().len(), mirror.seen().len()), (1, 1));
 }
 
 #[test]
 fn temporary_failures_are_retried_a_few_times_only() {
-    let server = Server::start(Vec::new(), "\"1\"", vec![Answer::Status(503); 9]);
+    let server = TestServer::start(Vec::new(), "\"1\"", vec![Answer::Status(503); 9]);
     let error = message(Transfers::new().fetch(&remote(&[&server.url], b"x")));
     assert!(error.contains("503") && error.contains("3 tries") && error.contains(&server.url), "{error}");
     assert_eq!(server.seen().len(), 3);
@@ -190,7 +190,7 @@ fn temporary_failures_are_retried_a_few_times_only() {
 #[test]
 fn a_wrong_digest_names_both_and_leaves_nothing() {
     let body = two_files();
-    let (transfers, server) = (Transfers::new(), Server::start(body.clone(), "\"1\"", vec![]));
+    let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
     let wanted = remote(&[&server.url], b"something else");
     let error = message(transfers.fetch(&wanted));
     assert!(error.contains(&wanted.digest.to_string()), "{error}");
@@ -204,7 +204,7 @@ fn a_part_file_of_another_file_is_replaced() {
     let transfers = Transfers::new();
     std::fs::create_dir_all(&transfers.work).unwrap();
     std::fs::write(transfers.work.join("set.zip.part"), [0; 500]).unwrap();
-    let server = Server::start(body.clone(), "\"1\"", vec![]);
+    let server = TestServer::start(body.clone(), "\"1\"", vec![]);
     transfers.fetch(&remote(&[&server.url], &body)).unwrap();
     assert_eq!(server.seen().iter().map(|one| one.sent).collect::<Vec<_>>(), [body.len() - 500, body.len()]);
 }
@@ -212,7 +212,7 @@ fn a_part_file_of_another_file_is_replaced() {
 #[test]
 fn a_file_larger_than_allowed_is_refused() {
     let body = vec![1; 5000];
-    let server = Server::start(body.clone(), "\"1\"", vec![]);
+    let server = TestServer::start(body.clone(), "\"1\"", vec![]);
     let wanted = HttpSource { max_size_bytes: 4000, ..remote(&[&server.url], &body) };
     assert!(message(Transfers::new().fetch(&wanted)).contains("`max_size_bytes` allows 4000"));
 }
@@ -237,7 +237,7 @@ fn https_has_a_crypto_provider() {
 #[test]
 fn unsafe_archives_are_refused_whole() {
     let refuse = |body: Vec<u8>, wanted: &str| {
-        let (transfers, server) = (Transfers::new(), Server::start(body.clone(), "\"1\"", vec![]));
+        let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
         let error = message(transfers.fetch(&remote(&[&server.url], &body)));
         assert!(error.contains(wanted), "{error}");
         assert_eq!(Files::of_folder(&transfers.folder.path().join("files")).unwrap().len(), 0);
@@ -272,7 +272,7 @@ fn replaced(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
 #[test]
 fn duplicate_names_and_wrong_sizes_are_detected() {
     let twice = replaced(archive(&[("aa", b"1"), ("bb", b"2")]), b"bb", b"aa");
-    let server = Server::start(twice.clone(), "\"1\"", vec![]);
+    let server = TestServer::start(twice.clone(), "\"1\"", vec![]);
     assert!(message(Transfers::new().fetch(&remote(&[&server.url], &twice))).contains("twice"));
 
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -280,14 +280,14 @@ fn duplicate_names_and_wrong_sizes_are_detected() {
     writer.write_all(&vec![0; 70_001]).unwrap();
     let honest = writer.finish().unwrap().into_inner();
     let bomb = replaced(honest, &70_001_u32.to_le_bytes(), &17_u32.to_le_bytes());
-    let server = Server::start(bomb.clone(), "\"1\"", vec![]);
+    let server = TestServer::start(bomb.clone(), "\"1\"", vec![]);
     let error = message(Transfers::new().fetch(&remote(&[&server.url], &bomb)));
     assert!(error.contains("`bomb`"), "{error}");
 }
 
 #[test]
 fn a_kept_file_has_the_name_of_its_address() {
-    let server = Server::start(b"weights".to_vec(), "\"1\"", vec![]);
+    let server = TestServer::start(b"weights".to_vec(), "\"1\"", vec![]);
     let (spec, problems) = read(&fields([
         ("url", format!("{}?download=1", server.url).into()),
         ("digest", format!("blake3:{}", blake3::hash(b"weights").to_hex()).into()),

@@ -30,8 +30,8 @@ pub(super) struct Policy {
 }
 
 impl Default for Policy {
-    /// Chosen: four tries within about four seconds outlast the restart of a proxy, and a dead mirror does not delay the
-    /// next one for long.
+    /// Chosen: four tries within about four seconds outlast the restart of a proxy, and a dead mirror does not delay
+    /// the next one for long.
     fn default() -> Self {
         Self {
             tries: 4,

@@ -13,7 +13,7 @@ use crate::stages::fields::{Fields, Value};
 use crate::stages::{Context, Item, StageError};
 
 /// A finished item: pixels, mask, and pixels and mask of each crop, in this order.
-pub(super) struct Outcome {
+pub(super) struct LabelledItem {
     pub(super) item: Item,
     pub(super) label: Label,
 }
@@ -33,7 +33,7 @@ pub(super) fn obtain(
     index: usize,
     scratch: &Path,
     context: &Context<'_>,
-) -> Result<Outcome, StageError> {
+) -> Result<LabelledItem, StageError> {
     let fields = item_fields(spec, source);
     let item = if let Some(item) = context.items.recall(&fields) {
         item
@@ -42,7 +42,7 @@ pub(super) fn obtain(
         context.items.keep(&fields, &files, note)?
     };
     let label = label(source, &item.note, context)?;
-    Ok(Outcome { item, label })
+    Ok(LabelledItem { item, label })
 }
 
 /// Returns everything that can change a byte of the item's files, and nothing else. Name and label are left out.
@@ -90,8 +90,8 @@ fn name_of(stem: &Path) -> std::borrow::Cow<'_, str> {
     stem.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Resizes image and mask, and cuts the crops. If there are two resize steps, crops are cut after the first, because the
-/// reference implementation stores its images at that size and cuts them there.
+/// Resizes image and mask, and cuts the crops. If there are two resize steps, crops are cut after the first, because
+/// the reference implementation stores its images at that size and cuts them there.
 fn resized(
     spec: &Preprocess,
     source: &Source<'_>,

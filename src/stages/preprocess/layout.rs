@@ -6,8 +6,8 @@
 //! mvtec    train/good/NNN.png  test/KIND/NNN.png  ground_truth/KIND/NNN_mask.png
 //! csv      images.csv with the columns path, split[, mask][, label][, kind]
 //! ```
-//! Enclosing folders (an archive with one top folder, a category) are skipped. Files that do not fit the layout cause an
-//! error or a line in the log. Nothing is guessed.
+//! Enclosing folders (an archive with one top folder, a category) are skipped. Files that do not fit the layout cause
+//! an error or a line in the log. Nothing is guessed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -174,7 +174,7 @@ fn unknown(spec: &Preprocess, input: &Files) -> StageError {
              ground_truth/KIND) and `csv` (any folder, with a table `images.csv` of path, mask, split and label)"
                 .to_owned()
         },
-        |folder| format!("name one category, such as `path = \"…/{folder}\"`"),
+        |folder| format!("choose one category, such as `path = \"…/{folder}\"`"),
     );
     StageError::data(format!("the input has {wanted}; it holds {seen}"), help)
 }

@@ -202,8 +202,8 @@ impl Stage for Preprocess {
 }
 
 impl Preprocess {
-    /// Returns the fields that determine the pixels and the mask of an image. `crops` is added only for images that have
-    /// crops.
+    /// Returns the fields that determine the pixels and the mask of an image. `crops` is added only for images that
+    /// have crops.
     pub(super) fn pixel_fields(&self) -> Fields {
         let Self { layout: _, csv: _, fold: _, size, via, resize, mask_resize, mask_threshold, crops: _ } =
             self;

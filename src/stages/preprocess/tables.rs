@@ -1,8 +1,8 @@
 //! Reads the table of a `csv` layout.
 //!
 //! Each row describes one image. `path` and `mask` are relative to the folder of the table; `split` is `train`, `test`
-//! or any other name; `label` is `normal` or `defect` and may be empty if there is a mask; `kind` is the kind of defect.
-//! A normal image needs no mask.
+//! or any other name; `label` is `normal` or `defect` and may be empty if there is a mask; `kind` is the kind of
+//! defect. A normal image needs no mask.
 
 use super::Problems;
 use super::layout::{Source, View, without_extension};

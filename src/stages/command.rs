@@ -1,9 +1,9 @@
-//! `command`: any program as a stage.
+//! `command`: runs any program as a stage.
 //!
-//! The program runs in a fresh folder that holds `inputs/<name>/` (read-only copies of its declared inputs)
-//! and `outputs/<name>/` (empty), and sees nothing else of the project: a script that it runs is an input
-//! too. Its environment holds `PATH`, `HOME`, `LANG`, `TMPDIR` and what `env` passes by name; values passed by name
-//! are not in the key, the output of `tools` is.
+//! The program starts in a fresh folder with `inputs/<name>/` (read-only copies of its declared inputs) and
+//! `outputs/<name>/` (empty). It starts outside the project, so a script that it runs must be an input too. Its
+//! environment holds `PATH`, `HOME`, `LANG`, `TMPDIR` and the variables that `env` names. The names in `env` and the
+//! output of `tools` enter the key; the values of the variables do not.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -13,14 +13,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, Value, fields, name_of};
-use super::program::{Input, Program};
+use super::program::{Program, Stdin};
 use super::{About, Context, Estimates, Inputs, Member, PortUse, Reads, Shape, Stage, StageError};
 use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
-/// Names of output types in a manifest.
+/// Names of the output types in a manifest.
 const TYPES: [(&str, Artifact); 5] = [
     ("files", Artifact::Files),
     ("image_set", Artifact::ImageSet),
@@ -34,21 +34,21 @@ const TYPES: [(&str, Artifact); 5] = [
 pub struct Command {
     /// The program and its arguments.
     pub run: Vec<String>,
-    /// Names of its inputs.
+    /// Names of the inputs.
     pub inputs: Vec<String>,
-    /// Its outputs by name.
+    /// Names and types of the outputs.
     pub outputs: BTreeMap<String, Artifact>,
-    /// Programs whose output joins the key, each with its arguments.
+    /// Commands (program and arguments) whose output enters the key.
     pub tools: Vec<Vec<String>>,
-    /// Variables passed by name.
+    /// Names of environment variables that are passed on.
     pub env: Vec<String>,
-    /// Seconds after which it is stopped.
+    /// Time in seconds after which the program is killed.
     pub timeout: Option<u64>,
-    /// How often it is started again when it fails.
+    /// How often a failed program is started again.
     pub retries: u32,
-    /// Threads that it keeps busy.
+    /// Number of threads that the program uses.
     pub threads: usize,
-    /// Bytes of memory that it takes.
+    /// Memory in bytes that the program needs.
     pub memory_bytes: u64,
 }
 
@@ -107,9 +107,9 @@ impl Stage for Command {
         self.outputs.iter().map(|(name, artifact)| (name.clone(), *artifact)).collect()
     }
 
-    /// The output of `tools` is added by the plan, which runs them.
+    /// The output of `tools` is missing here: the planner runs them and adds it.
     fn key_fields(&self) -> Fields {
-        // Out: the inputs' names enter as roles; values of `env` and the limits do not change results.
+        // Left out: names of inputs, which enter as roles; values of `env`; limits, which do not change results.
         let Self {
             run,
             inputs: _,
@@ -129,7 +129,7 @@ impl Stage for Command {
         ])
     }
 
-    /// What the manifest declares.
+    /// The memory that the manifest declares.
     fn estimated_memory(&self, _: u64) -> u64 {
         self.memory_bytes
     }
@@ -164,12 +164,12 @@ fn read_outputs(reader: &mut Reader<'_>) -> BTreeMap<String, Artifact> {
     outputs
 }
 
-/// Splits `python3 --version` at spaces.
+/// Splits a command line such as `python3 --version` at spaces.
 fn split_words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Runs the program and checks what it left; in a fresh folder again where it fails, as often as `retries`.
+/// Runs the program and checks its outputs. If it fails, runs it again in a fresh folder, up to `retries` times.
 fn run(spec: &Command, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sandbox = output.join(".sandbox");
     for attempt in 1..=spec.retries {
@@ -178,14 +178,14 @@ fn run(spec: &Command, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
                 context.progress.log(&format!("attempt {attempt} of {}: {error}", spec.retries + 1));
                 remove_sandbox(&sandbox)?;
             }
-            ended => return ended,
+            result => return result,
         }
         pause(attempt, context)?;
     }
     run_once(spec, inputs, output, &sandbox, context)
 }
 
-/// Waits before the next attempt: a second, and twice as long each time, a minute at most.
+/// Waits before the next attempt: one second at first, doubled each time, at most one minute.
 fn pause(attempt: u32, context: &Context<'_>) -> Result<(), StageError> {
     context.sleep(Duration::from_secs(1 << (attempt - 1).min(6)).min(Duration::from_mins(1)))
 }
@@ -204,10 +204,10 @@ fn run_once(
     for name in &spec.inputs {
         let folder = sandbox.join("inputs").join(name);
         for (member, files) in inputs.of_port(&format!("inputs.{name}")) {
-            // A feature group of several sets has a folder for each set.
+            // The features of several sets are in one subfolder for each set.
             match member {
-                Member::Only | Member::Index(_) => lay_out(files, &folder)?,
-                Member::Named(set) => lay_out(files, &folder.join(set))?,
+                Member::Only | Member::Index(_) => copy_input(files, &folder)?,
+                Member::Named(set) => copy_input(files, &folder.join(set))?,
             }
         }
     }
@@ -226,7 +226,7 @@ fn run_once(
 }
 
 /// Copies an input into the sandbox, read-only.
-fn lay_out(files: &Files, folder: &Path) -> Result<(), StageError> {
+fn copy_input(files: &Files, folder: &Path) -> Result<(), StageError> {
     std::fs::create_dir_all(folder).map_err(|source| StageError::io("make", folder, source))?;
     for (name, file) in files.iter() {
         let to = folder.join(name);
@@ -248,7 +248,7 @@ fn run_program(spec: &Command, sandbox: &Path, context: &Context<'_>) -> Result<
         folder: sandbox,
         passed: &passed,
         set: &[],
-        input: Input::Empty,
+        stdin: Stdin::Empty,
         timeout: spec.timeout,
     };
     let on_line = |line: &str| {
@@ -263,7 +263,7 @@ fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), Sta
     if files.is_empty() {
         return Err(StageError::data(
             format!("the program wrote nothing into `outputs/{name}`"),
-            format!("write the result into `outputs/{name}/`, relative to where the program starts"),
+            format!("write the result into `outputs/{name}/`, relative to the working directory"),
         ));
     }
     match artifact {
@@ -280,12 +280,12 @@ fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), Sta
     }
 }
 
-/// Every image must have its mask and the other way round.
+/// Checks that every image has a mask and every mask has an image.
 fn check_image_set(name: &str, files: &Files) -> Result<(), StageError> {
     let (pixels, labels) = (image_set::pixels(files), image_set::labelled(files));
-    let lonely = pixels.keys().find(|id| !labels.contains_key(*id));
-    let lonely = lonely.or_else(|| labels.keys().find(|id| !pixels.contains_key(*id)));
-    match lonely {
+    let unpaired = pixels.keys().find(|id| !labels.contains_key(*id));
+    let unpaired = unpaired.or_else(|| labels.keys().find(|id| !pixels.contains_key(*id)));
+    match unpaired {
         None => Ok(()),
         Some(id) => Err(StageError::data(
             format!("in `outputs/{name}` the image `{id}` has pixels or a mask, but not both"),

@@ -1,4 +1,4 @@
-//! What a running stage is given beside its inputs.
+//! The inputs of a running stage, and its context: progress, items, cancellation and settings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ impl Inputs {
     /// Returns the only input of a port that is always connected.
     ///
     /// # Errors
-    /// [`StageError::MissingInput`] if it is not connected, which is a fault of the plan.
+    /// [`StageError::MissingInput`] if the port is not connected, which is a bug in the planner.
     pub fn require(&self, port: &str) -> Result<&Files, StageError> {
         self.0.get(&Role::only(port)).ok_or_else(|| StageError::MissingInput { role: port.to_owned() })
     }
 
-    /// Returns the input of a role, if there is one.
+    /// Returns the input of a role, or `None` if the role is not connected.
     pub fn get(&self, role: &Role) -> Option<&Files> {
         self.0.get(role)
     }
@@ -35,7 +35,7 @@ impl Inputs {
         of_port.map(|(role, files)| (&role.member, files))
     }
 
-    /// Iterates over the members of a list or group, in order, each with its index.
+    /// Iterates over the members of a list or group in order, each with its index.
     pub fn members<'a>(&'a self, port: &'a str) -> impl Iterator<Item = (usize, &'a Files)> {
         self.of_port(port).filter_map(|(member, files)| match member {
             Member::Index(index) => Some((*index, files)),
@@ -44,80 +44,81 @@ impl Inputs {
     }
 }
 
-/// Receives how far a stage has come.
+/// Receives the progress and the log lines of a stage.
 pub trait Progress: Sync {
-    /// `done` of `total` units (`image`, `pick`, `byte`).
+    /// Reports that `done` of `total` units (`image`, `pick`, `byte`) are finished.
     fn report(&self, done: u64, total: u64, unit: &'static str);
-    /// A line for the task's log.
+    /// Writes a line to the task's log.
     fn log(&self, line: &str);
 }
 
-/// One file of an item that was found again or has just been kept.
+/// One file of an item in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemFile {
     /// Where its bytes can be read.
     pub path: PathBuf,
     /// Digest of its content.
     pub digest: Digest,
-    /// Its length.
+    /// Size in bytes.
     pub size_bytes: u64,
 }
 
 impl ItemFile {
-    /// It, as a file of an artifact.
+    /// Returns it as a file of an artifact.
     pub fn file(&self) -> File {
         let Self { path, digest, size_bytes } = self.clone();
         File { path, digest: Some(digest), size_bytes, is_executable: false }
     }
 }
 
-/// One unit of an item-wise stage, such as an image: its files and a note that the stage wrote.
+/// One unit of an item-wise stage, such as an image: its files and a note by the stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its files, in the order in which they were kept.
+    /// Its files, in the order in which the stage passed them to [`Items::keep`].
     pub files: Vec<ItemFile>,
-    /// What the stage noted, such as the label.
+    /// A note by the stage, such as the label.
     pub note: String,
 }
 
-/// Makes an item in the folder that it is given: the files to keep, and a note.
+/// Makes an item in the given folder. Returns the paths of the files to keep, and a note.
 pub type Make<'a> = dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageError> + 'a;
 
-/// The memory of single items: what a stage once made of equal fields, it need not make again.
+/// The cache of single items. An item is found again by its fields, so that a stage makes it only once.
 pub trait Items: Sync {
-    /// The item that was kept under equal `fields`, with all its files intact.
+    /// Returns the cached item with equal `fields`, or `None` if it is missing or one of its files is damaged.
     fn recall(&self, fields: &Fields) -> Option<Item>;
-    /// Keeps files that lie in the scratch folder, and takes them out of it.
+    /// Stores an item and moves its files from the scratch folder into the cache.
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError>;
-    /// The item of equal `fields`, made by `make` where it is not kept yet: once, whoever asks at the same time.
-    /// `make` is given the item's own folder of files that survive a stop, and gives the files to keep and a note.
+    /// Returns the item with equal `fields`. Calls `make` if the item is not cached yet, only once even if several
+    /// tasks need the item at the same time. The folder passed to `make` belongs to the item, and its files survive a
+    /// stopped run.
     fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError>;
     /// Adds an item's file to the output as `<output name>/<path>`.
     fn add_output(&self, file: &ItemFile, name: &str);
 }
 
-/// What a running stage may use.
+/// The context of a running stage.
 pub struct Context<'a> {
-    /// The experiment's seed or the repeat's; only random kinds read it.
+    /// Seed of the experiment or of the repeat. Only random kinds read it.
     pub seed: u64,
-    /// Threads of the pool in which the stage runs.
+    /// Number of threads in the pool that the stage runs in.
     pub threads: usize,
-    /// How far it has come.
+    /// Receives progress and log lines.
     pub progress: &'a dyn Progress,
-    /// The memory of single items.
+    /// The cache of single items.
     pub items: &'a dyn Items,
-    /// Set when the user wants to stop.
+    /// Set when the run is cancelled.
     pub cancelled: &'a AtomicBool,
-    /// Whether the network may not be used.
+    /// Whether the network must not be used.
     pub is_offline: bool,
-    /// Where coresets and neighbours are searched; their bits are the same anywhere.
+    /// Device for coresets and nearest neighbours. Their results are bit-identical on all devices.
     pub search_device: Device,
-    /// Folder for files that survive a stop, such as half a download; the stage's own, by key. Whoever needs it
-    /// makes it.
+    /// Folder for files that survive a stopped run, such as a partial download. Named by the task's key, so no other
+    /// task uses it. A stage that needs the folder creates it.
     pub work: &'a Path,
-    /// The project's root: paths of the manifest are relative to it.
+    /// Root of the project. Paths in the manifest are relative to it.
     pub project: &'a Path,
-    /// Values of the environment that were passed by name.
+    /// The environment variables that the stage may read.
     pub environment: &'a BTreeMap<String, String>,
 }
 
@@ -125,18 +126,18 @@ pub struct Context<'a> {
 const POLL: Duration = Duration::from_millis(10);
 
 impl Context<'_> {
-    /// Checks whether the user wants to stop.
+    /// Fails if the run is cancelled.
     ///
     /// # Errors
-    /// [`StageError::Cancelled`] if so.
+    /// [`StageError::Cancelled`] if the run is cancelled.
     pub fn check(&self) -> Result<(), StageError> {
         if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
     }
 
-    /// Sleeps for `duration`, or until the user wants to stop.
+    /// Sleeps for `duration`, or until the run is cancelled.
     ///
     /// # Errors
-    /// [`StageError::Cancelled`] in the latter case.
+    /// [`StageError::Cancelled`] if the run is cancelled.
     pub fn sleep(&self, duration: Duration) -> Result<(), StageError> {
         let until = Instant::now() + duration;
         loop {
@@ -152,13 +153,13 @@ impl Context<'_> {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! A context for unit tests of stages: forgets every item, writes them where they belong.
+    //! A context for unit tests of stages. It caches no items, and copies added files into the output.
 
     use std::sync::Mutex;
 
     use super::*;
 
-    /// See the module.
+    /// A temporary project in which stages run.
     pub(crate) struct TestContext {
         folder: tempfile::TempDir,
         added: Mutex<Vec<(ItemFile, String)>>,
@@ -168,7 +169,7 @@ pub(crate) mod testing {
     }
 
     impl TestContext {
-        /// Makes an empty one.
+        /// Creates an empty project.
         pub(crate) fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir_all(folder.path().join("output")).unwrap();
@@ -182,18 +183,18 @@ pub(crate) mod testing {
             }
         }
 
-        /// Sets a variable of the environment.
+        /// Sets an environment variable.
         pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
             self.environment.insert(name.to_owned(), value.to_owned());
             self
         }
 
-        /// Where files that survive a stop lie.
+        /// Returns the folder of files that survive a stopped run.
         pub(crate) fn work(&self) -> PathBuf {
             self.folder.path().join("work")
         }
 
-        /// Runs `spec` and gives the files of its output `name`.
+        /// Runs `spec` and returns the files of its output `name`.
         pub(crate) fn run(
             &self,
             spec: &crate::stages::Spec,

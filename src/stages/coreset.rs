@@ -1,7 +1,7 @@
-//! `coreset`: the rows of a bank, chosen of the patches of selected images.
+//! `coreset`: builds a bank from chosen patches of the selected images.
 //!
-//! Two passes over the blocks: the first projects the candidates (all that the choice needs), the second
-//! fetches the rows that were chosen, so that memory holds 128 numbers a candidate and not its features.
+//! Reads the blocks twice: first to project the candidates, which is all that the choice needs, then to fetch the
+//! chosen rows. Memory thus holds 128 numbers for each candidate instead of its features.
 
 mod filter;
 
@@ -25,39 +25,39 @@ use crate::kernels::coreset::{
 use crate::kernels::random::Rng;
 use crate::kernels::resize::overlap;
 
-pub use filter::MadeFilter;
+pub use filter::SyntheticFilter;
 
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
-/// Dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
+/// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
 const PROJECTION: i64 = 128;
-/// Rows below which a bank is kept whole (the reference's own constant).
+/// Number of candidates up to which all are kept (constant of the reference implementation).
 const MIN_SIZE: i64 = 1000;
-/// Share of normal candidates that is kept (Roth et al. 2022, section 4: 1 %).
+/// Share of normal candidates that are kept (Roth et al. 2022, section 4: 1 %).
 const NORMAL_RATIO: f64 = 0.01;
-/// Share of defect candidates that is kept; there are few (chosen).
+/// Share of defect candidates that are kept: there are few (chosen).
 const DEFECT_RATIO: f64 = 0.10;
-/// Least share of a defect patch that its mask covers: normal background in the defect bank makes normal
-/// patches look like defects (measured on KSDD: image AUROC 0.545 with every patch of a crop).
+/// Least share of a defect patch that its mask must cover. Normal background in the defect bank makes normal patches
+/// look like defects (measured on KSDD: image AUROC 0.545 with every patch of a crop).
 const DEFECT_OVERLAP: f64 = 0.1;
-/// Anchors of the approximate greedy choice (patchcore-inspection's constant).
+/// Number of anchors of the approximate greedy choice (patchcore-inspection's constant).
 const ANCHORS: usize = 10;
 
-/// What became of each made sample, within the bank.
-const MADE: &str = "made.csv";
+/// File of the bank with the verdict on each synthetic sample.
+const SYNTHETIC_TABLE: &str = "made.csv";
 
-/// What people look at.
-const PICTURES: [&str; 1] = [MADE];
+/// Files that the run folder shows.
+const PICTURES: [&str; 1] = [SYNTHETIC_TABLE];
 
 /// How rows are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
-    /// Exact farthest-first traversal.
+    /// Exact farthest-first traversal (k-center greedy).
     KCenter,
     /// Uniformly at random.
     Random,
-    /// patchcore-inspection's approximate greedy choice.
+    /// The approximate greedy choice of patchcore-inspection.
     Approximate,
 }
 
@@ -67,23 +67,24 @@ const STRATEGIES: [(&str, Strategy); 3] =
 /// The fields of a `coreset` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Coreset {
-    /// Whether the features of one set alone are read, that of the port `select.set`.
+    /// Whether only the features of the set at the port `select.set` are read, instead of those of all sets.
     pub has_set: bool,
-    /// Which images.
+    /// Which images are selected.
     pub selection: Selection,
-    /// Least share of a patch that its mask covers; 0 takes every patch.
+    /// Least share of a patch that its mask must cover. 0 takes every patch.
     pub min_overlap: f64,
-    /// Which made samples are kept out.
-    pub made: MadeFilter,
-    /// Share of the candidates that is kept.
+    /// Which synthetic samples are dropped.
+    pub synthetic: SyntheticFilter,
+    /// Share of the candidates that are kept.
     pub ratio: f64,
-    /// Rows kept at least.
+    /// Least number of rows that are kept.
     pub min_size: usize,
     /// How rows are chosen.
     pub strategy: Strategy,
-    /// Dimensions of the projection in which distances are measured; 0 measures in the features themselves.
+    /// Number of dimensions of the projection in which distances are measured. 0 measures distances of the features.
     pub projection: usize,
-    /// Candidates within this quantile of the normal bank's own distances are dropped (port `normal`).
+    /// Drops candidates that are near the normal bank (port `normal`): the limit is this quantile of the distances
+    /// between rows of different images in that bank. `None` drops nothing.
     pub drop_near_normal: Option<f64>,
 }
 
@@ -94,18 +95,18 @@ impl Stage for Coreset {
 
     fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("features", Artifact::FeatureSet);
-        let ((selection, has_set), min_overlap, made) = reader.table("select", |reader| {
+        let ((selection, has_set), min_overlap, synthetic) = reader.table("select", |reader| {
             let selected = read_selection(reader);
             let least = if selected.0.label == Some(Label::Defect) { DEFECT_OVERLAP } else { 0.0 };
             let min_overlap = reader.float("min_overlap", 0.0..=1.0, Some(least));
-            (selected, min_overlap, MadeFilter::read(reader))
+            (selected, min_overlap, SyntheticFilter::read(reader))
         });
         let drop_near_normal = reader.optional_float("drop_near_normal", 0.0..=1.0);
-        let compares =
-            [("drop_near_normal", drop_near_normal), ("select.made_near_normal", made.near_normal)];
-        let compares = compares.into_iter().find(|(_, quantile)| quantile.is_some());
-        let has_normal = reader.optional_port("normal", Artifact::Bank, compares.is_some());
-        if let Some((field, _)) = compares.filter(|_| !has_normal) {
+        let comparisons =
+            [("drop_near_normal", drop_near_normal), ("select.made_near_normal", synthetic.near_normal)];
+        let comparison = comparisons.into_iter().find(|(_, quantile)| quantile.is_some());
+        let has_normal = reader.optional_port("normal", Artifact::Bank, comparison.is_some());
+        if let Some((field, _)) = comparison.filter(|_| !has_normal) {
             reader.missing("normal", &format!("the bank of normal patches that `{field}` compares with"));
         }
         let ratio = if selection.label == Some(Label::Defect) { DEFECT_RATIO } else { NORMAL_RATIO };
@@ -113,7 +114,7 @@ impl Stage for Coreset {
             has_set,
             selection,
             min_overlap,
-            made,
+            synthetic,
             ratio: reader.float("ratio", 1e-6..=1.0, Some(ratio)),
             min_size: reader.integer("min_size", 0..=1_000_000_000, Some(MIN_SIZE)) as usize,
             strategy: reader.choice("strategy", &STRATEGIES, Some("k_center")),
@@ -125,8 +126,8 @@ impl Stage for Coreset {
     fn about(&self) -> About {
         About {
             version: VERSION,
-            // A bank that keeps every row is not random, but whether it does is known only when the candidates are
-            // counted, except where the ratio is 1.
+            // A bank that keeps every row is not random. Unless the ratio is 1, this is known only once the candidates
+            // are counted.
             is_random: self.ratio < 1.0,
             is_item_wise: false,
             is_blocking: false,
@@ -149,7 +150,7 @@ impl Stage for Coreset {
         if port != "features" {
             return PortUse::whole();
         }
-        let with_masks = self.min_overlap > 0.0 || self.made.is_set();
+        let with_masks = self.min_overlap > 0.0 || self.synthetic.is_set();
         let reads = Reads::Blocks { selection: self.selection.clone(), with_masks };
         PortUse { reads, shape: features_shape(self.has_set) }
     }
@@ -159,12 +160,12 @@ impl Stage for Coreset {
     }
 
     fn key_fields(&self) -> Fields {
-        // Out: the set and the selection, because the selected blocks enter by name and digest.
+        // Left out: the set and the selection, because the selected blocks enter by name and digest.
         let Self {
             has_set: _,
             selection: _,
             min_overlap,
-            made,
+            synthetic,
             ratio,
             min_size,
             strategy,
@@ -178,14 +179,14 @@ impl Stage for Coreset {
             ("strategy", name_of(&STRATEGIES, strategy).into()),
             ("projection", (*projection).into()),
         ]);
-        made.add_fields(&mut all);
+        synthetic.add_fields(&mut all);
         if let Some(quantile) = drop_near_normal {
             all.insert("drop_near_normal".to_owned(), (*quantile).into());
         }
         all
     }
 
-    /// 128 numbers of four bytes for a row of 256 halves or more.
+    /// 128 numbers of four bytes for each candidate, which has 256 or more numbers of two bytes in the input.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes + 128_000_000
     }
@@ -199,20 +200,21 @@ impl Stage for Coreset {
     }
 }
 
-/// The candidates of one image.
+/// The candidate patches of one image.
 struct Source<'a> {
     id: &'a str,
     block: &'a File,
     patches: Vec<u32>,
-    /// Whether an `augment` stage made it.
-    is_made: bool,
+    /// Whether an `augment` stage generated the image.
+    is_synthetic: bool,
 }
 
 /// Chooses the rows and writes `bank/`.
 fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let (extraction, mut sources) = candidates(spec, inputs, context)?;
     let before: usize = sources.iter().map(|source| source.patches.len()).sum();
-    let made = spec.made.is_set().then(|| spec.made.apply(inputs, &mut sources, context)).transpose()?;
+    let filter = spec.synthetic;
+    let synthetic = filter.is_set().then(|| filter.apply(inputs, &mut sources, context)).transpose()?;
     if let Some(quantile) = spec.drop_near_normal {
         filter::drop_near_normal(quantile, inputs, &mut sources, context)?;
     }
@@ -228,16 +230,16 @@ fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
         strategy: if count == n { "all".to_owned() } else { name_of(&STRATEGIES, &spec.strategy).to_owned() },
         candidates: before,
         filtered: before - n,
-        synthetic: made.as_ref().map(|(_, counts)| *counts),
+        synthetic: synthetic.as_ref().map(|(_, counts)| *counts),
         images: sources.iter().map(|source| source.id.to_owned()).collect(),
     };
     let bank = gather(description, &sources, &picks.rows)?;
     context.progress.log(&format!("kept {} of {n} rows of {} images", bank.len(), sources.len()));
     let folder = output.join("bank");
     bank.write(&folder)?;
-    if let Some((table, counts)) = made {
-        crate::artifacts::files::write(&folder.join(MADE), table.as_bytes())?;
-        context.progress.log(&format!("of the made samples {counts}"));
+    if let Some((table, counts)) = synthetic {
+        crate::artifacts::files::write(&folder.join(SYNTHETIC_TABLE), table.as_bytes())?;
+        context.progress.log(&format!("synthetic samples: {counts}"));
     }
     if !picks.radii.is_empty() {
         npy::write_f32(&folder.join("radii.npy"), &[picks.radii.len()], &picks.radii)?;
@@ -253,7 +255,7 @@ fn nothing_selected(spec: &Coreset, inputs: &Inputs) -> StageError {
     if images == 0 {
         return StageError::data(
             format!("no image has {which}"),
-            "check the data set's split, or select another split or label",
+            "check the split of the data set, or select another split or label",
         );
     }
     StageError::data(
@@ -261,7 +263,7 @@ fn nothing_selected(spec: &Coreset, inputs: &Inputs) -> StageError {
             "none of the patches of {images} images with {which} has an overlap of {} or more",
             spec.min_overlap
         ),
-        "check the images' masks, or lower `min_overlap`",
+        "check the masks of the images, or lower `min_overlap`",
     )
 }
 
@@ -269,7 +271,7 @@ fn keep_all(n: usize) -> Picks {
     Picks { rows: (0..n as u32).collect(), radii: Vec::new() }
 }
 
-/// Lists the patches that the selection names, image by image.
+/// Lists the candidate patches of the selected images, image by image.
 fn candidates<'a>(
     spec: &Coreset,
     inputs: &'a Inputs,
@@ -286,15 +288,15 @@ fn candidates<'a>(
         let masks = inputs.get(&Role::indexed(MASKS, index));
         for (id, block) in feature_set::blocks(set) {
             context.check()?;
-            let (patches, is_made) = patches_of(spec, id, block, masks)?;
+            let (patches, is_synthetic) = patches_of(spec, id, block, masks)?;
             if sources.iter().any(|source: &Source<'_>| source.id == id) {
                 return Err(StageError::data(
                     format!("the image `{id}` is in two of the sets"),
-                    "name one of them by `select.set`: a bank's rows know their image by its name",
+                    "choose one of the sets with `select.set`: the rows of a bank refer to their image by id",
                 ));
             }
             if !patches.is_empty() {
-                sources.push(Source { id, block, patches, is_made });
+                sources.push(Source { id, block, patches, is_synthetic });
             }
         }
     }
@@ -302,7 +304,7 @@ fn candidates<'a>(
     Ok((extraction, sources))
 }
 
-/// The patches of an image that its mask covers enough, and whether the image was made.
+/// Returns the patches of an image that its mask covers sufficiently, and whether the image is synthetic.
 fn patches_of(
     spec: &Coreset,
     id: &str,
@@ -311,25 +313,27 @@ fn patches_of(
 ) -> Result<(Vec<u32>, bool), StageError> {
     let [height, width, _] = read_shape(block)?;
     let all = 0..(height * width) as u32;
-    if spec.min_overlap <= 0.0 && !spec.made.is_set() {
+    if spec.min_overlap <= 0.0 && !spec.synthetic.is_set() {
         return Ok((all.collect(), false));
     }
     let masks = masks.map(image_set::labelled).unwrap_or_default();
     let Some(labelled) = masks.get(id) else {
         return Err(StageError::data(
-            format!("the image `{id}` has no mask, which `min_overlap` and the filter of made samples need"),
-            "give it a mask, or set min_overlap = 0 and filter no made samples",
+            format!(
+                "the image `{id}` has no mask, which `min_overlap` and the filter of synthetic samples need"
+            ),
+            "add a mask, or set min_overlap = 0 and remove the filter of synthetic samples",
         ));
     };
-    let is_made = labelled.entry.kind == Some(image_set::SYNTHETIC_KIND);
+    let is_synthetic = labelled.entry.kind == Some(image_set::SYNTHETIC_KIND);
     if spec.min_overlap <= 0.0 {
-        return Ok((all.collect(), is_made));
+        return Ok((all.collect(), is_synthetic));
     }
     let mask = image_set::read_mask(labelled.mask)?;
     let (h, w) = (mask.height() as usize, mask.width() as usize);
     let shares = overlap(mask.as_raw(), h, w, height, width);
     let covered = all.filter(|&patch| f64::from(shares[patch as usize]) >= spec.min_overlap);
-    Ok((covered.collect(), is_made))
+    Ok((covered.collect(), is_synthetic))
 }
 
 fn rows_of(source: &Source<'_>) -> Result<Vec<f32>, StageError> {
@@ -348,37 +352,37 @@ fn choose(
     count: usize,
     context: &Context<'_>,
 ) -> Result<Picks, StageError> {
-    let mut stream = Rng::new(context.seed, "coreset");
+    let mut rng = Rng::new(context.seed, "coreset");
     let n = sources.iter().map(|source| source.patches.len()).sum();
     if spec.strategy == Strategy::Random {
-        return Ok(Picks { rows: random_rows(n, count, &mut stream), radii: Vec::new() });
+        return Ok(Picks { rows: random_rows(n, count, &mut rng), radii: Vec::new() });
     }
     let failed = |error| match error {
         KernelError::Cancelled => StageError::Cancelled,
         other => StageError::kernel("cannot choose the rows", other),
     };
-    // Before everything is read and projected.
+    // Fail before everything is read and projected.
     require_device(context.search_device).map_err(failed)?;
-    let (points, d) = project(spec, sources, dimension, &mut stream, context)?;
+    let (points, d) = project(spec, sources, dimension, &mut rng, context)?;
     let progress = |picked: usize| {
         context.progress.report(picked as u64, count as u64, "pick");
         context.check().is_ok()
     };
     let points = Points::on(context.search_device, &points, d).map_err(failed)?;
     let picks = if spec.strategy == Strategy::Approximate {
-        points.approximate_greedy(count, ANCHORS, &mut stream, &progress)
+        points.approximate_greedy(count, ANCHORS, &mut rng, &progress)
     } else {
-        points.k_center_greedy(stream.below(n), count, &progress)
+        points.k_center_greedy(rng.below(n), count, &progress)
     };
     picks.map_err(failed)
 }
 
-/// Projects every candidate: `[n, d]` with the `d` that is returned.
+/// Projects every candidate. Returns `[n, d]` and `d`.
 fn project(
     spec: &Coreset,
     sources: &[Source<'_>],
     from: usize,
-    stream: &mut Rng,
+    rng: &mut Rng,
     context: &Context<'_>,
 ) -> Result<(Vec<f32>, usize), StageError> {
     let sizes: Vec<usize> = sources.iter().map(|source| source.patches.len()).collect();
@@ -389,15 +393,15 @@ fn project(
     if spec.projection == 0 || spec.projection >= from {
         return Ok((join_blocks(&sizes, from, read)?, from));
     }
-    let projection = Projection::new(from, spec.projection, stream);
+    let projection = Projection::new(from, spec.projection, rng);
     Ok((projection.apply_blocks(&sizes, read)?, spec.projection))
 }
 
-/// Fetches the picked rows, in the order of the picks.
+/// Reads the picked rows, in the order of the picks. Reads each block only once.
 fn gather(description: Description, sources: &[Source<'_>], picks: &[u32]) -> Result<Bank, StageError> {
     let d = description.extraction.dimension;
     let mut order: Vec<usize> = (0..picks.len()).collect();
-    order.sort_unstable_by_key(|&place| picks[place]);
+    order.sort_unstable_by_key(|&rank| picks[rank]);
     let mut bank = Bank {
         description,
         rows: vec![0.0; picks.len() * d],
@@ -408,13 +412,13 @@ fn gather(description: Description, sources: &[Source<'_>], picks: &[u32]) -> Re
     let mut start = 0;
     for (image, source) in sources.iter().enumerate() {
         let end = start + source.patches.len();
-        if next.peek().is_some_and(|&place| (picks[place] as usize) < end) {
+        if next.peek().is_some_and(|&rank| (picks[rank] as usize) < end) {
             let block = read_block(source.block)?;
-            while let Some(place) = next.next_if(|&place| (picks[place] as usize) < end) {
-                let patch = source.patches[picks[place] as usize - start];
-                bank.rows[place * d..][..d].copy_from_slice(row(&block, patch));
-                bank.image[place] = image as u32;
-                bank.patch[place] = patch;
+            while let Some(rank) = next.next_if(|&rank| (picks[rank] as usize) < end) {
+                let patch = source.patches[picks[rank] as usize - start];
+                bank.rows[rank * d..][..d].copy_from_slice(row(&block, patch));
+                bank.image[rank] = image as u32;
+                bank.patch[rank] = patch;
             }
         }
         start = end;

@@ -1,13 +1,13 @@
-//! `download`: brings the files that everything else is made of.
+//! `download`: provides the input files of an experiment.
 //!
-//! A stage names exactly one source:
-//! - `path`: a local folder or file. The plan hashes it in place; this kind never runs for it.
-//! - `url` + `digest`: a file by HTTP, unpacked where it is a zip archive.
-//! - `dataset`: a data set whose address and digest are known here.
-//! - `weights`: torchvision's published weights of a network, by name.
-//! - `synthetic`: seeded surfaces with exact masks, for the quickstart and for tests.
+//! A stage has exactly one source:
+//! - `path`: a local folder or file. The planner hashes it in place, and the stage never runs.
+//! - `url` + `digest`: a file from an HTTP server. Zip archives are unpacked.
+//! - `dataset`: a data set by name, with a built-in address and digest.
+//! - `weights`: the weights of a network that torchvision publishes, by name.
+//! - `synthetic`: generated surfaces with exact masks, for the quickstart and for tests.
 //!
-//! The output is one folder of files, `files/…`, as they lie in the archive.
+//! The output is one folder, `files/…`, with the folder structure of the archive.
 
 mod archive;
 mod digest;
@@ -28,16 +28,16 @@ use crate::kernels::backbone::Network;
 pub use digest::Expected;
 pub use surfaces::Synthetic;
 
-/// Bumped when outputs change for equal inputs.
+/// Raised when outputs change for equal inputs.
 ///
 /// 1: first.
 pub const VERSION: u32 = 1;
 
-/// Bytes that a download may have, packed and unpacked, unless the manifest says otherwise (20 GB:
-/// chosen; the largest public set of this kind unpacks to 5 GB).
+/// Default limit of the size of a download in bytes, packed and unpacked (20 GB: chosen; the largest public set of this
+/// kind unpacks to 5 GB).
 const DEFAULT_SIZE_BYTES: i64 = 20_000_000_000;
 
-/// Entries that an archive may have, unless the manifest says otherwise (chosen).
+/// Default limit of the number of entries in an archive (chosen).
 const DEFAULT_ENTRIES: i64 = 1_000_000;
 
 /// Where the files come from.
@@ -45,37 +45,37 @@ const DEFAULT_ENTRIES: i64 = 1_000_000;
 pub enum Download {
     /// A local folder or file, relative to the project's root.
     Path(String),
-    /// A file by HTTP.
+    /// A file from an HTTP server.
     Http(HttpSource),
-    /// Made surfaces.
+    /// Generated surfaces.
     Synthetic(Synthetic),
 }
 
-/// A file by HTTP, known by its digest.
+/// A file from an HTTP server, identified by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpSource {
-    /// Addresses of the same bytes, tried in order.
+    /// Addresses of the file, tried in order.
     pub urls: Vec<String>,
-    /// The digest that its bytes must have.
+    /// Digest that the file must have.
     pub digest: Expected,
-    /// Whether it is a zip archive to unpack; else it is kept as it is.
+    /// Whether the file is a zip archive that is unpacked. Otherwise the file itself is the output.
     pub is_unpacked: bool,
-    /// The file's name, from the first address; in the output only where it is not unpacked.
+    /// Name of the file, from the first address. It is part of the output only if the file is not unpacked.
     pub name: String,
-    /// Bytes that it may have, packed and unpacked.
+    /// Limit of the size in bytes, packed and unpacked.
     pub max_size_bytes: u64,
-    /// Entries that an archive may have.
+    /// Limit of the number of entries in an archive.
     pub max_entries: usize,
 }
 
-/// Data sets by name: addresses and digest as their authors publish them.
+/// Data sets by name, with the addresses and the digest that their authors publish.
 const DATASETS: [(&str, &[&str], &str); 1] = [(
     "ksdd2",
     &["https://go.vicos.si/kolektorsdd2", "http://go.vicos.si/kolektorsdd2"],
     "md5:1ed0f628122776ace4965afa30dfe316",
 )];
 
-/// The fields of which exactly one names the source.
+/// The fields that name a source. Exactly one of them is set.
 const SOURCES: [&str; 5] = ["path", "url", "dataset", "weights", "synthetic"];
 
 impl Stage for Download {
@@ -85,12 +85,12 @@ impl Stage for Download {
 
     fn read(reader: &mut Reader<'_>) -> Self {
         let written: Vec<&'static str> = SOURCES.into_iter().filter(|name| reader.has(name)).collect();
-        // A local copy stands in for what is known by name: `--set stages.dataset.path=…`.
+        // A local copy may replace a named data set or weights: `--set stages.dataset.path=…`.
         let is_local_copy = matches!(written[..], ["path", "dataset" | "weights"]);
         if let [_, second, ..] = written[..]
             && !is_local_copy
         {
-            let message = format!("`{second}` stands beside `{}`", written[0]);
+            let message = format!("`{second}` conflicts with `{}`", written[0]);
             let help =
                 "a download has one source: keep one of `path`, `url`, `dataset`, `weights`, `synthetic`";
             reader.problem(second, "conflicting_fields", message, Some(help.to_owned()));
@@ -111,7 +111,7 @@ impl Stage for Download {
             None => {
                 reader.missing(
                     "path",
-                    "a local folder; or `url` with `digest`, `dataset`, `weights`, `synthetic`",
+                    "a local folder; or `url` with `digest`, `dataset`, `weights` or `synthetic`",
                 );
                 Self::Path(String::new())
             }
@@ -130,7 +130,7 @@ impl Stage for Download {
             is_blocking: true,
             is_target: false,
             is_shown: false,
-            // Making it again would download it again.
+            // Running it again would download the file again.
             is_verified: false,
             estimates: Estimates::OfKind,
             pictures: &[],
@@ -152,7 +152,7 @@ impl Stage for Download {
         vec![("files".to_owned(), Artifact::Files)]
     }
 
-    /// What the bytes are, never where they come from.
+    /// Identifies the content, not where it comes from.
     fn key_fields(&self) -> Fields {
         match self {
             Self::Path(_) => Fields::new(),
@@ -174,14 +174,14 @@ impl Stage for Download {
     }
 }
 
-/// Returns the stage that brings torchvision's published weights of a network (`IMAGENET1K_V1`): implied by an
-/// `extract` stage that names no weights.
+/// Returns the stage that downloads the weights of a network (`IMAGENET1K_V1`) that torchvision publishes. An `extract`
+/// stage without `weights` implies it.
 pub fn published_weights(network: Network) -> Spec {
     Spec::new(Download::Http(HttpSource::published(published::file(network))))
 }
 
 impl HttpSource {
-    /// The file of that name among torchvision's.
+    /// Returns the source of a file that torchvision publishes.
     fn published(file: &str) -> Self {
         Self {
             urls: vec![format!("{}{file}", published::BASE)],
@@ -197,7 +197,12 @@ impl HttpSource {
         for url in &urls {
             if !url.starts_with("https://") && !url.starts_with("http://") {
                 let help = "write `https://…`, or `path = \"…\"` for a local file";
-                reader.problem("url", "invalid_url", format!("`{url}` is no web address"), Some(help.into()));
+                reader.problem(
+                    "url",
+                    "invalid_url",
+                    format!("`{url}` is not a web address"),
+                    Some(help.into()),
+                );
             }
         }
         let name = urls.first().map_or_else(String::new, |url| file_name(url));
@@ -232,7 +237,7 @@ impl HttpSource {
         }
     }
 
-    /// Addresses and limits stay out: they change where the bytes come from, or whether they come at all.
+    /// Addresses and limits are left out: they do not change the content.
     fn key_fields(&self) -> Fields {
         let Self { urls: _, digest, is_unpacked, name, max_size_bytes: _, max_entries: _ } = self;
         let mut fields = fields([("digest", digest.to_string().into()), ("unpack", (*is_unpacked).into())]);
@@ -244,8 +249,8 @@ impl HttpSource {
 }
 
 fn read_digest(reader: &mut Reader<'_>) -> Expected {
-    let help = "`\"sha256:…\"`, `\"blake3:…\"` or `\"md5:…\"` of the file: from its publisher, or of a copy that \
-                you trust by `sha256sum FILE`";
+    let help = "`\"sha256:…\"`, `\"blake3:…\"` or `\"md5:…\"` of the file: from its publisher, or by \
+                `sha256sum FILE` from a copy that you trust";
     match reader.text("digest") {
         None if reader.has("digest") => {}
         None => reader.missing("digest", help),
@@ -265,7 +270,7 @@ fn read_limits(reader: &mut Reader<'_>) -> (u64, usize) {
     (size as u64, entries as usize)
 }
 
-/// The last part of an address without its query, made safe as the name of a file.
+/// Returns the last part of an address without its query, with unsafe characters replaced, as a file name.
 fn file_name(url: &str) -> String {
     let address = url.split(['?', '#']).next().unwrap_or_default();
     let path =
@@ -277,9 +282,9 @@ fn file_name(url: &str) -> String {
     if name.is_empty() { "download".to_owned() } else { name.to_owned() }
 }
 
-/// Whether a file of that name is taken for an archive: `.zip`, tar, or no extension at all (the
-/// content is looked at before anything is unpacked). Others are kept: a `.pth` or `.npz` is a zip
-/// archive too, and meant to stay one.
+/// Returns whether a file of this name is unpacked by default: `.zip`, tar, or no extension (the content is checked
+/// before anything is unpacked). Other files are kept: `.pth` and `.npz` files are zip archives too, but must not be
+/// unpacked.
 fn is_archive_name(name: &str) -> bool {
     let is_extension =
         |end: &str| end.len() <= 12 && end.starts_with(|letter: char| letter.is_ascii_alphabetic());
@@ -296,24 +301,24 @@ fn is_tar_name(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
-/// Brings the files into `output/files`.
+/// Writes the files into `output/files`.
 ///
 /// # Errors
-/// [`StageError::Download`] where no address gave bytes of the digest, [`StageError::Archive`] where
-/// the archive is not safe or not whole, and what writing files can meet.
+/// [`StageError::Download`] if no address provides a file with the digest, [`StageError::Archive`] if the archive is
+/// unsafe or incomplete, and [`StageError::Io`] if a file cannot be written.
 fn run(spec: &Download, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let files = output.join("files");
     match spec {
         Download::Path(path) => Err(StageError::data(
             format!("`{path}` is a local source and is read in place"),
-            "this is a fault of the plan: please report it",
+            "this is a bug in the planner: please report it",
         )),
-        Download::Http(source) => bring(source, &transfer::Policy::default(), &files, context),
+        Download::Http(source) => fetch(source, &transfer::Policy::default(), &files, context),
         Download::Synthetic(synthetic) => surfaces::write(synthetic, &files, context),
     }
 }
 
-fn bring(
+fn fetch(
     source: &HttpSource,
     policy: &transfer::Policy,
     files: &Path,
@@ -326,7 +331,7 @@ fn bring(
     } else {
         move_file(&part, &files.join(&source.name))?;
     }
-    transfer::forget(&part);
+    transfer::remove_part(&part);
     Ok(())
 }
 

@@ -1,114 +1,100 @@
-//! What can go wrong while a stage runs.
+//! The errors of stages.
 
 use std::path::PathBuf;
 
 use crate::artifacts::ArtifactError;
 use crate::kernels::backbone::RuntimeError;
 
-/// A failed stage. Messages name the file and, where it is not plain, the remedy.
+/// A failed stage.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
 pub enum StageError {
     /// The user stopped the run.
     #[error("stopped")]
     Cancelled,
-    /// The plan left a port open.
+    /// The planner did not connect a port.
     #[error("the input `{role}` is not connected")]
-    MissingInput {
-        /// Its role.
-        role: String,
-    },
+    MissingInput { role: String },
     /// An artifact could not be read or written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     /// A file could not be read or written.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried: `read`, `write`, `start` …
+        /// A verb such as `read`, `write` or `start`.
         action: &'static str,
-        /// The file.
         path: PathBuf,
-        /// The system's answer.
         #[source]
         source: std::io::Error,
     },
-    /// The data are not what the stage needs.
+    /// The stage cannot use the data.
     #[error("{message}")]
     Data {
-        /// What is wrong, with the file's name.
+        /// The problem, including the name of the file.
         message: String,
-        /// What to do about it.
+        /// How to fix it.
         help: Option<String>,
     },
     /// An image could not be decoded.
     #[error("cannot decode the image `{}`", path.display())]
     Image {
-        /// The file, as the user knows it.
+        /// Path of the file as the user knows it, not in the cache.
         path: PathBuf,
-        /// The decoder's answer.
         #[source]
         source: image::ImageError,
     },
-    /// A kernel refused the numbers.
+    /// A kernel failed.
     #[error("{what}")]
     Kernel {
-        /// What was computed.
+        /// The computation that failed, such as `cannot score the image`.
         what: String,
-        /// The kernel's answer.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// This build or machine does not have what the stage computes with.
+    /// This build or machine lacks the backend or device of the stage.
     #[error(transparent)]
     Unavailable(RuntimeError),
-    /// A program ended badly.
-    #[error("`{program}` {status}{}", said(.last_lines))]
+    /// A program failed.
+    #[error("`{program}` {status}{}", quoted(.last_lines))]
     Program {
-        /// The program.
         program: String,
-        /// How it ended: `ended with exit status: 1`.
+        /// How the program ended, such as `ended with exit status: 1`.
         status: String,
-        /// Its last lines on stderr.
+        /// The last lines that the program wrote to stderr.
         last_lines: Vec<String>,
-        /// What to do about it.
+        /// How to fix it.
         help: Option<String>,
     },
-    /// A download did not succeed.
+    /// A download failed.
     #[error("cannot download `{url}`: {message}")]
     Download {
-        /// The address.
         url: String,
-        /// What went wrong.
         message: String,
-        /// What to do about it.
+        /// How to fix it.
         help: Option<String>,
     },
-    /// An archive is not safe or not whole.
+    /// An archive is unsafe or incomplete.
     #[error("cannot unpack `{}`: {message}", path.display())]
-    Archive {
-        /// The archive.
-        path: PathBuf,
-        /// What is wrong with which entry.
-        message: String,
-    },
+    Archive { path: PathBuf, message: String },
 }
 
 impl StageError {
-    /// The data are not what the stage needs.
+    /// Returns an error about data that the stage cannot use, with a hint how to fix it.
     pub fn data(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Data { message: message.into(), help: Some(help.into()) }
     }
 
-    /// A file could not be used.
+    /// Returns an error about a file that could not be read or written.
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
     }
 
-    /// A kernel refused the numbers of `what`.
+    /// Returns an error about a kernel that failed in the computation `what`.
     pub fn kernel(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Kernel { what: what.into(), source: Box::new(source) }
     }
 
-    /// Returns the remedy that the stage itself gives, if any.
+    /// Returns the hint that the stage attached to the error, if any.
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => {
@@ -119,7 +105,11 @@ impl StageError {
     }
 }
 
-/// The last lines of a program, below its end.
-fn said(lines: &[String]) -> String {
-    if lines.is_empty() { String::new() } else { format!("; it said last:\n    {}", lines.join("\n    ")) }
+/// Formats the last lines of a program for its error message.
+fn quoted(lines: &[String]) -> String {
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("; last lines on stderr:\n    {}", lines.join("\n    "))
+    }
 }

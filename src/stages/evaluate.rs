@@ -1,20 +1,20 @@
-//! `evaluate`: metrics, scores and maps of a model on one split of one image set.
+//! `evaluate`: computes metrics, scores and maps of a model on one split of one image set.
 //!
-//! Each image is scored once, `IMAGES_AT_ONCE` side by side. Of its map at full size only the counts of
-//! `PixelScores` remain; its patch scores are kept, a pixel for each patch. The bootstrap's bins follow from all
-//! scores together, and full maps from patch scores, so both are a second look: patch scores become maps once
-//! more, image by image, and nothing is searched again. Memory does not grow with the pixels: see
-//! `kernels::metrics` for the counts; the bins take 4 KB an image, 16 KB where it has defects.
+//! Each image is scored once, `IMAGES_AT_ONCE` in parallel. Its patch scores are kept; its full-size map is dropped
+//! once its pixels are counted in `PixelScores`. The bins of the bootstrap depend on all scores, and full maps are
+//! written one by one, so both need a second pass: it computes the full-size maps from the patch scores again, without
+//! another nearest-neighbour search. Memory does not grow with the number of pixels: see `kernels::metrics` for the
+//! counts. The bins take 4 KB for each image, 16 KB if it has defects.
+
+mod files;
+mod measure;
+mod picture;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-
-mod files;
-mod measure;
-mod picture;
 
 use self::files::{FullMaps, write_files};
 use self::measure::{measure, no_metric};
@@ -32,13 +32,13 @@ use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, PixelScores, PixelStatist
 /// 2: intervals of pixel metrics from exact quantiles, with the bound of their error (2026-11-24).
 pub const VERSION: u32 = 2;
 
-/// Limit of the false positive rate of AUPRO (Bergmann et al. 2020, MVTec AD).
+/// Upper limit of the false positive rate for AUPRO (Bergmann et al. 2020, MVTec AD).
 const FPR_LIMIT: f64 = 0.3;
-/// Resamples of the bootstrap (Efron and Tibshirani 1993: 1000 for 95 % percentile intervals).
+/// Number of bootstrap resamples (Efron and Tibshirani 1993: 1000 for 95 % percentile intervals).
 const RESAMPLES: i64 = 1000;
-/// Radius of the reference's blur, in pixels of its image library.
+/// Radius of the blur of the reference implementation, as its image library defines it.
 const REFERENCE_RADIUS: f32 = 2.0;
-/// Images scored between two looks at the user's wish to stop.
+/// Number of images that are scored between two checks for cancellation.
 const IMAGES_AT_ONCE: usize = 32;
 
 /// How a map is smoothed.
@@ -46,9 +46,9 @@ const IMAGES_AT_ONCE: usize = 32;
 pub enum Blur {
     /// Gaussian, in f32.
     Gaussian,
-    /// The reference's: through an 8-bit image, radius 2.
+    /// As in the reference implementation: on an 8-bit image, radius 2.
     Reference,
-    /// None.
+    /// No smoothing.
     None,
 }
 
@@ -62,15 +62,15 @@ pub struct Evaluate {
     pub split: String,
     /// How a map is smoothed.
     pub blur: Blur,
-    /// Its width in pixels; none: 4 at a short side of 224, in proportion.
+    /// Standard deviation of the Gaussian in pixels. `None` uses 4 px for a short side of 224 px, scaled in proportion.
     pub sigma: Option<f64>,
-    /// Limit of the false positive rate of AUPRO.
+    /// Upper limit of the false positive rate for AUPRO.
     pub fpr_limit: f64,
-    /// Resamples of the bootstrap; 0 leaves the intervals out.
+    /// Number of bootstrap resamples. 0 omits the intervals.
     pub bootstrap: usize,
-    /// Whether the maps at the images' size are written too.
+    /// Whether maps at full image size are written too.
     pub full_maps: bool,
-    /// How many pictures of the strongest images are drawn.
+    /// Number of pictures that are drawn, of the images with the highest scores.
     pub pictures: usize,
 }
 
@@ -148,7 +148,7 @@ impl Stage for Evaluate {
         all
     }
 
-    /// The banks, and five bytes for each pixel of the test set.
+    /// The banks, and a few images at a time.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes / 2 + 256_000_000
     }
@@ -162,20 +162,20 @@ impl Stage for Evaluate {
     }
 }
 
-/// One image's scores, at the size of its patches and of its mask.
+/// The scores of one image, with its map at full size.
 struct Image<'a> {
     row: Row<'a>,
     full: Vec<f32>,
     mask: image::GrayImage,
 }
 
-/// What is kept of an image.
+/// The part of an image's scores that is kept until the end.
 pub(super) struct Row<'a> {
     pub(super) labelled: &'a Labelled<'a>,
     pub(super) scored: Scored,
-    /// Height and width of its patch scores.
+    /// Height and width of the patch scores.
     pub(super) grid: [usize; 2],
-    /// Height and width of its mask.
+    /// Height and width of the mask.
     pub(super) size: [usize; 2],
 }
 
@@ -192,7 +192,7 @@ fn run(spec: &Evaluate, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     if labelled.is_empty() {
         return Err(StageError::data(
             format!("the images have no split `{}`", spec.split),
-            "`split` names a folder of the data set: most have `train` and `test`",
+            "`split` is the name of a split in the data set: most have `train` and `test`",
         ));
     }
     let model = Model::read(inputs.require("model")?)?;
@@ -206,14 +206,14 @@ fn run(spec: &Evaluate, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let folder = output.join("scores");
     let all: Vec<&Labelled<'_>> = labelled.values().collect();
     let (rows, mut pixel_scores) = score(spec, &scorer, &all, &blocks, context)?;
-    let statistics = look_again(spec, &rows, &mut pixel_scores, &folder, context)?;
+    let statistics = second_pass(spec, &rows, &mut pixel_scores, &folder, context)?;
     let metrics = measure(spec, &model, &rows, pixel_scores, statistics.as_ref(), context)?;
     write_files(&folder, &model, &rows, &metrics)?;
     picture::draw(spec, &folder, &rows, images)?;
     Ok(())
 }
 
-/// Scores the images in their order and counts their pixels.
+/// Scores the images in order and counts their pixels.
 fn score<'a>(
     spec: &Evaluate,
     scorer: &Scorer,
@@ -252,7 +252,7 @@ fn score_image<'a>(
     let block = blocks.get(id).ok_or_else(|| {
         StageError::data(
             format!("`{id}` has no features"),
-            "wire `features` to the extract stage of these images",
+            "connect `features` to the extract stage of these images",
         )
     })?;
     let block = read_block(block)?;
@@ -264,8 +264,9 @@ fn score_image<'a>(
     Ok(Image { row: Row { labelled, scored, grid, size }, full, mask })
 }
 
-/// Makes the maps a second time, for the bootstrap's bins and for `full_maps`, where either is asked for.
-fn look_again(
+/// Computes the full-size maps a second time, for the bins of the bootstrap and for `full_maps`. Returns `None` without
+/// a bootstrap.
+fn second_pass(
     spec: &Evaluate,
     rows: &[Row<'_>],
     pixel_scores: &mut PixelScores,
@@ -281,7 +282,7 @@ fn look_again(
         return Ok(None);
     }
     let mut images: Vec<ImageBins> = Vec::new();
-    let look = |row: &Row<'_>| -> Result<(Vec<f32>, Option<ImageBins>), StageError> {
+    let count = |row: &Row<'_>| -> Result<(Vec<f32>, Option<ImageBins>), StageError> {
         let full = smooth(spec, &row.scored.map, row.grid, row.size);
         let Some(bins) = &bins else { return Ok((full, None)) };
         let mask = image_set::read_mask(row.labelled.mask)?;
@@ -290,8 +291,8 @@ fn look_again(
     };
     for some in rows.chunks(IMAGES_AT_ONCE) {
         context.check()?;
-        let looked: Result<Vec<_>, StageError> = some.par_iter().map(look).collect();
-        for (row, (full, counted)) in some.iter().zip(looked?) {
+        let maps_and_bins: Result<Vec<_>, StageError> = some.par_iter().map(count).collect();
+        for (row, (full, counted)) in some.iter().zip(maps_and_bins?) {
             if let Some(maps) = &mut full_maps {
                 maps.append(row, &full)?;
             }
@@ -304,7 +305,7 @@ fn look_again(
     Ok(bins.map(|bins| PixelStatistics::new(&bins, images, spec.fpr_limit)))
 }
 
-/// Brings a patch map to the image's size and smooths it.
+/// Resizes a patch map to the size of the image and smooths it.
 pub(super) fn smooth(spec: &Evaluate, map: &[f32], grid: [usize; 2], size: [usize; 2]) -> Vec<f32> {
     let [h, w] = size;
     let full = upsample(map, grid[0], grid[1], h, w);

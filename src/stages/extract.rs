@@ -1,7 +1,7 @@
-//! `extract`: patch features of one image set by a pretrained backbone.
+//! `extract`: computes patch features of one image set with a pretrained backbone.
 //!
-//! Item-wise: an image's block depends on its pixels, the weights and the fields below, and is found again
-//! wherever the same pixels come back. Reads only the set's `pixels/`, so that new masks do not rerun it.
+//! Works by item: the block of an image depends on its pixels, the weights and the fields of the stage, and is reused
+//! for equal pixels in any image set. Reads only the `pixels/` of the set, so changed masks do not run it again.
 
 mod pipeline;
 
@@ -30,11 +30,11 @@ pub const VERSION: u32 = 2;
 /// Where the weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WeightSource {
-    /// The `weights` port.
+    /// The port `weights`.
     Port,
-    /// torchvision's published ImageNet weights (`IMAGENET1K_V1`), downloaded by name.
+    /// The ImageNet weights that torchvision publishes (`IMAGENET1K_V1`), downloaded by name.
     Published,
-    /// Random weights of this seed: for tests and the quickstart, not for results.
+    /// Random weights with this seed. For tests and the quickstart, not for real results.
     Seeded(u64),
 }
 
@@ -43,17 +43,17 @@ pub enum WeightSource {
 pub struct Extract {
     /// The network.
     pub network: Network,
-    /// Where its weights come from.
+    /// Where the weights come from.
     pub weights: WeightSource,
-    /// Layers whose maps are joined, shallowest first.
+    /// Layers whose feature maps are combined, shallowest first.
     pub layers: Vec<Layer>,
-    /// How the maps become vectors.
+    /// How feature maps become patch vectors.
     pub embedding: EmbeddingOptions,
-    /// How the vectors are stored.
+    /// Precision of the stored vectors.
     pub storage: StoragePrecision,
-    /// What the network is run on.
+    /// Backend, device and precision of the network.
     pub target: Target,
-    /// Images run together, else as many as fit; results do not depend on it.
+    /// Number of images in a batch; `None` chooses as many as fit into memory. Does not change results.
     pub batch: Option<usize>,
 }
 
@@ -65,7 +65,7 @@ const EMBEDDINGS: [(&str, Embedding); 2] =
     [("concat", Embedding::Concat), ("patchcore-1024", Embedding::PatchCore1024)];
 const STORAGES: [(&str, StoragePrecision); 2] =
     [("f16", StoragePrecision::F16), ("f32", StoragePrecision::F32)];
-/// `auto` is what this build has: the key names what it stands for.
+/// `None` stands for `auto`, the fastest backend in this build. The key contains the chosen backend.
 const BACKENDS: [(&str, Option<Backend>); 3] =
     [("rust", Some(Backend::Rust)), ("torch", Some(Backend::Torch)), ("auto", None)];
 const ARITHMETICS: [(&str, Arithmetic); 2] = [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)];
@@ -89,8 +89,9 @@ impl Stage for Extract {
         if embedding.embedding == Embedding::PatchCore1024
             && layers.iter().map(|&layer| network.channels(layer)).ne([512, 1024])
         {
-            let message =
-                format!("`patchcore-1024` needs layers of 512 and 1024 channels, not `{network:?}`'s");
+            let message = format!(
+                "`patchcore-1024` needs layers of 512 and 1024 channels, which `{network:?}` does not have"
+            );
             let help = "use a ResNet50 or wider with layer2 and layer3, or embedding = \"concat\"".to_owned();
             reader.problem("embedding", "unfit_embedding", message, Some(help));
         }
@@ -140,8 +141,8 @@ impl Stage for Extract {
     }
 
     fn key_fields(&self) -> Fields {
-        // Out: `batch` (results do not depend on it), the weights' place (they enter as an input), the
-        // number of a CUDA device (only its class counts).
+        // Left out: `batch`, which does not change results; the source of the weights, which enter as an input; the
+        // number of a CUDA device, since only its class counts.
         let Self { network, weights, layers, embedding, storage, target, batch: _ } = self;
         let Target { backend, device, arithmetic } = target;
         let EmbeddingOptions { neighbourhood, alignment, embedding } = embedding;
@@ -156,7 +157,7 @@ impl Stage for Extract {
             ("embedding", name_of(&EMBEDDINGS, embedding).into()),
             ("storage", name_of(&STORAGES, storage).into()),
         ]);
-        // `rust` has one precision, and its keys have no word for it.
+        // The backend `rust` has only one precision, and its keys do not contain it.
         if *backend == Backend::Torch {
             all.insert("precision".to_owned(), arithmetic.name().into());
         }
@@ -166,7 +167,7 @@ impl Stage for Extract {
         all
     }
 
-    /// Weights twice while they are folded, and a few batches.
+    /// Two copies of the weights while batch norms are folded, and a few batches.
     fn estimated_memory(&self, _: u64) -> u64 {
         1_024_000_000
     }
@@ -185,13 +186,12 @@ impl Stage for Extract {
 }
 
 impl Extract {
-    /// How far a block may be from one of equal inputs, `‖new - old‖ / ‖old‖`; none on `rust`, whose bits are the
-    /// same everywhere.
+    /// Greatest relative difference `‖new - old‖ / ‖old‖` between two blocks of equal inputs. `None` for the backend
+    /// `rust`, whose results are bit-identical on all machines.
     ///
-    /// libtorch sums in an order that depends on the processor and, on a GPU, on the batch: f32 then moves a
-    /// map by less than 1e-4 of its norm, bf16 by less than 1e-2 (the bounds that `tests/it/golden_backbone.rs`
-    /// holds the backend to). Stored as f16, neighbours may be rounded apart by one step, at most 2⁻¹⁰ of the
-    /// number.
+    /// libtorch sums in an order that depends on the processor and, on a GPU, on the batch. This changes a map by less
+    /// than 1e-4 of its norm in f32 and by less than 1e-2 in bf16 (`tests/it/golden_backbone.rs` tests these bounds).
+    /// If stored as f16, close values may be rounded to different numbers, one step apart: at most 2⁻¹⁰ of the number.
     fn tolerance(&self) -> Option<f64> {
         let Target { backend, device: _, arithmetic } = self.target;
         let summed = match (backend, arithmetic) {
@@ -266,8 +266,8 @@ fn read_target(reader: &mut Reader<'_>) -> Target {
         return target;
     }
     let field = if device == Device::Cpu { "precision" } else { "device" };
-    let help = "set backend = \"torch\", in a build with the feature `torch`".to_owned();
-    let message = "the backend `rust` computes on the CPU in f32 alone".to_owned();
+    let help = "set backend = \"torch\"; it needs a build with the feature `torch`".to_owned();
+    let message = "the backend `rust` supports only the CPU and f32".to_owned();
     reader.problem(field, "unfit_backend", message, Some(help));
     Target::DEFAULT
 }
@@ -285,20 +285,20 @@ fn read_weight_source(reader: &mut Reader<'_>) -> WeightSource {
     WeightSource::Port
 }
 
-/// Extracts the features of the set `images` into `features/`.
+/// Computes the features of the set `images` and writes them into `features/`.
 fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let images = inputs.require("images")?;
     let (digest, file) = weights_input(spec, inputs)?;
     let extraction = spec.extraction(image_set::read_preprocessing(images)?, digest.clone());
     write_json(&output.join("features").join(feature_set::DESCRIPTION), &extraction)?;
     let pixels = image_set::pixels(images);
-    let mut progress = Finished { context, count: 0, total: pixels.len() as u64 };
+    let mut finished = Finished { context, count: 0, total: pixels.len() as u64 };
     let mut missing = Vec::new();
     for (id, file) in pixels {
         context.check()?;
         let fields = item_fields(spec, &digest, file);
         match context.items.recall(&fields) {
-            Some(item) => progress.place(id, &item),
+            Some(item) => finished.add_output(id, &item),
             None => missing.push((id, file, fields)),
         }
     }
@@ -310,12 +310,12 @@ fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
         let path = output.join(block_name(id));
         let block = Block { height: grid.height, width: grid.width, d: grid.dimension, data: grid.data };
         write_block(&path, &block, spec.storage)?;
-        progress.place(id, &context.items.keep(fields, &[path], "")?);
+        finished.add_output(id, &context.items.keep(fields, &[path], "")?);
         Ok(())
     })
 }
 
-/// Places finished blocks and tells how far the stage has come.
+/// Adds finished blocks to the output and reports progress.
 struct Finished<'a> {
     context: &'a Context<'a>,
     count: u64,
@@ -323,7 +323,7 @@ struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    fn place(&mut self, id: &str, item: &Item) {
+    fn add_output(&mut self, id: &str, item: &Item) {
         for file in &item.files {
             self.context.items.add_output(file, &format!("features/{}", block_name(id)));
         }
@@ -339,7 +339,7 @@ fn item_fields(spec: &Extract, weights: &str, pixels: &File) -> Fields {
     all
 }
 
-/// The digest that names the weights, and their file where there is one.
+/// Returns the digest of the weights and their file. The file is `None` for seeded weights.
 fn weights_input<'a>(spec: &Extract, inputs: &'a Inputs) -> Result<(String, Option<&'a File>), StageError> {
     if let WeightSource::Seeded(seed) = spec.weights {
         return Ok((format!("seeded:{seed}"), None));
@@ -354,7 +354,7 @@ fn weights_input<'a>(spec: &Extract, inputs: &'a Inputs) -> Result<(String, Opti
     let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
     Err(StageError::data(
         format!("`weights` must hold one .pth or .safetensors file, but holds {names:?}"),
-        "point the `download` stage at the weight file itself",
+        "let the `download` stage provide only the weight file",
     ))
 }
 
@@ -375,14 +375,15 @@ fn load_backbone(spec: &Extract, file: Option<&File>, context: &Context<'_>) -> 
         for fault in &error.faults {
             context.progress.log(&fault.to_string());
         }
-        let help = "set `backbone` to the network that these weights are of; the log names every tensor";
+        let help =
+            "set `backbone` to the network of these weights; the log lists each tensor that does not fit";
         return Err(StageError::data(format!("{}: {error}", what()), help));
     }
     Backbone::on(spec.target, spec.network, &weights, &spec.layers, threads)
         .map_err(|error| unprepared(error, what))
 }
 
-/// Why a network cannot be prepared; `what` names its weights.
+/// Converts the error of a network that cannot be prepared. `what` describes the failure if the weights are the cause.
 fn unprepared(error: RuntimeError, what: impl Fn() -> String) -> StageError {
     match error {
         RuntimeError::NotBuilt(_) | RuntimeError::NoDevice { .. } | RuntimeError::Unsupported(_) => {
@@ -393,7 +394,7 @@ fn unprepared(error: RuntimeError, what: impl Fn() -> String) -> StageError {
     }
 }
 
-/// An image that must be extracted: its id, its pixels, and the fields of its item.
+/// An image whose features are not cached: its id, its pixels and the fields of its item.
 type Missing<'a> = (&'a str, &'a File, Fields);
 
 #[cfg(test)]
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn backend_precision_and_class_of_device_count_and_the_number_does_not() {
+    fn the_key_holds_backend_precision_and_device_class_but_not_the_device_number() {
         let on = |device: &str| {
             let torch =
                 [("backend", "torch".into()), ("device", device.into()), ("precision", "bf16".into())];
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_backend_has_is_refused() {
+    fn unsupported_targets_are_refused() {
         let codes = |more: &[(&str, Value)]| -> Vec<(String, &str)> {
             let problems = read(more).1;
             problems.iter().map(|problem| (problem.path.join("."), problem.code())).collect()

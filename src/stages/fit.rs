@@ -1,8 +1,7 @@
-//! `fit`: a model of one bank (`PatchCoreSingle`) or two (`PatchCoreDual`), with its decision threshold.
+//! `fit`: builds a model of one bank (`PatchCoreSingle`) or two banks (`PatchCoreDual`), with its decision threshold.
 //!
-//! The threshold comes from normals alone: the 0.995 quantile of the training normals' scores, each scored
-//! against the bank without that image's own rows (leave one image out). It needs the port `features`;
-//! without it the model has no threshold, and says so.
+//! The threshold is the 0.995 quantile of the scores of normal training images. Each is scored against the bank without
+//! the rows of that image (leave one image out). This needs the port `features`; without it the model has no threshold.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,30 +24,29 @@ use crate::kernels::scoring::{Calibration, DualScore, Excluded, quantile};
 /// 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
-/// Quantile of the normals' scores above which an image is called defective (chosen: one false alarm in
-/// 200 normal images).
+/// Quantile of the scores of normal images that becomes the threshold (chosen: one false alarm in 200 normal images).
 const THRESHOLD_QUANTILE: f64 = 0.995;
 
-/// Training normals that the threshold and the calibration look at (chosen: enough for the 0.995 quantile,
-/// and a bound on the time for thousands of images); they are spread evenly over the set.
+/// Number of normal training images for threshold and calibration (chosen: enough for the 0.995 quantile, and a bound
+/// on the time for thousands of images). They are spread evenly over the set.
 const THRESHOLD_IMAGES: i64 = 500;
 
 /// The fields of a `fit` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
-    /// Whether there is a bank of defects.
+    /// Whether there is a bank of defect patches.
     pub is_dual: bool,
-    /// How patches become scores.
+    /// How patch distances become scores.
     pub scoring: Scoring,
-    /// Quantile of the normals' scores that becomes the threshold.
+    /// Quantile of the scores of normal images that becomes the threshold.
     pub threshold_quantile: f64,
-    /// Training normals looked at, at most.
+    /// Greatest number of normal training images for threshold and calibration.
     pub threshold_images: usize,
     /// Whether the port `features` is connected.
     pub has_features: bool,
-    /// Whether the features of one set alone are read, that of the port `select.set`.
+    /// Whether only the features of the set at the port `select.set` are read, instead of those of all sets.
     pub has_set: bool,
-    /// Which images are the training normals.
+    /// Which images are the normal training images.
     pub selection: Selection,
 }
 
@@ -68,7 +66,7 @@ impl Stage for Fit {
         let has_features = reader.optional_port("features", Artifact::FeatureSet, true);
         let scoring = read_scoring(reader, is_dual);
         if scoring.rule == ScoringRule::Dual(DualScore::Calibrated) && !has_features {
-            reader.missing("features", "the training normals that dual = \"calibrated\" needs");
+            reader.missing("features", "the normal training images that dual = \"calibrated\" needs");
         }
         let (selection, has_set) = reader.table("select", read_selection);
         Self {
@@ -117,7 +115,7 @@ impl Stage for Fit {
     }
 
     fn key_fields(&self) -> Fields {
-        // Out: the set and the selection, because the selected blocks enter by name and digest.
+        // Left out: the set and the selection, because the selected blocks enter by name and digest.
         let Self {
             is_dual,
             scoring,
@@ -138,7 +136,7 @@ impl Stage for Fit {
         all
     }
 
-    /// The banks, and the features that the threshold looks at.
+    /// The banks, and the features for the threshold.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes / 2 + 256_000_000
     }
@@ -152,7 +150,7 @@ impl Stage for Fit {
     }
 }
 
-/// Joins the banks, finds the threshold, and writes `model/`.
+/// Combines the banks, computes the threshold and writes `model/`.
 fn run(spec: &Fit, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let normal = Bank::read(inputs.require("normal")?)?;
     let defect = if spec.is_dual { Some(Bank::read(inputs.require("defect")?)?) } else { None };
@@ -173,16 +171,16 @@ fn run(spec: &Fit, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Res
     };
     let mut model = Model { description, normal, defect };
     if spec.has_features {
-        look_at_normals(spec, &mut model, inputs, context)?;
+        set_threshold(spec, &mut model, inputs, context)?;
     } else {
-        context.progress.log("no `features`: the model has no threshold, so scores.csv has no predictions");
+        context.progress.log("`features` is not connected: the model has no threshold, and scores.csv will have no predictions");
     }
     model.write(&output.join("model"))?;
     Ok(())
 }
 
-/// Sets the calibration, then the threshold.
-fn look_at_normals(
+/// Computes and sets the calibration, then the threshold.
+fn set_threshold(
     spec: &Fit,
     model: &mut Model,
     inputs: &Inputs,
@@ -193,11 +191,11 @@ fn look_at_normals(
     let normals = spread(&all, spec.threshold_images);
     if normals.len() < 2 {
         return Err(StageError::data(
-            format!("the threshold needs 2 training normals or more, found {}", normals.len()),
-            "check `select`, or leave `features` out",
+            format!("the threshold needs at least 2 normal training images, found {}", normals.len()),
+            "check `select`, or remove `features`",
         ));
     }
-    let failed = |error| StageError::kernel("cannot score the training normals", error);
+    let failed = |error| StageError::kernel("cannot score the normal training images", error);
     let mut scorer = Scorer::new(model, context.search_device).map_err(failed)?;
     let mut found = Vec::new();
     for (done, &(id, file)) in normals.iter().enumerate() {
@@ -219,22 +217,22 @@ fn look_at_normals(
         scores.push(scored.map_err(failed)?.score);
     }
     let score = quantile(&scores, spec.threshold_quantile).map_err(failed)?;
-    context.progress.log(&format!("threshold {score} of {} training normals", scores.len()));
+    context.progress.log(&format!("threshold {score} from {} normal training images", scores.len()));
     model.description.threshold =
         Some(Threshold { score, quantile: spec.threshold_quantile, images: scores.len() });
     Ok(())
 }
 
-/// A training normal's nearest rows, its own rows left out.
+/// The nearest bank rows of the patches of a normal training image, without rows of the same image.
 struct LeftOut {
-    /// Its number among the normal bank's images, where it has rows there.
+    /// Index of the image in the normal bank. `None` if the bank has no rows of it.
     own: Option<u32>,
     normal: Neighbours,
     defect: Option<Neighbours>,
 }
 
 fn leave_one_out(scorer: &Scorer, model: &Model, id: &str, block: &Block) -> Result<LeftOut, StageError> {
-    let failed = |error| StageError::kernel(format!("cannot score the training normal `{id}`"), error);
+    let failed = |error| StageError::kernel(format!("cannot score the normal training image `{id}`"), error);
     let images = &model.normal.description.images;
     let own = images.iter().position(|image| image == id).map(|own| own as u32);
     let normal = match own {
@@ -248,9 +246,9 @@ fn leave_one_out(scorer: &Scorer, model: &Model, id: &str, block: &Block) -> Res
     if normal.distance.iter().any(|distance| !distance.is_finite()) {
         return Err(StageError::data(
             format!(
-                "the normal bank has rows of `{id}` alone, so that it cannot be left out for the threshold"
+                "the normal bank has only rows of `{id}`, so no rows are left to score that image for the threshold"
             ),
-            "keep more rows (`ratio`, `min_size`) of more images, or leave `features` out",
+            "raise `ratio` or `min_size` so that the bank has rows of more images, or remove `features`",
         ));
     }
     let defect = scorer.defect().map(|bank| bank.nearest(&block.data, 1)).transpose().map_err(failed)?;
@@ -264,12 +262,12 @@ fn calibrate(found: &[LeftOut]) -> Result<Calibration, KernelError> {
     Calibration::fit(&distances(|normal| Some(&normal.normal)), &distances(|normal| normal.defect.as_ref()))
 }
 
-/// At most `count` of `all`, evenly spread, in order.
+/// Returns at most `count` of `all`, evenly spread, in order.
 fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
     if all.len() <= count {
         return all.to_vec();
     }
-    (0..count).map(|place| all[place * all.len() / count]).collect()
+    (0..count).map(|index| all[index * all.len() / count]).collect()
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
-//! The kinds of stages: one file each, with its fields, `VERSION` and what it does.
+//! The kinds of stages. Each kind has one file with its fields, its `VERSION` and its implementation.
 //!
-//! A stage reads [`Inputs`] and writes into the scratch folder that it is given, one subfolder for each of
-//! its outputs. It sees neither the store, nor its key, nor another stage; progress, cancellation and the
-//! reuse of single items reach it through [`Context`]. Only the executor commits.
+//! A stage reads [`Inputs`] and writes into a scratch folder, one subfolder for each output. It has no access to the
+//! cache, to its key or to other stages. It reports progress, checks for cancellation and reuses single items through
+//! [`Context`]. Only the executor commits outputs to the cache.
 //!
 //! ```text
 //! stage       the trait that a kind implements, and the list of kinds
-//! role        the names of inputs, and what is read of each
-//! fields      a stage's table as data: what the manifest hands in, what the key takes
-//! context     what a running stage is given
-//! selection   which images of a set a stage reads, and what of their patches
-//! scorer      patches against banks, for `fit` and `evaluate`
-//! program     a child process with its limits, for `command` and `augment`
+//! role        the names of inputs, and which part of each is read
+//! fields      a stage's table as data: read from the manifest, encoded into the key
+//! context     inputs, progress, items and settings of a running stage
+//! selection   the table `select`: which images of a set a stage reads
+//! scorer      scores images against the banks of a model, for `fit` and `evaluate`
+//! program     runs a child process with a time limit, for `command` and `augment`
 //! ```
 
 pub mod augment;

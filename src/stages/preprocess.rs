@@ -1,18 +1,18 @@
-//! `preprocess`: images and masks of one size, with labels and splits.
+//! `preprocess`: brings images and masks to one size, with labels and splits.
 //!
-//! The input is any folder of images in a known layout (`preprocess/layout.rs`). Work goes by item: one image with
-//! its mask. An item's fields are what can change its files, so that a changed image recomputes that
-//! image and nothing else.
+//! The input is a folder of images in a known layout (`preprocess/layout.rs`). Works by item: an item is one image with
+//! its mask. The fields of an item are everything that can change its files, so a changed image recomputes only that
+//! image.
 //!
 //! ```text
 //! images/     ImageSet of every image
-//! crops/      ImageSet of the defect components of the training split, where `crops` is set
+//! crops/      ImageSet of the defect components of the training split, if `crops` is set
 //! ```
-//! Masks are resized so that no defect vanishes. Data that cannot be used are all named, not only the
-//! first of them, and nothing is guessed: a missing mask is never taken for a normal image.
+//! Masks are resized so that no defect vanishes. An error lists all data that cannot be used, not only the first.
+//! Nothing is guessed: an image without a mask does not count as normal.
 //!
-//! KSDD2's lists for weak supervision (`split_weakly_N.pyb`) are not read: every mask of the training
-//! split is used.
+//! The lists of KSDD2 for weak supervision (`split_weakly_N.pyb`) are not read: every mask of the training split is
+//! used.
 
 mod crop;
 mod item;
@@ -25,7 +25,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use self::item::Outcome;
+use self::item::LabelledItem;
 use self::layout::Source;
 use super::{Context, Inputs, Item, StageError};
 use crate::artifacts::image_set::{Label, UNKNOWN_KIND, label_name, pixels_name, write_preprocessing};
@@ -33,37 +33,37 @@ use crate::artifacts::image_set::{Label, UNKNOWN_KIND, label_name, pixels_name, 
 pub use pixels::resize_pixels;
 pub use spec::{Crops, Layout, MaskResize, Preprocess};
 
-/// Bumped when outputs change for equal inputs.
+/// Raised when outputs change for equal inputs.
 ///
 /// 1: first.
 pub const VERSION: u32 = 1;
 
-/// Images between two looks at whether the user wants to stop (chosen: a second of work).
+/// Number of images between two checks for cancellation (chosen: a second of work).
 const BATCH: usize = 32;
 
-/// Problems that are named one by one; the rest are counted.
+/// Number of problems that a message lists. Further problems are only counted.
 const NAMED_PROBLEMS: usize = 10;
 
-/// Output of the images.
+/// Name of the output with the images.
 pub(super) const IMAGES: &str = "images";
-/// Output of the crops.
+/// Name of the output with the crops.
 pub(super) const CROPS: &str = "crops";
 
-/// Preprocesses the images of `input` into `output/images` and, where asked for, `output/crops`.
+/// Preprocesses the images of `input` into `output/images` and, if `crops` is set, `output/crops`.
 ///
 /// # Errors
-/// [`StageError::Data`] where the layout is not known or ambiguous, masks are missing or do not fit,
-/// an id comes twice or a split is empty; [`StageError::Image`] where a single image cannot be decoded.
+/// [`StageError::Data`] if the layout is unknown or ambiguous, masks are missing or do not fit, ids are not unique, a
+/// split is empty, or several images cannot be used; [`StageError::Image`] if a single image cannot be decoded.
 fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let sources = layout::find(spec, inputs.require("input")?, context.progress)?;
     let scratch = output.join("scratch");
-    let outcomes = process(spec, &sources, &scratch, context)?;
+    let items = process(spec, &sources, &scratch, context)?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|source| StageError::io("delete", &scratch, source))?;
     }
-    check_splits(&sources, &outcomes, spec)?;
-    for (source, outcome) in sources.iter().zip(&outcomes) {
-        place(source, outcome, context);
+    check_splits(&sources, &items, spec)?;
+    for (source, item) in sources.iter().zip(&items) {
+        add_outputs(source, item, context);
     }
     write_preprocessing(&output.join(IMAGES), &spec.preprocessing())?;
     if let Some(crops) = &spec.crops {
@@ -72,26 +72,26 @@ fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>)
     Ok(())
 }
 
-/// Makes or recalls every item, in order.
+/// Computes every item or takes it from the cache. Returns them in order.
 fn process(
     spec: &Preprocess,
     sources: &[Source<'_>],
     scratch: &Path,
     context: &Context<'_>,
-) -> Result<Vec<Outcome>, StageError> {
-    let mut outcomes = Vec::with_capacity(sources.len());
+) -> Result<Vec<LabelledItem>, StageError> {
+    let mut items = Vec::with_capacity(sources.len());
     let mut problems = Problems::default();
     for (batch, members) in sources.chunks(BATCH).enumerate() {
         context.check()?;
         let first = batch * BATCH;
-        let made: Vec<Result<Outcome, StageError>> = members
+        let results: Vec<Result<LabelledItem, StageError>> = members
             .par_iter()
             .enumerate()
-            .map(|(place, source)| item::make(spec, source, first + place, scratch, context))
+            .map(|(index, source)| item::obtain(spec, source, first + index, scratch, context))
             .collect();
-        for outcome in made {
-            match outcome {
-                Ok(outcome) => outcomes.push(outcome),
+        for result in results {
+            match result {
+                Ok(item) => items.push(item),
                 Err(error @ (StageError::Data { .. } | StageError::Image { .. })) => problems.push(error),
                 Err(error) => return Err(error),
             }
@@ -99,25 +99,26 @@ fn process(
         context.progress.report((first + members.len()) as u64, sources.len() as u64, "image");
     }
     problems.finish("images cannot be used")?;
-    Ok(outcomes)
+    Ok(items)
 }
 
-/// What is wrong with the data, gathered so that all of it can be mended at once.
+/// Collects the problems of the data, so that a single error can list them all.
 #[derive(Default)]
 pub(super) struct Problems(Vec<StageError>);
 
 impl Problems {
-    /// Adds one.
+    /// Adds a problem.
     pub(super) fn push(&mut self, error: StageError) {
         self.0.push(error);
     }
 
-    /// Adds several.
+    /// Adds several problems.
     pub(super) fn extend(&mut self, errors: impl IntoIterator<Item = StageError>) {
         self.0.extend(errors);
     }
 
-    /// Fails with the one problem as it is, or with all of them under the heading `what`.
+    /// Fails if there are problems: with the problem itself if it is the only one, else with a list of all under the
+    /// heading `what`.
     pub(super) fn finish(mut self, what: &str) -> Result<(), StageError> {
         if self.0.len() < 2 {
             return self.0.pop().map_or(Ok(()), Err);
@@ -138,11 +139,11 @@ impl Problems {
     }
 }
 
-/// An experiment needs images to learn from and images to test on, and crops need defects.
-fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Preprocess) -> Result<(), StageError> {
+/// Checks that the splits `train` and `test` have images, and that there are defects to crop if `crops` is set.
+fn check_splits(sources: &[Source<'_>], items: &[LabelledItem], spec: &Preprocess) -> Result<(), StageError> {
     let count = |split: &str, label: Label| {
-        let of = sources.iter().zip(outcomes);
-        of.filter(|(source, outcome)| source.split == split && outcome.label == label).count()
+        let images = sources.iter().zip(items);
+        images.filter(|(source, item)| source.split == split && item.label == label).count()
     };
     let mut splits: Vec<&str> = sources.iter().map(|source| source.split.as_str()).collect();
     splits.sort_unstable();
@@ -158,30 +159,30 @@ fn check_splits(sources: &[Source<'_>], outcomes: &[Outcome], spec: &Preprocess)
         if !splits.contains(&split) {
             return Err(StageError::data(
                 format!("no image is in the split `{split}`; found {}", found.join(", ")),
-                "a layout has the splits `train` and `test`: see `layout`",
+                "the data set needs the splits `train` and `test`: see `layout`",
             ));
         }
     }
     if spec.crops.is_some() && count("train", Label::Defect) == 0 {
         return Err(StageError::data(
-            format!("`crops` would be empty: no defect is in the training split; found {}", found.join(", ")),
+            format!("`crops` would be empty: the training split has no defect; found {}", found.join(", ")),
             "remove `crops`",
         ));
     }
     Ok(())
 }
 
-/// Puts an item's files where they belong: pixels, mask, then a pair for each crop.
-fn place(source: &Source<'_>, outcome: &Outcome, context: &Context<'_>) {
+/// Adds the files of an item to the outputs: pixels, mask, then pixels and mask of each crop.
+fn add_outputs(source: &Source<'_>, item: &LabelledItem, context: &Context<'_>) {
     let kind = source.kind.as_deref().unwrap_or(UNKNOWN_KIND);
-    let Item { files, note: _ } = &outcome.item;
+    let Item { files, note: _ } = &item.item;
     let labels = |id: &str, label| label_name(&source.split, label, kind, id);
     context.items.add_output(&files[0], &format!("{IMAGES}/{}", pixels_name(&source.id)));
-    context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, outcome.label)));
-    for (place, pair) in files[2..].chunks_exact(2).enumerate() {
-        let id = format!("{}_{place}", source.id);
+    context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, item.label)));
+    for (number, pair) in files[2..].chunks_exact(2).enumerate() {
+        let id = format!("{}_{number}", source.id);
         context.items.add_output(&pair[0], &format!("{CROPS}/{}", pixels_name(&id)));
-        // A crop is cut around a defect, even where the image's own mask vanished in a later resize.
+        // A crop always shows a defect, even if the defect vanished from the image's mask in a later resize.
         context.items.add_output(&pair[1], &format!("{CROPS}/{}", labels(&id, Label::Defect)));
     }
 }

@@ -1,4 +1,5 @@
-//! A program that a stage runs: started in a group of its own, heard line by line, ended with all that it started.
+//! Runs a program for a stage: in its own process group, with its output read line by line. When the program ends,
+//! all processes that it started are killed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -10,22 +11,23 @@ use std::time::{Duration, Instant};
 
 use super::{Context, StageError};
 
-/// Variables that every program is given.
+/// Environment variables that are passed to every program.
 const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
-/// Lines of stderr that an error shows.
+/// Number of lines of stderr that an error shows.
 const SHOWN_LINES: usize = 12;
-/// Bytes after which a line of a program's output is cut.
+/// Length in bytes at which a line of a program's output is split.
 const LONGEST_LINE: usize = 64 * 1024;
-/// Time between two looks at a running program, at first and at most: short programs are many.
+/// First interval at which a running program is polled. It doubles up to [`LONGEST_POLL`]. It is short because many
+/// programs end at once.
 const FIRST_POLL: Duration = Duration::from_micros(500);
 const LONGEST_POLL: Duration = Duration::from_millis(10);
 
-/// What a program reads.
+/// The standard input of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// Nothing.
+pub(super) enum Stdin {
+    /// Empty.
     Empty,
-    /// A pipe that ends when patchflow does, however it ends: a program that watches it need not outlive it.
+    /// A pipe that is closed when patchflow ends, even if it is killed. A program that watches the pipe can end then.
     HeldOpen,
 }
 
@@ -33,58 +35,61 @@ pub(super) enum Input {
 pub(super) struct Program<'a> {
     /// The program and its arguments.
     pub(super) line: &'a [String],
-    /// Where it starts.
+    /// Working directory.
     pub(super) folder: &'a Path,
-    /// Variables that it is passed by name, beside `PATH`, `HOME`, `LANG` and `TMPDIR`.
+    /// Names of environment variables that are passed on, in addition to `PATH`, `HOME`, `LANG` and `TMPDIR`.
     pub(super) passed: &'a [&'a str],
-    /// Variables that are set for it.
+    /// Environment variables that are set.
     pub(super) set: &'a [(&'a str, String)],
-    /// What it reads.
-    pub(super) input: Input,
-    /// Seconds after which it is stopped.
+    /// Standard input of the program.
+    pub(super) stdin: Stdin,
+    /// Time in seconds after which the program is killed.
     pub(super) timeout: Option<u64>,
 }
 
-/// What a line of a program's standard output is given to; its error stops the program.
-pub(super) type Hear<'a> = &'a (dyn Fn(&str) -> Result<(), StageError> + Sync);
+/// Callback for each line of a program's standard output. An error kills the program.
+pub(super) type OnLine<'a> = &'a (dyn Fn(&str) -> Result<(), StageError> + Sync);
 
 impl Program<'_> {
-    /// Runs it to its end. Lines of stderr go to the task's log, those of stdout to `hear`.
+    /// Runs the program until it ends. Writes lines of stderr to the task's log and passes lines of stdout to
+    /// `on_line`.
     ///
     /// # Errors
-    /// [`StageError::Program`] where it ends badly, [`StageError::Cancelled`], and the first error of `hear`.
-    pub(super) fn run(&self, hear: Hear<'_>, context: &Context<'_>) -> Result<(), StageError> {
+    /// [`StageError::Program`] if the program fails, [`StageError::Cancelled`] if the run is cancelled, and the first
+    /// error of `on_line`.
+    pub(super) fn run(&self, on_line: OnLine<'_>, context: &Context<'_>) -> Result<(), StageError> {
         let mut child = self.start(context)?;
-        // Held until the program has ended.
-        let _input = child.stdin.take();
-        let (last, refused, stop) = (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
+        // Keeps the pipe open until the program has ended.
+        let _stdin = child.stdin.take();
+        let (last_lines, first_error, stop) =
+            (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let hear = |line: &str| {
-            if let Err(error) = hear(line) {
+        let on_stdout = |line: &str| {
+            if let Err(error) = on_line(line) {
                 stop.store(true, Ordering::Relaxed);
-                if let Ok(mut refused) = refused.lock() {
-                    refused.get_or_insert(error);
+                if let Ok(mut first_error) = first_error.lock() {
+                    first_error.get_or_insert(error);
                 }
             }
         };
-        let keep = |line: &str| {
+        let on_stderr = |line: &str| {
             context.progress.log(line);
-            if let Ok(mut last) = last.lock() {
-                last.push(line.to_owned());
-                if last.len() > SHOWN_LINES {
-                    last.remove(0);
+            if let Ok(mut last_lines) = last_lines.lock() {
+                last_lines.push(line.to_owned());
+                if last_lines.len() > SHOWN_LINES {
+                    last_lines.remove(0);
                 }
             }
         };
         let ended = std::thread::scope(|scope| {
-            scope.spawn(|| copy_lines(stdout, &hear));
-            scope.spawn(|| copy_lines(stderr, &keep));
+            scope.spawn(|| copy_lines(stdout, &on_stdout));
+            scope.spawn(|| copy_lines(stderr, &on_stderr));
             let ended = self.wait(&mut child, &stop, context);
-            // Whatever the program left running ends with it: it would hold the pipes that are read above.
+            // Processes that the program left running would keep the pipes open that are read above.
             end_group(&child);
             ended
         });
-        if let Some(error) = refused.into_inner().ok().flatten() {
+        if let Some(error) = first_error.into_inner().ok().flatten() {
             return Err(error);
         }
         let ended = ended?;
@@ -94,14 +99,14 @@ impl Program<'_> {
         Err(StageError::Program {
             program: self.line[0].clone(),
             status: format!("ended with {ended}"),
-            last_lines: last.into_inner().unwrap_or_default(),
+            last_lines: last_lines.into_inner().unwrap_or_default(),
             help: None,
         })
     }
 
     fn start(&self, context: &Context<'_>) -> Result<Child, StageError> {
         let [program, arguments @ ..] = self.line else {
-            return Err(StageError::data("`run` is empty", "name a program"));
+            return Err(StageError::data("`run` is empty", "add the program and its arguments"));
         };
         let names = ALWAYS.iter().chain(self.passed);
         let passed = names.filter_map(|&name| context.environment.get(name).map(|value| (name, value)));
@@ -112,9 +117,9 @@ impl Program<'_> {
             .env_clear()
             .envs(passed)
             .envs(self.set.iter().map(|(name, value)| (name, value)))
-            .stdin(match self.input {
-                Input::Empty => Stdio::null(),
-                Input::HeldOpen => Stdio::piped(),
+            .stdin(match self.stdin {
+                Stdin::Empty => Stdio::null(),
+                Stdin::HeldOpen => Stdio::piped(),
             })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,7 +128,7 @@ impl Program<'_> {
             .map_err(|source| StageError::io("start", program, source))
     }
 
-    /// Waits for the program; stops it and all that it started when the user, the clock or `stop` says so.
+    /// Waits until the program ends. Kills it and its children on cancellation, on timeout, or if `stop` is set.
     fn wait(
         &self,
         child: &mut Child,
@@ -170,12 +175,13 @@ fn copy_lines(from: Option<impl Read>, to: &dyn Fn(&str)) {
 
 fn end_group(child: &Child) {
     if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
-        // A group that has ended is not there any more, which is as good.
+        // An error means that the group has already ended.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 
-/// The next line, ended by a line feed or a carriage return (progress bars), or cut at [`LONGEST_LINE`].
+/// Returns the next line. It ends at a line feed, at a carriage return (progress bars) or after [`LONGEST_LINE`] bytes.
+/// `None` at the end of the output.
 fn next_line(from: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! The names under which a stage knows its inputs, and what it reads of each.
+//! The names of a stage's inputs (roles), and the part of each input that the stage reads.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::image_set::Selection;
 
-/// The port of the masks that go with the blocks of a feature group; member `i` belongs to block set `i`.
+/// The port of the masks that belong to a feature group. Member `i` holds the masks of feature set `i`.
 pub const MASKS: &str = "masks";
 
-/// The name of one input of a stage: its port and, if the port takes several, which of them.
+/// The name of one input of a stage: its port and, if the port takes several artifacts, which of them.
 ///
-/// Its text (`normal`, `features[0]`, `inputs.x/set`) enters keys and records.
+/// The text form (`normal`, `features[0]`, `inputs.x/set`) enters keys and records.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Role {
-    /// The port: the field of the manifest that names the input, such as `normal` or `inputs.x`.
+    /// The field of the manifest that names the input, such as `normal` or `inputs.x`.
     pub port: String,
     /// Which input of the port.
     pub member: Member,
@@ -24,26 +24,26 @@ pub struct Role {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Member {
-    /// The only one.
+    /// The only input of the port.
     Only,
-    /// The one at that index of a list or group, from 0.
+    /// The input at this index of a list or group, counted from 0.
     Index(usize),
-    /// The one of that name.
+    /// The input with this name.
     Named(String),
 }
 
 impl Role {
-    /// The only input of a port.
+    /// Returns the role of the only input of a port.
     pub fn only(port: impl Into<String>) -> Self {
         Self { port: port.into(), member: Member::Only }
     }
 
-    /// The input at `index` of a port that takes a list or a group.
+    /// Returns the role of the input at `index` of a port that takes a list or a group.
     pub fn indexed(port: impl Into<String>, index: usize) -> Self {
         Self { port: port.into(), member: Member::Index(index) }
     }
 
-    /// The input called `name` of a port that takes several by name.
+    /// Returns the role of the input `name` of a port that takes named inputs.
     pub fn named(port: impl Into<String>, name: impl Into<String>) -> Self {
         Self { port: port.into(), member: Member::Named(name.into()) }
     }
@@ -62,59 +62,59 @@ impl fmt::Display for Role {
 /// How a stage uses one of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortUse {
-    /// What is read of each artifact that is wired to it.
+    /// The part of each artifact that is read.
     pub reads: Reads,
-    /// How many artifacts it takes.
+    /// How many artifacts the port takes.
     pub shape: Shape,
 }
 
 impl PortUse {
-    /// One artifact, read whole.
+    /// One artifact, read completely.
     pub fn whole() -> Self {
         Self::one(Reads::Everything)
     }
 
-    /// One artifact, of which `reads` is read.
+    /// One artifact, of which the part `reads` is read.
     pub fn one(reads: Reads) -> Self {
         Self { reads, shape: Shape::One }
     }
 }
 
-/// How many artifacts a port takes, and what the plan makes of them.
+/// How many artifacts a port takes, and how they become roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// One; its role is the port.
+    /// One artifact. Its role is the port.
     One,
-    /// A list; the roles are `port[i]`.
+    /// A list of artifacts. The roles are `port[i]`.
     List,
-    /// A list, and the stage becomes one task for each member, whose role is the port.
+    /// A list of artifacts. The stage becomes one task for each, in which the artifact's role is the port.
     Each,
-    /// The features of several image sets; the roles are `port[i]`, without gaps, beside `masks[i]` where masks are
-    /// read. Sets of which nothing is read drop out.
+    /// The features of several image sets. The roles are `port[i]`, and `masks[i]` if masks are read. Sets without
+    /// selected images are omitted, so that the indices have no gaps.
     Group {
-        /// The port that names the one image set whose features are read; `None` for those of all sets.
+        /// The port that names the image set whose features are read. `None` if those of all sets are read.
         set: Option<&'static str>,
     },
-    /// The same without a choice: the role is the port if there is one set, else `port/SET`.
+    /// The artifacts of all sets. The role is the port if there is one set, else `port/SET`.
     Named,
 }
 
-/// The part of an input that a stage reads. Keys see this part and no more.
+/// The part of an input that a stage reads. Only this part enters the key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reads {
     /// The whole artifact.
     Everything,
-    /// Of an image set, the pixels without masks, labels and splits.
+    /// The pixels of an image set, without masks, labels and splits.
     Pixels,
-    /// Of an image set, the selected images: pixels and masks.
+    /// The pixels and masks of the selected images of an image set.
     Images(Selection),
-    /// Of an image set, the masks of the selected images.
+    /// The masks of the selected images of an image set.
     Masks(Selection),
-    /// Of a feature set, the blocks of the selected images, and their masks if `with_masks`.
+    /// The features of the selected images of a feature set.
     Blocks {
-        /// Which images.
+        /// Which images are selected.
         selection: Selection,
-        /// Whether the masks are read too, as role `masks[i]`.
+        /// Whether their masks are read too, as role `masks[i]`.
         with_masks: bool,
     },
 }
@@ -123,9 +123,9 @@ pub enum Reads {
 mod tests {
     use super::*;
 
-    /// The texts enter keys.
+    /// Keys contain these texts, so they must not change.
     #[test]
-    fn a_role_has_the_text_that_keys_hold() {
+    fn the_text_of_a_role_is_stable() {
         assert_eq!(Role::only("normal").to_string(), "normal");
         assert_eq!(Role::indexed("features", 10).to_string(), "features[10]");
         assert_eq!(Role::named("inputs.x", "images.crops").to_string(), "inputs.x/images.crops");

@@ -1,5 +1,5 @@
-//! A model at work: one image's patch features become its patch map and its score. Used by `fit` for the
-//! threshold and by `evaluate`, so that both mean the same by a score.
+//! Scores images with a model: patch features become a patch map and an image score. `fit` uses it for the threshold
+//! and `evaluate` for the results, so that their scores are comparable.
 
 use super::StageError;
 use super::fields::{Fields, Reader, fields, name_of};
@@ -13,14 +13,14 @@ use crate::kernels::scoring::{
     image_score_single, patch_map_dual, patch_map_single,
 };
 
-/// Neighbours of the paper's weight (b in Roth et al. 2022, Eq. 7; 9 as in its authors' follow-ups).
+/// Number of neighbours of the paper's weight (b in Roth et al. 2022, Eq. 7; 9 as in its authors' follow-ups).
 const NEIGHBOURS: i64 = 9;
-/// Weight of the defect bank in `difference` (measured: science of the design, KSDD).
+/// Weight of the defect bank in `difference` (measured on KSDD).
 const ALPHA: f64 = 0.25;
 /// Share of the patches that `top_mean` averages.
 const TOP_SHARE: f64 = 0.01;
 
-/// The choices of `dual`, with what their names alone do not say filled in.
+/// The choices of `dual`, with default parameters.
 const DUALS: [(&str, DualScore); 5] = [
     ("weighted", DualScore::Weighted),
     ("difference", DualScore::Difference { alpha: ALPHA as f32 }),
@@ -36,14 +36,14 @@ const REWEIGHTS: [(&str, Reweight); 3] = [
 const AGGREGATIONS: [(&str, Aggregation); 2] =
     [("maximum", Aggregation::Maximum), ("top_mean", Aggregation::TopMean { share: TOP_SHARE as f32 })];
 
-/// Reads the fields of a scoring; those that a choice does not use are checked and left out.
+/// Reads the scoring fields. Fields that the chosen rule does not use are checked and ignored.
 pub fn read_scoring(reader: &mut Reader<'_>, is_dual: bool) -> Scoring {
     let mut reweight = reader.choice("reweight", &REWEIGHTS, Some("paper"));
     let mut dual = reader.choice("dual", &DUALS, Some("weighted"));
     let mut aggregation = reader.choice("aggregation", &AGGREGATIONS, Some("maximum"));
     let count = reader.integer("neighbours", 2..=1000, Some(NEIGHBOURS)) as usize;
     let weight = reader.float("alpha", 0.0..=100.0, Some(ALPHA)) as f32;
-    let part = reader.float("top_share", 1e-6..=1.0, Some(TOP_SHARE)) as f32;
+    let top_share = reader.float("top_share", 1e-6..=1.0, Some(TOP_SHARE)) as f32;
     if let Reweight::Paper { neighbours } = &mut reweight {
         *neighbours = count;
     }
@@ -53,13 +53,13 @@ pub fn read_scoring(reader: &mut Reader<'_>, is_dual: bool) -> Scoring {
         DualScore::Weighted | DualScore::Ratio | DualScore::Calibrated => {}
     }
     if let Aggregation::TopMean { share } = &mut aggregation {
-        *share = part;
+        *share = top_share;
     }
     let rule = if is_dual { ScoringRule::Dual(dual) } else { ScoringRule::Single { reweight } };
     Scoring { rule, aggregation }
 }
 
-/// The fields of a scoring for the key.
+/// Returns the scoring fields for the key.
 pub fn scoring_fields(scoring: &Scoring) -> Fields {
     let Scoring { rule, aggregation } = scoring;
     let mut all = match aggregation {
@@ -88,33 +88,33 @@ pub fn scoring_fields(scoring: &Scoring) -> Fields {
     all
 }
 
-/// Fails where two sets of features are not of one space.
+/// Fails if two sets of features are not comparable, because they were extracted differently.
 pub fn require_comparable(what: &str, one: &Extraction, other: &Extraction) -> Result<(), StageError> {
     if one.is_comparable(other) {
         return Ok(());
     }
-    let said = |of: &Extraction| {
+    let describe = |of: &Extraction| {
         format!(
             "{} {:?}, {} d, {}, weights {:.12}",
             of.backbone, of.layers, of.dimension, of.embedding, of.weights
         )
     };
     Err(StageError::data(
-        format!("{what} were extracted differently: {}; {}", said(one), said(other)),
-        "wire them to the same extract stage",
+        format!("{what} were extracted differently: {}; {}", describe(one), describe(other)),
+        "connect them to the same extract stage",
     ))
 }
 
-/// One image's scores.
+/// The scores of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
-    /// Of its patches, `[grid h, grid w]`.
+    /// Patch scores, `[grid h, grid w]`.
     pub map: Vec<f32>,
-    /// Of the image.
+    /// Image score.
     pub score: f32,
 }
 
-/// A model's banks, prepared for many images.
+/// The banks of a model, prepared for scoring many images.
 pub struct Scorer {
     normal: Bank,
     defect: Option<Bank>,
@@ -123,7 +123,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Prepares a model, its banks on a device.
+    /// Prepares the banks of a model on a device.
     pub fn new(model: &Model, device: Device) -> Result<Self, KernelError> {
         let prepare = |bank: &crate::artifacts::bank::Bank| Bank::on(device, bank.rows.clone(), bank.d());
         Ok(Self {
@@ -156,11 +156,11 @@ impl Scorer {
         self.score_distances(block, &normal, defect.as_ref(), None)
     }
 
-    /// Scores one image whose nearest rows are known; `excluded` names rows of the normal bank that were left
-    /// out of the search.
+    /// Scores one image whose nearest rows are known. `excluded` names the rows of the normal bank that the search
+    /// excluded.
     ///
     /// # Panics
-    /// If the model scores by two banks and `defect` is `None`.
+    /// If the model has two banks and `defect` is `None`.
     pub fn score_distances(
         &self,
         block: &Block,
@@ -177,12 +177,12 @@ impl Scorer {
             }
             ScoringRule::Dual(dual) => dual,
         };
-        let (found, bank) =
-            defect.zip(self.defect.as_ref()).expect("two banks are searched for a dual score");
+        let (neighbours, bank) =
+            defect.zip(self.defect.as_ref()).expect("both banks are searched for a dual score");
         let options = DualOptions { score: dual, aggregation, calibration: self.calibration.as_ref() };
-        let of_defect = Matched { neighbours: found, bank, excluded: None };
+        let of_defect = Matched { neighbours, bank, excluded: None };
         let score = image_score_dual(&block.data, of_normal, of_defect, options)?;
-        let map = patch_map_dual(&normal.distance, &found.distance, dual, self.calibration.as_ref())?;
+        let map = patch_map_dual(&normal.distance, &neighbours.distance, dual, self.calibration.as_ref())?;
         Ok(Scored { map, score })
     }
 }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_fields_are_equal_scorings() {
+    fn scorings_are_equal_exactly_if_their_key_fields_are() {
         let choices: [&[(&str, Value)]; 7] = [
             &[],
             &[("alpha", 0.5.into())],

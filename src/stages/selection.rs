@@ -1,4 +1,4 @@
-//! Which images of a set a stage reads: the table `select` of `coreset` and `fit`.
+//! The table `select` of `coreset` and `fit`: which images of a set a stage reads.
 
 use super::fields::Reader;
 use super::role::Shape;
@@ -12,8 +12,8 @@ const SET: &str = "select.set";
 pub const LABELS: [(&str, Option<Label>); 3] =
     [("normal", Some(Label::Normal)), ("defect", Some(Label::Defect)), ("any", None)];
 
-/// Reads `set`, `split` and `label` of an open table `select`; returns the images that are selected and whether `set`
-/// is written. The set itself enters as a port, since it names a stage.
+/// Reads `set`, `split` and `label` from the table `select`. Returns the selection, and whether `set` is given. The set
+/// itself becomes a port, since it names a stage.
 pub fn read_selection(reader: &mut Reader<'_>) -> (Selection, bool) {
     let has_set = reader.named_port("set", Artifact::ImageSet);
     let split = Some(reader.text("split").unwrap_or_else(|| "train".to_owned()));
@@ -21,7 +21,7 @@ pub fn read_selection(reader: &mut Reader<'_>) -> (Selection, bool) {
     (Selection { split, label }, has_set)
 }
 
-/// The shape of a port of features: those of the named set, or those of all sets.
+/// Returns the shape of a port of features: the features of the set that `select.set` names, or of all sets.
 pub fn features_shape(has_set: bool) -> Shape {
     Shape::Group { set: has_set.then_some(SET) }
 }

@@ -1,7 +1,7 @@
-//! What a kind of stage says of itself: the trait that each kind implements, and the list of kinds.
+//! The trait that each kind of stage implements, and the list of kinds.
 //!
-//! A new kind is one file that implements [`Stage`] and one line in [`KINDS`]. Neither [`Stage`] nor [`About`]
-//! has defaults, so that a kind compiles only when every question is answered:
+//! To add a kind, implement [`Stage`] in a new file and add a line to [`KINDS`]. Neither [`Stage`] nor [`About`] has
+//! defaults, so a kind compiles only if it answers every question:
 //!
 //! ```
 //! use patchflow::stages::{About, Estimates};
@@ -27,7 +27,7 @@
 //! assert_eq!(about.version, 1);
 //! ```
 //!
-//! The same without an answer to `is_random` is refused:
+//! Without an answer to `is_random`, it does not compile:
 //!
 //! ```compile_fail
 //! use patchflow::stages::{About, Estimates};
@@ -69,7 +69,7 @@ use super::{augment, command, coreset, download, evaluate, extract, fit, preproc
 use crate::artifacts::Artifact;
 use crate::kernels::backbone::Target;
 
-/// Every kind of stage, one line each. The order is that of messages that list them.
+/// Every kind of stage. Messages list the kinds in this order.
 pub const KINDS: &[Kind] = &[
     Kind::of::<download::Download>(),
     Kind::of::<preprocess::Preprocess>(),
@@ -83,107 +83,109 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<super::toy::Toy>(),
 ];
 
-/// A stage with its checked fields; one type for each kind.
+/// A stage with its checked fields. Each kind has one type that implements this.
 pub trait Stage: fmt::Debug + Send + Sync {
     /// Returns the kind's name in a manifest.
     fn name() -> &'static str
     where
         Self: Sized;
 
-    /// Reads the fields from a stage's table; problems and ports go to the reader.
+    /// Reads the fields from a stage's table. Adds problems and ports to the reader.
     fn read(reader: &mut Reader<'_>) -> Self
     where
         Self: Sized;
 
-    /// Returns what planner, scheduler and reports must know.
+    /// Returns the properties that the planner, the scheduler and the reports need.
     fn about(&self) -> About;
 
-    /// Returns what the stage reads of the artifact that is wired to `port`, and how many of them it takes.
+    /// Returns which part of the artifacts at `port` the stage reads, and how many artifacts the port takes.
     fn port(&self, port: &str) -> PortUse;
 
-    /// Returns the outputs by name. The bare name of the stage means the first one.
+    /// Returns the names and types of the outputs. A reference to the stage without an output name means the first.
     fn outputs(&self) -> Vec<(String, Artifact)>;
 
     /// Returns the fields that enter the key: everything that can change a byte of the output, and nothing else.
     fn key_fields(&self) -> Fields;
 
-    /// Returns the bytes of memory that the stage takes, about, for inputs of `input_bytes`. The scheduler asks
-    /// where no record tells.
+    /// Returns an estimate of the memory in bytes that the stage needs for inputs of `input_bytes`. The scheduler uses
+    /// it if no record predicts the memory.
     fn estimated_memory(&self, input_bytes: u64) -> u64;
 
-    /// Checks whether this build and machine can run the stage at all, whatever its inputs. `environment` tells
-    /// where programs are.
+    /// Checks whether this build and machine can run the stage, independent of its inputs. `environment` is used to
+    /// find programs.
     ///
     /// # Errors
-    /// What is missing.
+    /// Names what is missing.
     fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError>;
 
-    /// Runs the stage: reads `inputs`, writes each output into the folder of its name in `output`.
+    /// Runs the stage: reads `inputs` and writes each output into the subfolder of `output` that has its name.
     ///
     /// # Errors
-    /// What the kind's file says.
+    /// Depends on the kind; see its file.
     fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError>;
 }
 
-/// What planner, scheduler and reports must know of a stage. It has no `Default`: each kind answers each question.
+/// The properties of a stage that the planner, the scheduler and the reports need. There is no `Default`, so that each
+/// kind sets each of them.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent questions, each answered where it is asked")]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties, each read on its own")]
 pub struct About {
-    /// Bumped when the outputs change for equal inputs; its history stands in the kind's file.
+    /// Version of the kind. Raised when the outputs change for equal inputs; the history is in the kind's file.
     pub version: u32,
-    /// Whether the experiment's seed reaches the stage.
+    /// Whether the results depend on the experiment's seed.
     pub is_random: bool,
-    /// Whether the stage works item by item and finds earlier items again: its time is then that of its new items.
+    /// Whether the stage works item by item and reuses items of earlier tasks. Its time then depends on its new items.
     pub is_item_wise: bool,
-    /// Whether it mostly waits for a program or a server. Such a stage holds no thread of the shared pool.
+    /// Whether the stage mostly waits for a program or a server. Such a stage uses no thread of the shared pool.
     pub is_blocking: bool,
-    /// Whether variants are made for it: a variant ends in its targets, or in its sinks if it has none.
+    /// Whether the stage is a target. A variant runs its targets, or its sinks if it has no targets.
     pub is_target: bool,
-    /// Whether a run's folder shows its outputs if a variant ends in it.
+    /// Whether the run folder shows the outputs of the stage if it is a sink or target of a variant.
     pub is_shown: bool,
-    /// Whether `verify` makes it again unless told otherwise.
+    /// Whether `verify` runs the stage again by default.
     pub is_verified: bool,
     /// Which records predict its time and memory.
     pub estimates: Estimates,
-    /// Files of the outputs, or folders of them, that a run's folder shows if they are in the cache.
+    /// Files or folders of the outputs that the run folder shows if they are in the cache.
     pub pictures: &'static [&'static str],
-    /// Threads that it keeps busy beside the shared pool.
+    /// Number of threads that the stage uses outside the shared pool.
     pub threads: usize,
-    /// Bytes of memory that the manifest declares; a record cannot lower them. 0 if nothing is declared.
+    /// Memory in bytes that the manifest declares, a lower bound of the estimate. 0 if not declared.
     pub memory_bytes: u64,
-    /// The relative difference `‖new - old‖ / ‖old‖` of a file's numbers up to which equal inputs may give other
-    /// bytes; `None` if they must be the same.
+    /// Greatest allowed relative difference `‖new - old‖ / ‖old‖` of a file's numbers between two executions with
+    /// equal inputs. `None` if the bytes must be equal.
     pub tolerance: Option<f64>,
-    /// Library, device and precision whose last bits may differ elsewhere: they join the record.
+    /// Library, device and precision that the stage computes with, stored in the record: their last bits may differ on
+    /// other machines.
     pub target: Option<Target>,
     /// A local folder or file that is the stage's output, relative to the project. It is hashed in place, and the
     /// stage never runs.
     pub source: Option<String>,
-    /// Programs, each with its arguments, whose output joins the key.
+    /// Commands (program and arguments) whose output enters the key.
     pub tools: Vec<Vec<String>>,
-    /// Stages that the plan adds, because a port is open that the stage reads.
+    /// Stages that the plan adds for open ports that the stage reads.
     pub implied: Vec<Implied>,
 }
 
 /// Which records predict the time and memory of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Estimates {
-    /// Those of any stage of the kind.
+    /// Records of any stage of the same kind.
     OfKind,
-    /// Those of the same stage, or of equal fields: another stage of the kind does other work.
+    /// Records of the same stage, or of a stage with equal fields: other stages of the kind do other work.
     OfStage,
 }
 
 /// A stage that the plan adds for an open port.
 #[derive(Clone, Debug)]
 pub struct Implied {
-    /// The port; the added stage is named `STAGE.PORT`.
+    /// The open port. The added stage is named `STAGE.PORT`.
     pub port: &'static str,
-    /// What it does. Its first output is wired to the port.
+    /// The added stage. Its first output is wired to the port.
     pub spec: Spec,
 }
 
-/// A kind of stage.
+/// A kind of stage: its name, and how its fields are read from a manifest and from JSON.
 #[derive(Clone, Copy)]
 pub struct Kind {
     name: fn() -> &'static str,
@@ -205,12 +207,12 @@ impl Kind {
         KINDS.iter().find(|kind| kind.name() == name).copied()
     }
 
-    /// Returns the name in a manifest.
+    /// Returns the kind's name in a manifest.
     pub fn name(self) -> &'static str {
         (self.name)()
     }
 
-    /// Reads the fields of a stage of this kind; problems and ports go to the reader.
+    /// Reads the fields of a stage of this kind. Adds problems and ports to the reader.
     pub fn read(self, reader: &mut Reader<'_>) -> Spec {
         (self.read)(reader)
     }
@@ -236,14 +238,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A stage of any kind with its checked fields. Clones share them.
+/// A stage of any kind with its checked fields. Clones are cheap and share the fields.
 ///
-/// Two are equal if all their fields are, also those outside the key. As JSON it is
+/// Two specs are equal if all their fields are equal, including those outside the key. The JSON form is
 /// `{"kind": …, "fields": …}`.
 #[derive(Clone)]
 pub struct Spec(Arc<Described>);
 
-/// A stage with its answers, asked once.
+/// A stage with its kind, properties and key fields, computed once.
 struct Described {
     kind: Kind,
     about: About,
@@ -252,7 +254,7 @@ struct Described {
 }
 
 impl Spec {
-    /// Wraps the fields of a kind.
+    /// Wraps a stage of a known kind.
     pub fn new<S: Stage + Serialize + DeserializeOwned + PartialEq + 'static>(stage: S) -> Self {
         let (about, key_fields) = (stage.about(), stage.key_fields());
         Self(Arc::new(Described { kind: Kind::of::<S>(), about, key_fields, stage: Box::new(stage) }))
@@ -263,7 +265,7 @@ impl Spec {
         self.0.kind
     }
 
-    /// Returns what planner, scheduler and reports must know; see [`Stage::about`].
+    /// Returns the properties of the stage; see [`Stage::about`].
     pub fn about(&self) -> &About {
         &self.0.about
     }
@@ -278,12 +280,12 @@ impl Spec {
         self.0.stage.port(port)
     }
 
-    /// Returns the outputs by name, the default one first.
+    /// Returns the names and types of the outputs, the default output first.
     pub fn outputs(&self) -> Vec<(String, Artifact)> {
         self.0.stage.outputs()
     }
 
-    /// Returns the estimated bytes of memory; see [`Stage::estimated_memory`].
+    /// Returns the estimated memory in bytes; see [`Stage::estimated_memory`].
     pub fn estimated_memory(&self, input_bytes: u64) -> u64 {
         self.0.stage.estimated_memory(input_bytes)
     }
@@ -291,7 +293,7 @@ impl Spec {
     /// Checks whether this build and machine can run the stage; see [`Stage::preflight`].
     ///
     /// # Errors
-    /// What is missing.
+    /// Names what is missing.
     pub fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError> {
         self.0.stage.preflight(environment)
     }
@@ -299,7 +301,7 @@ impl Spec {
     /// Runs the stage; see [`Stage::run`].
     ///
     /// # Errors
-    /// What the kind's file says.
+    /// Depends on the kind; see its file.
     pub fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
         self.0.stage.run(inputs, output, context)
     }
@@ -318,10 +320,10 @@ impl PartialEq for Spec {
     }
 }
 
-/// Checked fields hold no NaN.
+/// Equality is reflexive, because checked fields never hold NaN.
 impl Eq for Spec {}
 
-/// Equal fields have equal key fields; the others are few.
+/// Hashes the kind and the key fields alone: equal specs have equal key fields.
 impl Hash for Spec {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.kind.name().hash(state);
@@ -353,7 +355,7 @@ impl<'de> Deserialize<'de> for Spec {
     }
 }
 
-/// [`Stage`] with what a trait object cannot derive.
+/// Adds equality and JSON to [`Stage`], for trait objects.
 trait AnyStage: Stage {
     fn as_any(&self) -> &dyn Any;
     fn is_equal(&self, other: &dyn Any) -> bool;
@@ -379,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_a_name_of_its_own() {
+    fn kinds_have_distinct_names() {
         let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name()).collect();
         assert_eq!(names.len(), KINDS.len());
         assert!(KINDS.iter().all(|kind| Kind::parse(kind.name()) == Some(*kind)));

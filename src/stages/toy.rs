@@ -1,4 +1,4 @@
-//! A kind of stage for tests: the example of `docs/adding-a-stage.md`, registered in test builds alone.
+//! A kind of stage for tests: the example of `docs/adding-a-stage.md`. Only test builds contain it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::{About, Context, Estimates, Inputs, PortUse, Stage, StageError};
 use crate::artifacts::Artifact;
 use crate::artifacts::files::write;
 
-/// Bumped when the outputs change for equal inputs. 1: first (2026-11-28).
+/// Raised when the outputs change for equal inputs. 1: first (2026-11-28).
 const VERSION: u32 = 1;
 
 /// Counts the files of its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::stages) struct Toy {
-    /// The text before the count.
+    /// Text before the count.
     pub label: String,
 }
 

@@ -89,7 +89,10 @@ fn a_failing_program_shows_its_last_words_and_keep_going_runs_the_rest() {
         "#,
     );
     let text = project.fails(&["run", "m.toml", "--keep-going"], 1);
-    assert!(text.contains("it said last:\n    the reason") && text.contains("exit status: 3"), "{text}");
+    assert!(
+        text.contains("last lines on stderr:\n    the reason") && text.contains("exit status: 3"),
+        "{text}"
+    );
     let report = crate::project::report_of(&project.call(&["run", "m.toml", "--json", "--keep-going"]));
     assert_eq!((report.last["failed"].as_u64(), report.last["blocked"].as_u64()), (Some(1), Some(1)));
     assert_eq!(report.last["hits"].as_u64(), Some(1), "the independent stage was kept");

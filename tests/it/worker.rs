@@ -207,7 +207,7 @@ fn a_failure_in_a_worker_is_shown_with_its_remedy() {
     let stage = "[stages.a]\nkind = \"command\"\nrun = [\"sh\", \"-c\", \"echo why >&2; exit 3\"]\noutputs = { x = \"files\" }\n";
     project.write("m.toml", stage);
     let text = project.fails(&["run", "m.toml", "--worker", &program()], 1);
-    assert!(text.contains("it said last:\n    why") && text.contains("exit status: 3"), "{text}");
+    assert!(text.contains("last lines on stderr:\n    why") && text.contains("exit status: 3"), "{text}");
     let text = project.fails(&["run", "m.toml", "--worker", "./no-such-program"], 1);
     assert!(text.contains("cannot run the worker `./no-such-program`"), "{text}");
 }

@@ -1,15 +1,14 @@
-//! `cutpaste`: real defects, moved and pasted onto normal images.
+//! `cutpaste`: transforms real defects and pastes them onto normal images.
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::super::fields::{Fields, Reader};
 use super::super::{Context, StageError};
 use super::motions::position;
-use super::provenance::{Origin, write};
+use super::provenance::{Provenance, write};
 use super::sources::Sources;
 use super::{Augment, id_of};
 use crate::artifacts::Files;
@@ -17,7 +16,7 @@ use crate::artifacts::image_set::read_rgb;
 use crate::kernels::cutpaste::TargetImage;
 use crate::kernels::random::Rng;
 
-/// Samples between two looks at whether the user wants to stop.
+/// Number of samples between two checks for cancellation.
 const BATCH: usize = 32;
 
 /// How defects are pasted.
@@ -25,7 +24,8 @@ const BATCH: usize = 32;
 pub struct Pasting {
     /// Width of the soft border around a pasted defect, in px.
     pub blend: usize,
-    /// Contrasts vary by factors from `1 - colour` to `1 + colour`. Li et al. jitter colours by 0.1.
+    /// The contrast is multiplied by a random factor between `1 - colour` and `1 + colour`. Li et al. jitter colours by
+    /// 0.1.
     pub colour: f64,
 }
 
@@ -46,7 +46,7 @@ impl Pasting {
         all.insert("colour".to_owned(), (*colour).into());
     }
 
-    /// Makes the samples into `set`. Each has a seed of its own; they are made in parallel, and the bytes do not
+    /// Writes the samples into `set`. They are generated in parallel, each from its own seed, so the bytes do not
     /// depend on the number of threads.
     pub(super) fn run(
         &self,
@@ -54,43 +54,45 @@ impl Pasting {
         files: &Files,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Origin>, StageError> {
+    ) -> Result<Vec<Provenance>, StageError> {
         let sources = Sources::read(spec, self.blend, files, context)?;
         let seeds = spec.seeds(context.seed);
         let mut origins = Vec::with_capacity(spec.count);
         for (batch, members) in seeds.chunks(BATCH).enumerate() {
             context.check()?;
             let first = batch * BATCH;
-            let made: Result<Vec<Origin>, StageError> = members
+            let generated: Result<Vec<Provenance>, StageError> = members
                 .par_iter()
                 .enumerate()
-                .map(|(place, &seed)| self.make(spec, seed, &sources, set, id_of("cutpaste", first + place)))
+                .map(|(index, &seed)| {
+                    self.generate(spec, seed, &sources, set, id_of("cutpaste", first + index))
+                })
                 .collect();
-            origins.extend(made?);
+            origins.extend(generated?);
             context.progress.report((first + members.len()) as u64, spec.count as u64, "image");
         }
         Ok(origins)
     }
 
-    /// Makes one sample and writes it.
-    fn make(
+    /// Generates one sample and writes it.
+    fn generate(
         &self,
         spec: &Augment,
         seed: u64,
         sources: &Sources<'_>,
         set: &Path,
         id: String,
-    ) -> Result<Origin, StageError> {
-        let mut stream = Rng::new(seed, "cutpaste");
-        let (normal, file) = sources.normals[stream.below(sources.normals.len())];
-        let defect = &sources.defects[stream.below(sources.defects.len())];
+    ) -> Result<Provenance, StageError> {
+        let mut rng = Rng::new(seed, "cutpaste");
+        let (normal, file) = sources.normals[rng.below(sources.normals.len())];
+        let defect = &sources.defects[rng.below(sources.defects.len())];
         let mut image = read_rgb(file)?;
         let (height, width) = (image.height() as usize, image.width() as usize);
-        let (motion, moved) = spec.motions.draw(&mut stream, &defect.patch, self.colour, (height, width));
-        let (top, left) = position(&mut stream, &moved, (height, width));
+        let (motion, moved) = spec.motions.draw(&mut rng, &defect.patch, self.colour, (height, width));
+        let (top, left) = position(&mut rng, &moved, (height, width));
         let mask = moved.paste(&mut TargetImage { height, width, pixels: &mut image }, top, left);
         write(set, &id, &image, mask)?;
-        Ok(Origin {
+        Ok(Provenance {
             id,
             normal: normal.to_owned(),
             mask_of: defect.image.to_owned(),

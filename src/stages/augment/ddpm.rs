@@ -1,14 +1,13 @@
-//! `ddpm`: defects painted by a small diffusion model that is trained on the training split itself.
+//! `ddpm`: inpaints defects with a small diffusion model that is trained on the training split itself.
 //!
-//! The training is one item of the cache, whatever the number of samples, and so is each sample: a run that asks
-//! for more of them trains nothing again. A training that is stopped or killed goes on from its last checkpoint, and
-//! ends with the same bytes.
+//! The training is one item in the cache, and so is each sample. A larger number of samples thus does not train again.
+//! A training that is stopped or killed resumes from its last checkpoint and ends with the same bytes.
 //!
 //! ```text
 //! images/training/network.safetensors      the moving average of the weights
 //! images/training/loss.csv                 the loss of each step
-//! images/training/loss.svg                 the same as a curve
-//! images/training/samples.png              real defects, and painted ones with what was there before
+//! images/training/loss.svg                 the same as a plot
+//! images/training/samples.png              real defects, and synthetic defects with the original surface
 //! ```
 
 mod patches;
@@ -26,40 +25,41 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, StageError};
 use super::Augment;
-use super::provenance::Origin;
+use super::provenance::Provenance;
 use super::sources::Sources;
 use crate::artifacts::Files;
 use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
 use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe, is_built};
 
-/// Channels of the levels, as multiples of the first: three halvings, 8 px at the lowest for patches of 64.
+/// Channels of the resolution levels, as multiples of the first. Three halvings: 8 px at the lowest for patches of 64
+/// px.
 const LEVELS: [usize; 4] = [1, 2, 2, 4];
-/// Groups of each norm.
+/// Number of groups of each group norm.
 const GROUPS: usize = 8;
-/// Times of the schedule (Ho et al. 2020, section 4).
+/// Number of time steps of the noise schedule (Ho et al. 2020, section 4).
 const TIMES: usize = 1000;
 
 const NOISES: [(&str, Noise); 2] = [("cosine", Noise::Cosine), ("linear", Noise::Linear)];
 const PREDICTIONS: [(&str, Prediction); 2] = [("v", Prediction::V), ("epsilon", Prediction::Epsilon)];
 
-/// How defects are painted.
+/// The fields of the method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Painting {
     /// The network.
     pub architecture: Architecture,
     /// How it is trained.
     pub recipe: Recipe,
-    /// Share of the training patches that show surface without a defect.
+    /// Share of the training patches that show normal surface.
     pub normal_share: f64,
-    /// Steps of DDIM.
+    /// Number of DDIM steps.
     pub sampling_steps: usize,
-    /// Noise of each of them, 0 to 1.
+    /// Noise of each DDIM step, 0 to 1.
     pub eta: f64,
-    /// How far beyond the conditioned output is gone; 1 is not at all.
+    /// Weight of classifier-free guidance. 1 means none.
     pub guidance: f64,
-    /// Width of the border around a mask that is painted too and fades into the image, in px.
+    /// Width of the border around a mask that is inpainted too and fades into the image, in px.
     pub blend: usize,
-    /// Where it is trained and run.
+    /// Device for training and sampling.
     pub device: Device,
 }
 
@@ -86,12 +86,12 @@ impl Painting {
         let multiple = 1 << (LEVELS.len() - 1);
         let side = reader.integer("side", 16..=512, Some(64)) as usize;
         if !side.is_multiple_of(multiple) {
-            let message = format!("`side` is {side}, and must be a multiple of {multiple}");
+            let message = format!("`side` is {side}, but must be a multiple of {multiple}");
             reader.problem("side", "unfit_side", message, Some("write 64, or 128 on a GPU".to_owned()));
         }
         let channels = reader.integer("channels", 8..=512, Some(32)) as usize;
         if !channels.is_multiple_of(GROUPS) {
-            let message = format!("`channels` is {channels}, and must be a multiple of {GROUPS}");
+            let message = format!("`channels` is {channels}, but must be a multiple of {GROUPS}");
             reader.problem("channels", "unfit_channels", message, None);
         }
         let architecture = Architecture { side, channels, levels: LEVELS.to_vec(), groups: GROUPS };
@@ -116,7 +116,8 @@ impl Painting {
         }
     }
 
-    /// What the trained network depends on, apart from the data, the seed and how masks are moved.
+    /// Returns the fields that the trained network depends on, without the data, the seed and
+    /// [`Motions`](super::Motions).
     fn training_fields(&self) -> Fields {
         let Self {
             architecture,
@@ -154,7 +155,7 @@ impl Painting {
         all.extend(self.sampling_fields());
     }
 
-    /// What a sample depends on, apart from the network, the data and its seed.
+    /// Returns the fields that a sample depends on, without the network, the data and the seed.
     fn sampling_fields(&self) -> Fields {
         fields([
             ("sampling_steps", self.sampling_steps.into()),
@@ -163,27 +164,27 @@ impl Painting {
         ])
     }
 
-    /// Checks whether this build can run it.
+    /// Checks whether this build contains the diffusion model.
     pub(super) fn preflight() -> Result<(), StageError> {
         if is_built() {
             return Ok(());
         }
-        Err(StageError::kernel("cannot paint defects with `ddpm`", DiffusionError::NotBuilt))
+        Err(StageError::kernel("cannot generate defects with `ddpm`", DiffusionError::NotBuilt))
     }
 
-    /// What it runs on.
+    /// Returns backend, device and precision.
     pub(super) fn target(&self) -> Target {
         Target { backend: Backend::Torch, device: self.device, arithmetic: Arithmetic::F32 }
     }
 
-    /// Trains, and paints the samples into `set`.
+    /// Trains the network and writes the samples into `set`.
     pub(super) fn run(
         &self,
         spec: &Augment,
         files: &Files,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Origin>, StageError> {
+    ) -> Result<Vec<Provenance>, StageError> {
         Self::preflight()?;
         let sources = Sources::read(spec, self.blend, files, context)?;
         let trained = training::train(self, spec, &sources, context)?;

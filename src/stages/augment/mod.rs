@@ -1,17 +1,17 @@
-//! `augment`: defective images made from the training split, for the defect bank.
+//! `augment`: generates synthetic defective images from the training split, for the defect bank.
 //!
-//! Every method puts a made defect onto a random normal training image, under a random defect mask of the
-//! training split that was turned, mirrored and scaled:
+//! Every method adds a synthetic defect to a random normal training image, inside a random defect mask of the training
+//! split that is rotated, mirrored and scaled:
 //!
 //! - `cutpaste` pastes the real defect. It is the cheap baseline that trained generators must beat.
-//! - `ddpm` paints one with a small diffusion model trained on the split itself.
-//! - `sdxl-inpaint` paints one with Stable Diffusion XL from a text, as `ExDD` does.
+//! - `ddpm` inpaints a defect with a small diffusion model that is trained on the split itself.
+//! - `sdxl-inpaint` inpaints a defect with Stable Diffusion XL from a text prompt, as in `ExDD`.
 //!
 //! ```text
 //! images/pixels/images/<method>/00000.png
 //! images/labels/train/defect/synthetic/<method>/00000.png
-//! images/pixels/set.json                   that of the set it was made from
-//! images/provenance.csv                    what each image was made of
+//! images/pixels/set.json                   copied from the input set
+//! images/provenance.csv                    the sources and parameters of each image
 //! ```
 
 mod cutpaste;
@@ -38,27 +38,27 @@ pub use ddpm::Painting;
 pub use motions::Motions;
 pub use sdxl::Inpainting;
 
-/// Bumped when outputs change for equal inputs.
+/// Raised when outputs change for equal inputs.
 ///
 /// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28).
 pub const VERSION: u32 = 2;
 
-/// What people look at.
+/// Files of the output that the run folder shows.
 const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
 
-/// How defects are made.
+/// How defects are generated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Method {
-    /// Real defects pasted onto normal images.
+    /// Pastes real defects onto normal images.
     CutPaste(Pasting),
-    /// Defects painted by a diffusion model that the stage trains.
+    /// Inpaints defects with a diffusion model that the stage trains.
     Ddpm(Painting),
-    /// Defects painted by Stable Diffusion XL.
+    /// Inpaints defects with Stable Diffusion XL.
     SdxlInpaint(Inpainting),
 }
 
 impl Method {
-    /// Its name in a manifest.
+    /// Returns the name in a manifest.
     pub fn name(&self) -> &'static str {
         match self {
             Self::CutPaste(_) => "cutpaste",
@@ -68,14 +68,14 @@ impl Method {
     }
 }
 
-/// What an `augment` stage does.
+/// The fields of an `augment` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Augment {
-    /// How defects are made.
+    /// How defects are generated.
     pub method: Method,
-    /// How many images are made.
+    /// Number of images that are generated.
     pub count: usize,
-    /// How masks are moved.
+    /// How masks are rotated, mirrored and scaled.
     pub motions: Motions,
 }
 
@@ -125,7 +125,7 @@ impl Stage for Augment {
         vec![("images".to_owned(), Artifact::ImageSet)]
     }
 
-    /// All fields.
+    /// All fields enter the key.
     fn key_fields(&self) -> Fields {
         let Self { method, count, motions } = self;
         let mut all = fields([("method", method.name().into()), ("count", (*count).into())]);
@@ -159,36 +159,36 @@ impl Stage for Augment {
 }
 
 impl Augment {
-    /// What a trained generator runs on.
+    /// Returns backend, device and precision of a generator in this build. `None` for the others.
     fn target(&self) -> Option<Target> {
         match &self.method {
-            // The libraries of another program are no part of this build: it logs their versions itself.
+            // The libraries of an external program are not part of this build. The program logs their versions.
             Method::CutPaste(_) | Method::SdxlInpaint(_) => None,
             Method::Ddpm(painting) => Some(painting.target()),
         }
     }
 
-    /// The samples' own seeds, drawn in order: the first of many are those of few.
+    /// Returns one seed for each sample. They are drawn in order, so a larger `count` does not change the first seeds.
     fn seeds(&self, seed: u64) -> Vec<u64> {
-        let mut stream = Rng::new(seed, "augment");
-        (0..self.count).map(|_| stream.next_u64()).collect()
+        let mut rng = Rng::new(seed, "augment");
+        (0..self.count).map(|_| rng.next_u64()).collect()
     }
 }
 
-/// The images that are read: test images never reach a synthetic defect.
+/// Returns the selection of images that are read. Test images are never used for synthetic defects.
 fn training_split() -> Selection {
     Selection { split: Some("train".to_owned()), label: None }
 }
 
 fn read_method(reader: &mut Reader<'_>) -> Method {
     const NAMES: [&str; 3] = ["cutpaste", "ddpm", "sdxl-inpaint"];
-    // `method` may be an axis: what one method reads is no mistake under another.
+    // `method` may be an axis, so the fields of all methods are allowed for each method.
     reader.know(&Pasting::FIELDS);
     reader.know(&Painting::FIELDS);
     reader.know(&Inpainting::FIELDS);
     let name = reader.text("method");
-    let paints_by_text = name.as_deref() == Some("sdxl-inpaint");
-    let has_weights = reader.optional_port("weights", Artifact::Files, paints_by_text);
+    let is_sdxl = name.as_deref() == Some("sdxl-inpaint");
+    let has_weights = reader.optional_port("weights", Artifact::Files, is_sdxl);
     match name.as_deref() {
         Some("ddpm") => return Method::Ddpm(Painting::read(reader)),
         Some("sdxl-inpaint") => return Method::SdxlInpaint(Inpainting::read(reader, has_weights)),
@@ -201,10 +201,10 @@ fn read_method(reader: &mut Reader<'_>) -> Method {
     Method::CutPaste(Pasting::read(reader))
 }
 
-/// Makes `count` images into `output/images`.
+/// Generates `count` images and writes them into `output/images`.
 ///
 /// # Errors
-/// [`StageError::Data`] where the training split lacks defects or normal images.
+/// [`StageError::Data`] if the training split lacks defects or normal images.
 fn run(spec: &Augment, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let files = inputs.require("images")?;
     let set = output.join("images");
@@ -218,8 +218,8 @@ fn run(spec: &Augment, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     Ok(crate::artifacts::files::write(&set.join("provenance.csv"), table.as_bytes())?)
 }
 
-fn id_of(method: &str, place: usize) -> String {
-    format!("{method}/{place:05}")
+fn id_of(method: &str, index: usize) -> String {
+    format!("{method}/{index:05}")
 }
 
 #[cfg(test)]
@@ -235,20 +235,20 @@ mod tests {
     use crate::stages::context::testing::TestContext;
     use crate::stages::fields::{Problem, Value};
 
-    /// A training set of `normal` and `defect` images of 24×32 px, and a defect in `test` that must not
-    /// be read.
+    /// Writes a training set of `normal` normal and `defect` defective images of 24×32 px, and a defect in `test` that
+    /// must not be read.
     pub(super) fn set(normal: u32, defect: u32) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
         write_preprocessing(folder.path(), &how).unwrap();
-        for place in 0..=(normal + defect) {
-            let (split, label) = match place {
-                _ if place < normal => ("train", Label::Normal),
-                _ if place < normal + defect => ("train", Label::Defect),
+        for index in 0..=(normal + defect) {
+            let (split, label) = match index {
+                _ if index < normal => ("train", Label::Normal),
+                _ if index < normal + defect => ("train", Label::Defect),
                 _ => ("test", Label::Defect),
             };
-            let id = format!("{split}/{place}");
-            let mut image = RgbImage::from_pixel(32, 24, Rgb([100 + place as u8; 3]));
+            let id = format!("{split}/{index}");
+            let mut image = RgbImage::from_pixel(32, 24, Rgb([100 + index as u8; 3]));
             let mut mask = GrayImage::new(32, 24);
             for column in 8..16 {
                 if label == Label::Defect {
@@ -279,10 +279,10 @@ mod tests {
         crate::stages::Spec::new(spec)
     }
 
-    fn made(bench: &TestContext, set: &tempfile::TempDir, seed: u64) -> Result<Files, StageError> {
+    fn generate(context: &TestContext, set: &tempfile::TempDir, seed: u64) -> Result<Files, StageError> {
         let inputs =
             Inputs([(crate::stages::Role::only("images"), Files::of_folder(set.path()).unwrap())].into());
-        bench.run(&spec(), &inputs, seed, "images")
+        context.run(&spec(), &inputs, seed, "images")
     }
 
     fn digest(files: &Files) -> String {
@@ -295,8 +295,8 @@ mod tests {
 
     #[test]
     fn every_sample_is_a_training_defect_whose_mask_marks_what_changed() {
-        let (bench, set) = (TestContext::new(), set(3, 2));
-        let files = made(&bench, &set, 1).unwrap();
+        let (context, set) = (TestContext::new(), set(3, 2));
+        let files = generate(&context, &set, 1).unwrap();
         let all = labelled(&files);
         assert_eq!(all.len(), 40);
         for (id, one) in all {
@@ -305,7 +305,7 @@ mod tests {
             let marked: usize = mask.iter().map(|&value| usize::from(value == 255)).sum();
             assert!((4..=24).contains(&marked), "{id}: {marked}");
             let background = image.pixels().map(|pixel| pixel.0[0]).max().unwrap();
-            assert!((100..103).contains(&background), "{id} lies on a normal training image");
+            assert!((100..103).contains(&background), "{id} is based on a normal training image");
             for (pixel, value) in image.pixels().zip(mask.iter()) {
                 assert!(*value == 0 || pixel.0[0] < background, "{id}: a marked pixel is darker");
             }
@@ -322,8 +322,8 @@ mod tests {
         let set = set(3, 2);
         let digest_with = |threads: usize, seed: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let bench = TestContext::new();
-            pool.install(|| digest(&made(&bench, &set, seed).unwrap()))
+            let context = TestContext::new();
+            pool.install(|| digest(&generate(&context, &set, seed).unwrap()))
         };
         assert_eq!(digest_with(1, 1), digest_with(3, 1));
         assert_ne!(digest_with(1, 1), digest_with(1, 2));
@@ -331,13 +331,13 @@ mod tests {
 
     #[test]
     fn a_training_split_without_defects_or_normals_is_refused() {
-        let error = |set: &tempfile::TempDir| made(&TestContext::new(), set, 1).unwrap_err().to_string();
+        let error = |set: &tempfile::TempDir| generate(&TestContext::new(), set, 1).unwrap_err().to_string();
         assert!(error(&set(2, 0)).contains("it has 2 normal and 0 defective images"));
-        assert!(error(&set(0, 2)).contains("no normal image is in the training split"));
+        assert!(error(&set(0, 2)).contains("the training split has no normal image"));
     }
 
     #[test]
-    fn fields_of_another_method_are_no_mistake_and_not_in_the_key() {
+    fn fields_of_another_method_are_allowed_and_not_in_the_key() {
         let pairs =
             [("method", "cutpaste".into()), ("count", Value::Integer(4)), ("steps", Value::Integer(9))];
         let (spec, problems) = read(&pairs);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diffusion_model_needs_libtorch_and_says_so() {
+    fn without_libtorch_a_diffusion_model_is_refused() {
         let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
         assert!(problems.is_empty(), "{problems:?}");
         match spec.preflight(&BTreeMap::new()) {
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_method_is_told_the_nearest() {
+    fn a_misspelt_method_gets_a_suggestion() {
         let (_, problems) = read(&[("method", "cutpast".into()), ("count", Value::Integer(1))]);
         assert_eq!(problems[0].help().as_deref(), Some("did you mean `cutpaste`?"));
         let (_, problems) = read(&[]);

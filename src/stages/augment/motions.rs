@@ -1,4 +1,4 @@
-//! How a training mask is turned, scaled, mirrored and placed before a defect is made under it.
+//! Rotates, scales, mirrors and positions a training mask before a defect is generated inside it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,19 +6,19 @@ use super::super::fields::{Fields, Reader};
 use crate::kernels::cutpaste::{DefectPatch, DefectTransform, TransformedDefect};
 use crate::kernels::random::Rng;
 
-/// Draws of a motion before a defect is used unturned and unscaled.
+/// Number of random transforms that are tried before a defect is used without a transform.
 const DRAWS: usize = 8;
 
-/// How far masks are moved.
+/// The range of random transforms.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Motions {
-    /// Greatest turn to either side, in degrees. Li et al. turn their scars by up to 45.
+    /// Greatest rotation in either direction, in degrees. Li et al. rotate their scars by up to 45.
     pub rotation: f64,
-    /// Sizes vary by factors from `1 / (1 + scale)` to `1 + scale`.
+    /// The size is multiplied by a random factor between `1 / (1 + scale)` and `1 + scale`.
     pub scale: f64,
-    /// Whether half of the defects are mirrored.
+    /// Whether defects are mirrored with probability 1/2.
     pub flip: bool,
-    /// Components with fewer pixels are left out.
+    /// Least number of pixels of a component. Smaller components are ignored.
     pub min_area: usize,
 }
 
@@ -40,23 +40,23 @@ impl Motions {
         all.insert("min_area".to_owned(), (*min_area).into());
     }
 
-    /// Draws a motion after which the defect is still there and fits into `height × width` px; `colour` is how
-    /// far contrasts vary.
+    /// Draws a transform after which the defect is not empty and fits into `height × width` px. `colour` is the range
+    /// of the contrast.
     pub(super) fn draw(
         &self,
-        stream: &mut Rng,
+        rng: &mut Rng,
         patch: &DefectPatch,
         colour: f64,
         (height, width): (usize, usize),
     ) -> (DefectTransform, TransformedDefect) {
         for _ in 0..DRAWS {
-            let size = stream.between(-1.0, 1.0);
+            let size = rng.between(-1.0, 1.0);
             let factor = 1.0 + self.scale * size.abs();
             let motion = DefectTransform {
-                angle: stream.between(-self.rotation, self.rotation),
+                angle: rng.between(-self.rotation, self.rotation),
                 scale: if size < 0.0 { 1.0 / factor } else { factor },
-                flip: stream.below(2) == 1 && self.flip,
-                contrast: stream.between(1.0 - colour, 1.0 + colour),
+                flip: rng.below(2) == 1 && self.flip,
+                contrast: rng.between(1.0 - colour, 1.0 + colour),
             };
             let moved = patch.transformed(&motion);
             if moved
@@ -66,21 +66,21 @@ impl Motions {
                 return (motion, moved);
             }
         }
-        let still = DefectTransform { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
-        (still, patch.transformed(&still))
+        let identity = DefectTransform { angle: 0.0, scale: 1.0, flip: false, contrast: 1.0 };
+        (identity, patch.transformed(&identity))
     }
 }
 
-/// Draws where a moved defect's corner comes to lie, so that all that is marked lies within the image; a
-/// defect larger than the image begins at its edge.
+/// Draws the position (top, left) of a transformed defect so that all marked pixels are inside the image. A defect
+/// larger than the image starts at the edge.
 pub(super) fn position(
-    stream: &mut Rng,
+    rng: &mut Rng,
     moved: &TransformedDefect,
     (height, width): (usize, usize),
 ) -> (isize, isize) {
-    let (top, left, bottom, right) = moved.extent().expect("an unmoved defect keeps its pixels");
-    let mut place = |first: usize, length: usize, side: usize| {
-        stream.below(side.saturating_sub(length) + 1) as isize - first as isize
+    let (top, left, bottom, right) = moved.extent().expect("a defect without a transform keeps its pixels");
+    let mut offset = |first: usize, length: usize, side: usize| {
+        rng.below(side.saturating_sub(length) + 1) as isize - first as isize
     };
-    (place(top, bottom - top, height), place(left, right - left, width))
+    (offset(top, bottom - top, height), offset(left, right - left, width))
 }

@@ -1,4 +1,5 @@
-//! `provenance.csv`: what each made image was made of, one line an image, the same columns for every method.
+//! Writes `provenance.csv`: the sources and parameters of each synthetic image, one line per image. The columns are the
+//! same for every method.
 
 use std::path::Path;
 
@@ -9,34 +10,34 @@ use crate::artifacts::files::csv_field;
 use crate::artifacts::image_set::{Label, SYNTHETIC_KIND, label_name, pixels_name, write_mask, write_rgb};
 use crate::kernels::cutpaste::DefectTransform;
 
-/// What one sample was made of.
-pub(super) struct Origin {
-    /// The sample.
+/// The sources and parameters of one sample.
+pub(super) struct Provenance {
+    /// Id of the sample.
     pub(super) id: String,
-    /// The normal image that it lies on.
+    /// Id of the normal image.
     pub(super) normal: String,
-    /// The image whose mask gave the defect's shape.
+    /// Id of the image whose mask was used.
     pub(super) mask_of: String,
-    /// The number of that mask's component.
+    /// Index of the component in that mask.
     pub(super) component: usize,
-    /// The sample's own seed.
+    /// Seed of the sample.
     pub(super) seed: u64,
-    /// How the mask was moved.
+    /// How the mask was transformed.
     pub(super) motion: DefectTransform,
-    /// Where the moved mask's corner lies, in px.
+    /// Top of the transformed mask in the image, in px.
     pub(super) top: isize,
-    /// Where the moved mask's corner lies, in px.
+    /// Left of the transformed mask in the image, in px.
     pub(super) left: isize,
-    /// What else the method drew or was told for this sample, as `name=value`, separated by spaces.
+    /// Further parameters of the method for this sample, as `name=value`, separated by spaces.
     pub(super) settings: String,
 }
 
-/// The table; `source_mask` is the image whose mask was used.
-pub(super) fn table(method: &str, origins: &[Origin]) -> String {
+/// Formats the table. The column `source_mask` holds the id of the image whose mask was used.
+pub(super) fn table(method: &str, origins: &[Provenance]) -> String {
     let header =
         "id,method,source_image,source_mask,component,seed,angle,scale,flip,top,left,settings".to_owned();
     let rows = origins.iter().map(|origin| {
-        let Origin { id, normal, mask_of, component, seed, motion, top, left, settings } = origin;
+        let Provenance { id, normal, mask_of, component, seed, motion, top, left, settings } = origin;
         let DefectTransform { angle, scale, flip, contrast: _ } = motion;
         let (normal, mask_of, settings) = (csv_field(normal), csv_field(mask_of), csv_field(settings));
         format!(
@@ -47,19 +48,19 @@ pub(super) fn table(method: &str, origins: &[Origin]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The names of a sample's image and mask within the set.
+/// Returns the paths of a sample's image and mask within the set.
 pub(super) fn names(id: &str) -> [String; 2] {
     [pixels_name(id), label_name("train", Label::Defect, SYNTHETIC_KIND, id)]
 }
 
-/// Writes one sample, its image and its mask of a level a pixel, and gives their names within the set.
+/// Writes the image and the mask of one sample and returns their paths within the set. `mask` has one level per pixel.
 pub(super) fn write(
     set: &Path,
     id: &str,
     image: &RgbImage,
     mask: Vec<u8>,
 ) -> Result<[String; 2], StageError> {
-    let mask = GrayImage::from_raw(image.width(), image.height(), mask).expect("a level a pixel was made");
+    let mask = GrayImage::from_raw(image.width(), image.height(), mask).expect("one level per pixel");
     let names = names(id);
     write_rgb(&set.join(&names[0]), image)?;
     write_mask(&set.join(&names[1]), &mask)?;

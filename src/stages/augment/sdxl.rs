@@ -1,22 +1,22 @@
-//! `sdxl-inpaint`: defects painted from a text by Stable Diffusion XL, as `ExDD` makes its own.
+//! `sdxl-inpaint`: inpaints defects with Stable Diffusion XL from a text prompt, as in `ExDD`.
 //!
-//! The pipeline is that of Hugging Face `diffusers`, run by a program that ships within patchflow
-//! (`inpaint.py`): by `uv run --script`, which brings the pinned packages, or by the Python that `PATCHFLOW_PYTHON`
-//! names. The stage draws for each sample what goes where, and the program paints one image after the other; each is
-//! an item of the cache as soon as it is made, so that a stop loses the image at hand and no more.
+//! Runs the pipeline of Hugging Face `diffusers` in a Python program that is embedded in patchflow (`inpaint.py`). It
+//! is started by `uv run --script`, which installs the pinned packages, or by the Python that `PATCHFLOW_PYTHON` names.
+//! The stage draws normal image, mask and prompt of each sample, and the program inpaints one image after the other.
+//! Each finished image is stored in the cache at once, so that a stopped run loses only the current image.
 //!
 //! ```text
 //! <work>/inpaint.py                 the program
-//! <work>/jobs.json                  its settings, and the images to be made
-//! <work>/weights/...                links to the files of `weights`, where that port is wired
+//! <work>/jobs.json                  its settings, and the list of images
+//! <work>/weights/...                links to the files of `weights`, if that port is connected
 //! <work>/jobs/00000.image.png       a normal image
-//! <work>/jobs/00000.mask.png        the moved mask
-//! <work>/jobs/00000.made.png        what the program made of them
+//! <work>/jobs/00000.mask.png        the transformed mask
+//! <work>/jobs/00000.made.png        the result of the program
 //! ```
 //!
-//! With `mask_crop_padding` diffusers paints an enlarged crop around the mask, and lays the original over what the mask
-//! does not mark. The image has been enlarged to `resolution` before and is made small again after, which blurs it
-//! all: so the stage takes only the mask's pixels from what was painted, and every other pixel is the normal image's.
+//! With `mask_crop_padding`, diffusers inpaints an enlarged crop around the mask and restores the pixels outside the
+//! mask. But the image is scaled to `resolution` before and scaled back after, which blurs all of it. The stage
+//! therefore takes only the pixels inside the mask from the result, and all others from the normal image.
 
 mod jobs;
 mod python;
@@ -31,26 +31,26 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, Inputs, StageError};
 use super::Augment;
-use super::provenance::Origin;
+use super::provenance::Provenance;
 use super::sources::Sources;
 
-/// Version of what `inpaint.py` makes of a job; in the key.
+/// Version of `inpaint.py`, in the key. Raised when the program gives other images for equal jobs.
 ///
 /// 1: first (2026-11-28).
 const PROGRAM: usize = 1;
 
-/// The reference's model.
+/// The model of the reference implementation.
 const MODEL: &str = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1";
-/// Its commit on the hub as of 2026-11-28.
+/// The commit of the model on the hub as of 2026-11-28.
 const REVISION: &str = "115134f363124c53c7d878647567d04daf26e41e";
-/// The reference's texts (`ExDD`, `augmentation`).
+/// The prompts of the reference implementation (`ExDD`, `augmentation`).
 const PROMPTS: [&str; 2] = ["white marks on the wall", "copper metal scratches"];
 const NEGATIVE_PROMPT: &str = "smooth, plain, black, dark, shadow";
 
 /// Where the pipeline comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pipeline {
-    /// A model of the hub, at a commit.
+    /// A model on the Hugging Face hub at a commit.
     Hub {
         /// `owner/name`.
         model: String,
@@ -61,19 +61,19 @@ pub enum Pipeline {
     Files,
 }
 
-/// Where it runs.
+/// The device that the pipeline runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PaintDevice {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// The CUDA device of that number.
+    /// The CUDA device with this number.
     Cuda(usize),
     /// An Apple GPU.
     Mps,
 }
 
 impl PaintDevice {
-    /// The kind of device; devices of one kind are interchangeable.
+    /// Returns the class of the device, for the key. Devices of a class are interchangeable.
     fn class(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -82,7 +82,7 @@ impl PaintDevice {
         }
     }
 
-    /// Its name in PyTorch.
+    /// Returns the name in PyTorch.
     fn name(self) -> String {
         match self {
             Self::Cuda(number) => format!("cuda:{number}"),
@@ -90,7 +90,7 @@ impl PaintDevice {
         }
     }
 
-    /// What this machine seems to have: planning asks no Python.
+    /// Guesses the fastest device of this machine without starting Python, because planning calls this.
     fn fastest() -> Self {
         if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
             Self::Mps
@@ -102,42 +102,42 @@ impl PaintDevice {
     }
 }
 
-/// The numbers that the pipeline computes in.
+/// The precision of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
-    /// Half precision; on GPUs alone.
+    /// Half precision. Only on GPUs.
     F16,
-    /// Single precision; never TF32.
+    /// Single precision. TF32 is disabled.
     F32,
 }
 
 const PRECISIONS: [(&str, Precision); 2] = [("f16", Precision::F16), ("f32", Precision::F32)];
 
-/// How defects are painted.
+/// The fields of the method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inpainting {
     /// Where the pipeline comes from.
     pub pipeline: Pipeline,
-    /// Which of its files: `fp16` reads `*.fp16.safetensors`.
+    /// Which files of the model are read: `fp16` reads `*.fp16.safetensors`.
     pub variant: Option<String>,
-    /// The texts, taken in turn.
+    /// The prompts, used in turn.
     pub prompts: Vec<String>,
-    /// What is not to be painted.
+    /// What the result should not show.
     pub negative_prompt: String,
-    /// Steps of the sampler, before `strength` takes some away.
+    /// Number of sampler steps before `strength` reduces them.
     pub sampling_steps: usize,
-    /// How far the text leads.
+    /// Guidance scale of the prompt.
     pub guidance: f64,
-    /// Share of the steps that are done; 1 forgets what was under the mask.
+    /// Share of the steps that are executed. 1 ignores the pixels under the mask.
     pub strength: f64,
-    /// Margin around the mask's box, in px of the enlarged image.
+    /// Margin around the bounding box of the mask, in px of the scaled image.
     pub mask_crop_padding: usize,
-    /// Side at which is painted, in px.
+    /// Height and width at which the pipeline runs, in px.
     pub resolution: usize,
-    /// The numbers that the pipeline computes in.
+    /// The precision of the pipeline.
     pub precision: Precision,
-    /// Where it runs.
-    pub place: PaintDevice,
+    /// The device that the pipeline runs on.
+    pub device: PaintDevice,
 }
 
 impl Inpainting {
@@ -159,10 +159,10 @@ impl Inpainting {
     ];
 
     pub(super) fn read(reader: &mut Reader<'_>, has_weights: bool) -> Self {
-        let place = read_place(reader);
+        let device = read_device(reader);
         let resolution = reader.integer("resolution", 64..=4096, Some(1024)) as usize;
         if !resolution.is_multiple_of(8) {
-            let message = format!("`resolution` is {resolution}, and must be a multiple of 8");
+            let message = format!("`resolution` is {resolution}, but must be a multiple of 8");
             reader.problem("resolution", "unfit_resolution", message, Some("write 1024".to_owned()));
         }
         let inpainting = Self {
@@ -175,8 +175,8 @@ impl Inpainting {
             strength: reader.float("strength", 0.0..=1.0, Some(0.99)),
             mask_crop_padding: reader.integer("mask_crop_padding", 0..=1024, Some(2)) as usize,
             resolution,
-            precision: read_precision(reader, place),
-            place,
+            precision: read_precision(reader, device),
+            device,
         };
         if (inpainting.sampling_steps as f64 * inpainting.strength) < 1.0 {
             let message = "`strength` leaves none of the `sampling_steps`".to_owned();
@@ -198,7 +198,7 @@ impl Inpainting {
             mask_crop_padding,
             resolution,
             precision,
-            place,
+            device,
         } = self;
         all.insert("prompts".to_owned(), prompts.clone().into());
         all.extend(fields([
@@ -210,24 +210,24 @@ impl Inpainting {
             ("mask_crop_padding", (*mask_crop_padding).into()),
             ("resolution", (*resolution).into()),
             ("precision", name_of(&PRECISIONS, precision).into()),
-            ("device", place.class().into()),
+            ("device", device.class().into()),
         ]));
         if let Some(variant) = variant {
             all.insert("variant".to_owned(), variant.as_str().into());
         }
-        // Files enter as an input, by their digest.
+        // Weight files enter as an input, by their digest.
         if let Pipeline::Hub { model, revision } = pipeline {
             all.insert("model".to_owned(), model.as_str().into());
             all.insert("revision".to_owned(), revision.as_str().into());
         }
     }
 
-    /// Checks whether this machine can run it: whether there is a Python to start.
+    /// Checks whether this machine has uv or a Python to start the program with.
     pub(super) fn preflight(environment: &BTreeMap<String, String>) -> Result<(), StageError> {
         python::find(environment).map(drop)
     }
 
-    /// Bytes of memory, about: the weights and what one image takes. SDXL has 3.5 billion weights.
+    /// Returns an estimate of the memory in bytes: the weights and one image. SDXL has 3.5 billion weights.
     pub(super) fn memory(&self, input_bytes: u64) -> u64 {
         const GIGABYTE: u64 = 1_000_000_000;
         match (&self.pipeline, self.precision) {
@@ -237,14 +237,14 @@ impl Inpainting {
         }
     }
 
-    /// Paints the samples into `set`.
+    /// Writes the samples into `set`.
     pub(super) fn run(
         &self,
         spec: &Augment,
         inputs: &Inputs,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Origin>, StageError> {
+    ) -> Result<Vec<Provenance>, StageError> {
         let weights = match self.pipeline {
             Pipeline::Files => Some(inputs.require("weights")?),
             Pipeline::Hub { .. } => None,
@@ -269,14 +269,13 @@ fn read_pipeline(reader: &mut Reader<'_>, has_weights: bool) -> Pipeline {
     if !is_default && !reader.has("revision") {
         reader.missing("revision", &format!("the commit of `{model}` on the hub, 40 hexadecimal digits"));
     } else if !is_commit {
-        let message = format!("`revision` is no commit: `{revision}`");
-        let help =
-            "write the 40 hexadecimal digits of a commit: a branch's name stands for other weights later";
+        let message = format!("`revision` is not a commit: `{revision}`");
+        let help = "write the 40 hexadecimal digits of a commit: a branch may contain other weights later";
         reader.problem("revision", "no_commit", message, Some(help.to_owned()));
     }
     if model.split('/').filter(|part| !part.is_empty()).count() != 2 || model.matches('/').count() != 1 {
-        let message = format!("`model` is no name of the hub: `{model}`");
-        let help = "write `owner/name`; for a folder, name a `download` stage as `weights`";
+        let message = format!("`model` is not a model name of the hub: `{model}`");
+        let help = "write `owner/name`; for a local folder, set `weights` to a `download` stage";
         reader.problem("model", "no_model", message, Some(help.to_owned()));
     }
     Pipeline::Hub { model, revision }
@@ -285,13 +284,13 @@ fn read_pipeline(reader: &mut Reader<'_>, has_weights: bool) -> Pipeline {
 fn read_prompts(reader: &mut Reader<'_>) -> Vec<String> {
     let prompts = reader.text_or_texts("prompts");
     if reader.is_empty_list("prompts") {
-        let help = "write one text or more, or leave `prompts` out".to_owned();
+        let help = "write at least one prompt, or remove `prompts`".to_owned();
         reader.problem("prompts", "empty_list", "`prompts` is empty".to_owned(), Some(help));
     }
     if prompts.is_empty() { PROMPTS.map(str::to_owned).to_vec() } else { prompts }
 }
 
-fn read_place(reader: &mut Reader<'_>) -> PaintDevice {
+fn read_device(reader: &mut Reader<'_>) -> PaintDevice {
     match reader.text("device").as_deref() {
         None | Some("cpu") => PaintDevice::Cpu,
         Some("cuda") => PaintDevice::Cuda(0),
@@ -310,12 +309,12 @@ fn read_place(reader: &mut Reader<'_>) -> PaintDevice {
     }
 }
 
-/// Half precision on a GPU and single on the processor, unless the manifest says otherwise.
-fn read_precision(reader: &mut Reader<'_>, place: PaintDevice) -> Precision {
-    let default = if place == PaintDevice::Cpu { "f32" } else { "f16" };
+/// Reads the precision. The default is `f16` on a GPU and `f32` on the CPU.
+fn read_precision(reader: &mut Reader<'_>, device: PaintDevice) -> Precision {
+    let default = if device == PaintDevice::Cpu { "f32" } else { "f16" };
     let precision = reader.choice("precision", &PRECISIONS, Some(default));
-    if precision == Precision::F16 && place == PaintDevice::Cpu {
-        let message = "`precision` is `f16`, which the CPU does not compute in".to_owned();
+    if precision == Precision::F16 && device == PaintDevice::Cpu {
+        let message = "`precision` is `f16`, which the CPU does not support".to_owned();
         let help = "write `precision = \"f32\"`, or `device = \"cuda\"`".to_owned();
         reader.problem("precision", "unfit_precision", message, Some(help));
     }

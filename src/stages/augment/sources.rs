@@ -1,4 +1,4 @@
-//! The training split's defects and normal images, which every method makes its samples of.
+//! Reads the defects and the normal images of the training split, the sources of the samples of every method.
 
 use rayon::prelude::*;
 
@@ -11,33 +11,33 @@ use crate::kernels::cutpaste::DefectPatch;
 
 /// A defect: one component of a training mask.
 pub(super) struct Defect<'a> {
-    /// The image that it is in.
+    /// Id of the image.
     pub(super) image: &'a str,
-    /// That image's place among the defective ones.
-    pub(super) place: usize,
-    /// Its number among the image's components.
+    /// Index of the image in [`Sources::defective`].
+    pub(super) image_index: usize,
+    /// Index among the components of the image.
     pub(super) component: usize,
-    /// It, with the surface around it.
+    /// The defect with the surrounding surface.
     pub(super) patch: DefectPatch,
-    /// Its pixels, row-major in its image.
+    /// Indices of its pixels, row-major in the image.
     pub(super) pixels: Vec<u32>,
 }
 
-/// What the samples are made of. Test images never reach a made defect.
+/// The sources of the samples. Test images are never used for synthetic defects.
 pub(super) struct Sources<'a> {
-    /// Every defect of the training split that is large enough.
+    /// All defects of the training split that are large enough.
     pub(super) defects: Vec<Defect<'a>>,
-    /// The defective images, with their masks.
+    /// The defective images: id, pixels and mask.
     pub(super) defective: Vec<(&'a str, &'a File, Labelled<'a>)>,
-    /// The normal images.
+    /// The normal images: id and pixels.
     pub(super) normals: Vec<(&'a str, &'a File)>,
 }
 
 impl<'a> Sources<'a> {
-    /// Cuts every defect of the training split, with a soft border of `blend` px, and lists its normal images.
+    /// Cuts out all defects of the training split with a soft border of `blend` px, and lists the normal images.
     ///
     /// # Errors
-    /// [`StageError::Data`] where the training split lacks defects or normal images.
+    /// [`StageError::Data`] if the training split lacks defects or normal images.
     pub(super) fn read(
         spec: &Augment,
         blend: usize,
@@ -57,41 +57,41 @@ impl<'a> Sources<'a> {
         context.check()?;
         let least = spec.motions.min_area;
         let cut: Result<Vec<Vec<Defect<'a>>>, StageError> = (defective.par_iter().enumerate())
-            .map(|(place, &(id, image, ref one))| cut(least, blend, (place, id), image, one))
+            .map(|(index, &(id, image, ref one))| cut(least, blend, (index, id), image, one))
             .collect();
         let defects: Vec<Defect<'a>> = cut?.into_iter().flatten().collect();
         let counted = format!("{} normal and {} defective images", normals.len(), defective.len());
         let method = spec.method.name();
         if defects.is_empty() {
             return Err(StageError::data(
-                format!("no defect of {least} px or more is in the training split; it has {counted}"),
+                format!("the training split has no defect of at least {least} px; it has {counted}"),
                 format!(
-                    "{method} needs labelled defects in `train`; a data set without any cannot be augmented this way"
+                    "`{method}` needs labelled defects in `train`; a data set without any cannot be augmented"
                 ),
             ));
         }
         if normals.is_empty() {
             return Err(StageError::data(
-                format!("no normal image is in the training split; it has {counted}"),
-                format!("{method} puts defects onto normal images of `train`"),
+                format!("the training split has no normal image; it has {counted}"),
+                format!("`{method}` adds defects to normal images of `train`"),
             ));
         }
         Ok(Self { defects, defective, normals })
     }
 
-    /// The digests of all that a sample can be made of, in order: pixels and masks of the defective images, pixels
-    /// of the normal ones.
+    /// Returns the digests of all sources in order: pixels and masks of the defective images, then pixels of the normal
+    /// images.
     pub(super) fn digests(&self) -> impl Iterator<Item = String> + '_ {
         let defective = self.defective.iter().flat_map(|(_, image, one)| [*image, one.mask]);
         defective.chain(self.normals.iter().map(|(_, image)| *image)).map(crate::artifacts::File::digest_text)
     }
 }
 
-/// Cuts the defects of one image that have `least` pixels or more.
+/// Cuts out the defects of one image that have at least `least` pixels.
 fn cut<'a>(
     least: usize,
     blend: usize,
-    (place, id): (usize, &'a str),
+    (image_index, id): (usize, &'a str),
     image: &File,
     one: &Labelled<'_>,
 ) -> Result<Vec<Defect<'a>>, StageError> {
@@ -110,7 +110,7 @@ fn cut<'a>(
         .filter(|(_, component)| component.pixels.len() >= least)
         .map(|(number, component)| {
             let patch = DefectPatch::cut(pixels.as_raw(), mask.as_raw(), width, &component.pixels, blend);
-            Defect { image: id, place, component: number, patch, pixels: component.pixels }
+            Defect { image: id, image_index, component: number, patch, pixels: component.pixels }
         })
         .collect())
 }

@@ -1,8 +1,8 @@
-//! What is kept out of a bank: single patches that look normal, and whole made samples that are no good.
+//! Filters the candidates of a bank: drops single patches that look normal, and unsuitable synthetic samples.
 //!
-//! A made sample (of an `augment` stage) is judged by the median over the patches that its mask covers: of their
-//! distances to the normal bank, and of their distances to the nearest patch of a real defect. The limits are
-//! quantiles of what the normal rows and the real patches themselves have to others of other images.
+//! A synthetic sample (from an `augment` stage) is judged by two medians over the patches that its mask covers: of
+//! their distances to the normal bank, and of their distances to the nearest patch of a real defect. The limits are
+//! quantiles of the same distances between normal rows, or real defect patches, of different images.
 
 use std::fmt::Write;
 
@@ -17,16 +17,18 @@ use crate::kernels::KernelError;
 use crate::kernels::nearest;
 use crate::kernels::scoring::quantile;
 
-/// Which made samples are kept out; `select.made_near_normal` and `select.made_far_from_real`.
+/// Which synthetic samples are dropped: the fields `select.made_near_normal` and `select.made_far_from_real`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MadeFilter {
-    /// Samples no farther from the normal bank than this quantile of its own rows from rows of other images.
+pub struct SyntheticFilter {
+    /// Drops samples that are near the normal bank: the limit is this quantile of the distances between its rows of
+    /// different images. `None` drops nothing.
     pub near_normal: Option<f64>,
-    /// Samples farther from every real defect than this quantile of real patches from those of other images.
+    /// Drops samples that are far from all real defects: the limit is this quantile of the distances between real
+    /// defect patches of different images. `None` drops nothing.
     pub far_from_real: Option<f64>,
 }
 
-impl MadeFilter {
+impl SyntheticFilter {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             near_normal: reader.optional_float("made_near_normal", 0.0..=1.0),
@@ -34,7 +36,7 @@ impl MadeFilter {
         }
     }
 
-    /// Whether it judges any sample.
+    /// Returns whether any filter is set.
     pub fn is_set(&self) -> bool {
         self.near_normal.is_some() || self.far_from_real.is_some()
     }
@@ -48,31 +50,31 @@ impl MadeFilter {
         }
     }
 
-    /// Takes the samples that it rules out from `sources`; gives the verdicts as a table, and their counts.
+    /// Removes unsuitable samples from `sources`. Returns the verdicts as a CSV table, and their counts.
     pub(super) fn apply(
         &self,
         inputs: &Inputs,
         sources: &mut Vec<Source<'_>>,
         context: &Context<'_>,
     ) -> Result<(String, SyntheticCounts), StageError> {
-        let normal = self.near_normal.map(|q| Yardstick::of_normals(q, inputs, context)).transpose()?;
-        let real = self.far_from_real.map(|q| Yardstick::of_reals(q, sources, context)).transpose()?;
+        let normal = self.near_normal.map(|q| DistanceLimit::of_normals(q, inputs, context)).transpose()?;
+        let real = self.far_from_real.map(|q| DistanceLimit::of_reals(q, sources, context)).transpose()?;
         let mut table = "id,patches,to_normal,normal_limit,to_real,real_limit,verdict\n".to_owned();
         let mut counts = SyntheticCounts::default();
         let mut kept = Vec::new();
         for source in sources.drain(..) {
             context.check()?;
-            if !source.is_made {
+            if !source.is_synthetic {
                 kept.push(source);
                 continue;
             }
             let rows = rows_of(&source)?;
-            let measure = |yardstick: &Option<Yardstick>| {
-                yardstick.as_ref().map(|yardstick| yardstick.measure(&rows)).transpose()
+            let measure = |limit: &Option<DistanceLimit>| {
+                limit.as_ref().map(|limit| limit.median_distance(&rows)).transpose()
             };
             let (to_normal, to_real) = (measure(&normal)?, measure(&real)?);
-            let limit = |yardstick: &Option<Yardstick>| yardstick.as_ref().map(|yardstick| yardstick.limit);
-            let (near, far) = (limit(&normal), limit(&real));
+            let distance = |limit: &Option<DistanceLimit>| limit.as_ref().map(|limit| limit.distance);
+            let (near, far) = (distance(&normal), distance(&real));
             let verdict = if to_normal.zip(near).is_some_and(|(distance, limit)| distance <= limit) {
                 counts.near_normal += 1;
                 "near normal"
@@ -103,24 +105,26 @@ impl MadeFilter {
     }
 }
 
-/// Rows to measure distances from, and how far is too far or near.
-struct Yardstick {
+/// Reference rows, and the distance to them that a sample is compared with.
+struct DistanceLimit {
     index: nearest::Bank,
-    limit: f32,
+    distance: f32,
 }
 
-impl Yardstick {
-    /// The bank of the port `normal`; the limit is a quantile of its rows' distances to rows of other images.
+impl DistanceLimit {
+    /// Uses the bank of the port `normal` as reference. The limit is the quantile `q` of the distances between its rows
+    /// of different images.
     fn of_normals(q: f64, inputs: &Inputs, context: &Context<'_>) -> Result<Self, StageError> {
         let normal = Bank::read(inputs.require("normal")?)?;
         Self::new(q, &normal.rows, normal.d(), &normal.image, "the normal bank", context)
     }
 
-    /// The candidates of real defects.
+    /// Uses the candidates of real defects as reference. The limit is the quantile `q` of the distances between patches
+    /// of different images.
     fn of_reals(q: f64, sources: &[Source<'_>], context: &Context<'_>) -> Result<Self, StageError> {
         let (mut rows, mut images) = (Vec::new(), Vec::new());
         let mut d = 0;
-        for (image, source) in sources.iter().filter(|source| !source.is_made).enumerate() {
+        for (image, source) in sources.iter().filter(|source| !source.is_synthetic).enumerate() {
             let of_source = rows_of(source)?;
             d = of_source.len() / source.patches.len();
             images.extend(source.patches.iter().map(|_| image as u32));
@@ -129,8 +133,7 @@ impl Yardstick {
         if images.is_empty() {
             return Err(StageError::data(
                 "`made_far_from_real` has no real defect to compare with: none is selected",
-                "leave `select.set` out, so that the real defects are candidates too, or take \
-                 `made_far_from_real` away",
+                "remove `select.set`, so that the real defects are candidates too, or remove `made_far_from_real`",
             ));
         }
         Self::new(q, &rows, d, &images, "the real defects", context)
@@ -145,23 +148,23 @@ impl Yardstick {
         context: &Context<'_>,
     ) -> Result<Self, StageError> {
         let index = nearest::Bank::on(context.search_device, rows.to_vec(), d).map_err(failed)?;
-        let own = index.nearest_excluding(rows, images, images).map_err(failed)?;
-        let finite: Vec<f32> = own.distance.into_iter().filter(|distance| distance.is_finite()).collect();
+        let between = index.nearest_excluding(rows, images, images).map_err(failed)?;
+        let finite: Vec<f32> = between.distance.into_iter().filter(|distance| distance.is_finite()).collect();
         if finite.is_empty() {
             return Err(StageError::data(
-                format!("{what} are of one image: there is no distance to another to judge by"),
-                "take the filter away, or bring more images",
+                format!("{what} come from a single image: the filter needs distances between images"),
+                "remove the filter, or add more images",
             ));
         }
-        Ok(Self { index, limit: quantile(&finite, q).map_err(failed)? })
+        Ok(Self { index, distance: quantile(&finite, q).map_err(failed)? })
     }
 
-    /// The median distance of the rows.
-    fn measure(&self, rows: &[f32]) -> Result<f32, StageError> {
-        let distances = self.index.nearest(rows, 1).map_err(failed)?.distance;
-        quantile(&distances, 0.5).map_err(failed)
+    /// Returns the median distance of `rows` to their nearest reference rows.
+    fn median_distance(&self, rows: &[f32]) -> Result<f32, StageError> {
+        quantile(&self.distances(rows)?, 0.5).map_err(failed)
     }
 
+    /// Returns the distance of each row to its nearest reference row.
     fn distances(&self, rows: &[f32]) -> Result<Vec<f32>, StageError> {
         Ok(self.index.nearest(rows, 1).map_err(failed)?.distance)
     }
@@ -171,19 +174,19 @@ fn failed(error: KernelError) -> StageError {
     StageError::kernel("cannot compare the candidates", error)
 }
 
-/// Drops candidates that lie no farther from the normal bank than that quantile of the bank's own rows from
-/// its rows of other images.
+/// Drops candidates that are near the normal bank: not farther than the quantile `q` of the distances between its rows
+/// of different images.
 pub(super) fn drop_near_normal(
     q: f64,
     inputs: &Inputs,
     sources: &mut Vec<Source<'_>>,
     context: &Context<'_>,
 ) -> Result<(), StageError> {
-    let normal = Yardstick::of_normals(q, inputs, context)?;
+    let normal = DistanceLimit::of_normals(q, inputs, context)?;
     for source in sources.iter_mut() {
         context.check()?;
         let distances = normal.distances(&rows_of(source)?)?;
-        let mut far = distances.iter().map(|&distance| distance > normal.limit);
+        let mut far = distances.iter().map(|&distance| distance > normal.distance);
         source.patches.retain(|_| far.next().unwrap_or(true));
     }
     sources.retain(|source| !source.patches.is_empty());
@@ -223,7 +226,7 @@ mod tests {
         }
     }
 
-    /// An image of one patch per value, all covered by its mask.
+    /// Adds an image with one patch per value. Its mask covers all patches.
     fn add(folder: &Path, id: &str, kind: &str, values: &[[f32; 2]]) {
         let block = Block { height: 1, width: values.len(), d: 2, data: values.concat() };
         write_block(&folder.join("features").join(block_name(id)), &block, StoragePrecision::F32).unwrap();
@@ -234,7 +237,7 @@ mod tests {
 
     fn inputs(folder: &Path) -> Inputs {
         write_json(&folder.join("features/features.json"), &extraction()).unwrap();
-        // Normal rows of two images, 1 apart from each other.
+        // Normal rows of two images, at distance 1 from each other.
         let normal = Bank {
             description: Description {
                 extraction: extraction(),
@@ -281,17 +284,17 @@ mod tests {
     #[test]
     fn samples_that_look_normal_or_like_no_real_defect_are_dropped_whole() {
         let folder = tempfile::tempdir().unwrap();
-        // Real defects at 10 and 12: 2 apart.
+        // Real defects at 10 and 12, so at distance 2.
         add(folder.path(), "real/1", "any", &[[10.0, 0.0]]);
         add(folder.path(), "real/2", "any", &[[12.0, 0.0]]);
-        // Two of its three patches lie within 1 of the normals.
+        // Two of the three patches of the first sample are within distance 1 of the normal rows.
         add(folder.path(), "made/normal", SYNTHETIC_KIND, &[[0.5, 0.0], [1.5, 0.0], [11.0, 0.0]]);
         add(folder.path(), "made/good", SYNTHETIC_KIND, &[[11.0, 0.5], [0.5, 0.0], [11.0, 1.0]]);
         add(folder.path(), "made/strange", SYNTHETIC_KIND, &[[0.0, 90.0]]);
         let (spec, problems) = read(Some(1.0), Some(1.0));
         assert!(problems.is_empty(), "{problems:?}");
-        let bench = TestContext::new();
-        let files = bench.run(&spec, &inputs(folder.path()), 1, "bank").unwrap();
+        let context = TestContext::new();
+        let files = context.run(&spec, &inputs(folder.path()), 1, "bank").unwrap();
         let bank = Bank::read(&files).unwrap();
         assert_eq!(bank.description.images, ["made/good", "real/1", "real/2"]);
         let counts = bank.description.synthetic.unwrap();
@@ -306,11 +309,11 @@ mod tests {
     }
 
     #[test]
-    fn each_filter_works_alone_and_a_missing_yardstick_is_named() {
+    fn each_filter_works_alone_and_missing_real_defects_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         add(folder.path(), "made/1", SYNTHETIC_KIND, &[[5.0, 0.0]]);
-        let bench = TestContext::new();
-        let alone = bench.run(&read(Some(0.5), None).0, &inputs(folder.path()), 1, "bank").unwrap();
+        let context = TestContext::new();
+        let alone = context.run(&read(Some(0.5), None).0, &inputs(folder.path()), 1, "bank").unwrap();
         assert_eq!(Bank::read(&alone).unwrap().len(), 1);
         let error =
             TestContext::new().run(&read(None, Some(0.5)).0, &inputs(folder.path()), 1, "bank").unwrap_err();

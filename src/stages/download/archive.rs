@@ -1,7 +1,7 @@
-//! Unpacks a zip archive that no one vouches for.
+//! Unpacks an untrusted zip archive.
 //!
-//! Every name and size is looked at before the first byte is written; sizes are counted again while
-//! unpacking, because an archive's directory may lie.
+//! All names and sizes are checked before the first byte is written. Sizes are counted again while unpacking, because
+//! the directory of an archive may be wrong.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -13,7 +13,7 @@ use zip::ZipArchive;
 use super::HttpSource;
 use crate::stages::{Context, StageError};
 
-/// A file of the archive that will be written.
+/// A file of the archive.
 struct Entry {
     index: usize,
     name: String,
@@ -43,7 +43,7 @@ pub(super) fn unpack(
     Ok(())
 }
 
-/// Says what the file is where it is no zip archive.
+/// Checks that the file is a zip archive. The error names the format that it has instead.
 fn recognise(reader: &mut (impl Read + Seek)) -> Result<(), String> {
     let mut start = Vec::new();
     reader.by_ref().take(6).read_to_end(&mut start).map_err(|error| error.to_string())?;
@@ -54,12 +54,12 @@ fn recognise(reader: &mut (impl Read + Seek)) -> Result<(), String> {
         [0xfd, b'7', b'z', ..] => "an xz file",
         [b'7', b'z', ..] => "a 7z archive",
         [b'<', ..] => "a web page",
-        _ => "no zip archive",
+        _ => "not a zip archive",
     };
-    Err(format!("it is {what}; only zip archives are unpacked, `unpack = false` keeps the file as it is"))
+    Err(format!("it is {what}; only zip archives can be unpacked, `unpack = false` keeps the file as it is"))
 }
 
-/// Lists the files to write, and refuses the archive as a whole where one entry is not safe.
+/// Lists the files to write. Refuses the whole archive if any entry is unsafe.
 fn survey(archive: &ZipArchive<BufReader<File>>, source: &HttpSource) -> Result<Vec<Entry>, String> {
     if archive.len() > source.max_entries {
         return Err(format!("it has {} entries, `max_entries` allows {}", archive.len(), source.max_entries));
@@ -96,7 +96,7 @@ fn survey(archive: &ZipArchive<BufReader<File>>, source: &HttpSource) -> Result<
     Ok(entries)
 }
 
-/// The name as a path within the target folder, or why it is none.
+/// Returns the name as a path within the target folder. The error says why the name is not allowed.
 fn safe_name(written: &str) -> Result<String, &'static str> {
     let name = written.replace('\\', "/");
     if name.contains('\0') {
@@ -128,7 +128,7 @@ fn extract(
     }
     let broken = |source: &dyn std::fmt::Display| error(format!("the entry `{}`: {source}", entry.name));
     let packed = archive.by_index(entry.index).map_err(|source| broken(&source))?;
-    // One byte more than the directory declares is enough to know that it lies.
+    // One byte more than the directory declares is enough to detect a wrong size.
     let mut packed = packed.take(entry.size_bytes + 1);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&to).map_err(failed)?;
     let mut buffer = vec![0; 1 << 16];
@@ -141,13 +141,13 @@ fn extract(
         size += read as u64;
         if size > entry.size_bytes {
             return Err(broken(&format!(
-                "it is larger than the {} bytes that it declares",
+                "it is larger than its declared size of {} bytes",
                 entry.size_bytes
             )));
         }
         file.write_all(&buffer[..read]).map_err(failed)?;
     }
-    if size < entry.size_bytes { Err(broken(&"it ends too early")) } else { Ok(size) }
+    if size < entry.size_bytes { Err(broken(&"it is shorter than its declared size")) } else { Ok(size) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The digest that a download must have, and the digest that a file has.
+//! The expected digest of a download, and its comparison with a file.
 
 use std::fmt;
 use std::fs::File;
@@ -6,12 +6,11 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-
 use sha2::Digest;
 
 use crate::stages::{Context, StageError};
 
-/// How a digest is computed.
+/// A digest algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Algorithm {
     Blake3,
@@ -19,13 +18,13 @@ enum Algorithm {
     Md5,
 }
 
-/// Every algorithm with its name and the length of its hexadecimal form.
+/// All algorithms with their names and the lengths of their hexadecimal forms.
 const ALGORITHMS: [(&str, Algorithm, usize); 3] =
     [("blake3", Algorithm::Blake3, 64), ("sha256", Algorithm::Sha256, 64), ("md5", Algorithm::Md5, 32)];
 
-/// A digest as the manifest writes it: `sha256:…`, `blake3:…` or `md5:…`.
+/// A digest as written in the manifest: `sha256:…`, `blake3:…` or `md5:…`.
 ///
-/// MD5 is here because publishers of data sets give nothing else; it finds damage, not malice.
+/// MD5 is supported because some publishers of data sets provide no other digest. It detects damage, not manipulation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     algorithm: Algorithm,
@@ -33,13 +32,13 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Reads `algorithm:hexadecimal`, or says what is wrong with it.
+    /// Parses `algorithm:hexadecimal`. The error describes the problem.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some((name, hex)) = text.split_once(':') else {
             return Err(format!("`{text}` does not name its algorithm"));
         };
         let Some(&(_, algorithm, length)) = ALGORITHMS.iter().find(|(known, ..)| *known == name) else {
-            return Err(format!("`{name}` is no known digest"));
+            return Err(format!("`{name}` is not a known digest"));
         };
         if hex.len() != length || !hex.bytes().all(|letter| letter.is_ascii_hexdigit()) {
             return Err(format!("a {name} digest has {length} hexadecimal digits, not `{hex}`"));
@@ -47,18 +46,18 @@ impl Expected {
         Ok(Self { algorithm, hex: hex.to_ascii_lowercase() })
     }
 
-    /// The first digits of a SHA-256, as torchvision's file names hold them: enough to find damage and
-    /// another version, not malice.
+    /// Expects the first digits of a SHA-256, as in the file names of torchvision. They detect damage and other
+    /// versions, not manipulation.
     pub(super) fn sha256_prefix(digits: &str) -> Self {
         Self { algorithm: Algorithm::Sha256, hex: digits.to_ascii_lowercase() }
     }
 
-    /// Stands for a digest that could not be read; no file has it.
+    /// Stands for a digest that could not be parsed. It matches no file.
     pub(super) fn unknown() -> Self {
         Self { algorithm: Algorithm::Blake3, hex: String::new() }
     }
 
-    /// Whether it is the digest of the file at `path`; else gives the digest that the file has.
+    /// Compares with the digest of the file at `path`. The inner error holds the digest of the file if they differ.
     pub(super) fn check(&self, path: &Path, context: &Context<'_>) -> Result<Result<(), Self>, StageError> {
         let error = |source| StageError::io("read", path, source);
         let mut file = File::open(path).map_err(error)?;
@@ -72,8 +71,8 @@ impl Expected {
             }
         }
         let found = Self { algorithm: self.algorithm, hex: hasher.finish() };
-        let is_it = !self.hex.is_empty() && found.hex.starts_with(&self.hex);
-        Ok(if is_it { Ok(()) } else { Err(found) })
+        let is_equal = !self.hex.is_empty() && found.hex.starts_with(&self.hex);
+        Ok(if is_equal { Ok(()) } else { Err(found) })
     }
 }
 
@@ -135,7 +134,7 @@ mod tests {
     fn digests_are_read_and_written_alike() {
         let text = "md5:1ed0f628122776ace4965afa30dfe316";
         assert_eq!(Expected::parse(text).unwrap().to_string(), text);
-        assert_eq!(Expected::parse(&text.to_uppercase()), Err("`MD5` is no known digest".into()));
+        assert_eq!(Expected::parse(&text.to_uppercase()), Err("`MD5` is not a known digest".into()));
         let upper = format!("sha256:{}", "AB".repeat(32));
         assert_eq!(Expected::parse(&upper).unwrap().to_string(), upper.to_lowercase().replace("SHA", "sha"));
     }
@@ -143,7 +142,7 @@ mod tests {
     #[test]
     fn malformed_digests_say_what_is_wrong() {
         assert!(Expected::parse("abc").unwrap_err().contains("algorithm"));
-        assert!(Expected::parse("crc32:abcd").unwrap_err().contains("no known"));
+        assert!(Expected::parse("crc32:abcd").unwrap_err().contains("not a known"));
         assert!(Expected::parse("md5:12").unwrap_err().contains("32 hexadecimal"));
         assert!(Expected::parse(&format!("md5:{}", "g".repeat(32))).is_err());
     }

@@ -1,12 +1,11 @@
-//! Weights that are published under a name: torchvision's files, whose names hold the first eight digits of
-//! their SHA-256.
+//! The weights that torchvision publishes. Their file names contain the first eight digits of their SHA-256.
 
 use crate::kernels::backbone::Network;
 
-/// The folder of torchvision's files.
+/// Base address of the files.
 pub(super) const BASE: &str = "https://download.pytorch.org/models/";
 
-/// Files of `IMAGENET1K_V2` by name in a manifest; of `resnet18` there is none.
+/// The files of `IMAGENET1K_V2` and their names in a manifest. There is none for `resnet18`.
 const V2: [(&str, &str); 4] = [
     ("resnet50_v2", "resnet50-11ad3fa6.pth"),
     ("resnet101_v2", "resnet101-cd907fc2.pth"),
@@ -14,7 +13,7 @@ const V2: [(&str, &str); 4] = [
     ("wide_resnet101_2_v2", "wide_resnet101_2-d733dc28.pth"),
 ];
 
-/// The file of a network's `IMAGENET1K_V1`, on which `PatchCore`'s published figures are.
+/// Returns the file of the `IMAGENET1K_V1` weights of a network. The published `PatchCore` results use these.
 pub(super) fn file(network: Network) -> &'static str {
     match network {
         Network::ResNet18 => "resnet18-f37072fd.pth",
@@ -25,12 +24,12 @@ pub(super) fn file(network: Network) -> &'static str {
     }
 }
 
-/// Every published file by name in a manifest: the network's name, with `_v2` after it for `IMAGENET1K_V2`.
+/// Returns all files with their names in a manifest: the name of the network, followed by `_v2` for `IMAGENET1K_V2`.
 pub(super) fn choices() -> Vec<(&'static str, &'static str)> {
     Network::ALL.iter().map(|&network| (network.name(), file(network))).chain(V2).collect()
 }
 
-/// The digits of the SHA-256 that a published name holds.
+/// Returns the digits of the SHA-256 in the name of a file.
 pub(super) fn prefix(file: &str) -> &str {
     file.rsplit_once('-').and_then(|(_, rest)| rest.split_once('.')).map_or("", |(digits, _)| digits)
 }

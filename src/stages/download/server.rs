@@ -1,23 +1,23 @@
-//! A small HTTP server on the loopback interface, for the tests of downloads.
+//! A small HTTP server on the loopback interface, for tests of downloads.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What the server does with one request.
+/// How the server answers one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Answer {
-    /// The file, or the range of it that was asked for.
+    /// The file, or the requested range of it.
     File,
-    /// The whole file, whatever range was asked for.
+    /// The whole file, even if a range is requested.
     Whole,
-    /// As `File`, but the connection breaks after so many bytes.
+    /// As `File`, but the connection breaks after this many bytes.
     Break(usize),
-    /// Nothing but this status.
+    /// An empty answer with this status.
     Status(u16),
 }
 
-/// What was asked for, and how many bytes of body were sent.
+/// A request, and how many bytes of the body were sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
     pub(super) range: Option<String>,
@@ -25,13 +25,13 @@ pub(super) struct Seen {
     pub(super) sent: usize,
 }
 
-/// Serves `body` until the test ends; requests beyond the script get the file.
-pub(super) struct Server {
+/// Serves `body` until the test ends. Requests after the end of the script get the file.
+pub(super) struct TestServer {
     pub(super) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-impl Server {
+impl TestServer {
     pub(super) fn start(body: Vec<u8>, etag: &'static str, script: Vec<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/set.zip", listener.local_addr().unwrap());
@@ -62,10 +62,10 @@ fn serve(stream: &TcpStream, body: &[u8], etag: &str, answer: Answer, log: &Mute
             _ => {}
         }
     }
-    let asked: Option<usize> =
+    let requested: Option<usize> =
         seen.range.as_ref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let is_same = seen.if_range.as_ref().is_none_or(|tag| tag == etag);
-    let start = asked.filter(|_| is_same && answer != Answer::Whole);
+    let start = requested.filter(|_| is_same && answer != Answer::Whole);
     let (head, mut sent) = match (answer, start) {
         (Answer::Status(status), _) => (format!("{status} No"), &body[..0]),
         (_, Some(start)) if start >= body.len() => {
@@ -87,6 +87,6 @@ fn serve(stream: &TcpStream, body: &[u8], etag: &str, answer: Answer, log: &Mute
     seen.sent = sent.len();
     log.lock().unwrap().push(seen);
     let mut stream = stream;
-    // The client may hang up first.
+    // The client may close the connection first.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent));
 }

@@ -1,11 +1,10 @@
-//! Synthetic surfaces, written as KSDD2 is: `train/10000.png` with `train/10000_GT.png`, `test/20000.png` …
+//! Generates synthetic surfaces in the layout of KSDD2: `train/10000.png` with `train/10000_GT.png`, `test/20000.png` …
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use image::{GrayImage, RgbImage};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::artifacts::image_set::{write_mask, write_rgb};
 use crate::kernels::random::Rng;
@@ -13,13 +12,13 @@ use crate::kernels::surface::{SurfaceDefect, Texture, surface};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
 use crate::stages::{Context, StageError};
 
-/// Images between two looks at whether the user wants to stop.
+/// Number of images between two checks for cancellation.
 const BATCH: usize = 64;
 
-/// Defects in the order in which images receive them.
+/// The kinds of defects, assigned to defective images in turn.
 const DEFECTS: [SurfaceDefect; 3] = [SurfaceDefect::Scratch, SurfaceDefect::Spot, SurfaceDefect::Crack];
 
-/// What is drawn.
+/// What is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum SurfaceKind {
     Surfaces,
@@ -29,7 +28,7 @@ const SURFACES: [(&str, SurfaceKind); 1] = [("surfaces", SurfaceKind::Surfaces)]
 
 const TEXTURES: [(&str, Texture); 2] = [("brushed", Texture::Brushed), ("cast", Texture::Cast)];
 
-/// How many surfaces are made, and how.
+/// How many surfaces are generated, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synthetic {
     kind: SurfaceKind,
@@ -44,7 +43,7 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// Reads the table `synthetic`. The default counts and size serve a quickstart of seconds.
+    /// Reads the table `synthetic`. With the default counts and size, the quickstart takes seconds.
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let kind = reader.choice("kind", &SURFACES, Some("surfaces"));
         let texture = reader.choice("texture", &TEXTURES, Some("brushed"));
@@ -78,21 +77,21 @@ impl Synthetic {
         ])
     }
 
-    /// Every image: its name without extension, and its defect.
+    /// Lists all images: the name without extension, and the defect.
     fn plan(&self) -> Vec<(String, Option<SurfaceDefect>)> {
         let split = |folder: &'static str, first: usize, normal: usize, defect: usize| {
-            (0..normal + defect).map(move |place| {
-                let defect = place.checked_sub(normal).map(|place| DEFECTS[place % DEFECTS.len()]);
-                (format!("{folder}/{}", first + place), defect)
+            (0..normal + defect).map(move |index| {
+                let defect = index.checked_sub(normal).map(|index| DEFECTS[index % DEFECTS.len()]);
+                (format!("{folder}/{}", first + index), defect)
             })
         };
         let train = split("train", 10_000, self.train_normal, self.train_defect);
-        // Ids need not be unique across the folders; the first digit is KSDD2's.
+        // The first digit is that of KSDD2. Ids need not be unique across the folders.
         train.chain(split("test", 20_000, self.test_normal, self.test_defect)).collect()
     }
 }
 
-/// Writes the surfaces; each has a stream of its own, so that the order of work does not matter.
+/// Writes the surfaces. Each has its own random number stream, so results do not depend on the order of work.
 pub(super) fn write(synthetic: &Synthetic, files: &Path, context: &Context<'_>) -> Result<(), StageError> {
     let plan = synthetic.plan();
     for (batch, images) in plan.chunks(BATCH).enumerate() {
@@ -109,12 +108,12 @@ fn write_one(
     defect: Option<SurfaceDefect>,
     files: &Path,
 ) -> Result<(), StageError> {
-    let mut stream = Rng::new(synthetic.seed, &format!("surface/{name}"));
+    let mut rng = Rng::new(synthetic.seed, &format!("surface/{name}"));
     let (height, width) = (synthetic.height, synthetic.width);
-    let made = surface(&mut stream, synthetic.texture, defect, height, width);
+    let drawn = surface(&mut rng, synthetic.texture, defect, height, width);
     let (wide, high) = (width as u32, height as u32);
-    let pixels = RgbImage::from_raw(wide, high, made.pixels).expect("three levels a pixel were made");
-    let mask = GrayImage::from_raw(wide, high, made.mask).expect("a level a pixel was made");
+    let pixels = RgbImage::from_raw(wide, high, drawn.pixels).expect("three levels per pixel");
+    let mask = GrayImage::from_raw(wide, high, drawn.mask).expect("one level per pixel");
     write_rgb(&files.join(format!("{name}.png")), &pixels)?;
     write_mask(&files.join(format!("{name}_GT.png")), &mask)?;
     Ok(())

@@ -8,15 +8,15 @@ use std::time::Duration;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use super::server::{Answer, Server};
+use super::server::{Answer, TestServer};
 use super::*;
 use crate::artifacts::Files;
 use crate::stages::context::testing::TestContext;
 use crate::stages::fields::{Problem, Value};
 use crate::stages::{Inputs, Item, ItemFile, Items, Progress};
 
-/// A context for transfers: keeps its log, waits for nothing.
-struct Desk {
+/// A context for transfers that stores the log and does not wait.
+struct Transfers {
     folder: tempfile::TempDir,
     log: Mutex<Vec<String>>,
     cancelled: AtomicBool,
@@ -25,7 +25,7 @@ struct Desk {
     is_offline: bool,
 }
 
-impl Desk {
+impl Transfers {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self {
@@ -38,7 +38,7 @@ impl Desk {
         }
     }
 
-    fn bring(&self, remote: &HttpSource) -> Result<Files, StageError> {
+    fn fetch(&self, remote: &HttpSource) -> Result<Files, StageError> {
         let policy = transfer::Policy {
             tries: 3,
             first_wait: Duration::ZERO,
@@ -58,7 +58,7 @@ impl Desk {
             environment: &self.environment,
         };
         let files = self.folder.path().join("files");
-        bring(remote, &policy, &files, &context)?;
+        fetch(remote, &policy, &files, &context)?;
         Ok(Files::of_folder(&files).unwrap())
     }
 
@@ -67,14 +67,14 @@ impl Desk {
     }
 }
 
-impl Progress for Desk {
+impl Progress for Transfers {
     fn report(&self, _: u64, _: u64, _: &'static str) {}
     fn log(&self, line: &str) {
         self.log.lock().unwrap().push(line.to_owned());
     }
 }
 
-impl Items for Desk {
+impl Items for Transfers {
     fn recall(&self, _: &Fields) -> Option<Item> {
         None
     }
@@ -131,19 +131,19 @@ fn message(result: Result<Files, StageError>) -> String {
 #[test]
 fn an_archive_is_downloaded_checked_and_unpacked() {
     let body = two_files();
-    let (desk, server) = (Desk::new(), Server::start(body.clone(), "\"1\"", vec![]));
-    let files = desk.bring(&remote(&[&server.url], &body)).unwrap();
+    let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
+    let files = transfers.fetch(&remote(&[&server.url], &body)).unwrap();
     let names: Vec<&str> = files.iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["test/20000.png", "train/10000.png"]);
     assert_eq!(files.get("test/20000.png").unwrap().read().unwrap(), b"picture");
-    assert!(desk.part().is_empty(), "the archive is not kept");
+    assert!(transfers.part().is_empty(), "the archive is not kept");
 }
 
 #[test]
 fn a_broken_connection_is_resumed_where_it_broke() {
     let body = two_files();
-    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Status(500)]);
-    Desk::new().bring(&remote(&[&server.url], &body)).unwrap();
+    let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Status(500)]);
+    Transfers::new().fetch(&remote(&[&server.url], &body)).unwrap();
     let seen = server.seen();
     assert_eq!(seen.iter().map(|one| one.sent).collect::<Vec<_>>(), [1000, 0, body.len() - 1000]);
     assert_eq!(seen[2].range.as_deref(), Some("bytes=1000-"));
@@ -153,36 +153,36 @@ fn a_broken_connection_is_resumed_where_it_broke() {
 #[test]
 fn a_stopped_download_is_resumed_by_the_next_run() {
     let body = two_files();
-    let desk = Desk::new();
-    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(900), Answer::Status(404)]);
+    let transfers = Transfers::new();
+    let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Break(900), Answer::Status(404)]);
     let remote = remote(&[&server.url], &body);
-    assert!(message(desk.bring(&remote)).contains("404"));
-    assert_eq!(desk.part(), body[..900]);
-    desk.bring(&remote).unwrap();
+    assert!(message(transfers.fetch(&remote)).contains("404"));
+    assert_eq!(transfers.part(), body[..900]);
+    transfers.fetch(&remote).unwrap();
     assert_eq!(server.seen()[2].sent, body.len() - 900);
 }
 
 #[test]
 fn a_server_without_ranges_sends_everything_again() {
     let body = two_files();
-    let server = Server::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Whole]);
-    Desk::new().bring(&remote(&[&server.url], &body)).unwrap();
+    let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Break(1000), Answer::Whole]);
+    Transfers::new().fetch(&remote(&[&server.url], &body)).unwrap();
     assert_eq!(server.seen()[1].sent, body.len());
 }
 
 #[test]
-fn a_missing_file_is_not_asked_for_twice_and_the_next_mirror_is() {
+fn a_missing_file_is_requested_once_and_the_next_mirror_is_tried() {
     let body = two_files();
-    let gone = Server::start(Vec::new(), "\"1\"", vec![Answer::Status(404); 5]);
-    let mirror = Server::start(body.clone(), "\"1\"", vec![]);
-    Desk::new().bring(&remote(&[&gone.url, &mirror.url], &body)).unwrap();
+    let gone = TestServer::start(Vec::new(), "\"1\"", vec![Answer::Status(404); 5]);
+    let mirror = TestServer::start(body.clone(), "\"1\"", vec![]);
+    Transfers::new().fetch(&remote(&[&gone.url, &mirror.url], &body)).unwrap();
     assert_eq!((gone.seen().len(), mirror.seen().len()), (1, 1));
 }
 
 #[test]
-fn failures_that_may_pass_are_tried_a_few_times_only() {
-    let server = Server::start(Vec::new(), "\"1\"", vec![Answer::Status(503); 9]);
-    let error = message(Desk::new().bring(&remote(&[&server.url], b"x")));
+fn temporary_failures_are_retried_a_few_times_only() {
+    let server = TestServer::start(Vec::new(), "\"1\"", vec![Answer::Status(503); 9]);
+    let error = message(Transfers::new().fetch(&remote(&[&server.url], b"x")));
     assert!(error.contains("503") && error.contains("3 tries") && error.contains(&server.url), "{error}");
     assert_eq!(server.seen().len(), 3);
 }
@@ -190,37 +190,37 @@ fn failures_that_may_pass_are_tried_a_few_times_only() {
 #[test]
 fn a_wrong_digest_names_both_and_leaves_nothing() {
     let body = two_files();
-    let (desk, server) = (Desk::new(), Server::start(body.clone(), "\"1\"", vec![]));
+    let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
     let wanted = remote(&[&server.url], b"something else");
-    let error = message(desk.bring(&wanted));
+    let error = message(transfers.fetch(&wanted));
     assert!(error.contains(&wanted.digest.to_string()), "{error}");
     assert!(error.contains(&blake3::hash(&body).to_hex().to_string()), "{error}");
-    assert!(desk.part().is_empty() && !desk.folder.path().join("files").exists());
+    assert!(transfers.part().is_empty() && !transfers.folder.path().join("files").exists());
 }
 
 #[test]
-fn bytes_left_of_another_file_do_not_spoil_the_download() {
+fn a_part_file_of_another_file_is_replaced() {
     let body = two_files();
-    let desk = Desk::new();
-    std::fs::create_dir_all(&desk.work).unwrap();
-    std::fs::write(desk.work.join("set.zip.part"), [0; 500]).unwrap();
-    let server = Server::start(body.clone(), "\"1\"", vec![]);
-    desk.bring(&remote(&[&server.url], &body)).unwrap();
+    let transfers = Transfers::new();
+    std::fs::create_dir_all(&transfers.work).unwrap();
+    std::fs::write(transfers.work.join("set.zip.part"), [0; 500]).unwrap();
+    let server = TestServer::start(body.clone(), "\"1\"", vec![]);
+    transfers.fetch(&remote(&[&server.url], &body)).unwrap();
     assert_eq!(server.seen().iter().map(|one| one.sent).collect::<Vec<_>>(), [body.len() - 500, body.len()]);
 }
 
 #[test]
 fn a_file_larger_than_allowed_is_refused() {
     let body = vec![1; 5000];
-    let server = Server::start(body.clone(), "\"1\"", vec![]);
+    let server = TestServer::start(body.clone(), "\"1\"", vec![]);
     let wanted = HttpSource { max_size_bytes: 4000, ..remote(&[&server.url], &body) };
-    assert!(message(Desk::new().bring(&wanted)).contains("`max_size_bytes` allows 4000"));
+    assert!(message(Transfers::new().fetch(&wanted)).contains("`max_size_bytes` allows 4000"));
 }
 
 #[test]
 fn an_offline_run_says_so() {
-    let desk = Desk { is_offline: true, ..Desk::new() };
-    let error = desk.bring(&remote(&["http://127.0.0.1:9/set.zip"], b"x")).unwrap_err();
+    let transfers = Transfers { is_offline: true, ..Transfers::new() };
+    let error = transfers.fetch(&remote(&["http://127.0.0.1:9/set.zip"], b"x")).unwrap_err();
     assert!(error.to_string().contains("offline") && error.help().unwrap().contains("path"));
 }
 
@@ -230,17 +230,17 @@ fn https_has_a_crypto_provider() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/set.zip", listener.local_addr().unwrap());
     std::thread::spawn(move || listener.incoming().for_each(drop));
-    let error = message(Desk::new().bring(&remote(&[&url], b"x")));
+    let error = message(Transfers::new().fetch(&remote(&[&url], b"x")));
     assert!(error.contains(&url), "{error}");
 }
 
 #[test]
 fn unsafe_archives_are_refused_whole() {
     let refuse = |body: Vec<u8>, wanted: &str| {
-        let (desk, server) = (Desk::new(), Server::start(body.clone(), "\"1\"", vec![]));
-        let error = message(desk.bring(&remote(&[&server.url], &body)));
+        let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
+        let error = message(transfers.fetch(&remote(&[&server.url], &body)));
         assert!(error.contains(wanted), "{error}");
-        assert_eq!(Files::of_folder(&desk.folder.path().join("files")).unwrap().len(), 0);
+        assert_eq!(Files::of_folder(&transfers.folder.path().join("files")).unwrap().len(), 0);
     };
     refuse(archive(&[("a.png", b"1"), ("../up.png", b"2")]), "`../up.png` leaves the folder");
     refuse(archive(&[("/etc/x", b"1")]), "absolute");
@@ -250,7 +250,7 @@ fn unsafe_archives_are_refused_whole() {
         packed(&[("a", &vec![0; 900_000]), ("b", &vec![0; 200_000])], CompressionMethod::Deflated),
         "unpacks to more",
     );
-    let many: Vec<String> = (0..11).map(|place| place.to_string()).collect();
+    let many: Vec<String> = (0..11).map(|index| index.to_string()).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
     refuse(archive(&many), "11 entries");
     refuse(b"<html>sorry</html>".to_vec(), "a web page");
@@ -261,41 +261,41 @@ fn unsafe_archives_are_refused_whole() {
 
 /// Replaces every occurrence of `from`, of equal length.
 fn replaced(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
-    for place in 0..bytes.len() - from.len() {
-        if &bytes[place..place + from.len()] == from {
-            bytes[place..place + from.len()].copy_from_slice(to);
+    for start in 0..bytes.len() - from.len() {
+        if &bytes[start..start + from.len()] == from {
+            bytes[start..start + from.len()].copy_from_slice(to);
         }
     }
     bytes
 }
 
 #[test]
-fn names_given_twice_and_sizes_that_lie_are_found() {
+fn duplicate_names_and_wrong_sizes_are_detected() {
     let twice = replaced(archive(&[("aa", b"1"), ("bb", b"2")]), b"bb", b"aa");
-    let server = Server::start(twice.clone(), "\"1\"", vec![]);
-    assert!(message(Desk::new().bring(&remote(&[&server.url], &twice))).contains("twice"));
+    let server = TestServer::start(twice.clone(), "\"1\"", vec![]);
+    assert!(message(Transfers::new().fetch(&remote(&[&server.url], &twice))).contains("twice"));
 
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     writer.start_file("bomb", SimpleFileOptions::default()).unwrap();
     writer.write_all(&vec![0; 70_001]).unwrap();
     let honest = writer.finish().unwrap().into_inner();
     let bomb = replaced(honest, &70_001_u32.to_le_bytes(), &17_u32.to_le_bytes());
-    let server = Server::start(bomb.clone(), "\"1\"", vec![]);
-    let error = message(Desk::new().bring(&remote(&[&server.url], &bomb)));
+    let server = TestServer::start(bomb.clone(), "\"1\"", vec![]);
+    let error = message(Transfers::new().fetch(&remote(&[&server.url], &bomb)));
     assert!(error.contains("`bomb`"), "{error}");
 }
 
 #[test]
 fn a_kept_file_has_the_name_of_its_address() {
-    let server = Server::start(b"weights".to_vec(), "\"1\"", vec![]);
+    let server = TestServer::start(b"weights".to_vec(), "\"1\"", vec![]);
     let (spec, problems) = read(&fields([
         ("url", format!("{}?download=1", server.url).into()),
         ("digest", format!("blake3:{}", blake3::hash(b"weights").to_hex()).into()),
         ("unpack", false.into()),
     ]));
     assert!(problems.is_empty(), "{problems:?}");
-    let bench = TestContext::new();
-    let files = bench.run(&crate::stages::Spec::new(spec), &Inputs::default(), 0, "files").unwrap();
+    let context = TestContext::new();
+    let files = context.run(&crate::stages::Spec::new(spec), &Inputs::default(), 0, "files").unwrap();
     assert_eq!(files.get("set.zip").unwrap().read().unwrap(), b"weights");
 }
 
@@ -304,7 +304,7 @@ fn one_source_is_read_and_others_are_refused() {
     let (spec, problems) = read(&fields([("path", "data".into())]));
     assert!(problems.is_empty() && spec.about().source.as_deref() == Some("data"));
     let (spec, problems) = read(&fields([("path", "data".into()), ("dataset", "ksdd2".into())]));
-    assert!(problems.is_empty() && spec.about().source.as_deref() == Some("data"), "a copy of one's own");
+    assert!(problems.is_empty() && spec.about().source.as_deref() == Some("data"), "a local copy");
     let (_, problems) = read(&fields([("path", "data".into()), ("url", "https://x/y".into())]));
     assert_eq!(problems[0].code(), "conflicting_fields");
     let (_, problems) = read(&Fields::new());
@@ -360,13 +360,13 @@ fn synthetic_surfaces_are_written_as_ksdd2_is() {
     let (spec, problems) = read(&fields([("synthetic", table.into())]));
     assert!(problems.is_empty(), "{problems:?}");
     let spec = crate::stages::Spec::new(spec);
-    let make = || TestContext::new().run(&spec, &Inputs::default(), 0, "files").unwrap();
-    let bench = TestContext::new();
-    let files = bench.run(&spec, &Inputs::default(), 0, "files").unwrap();
+    let repeat = || TestContext::new().run(&spec, &Inputs::default(), 0, "files").unwrap();
+    let context = TestContext::new();
+    let files = context.run(&spec, &Inputs::default(), 0, "files").unwrap();
     assert_eq!(files.len(), 18);
     let mask = |name: &str| crate::artifacts::image_set::read_mask(files.get(name).unwrap()).unwrap();
     assert!(mask("train/10002_GT.png").iter().all(|&pixel| pixel == 0));
     assert!(mask("train/10003_GT.png").contains(&255));
     assert!(mask("test/20002_GT.png").contains(&255));
-    assert_eq!(make().len(), files.len());
+    assert_eq!(repeat().len(), files.len());
 }

@@ -1,10 +1,10 @@
-//! A file by HTTP: resumed, retried, from several mirrors, checked by digest.
+//! Downloads a file by HTTP: with resumption, retries, several mirrors, and a check of the digest.
 //!
 //! ```text
-//! work/<name>.part         the bytes so far
-//! work/<name>.part.json    where they came from: address, validator, length of the whole
+//! work/<name>.part         the bytes received so far
+//! work/<name>.part.json    their origin: address, validator, length of the whole file
 //! ```
-//! Nothing of a mirror is trusted: whatever it sends counts only if the whole has the digest.
+//! Mirrors are not trusted: a file is accepted only if it has the expected digest.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -17,21 +17,21 @@ use ureq::http::{Response, StatusCode, header};
 use super::HttpSource;
 use crate::stages::{Context, StageError};
 
-/// How often and how patiently an address is asked.
+/// How often an address is tried, and with which timeouts.
 pub(super) struct Policy {
-    /// Attempts in a row that may fail without a new byte.
+    /// Number of attempts per address. Received bytes reset the count, see [`FRESH_START_BYTES`].
     pub(super) tries: u32,
-    /// Wait after the first failure; it doubles with each further one.
+    /// Wait after the first failure. It doubles with each further failure.
     pub(super) first_wait: Duration,
-    /// The longest wait, a server's own wish included.
+    /// Longest wait, even if the server asks for more (`Retry-After`).
     pub(super) longest_wait: Duration,
-    /// How long a connection may stay silent.
+    /// Timeout of a connection without data.
     pub(super) silence: Duration,
 }
 
 impl Default for Policy {
-    /// Chosen: four tries over about four seconds get across a restart of a proxy; a dead mirror costs
-    /// little before the next one is asked.
+    /// Chosen: four tries within about four seconds outlast the restart of a proxy, and a dead mirror does not delay
+    /// the next one for long.
     fn default() -> Self {
         Self {
             tries: 4,
@@ -42,26 +42,27 @@ impl Default for Policy {
     }
 }
 
-/// New bytes after which earlier failures no longer count, so that a poor line can carry a large file.
+/// Number of new bytes after which the count of failures starts again, so that a large file can be downloaded over a
+/// poor connection.
 const FRESH_START_BYTES: u64 = 1 << 20;
 
-/// What is known of the bytes in the part file.
+/// The origin of the bytes in the part file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     url: String,
-    /// A strong `ETag`, else the `Last-Modified` of the answer.
+    /// A strong `ETag` if the server sent one, else `Last-Modified`.
     validator: Option<String>,
     /// Length of the whole file.
     total: Option<u64>,
 }
 
-/// Why an attempt gave no whole file.
+/// Why an attempt failed.
 enum Failure {
-    /// It may be better next time.
+    /// A failure that may be temporary: try again, after `wait` if the server asked for it.
     Again { message: String, wait: Option<Duration> },
-    /// This address will not give it.
+    /// A permanent failure of this address.
     Never(String),
-    /// Nothing further is to be tried.
+    /// An error that ends the download, such as cancellation.
     Stop(StageError),
 }
 
@@ -75,7 +76,7 @@ fn again(message: impl Into<String>) -> Failure {
     Failure::Again { message: message.into(), wait: None }
 }
 
-/// Brings the bytes of `source` into the part file, and gives its path once their digest is right.
+/// Downloads `source` into the part file and returns its path. The file has the expected digest.
 pub(super) fn obtain(
     source: &HttpSource,
     policy: &Policy,
@@ -90,7 +91,7 @@ pub(super) fn obtain(
         return Err(StageError::Download {
             url: source.urls.first().cloned().unwrap_or_default(),
             message: "the run is offline".to_owned(),
-            help: Some("run once without `--offline`, or name a local copy with `path = \"…\"`".to_owned()),
+            help: Some("run once without `--offline`, or use a local copy with `path = \"…\"`".to_owned()),
         });
     }
     let mut failures = Vec::new();
@@ -112,16 +113,16 @@ fn refusal(failures: &[(&String, String)]) -> StageError {
     messages.extend(failures.iter().skip(1).map(|(url, message)| format!("`{url}`: {message}")));
     let message = messages.join("; ");
     let help = if message.contains("digest") {
-        "the file at this address is another one: check `digest`, or whether the publisher has changed it"
+        "the server has a different file: check `digest`, or whether the publisher has changed the file"
     } else {
-        "check the address, or download it by other means and name it with `path = \"…\"`"
+        "check the address, or download the file by other means and use it with `path = \"…\"`"
     };
     let url = failures.first().map_or_else(String::new, |one| one.0.clone());
     StageError::Download { url, message, help: Some(help.to_owned()) }
 }
 
-/// Tries one address until the part file has the digest. Bytes of a wrong digest are deleted; where
-/// some of them were left of an earlier attempt, the address gets one more chance from the first byte.
+/// Downloads from one address and checks the digest. Deletes the part file if the digest is wrong. If a part of it came
+/// from an earlier attempt, downloads once more from the first byte.
 fn obtain_from(
     url: &str,
     part: &Path,
@@ -133,7 +134,7 @@ fn obtain_from(
         let is_mixed = length(part) > 0;
         transfer(url, part, source, policy, context)?;
         let Err(found) = source.digest.check(part, context)? else { return Ok(()) };
-        forget(part);
+        remove_part(part);
         let message = format!("its digest is `{found}`, not `{}`", source.digest);
         if !is_mixed {
             return Err(Failure::Never(message));
@@ -142,7 +143,7 @@ fn obtain_from(
     }
 }
 
-/// Downloads until the whole is there, with retries.
+/// Downloads the whole file, with retries.
 fn transfer(
     url: &str,
     part: &Path,
@@ -151,22 +152,22 @@ fn transfer(
     context: &Context<'_>,
 ) -> Result<(), Failure> {
     let agent = agent(url, policy, context);
-    let (mut failed, mut most) = (0, length(part));
+    let (mut failures, mut longest) = (0, length(part));
     loop {
         context.check()?;
         let (message, wait) = match attempt(&agent, url, part, source.max_size_bytes, context) {
             Err(Failure::Again { message, wait }) => (message, wait),
             other => return other,
         };
-        if length(part) >= most + FRESH_START_BYTES {
-            (failed, most) = (0, length(part));
+        if length(part) >= longest + FRESH_START_BYTES {
+            (failures, longest) = (0, length(part));
         }
-        failed += 1;
-        if failed >= policy.tries {
-            return Err(Failure::Never(format!("{message} ({failed} tries)")));
+        failures += 1;
+        if failures >= policy.tries {
+            return Err(Failure::Never(format!("{message} ({failures} tries)")));
         }
         context.progress.log(&format!("`{url}`: {message}, trying again at byte {}", length(part)));
-        let doubled = policy.first_wait * 2_u32.pow(failed - 1);
+        let doubled = policy.first_wait * 2_u32.pow(failures - 1);
         context.sleep(wait.unwrap_or(doubled).min(policy.longest_wait))?;
     }
 }
@@ -184,7 +185,7 @@ fn agent(url: &str, policy: &Policy, context: &Context<'_>) -> ureq::Agent {
     config.build().into()
 }
 
-/// The proxy that the environment names, as far as the caller passed it on.
+/// Returns the proxy for `url` from the environment variables of the context, if any.
 fn proxy(url: &str, context: &Context<'_>) -> Option<ureq::Proxy> {
     let of = |name: &str| {
         let lower = context.environment.get(&name.to_lowercase());
@@ -202,7 +203,7 @@ fn proxy(url: &str, context: &Context<'_>) -> Option<ureq::Proxy> {
     builder.build().ok()
 }
 
-/// Asks once, from where the part file ends.
+/// Sends one request, for the bytes after the end of the part file.
 fn attempt(
     agent: &ureq::Agent,
     url: &str,
@@ -225,17 +226,17 @@ fn attempt(
             context.progress.log(&format!("`{url}`: resumed at byte {offset}"));
             receive(response, url, part, offset, limit, context)
         }
-        StatusCode::PARTIAL_CONTENT => start_over(part, "the server sent another range than was asked for"),
+        StatusCode::PARTIAL_CONTENT => start_over(part, "the server sent a different range than requested"),
         StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 && whole_length(&response) == Some(offset) => Ok(()),
         StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
-            start_over(part, "the file has another length now")
+            start_over(part, "the length of the file has changed")
         }
         status => Err(refused(status, &response)),
     }
 }
 
 fn start_over(part: &Path, message: &str) -> Result<(), Failure> {
-    forget(part);
+    remove_part(part);
     Err(again(message))
 }
 
@@ -248,19 +249,19 @@ fn failed_call(error: &ureq::Error) -> Failure {
     }
 }
 
-/// Tells answers that may be better next time (overload, a broken gateway) from those that will not.
+/// Classifies an error status: temporary (such as overload or a broken gateway) or permanent.
 fn refused(status: StatusCode, response: &Response<ureq::Body>) -> Failure {
     let message = format!("the server answered {status}");
-    let is_passing =
+    let is_temporary =
         status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) || status.is_redirection();
-    if !is_passing {
+    if !is_temporary {
         return Failure::Never(message);
     }
     let seconds = text_header(response, &header::RETRY_AFTER).and_then(|text| text.parse().ok());
     Failure::Again { message, wait: seconds.map(Duration::from_secs) }
 }
 
-/// Writes the answer's bytes into the part file from `offset` on.
+/// Writes the body of the response into the part file, starting at `offset`.
 fn receive(
     mut response: Response<ureq::Body>,
     url: &str,
@@ -298,7 +299,7 @@ fn receive(
 }
 
 fn too_large(size: u64, limit: u64) -> Failure {
-    Failure::Never(format!("it has {size} bytes or more, `max_size_bytes` allows {limit}"))
+    Failure::Never(format!("it has at least {size} bytes, but `max_size_bytes` allows {limit}"))
 }
 
 fn open(part: &Path, offset: u64) -> std::io::Result<File> {
@@ -308,7 +309,7 @@ fn open(part: &Path, offset: u64) -> std::io::Result<File> {
     File::create(part)
 }
 
-/// What `If-Range` may hold: a weak tag does not promise equal bytes and is passed over.
+/// Returns a value for `If-Range`. Weak tags are ignored, because they do not guarantee equal bytes.
 fn validator(response: &Response<ureq::Body>) -> Option<String> {
     let tag = text_header(response, &header::ETAG).filter(|tag| tag.starts_with('"'));
     tag.or_else(|| text_header(response, &header::LAST_MODIFIED)).map(str::to_owned)
@@ -318,13 +319,13 @@ fn text_header<'a>(response: &'a Response<ureq::Body>, name: &header::HeaderName
     response.headers().get(name)?.to_str().ok()
 }
 
-/// `a` of `Content-Range: bytes a-b/total`.
+/// Returns `a` of `Content-Range: bytes a-b/total`.
 fn range_start(response: &Response<ureq::Body>) -> Option<u64> {
     let range = text_header(response, &header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
     range.split_once('-')?.0.trim().parse().ok()
 }
 
-/// `total` of `Content-Range: bytes */total`.
+/// Returns `total` of `Content-Range: bytes */total`.
 fn whole_length(response: &Response<ureq::Body>) -> Option<u64> {
     text_header(response, &header::CONTENT_RANGE)?.rsplit_once('/')?.1.trim().parse().ok()
 }
@@ -346,10 +347,10 @@ fn write_state(part: &Path, state: &State) -> Result<(), StageError> {
     Ok(crate::artifacts::files::write_json(&state_path(part), state)?)
 }
 
-/// Deletes the part file and what is known of it.
-pub(super) fn forget(part: &Path) {
+/// Deletes the part file and the file that describes it.
+pub(super) fn remove_part(part: &Path) {
     for path in [part.to_owned(), state_path(part)] {
-        // What is not there need not be deleted; what cannot be deleted fails where it is written.
+        // A missing file is fine. A file that cannot be deleted causes an error when it is written next.
         let _ = std::fs::remove_file(path);
     }
 }

@@ -1,4 +1,4 @@
-//! The files of an evaluation: the tree drawn in `artifacts::scores`.
+//! Writes the files of an evaluation. `artifacts::scores` documents the folder.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::artifacts::{image_set, npy};
 use crate::kernels::metrics;
 use crate::stages::StageError;
 
-/// Writes all files but pictures and full maps.
+/// Writes all files except pictures and full maps.
 pub(super) fn write_files(
     folder: &Path,
     model: &Model,
@@ -33,7 +33,8 @@ fn scores_csv(rows: &[Row<'_>], threshold: Option<f32>) -> String {
     for row in rows {
         let entry = &row.labelled.entry;
         let label = if row.is_defect() { "defect" } else { "normal" };
-        let prediction = threshold.map_or("", |at| if row.scored.score >= at { "defect" } else { "normal" });
+        let prediction =
+            threshold.map_or("", |limit| if row.scored.score >= limit { "defect" } else { "normal" });
         let kind = entry.kind.filter(|&kind| kind != image_set::UNKNOWN_KIND).unwrap_or_default();
         let (id, kind, score) = (csv_field(entry.id), csv_field(kind), row.scored.score);
         let _ = writeln!(text, "{id},{},{label},{kind},{score},{prediction}", csv_field(entry.split));
@@ -41,7 +42,7 @@ fn scores_csv(rows: &[Row<'_>], threshold: Option<f32>) -> String {
     text
 }
 
-/// Writes patch scores as one array where all have one size, else as one file an image.
+/// Writes the patch scores: one array if all images have the same size, else one file per image.
 fn write_maps(folder: &Path, rows: &[Row<'_>]) -> Result<(), StageError> {
     let Some(&Row { grid: [h, w], .. }) = rows.first() else { return Ok(()) };
     if rows.iter().all(|row| row.grid == [h, w]) {
@@ -55,7 +56,7 @@ fn write_maps(folder: &Path, rows: &[Row<'_>]) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Maps at the images' size, written one by one: as one array where all have one size, else as one file an
+/// Writes maps at full image size, one by one: into one array if all images have the same size, else one file per
 /// image.
 pub(super) struct FullMaps {
     folder: PathBuf,

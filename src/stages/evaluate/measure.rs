@@ -1,4 +1,4 @@
-//! The metrics of an evaluation, from its rows and the counts of their pixels.
+//! Computes the metrics of an evaluation from image scores and pixel counts.
 
 use super::{Evaluate, Row};
 use crate::artifacts::image_set;
@@ -8,7 +8,7 @@ use crate::kernels::metrics::{self, DEFAULT_BINS, MetricError, PixelErrors, Pixe
 use crate::kernels::random::Rng;
 use crate::stages::{Context, StageError};
 
-/// Computes every metric; the pixel metrics' intervals where there are statistics.
+/// Computes all metrics. Confidence intervals are computed only if there are `statistics`.
 pub(super) fn measure(
     spec: &Evaluate,
     model: &Model,
@@ -55,7 +55,7 @@ pub(super) fn measure(
     })
 }
 
-/// Says why there is no metric: in words of the split where it has one class only.
+/// Returns the error of a metric that cannot be computed. If the split has only one class, the message says so.
 pub(super) fn no_metric(spec: &Evaluate, rows: &[Row<'_>], error: MetricError) -> StageError {
     let defects = rows.iter().filter(|row| row.is_defect()).count();
     if defects == 0 || defects == rows.len() {
@@ -78,9 +78,9 @@ fn bootstrap(
     resamples: usize,
     seed: u64,
 ) -> Result<Intervals, MetricError> {
-    let mut stream = Rng::new(seed, "bootstrap");
-    let images = metrics::image_intervals(scores, labels, resamples, &mut stream)?;
-    let pixels = metrics::pixel_intervals(statistics, resamples, &mut stream)?;
+    let mut rng = Rng::new(seed, "bootstrap");
+    let images = metrics::image_intervals(scores, labels, resamples, &mut rng)?;
+    let pixels = metrics::pixel_intervals(statistics, resamples, &mut rng)?;
     let PixelErrors { auroc, average_precision, aupro } = pixels.errors;
     Ok(Intervals {
         resamples,

@@ -1,4 +1,4 @@
-//! Pictures of an evaluation: image, mask outline and heat map side by side, for the eye.
+//! Draws the pictures of an evaluation: the image with the outline of its mask, beside the heat map.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use super::{Evaluate, Row, StageError, smooth};
 use crate::artifacts::Files;
 use crate::artifacts::image_set::{pixels, read_mask, read_rgb, write_rgb};
 
-/// Pixels between two panels.
+/// Distance between two panels in pixels.
 const GAP_PX: u32 = 4;
-/// Colour of the mask's outline.
+/// Colour of the mask outline.
 const OUTLINE: Rgb<u8> = Rgb([255, 40, 40]);
 
-/// Draws the `spec.pictures` images of the highest score into `pictures/`, the highest first. The colours of
-/// all of them share one scale, from the lowest to the highest pixel drawn.
+/// Draws the `spec.pictures` images with the highest scores into `pictures/`, highest first. All pictures share one
+/// colour scale, from the lowest to the highest pixel in any of them.
 pub(super) fn draw(
     spec: &Evaluate,
     folder: &Path,
@@ -37,17 +37,17 @@ pub(super) fn draw(
     let all = || maps.iter().flat_map(|(_, map)| map.iter().copied());
     let low = all().fold(f32::INFINITY, f32::min);
     let high = all().fold(f32::NEG_INFINITY, f32::max);
-    for (place, (row, (mask, map))) in strongest.iter().zip(&maps).enumerate() {
+    for (rank, (row, (mask, map))) in strongest.iter().zip(&maps).enumerate() {
         let id = row.labelled.entry.id;
         let Some(file) = files.get(id) else { continue };
         let panels = [outlined(read_rgb(file)?, mask), heat(map, mask.width(), mask.height(), low, high)];
-        let name = format!("{place:03}_{}.png", id.replace('/', "_"));
+        let name = format!("{rank:03}_{}.png", id.replace('/', "_"));
         write_rgb(&folder.join("pictures").join(name), &beside(&panels))?;
     }
     Ok(())
 }
 
-/// Draws the border of the mask onto the image.
+/// Draws the outline of the mask onto the image.
 fn outlined(mut image: RgbImage, mask: &image::GrayImage) -> RgbImage {
     let is_set = |x: i64, y: i64| {
         x >= 0
@@ -74,7 +74,8 @@ fn heat(map: &[f32], width: u32, height: u32, low: f32, high: f32) -> RgbImage {
     })
 }
 
-/// Google's Turbo colour map (Mikhailov 2019), by its published polynomial approximation, for `0..=1`.
+/// Returns the colour of a value in `0..=1`: Google's Turbo colour map (Mikhailov 2019) in its published polynomial
+/// approximation.
 fn colour(value: f32) -> Rgb<u8> {
     let x = f64::from(value.clamp(0.0, 1.0));
     let polynomial = |c: [f64; 6]| c.iter().rev().fold(0.0, |sum, c| sum * x + c);

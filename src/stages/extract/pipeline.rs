@@ -1,7 +1,7 @@
-//! The pipeline of an extraction: one thread decodes and normalises, the network runs on its own threads,
-//! one thread pools, writes and keeps, all three at once. At most [`AHEAD`] batches wait between two of them,
-//! so that memory is bounded by the batch and not by the data set. Batches go through in order, and no result
-//! depends on them.
+//! Runs an extraction as a pipeline of three concurrent steps: one thread decodes and normalises images, the network
+//! runs on its own threads, and one thread embeds, writes and caches the features. At most [`AHEAD`] batches wait
+//! between two steps, so memory depends on the batch size and not on the size of the data set. Batches stay in order,
+//! and results do not depend on how images are batched.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
@@ -13,24 +13,24 @@ use crate::kernels::backbone::{Backbone, FeatureMap, ImageMap, normalise};
 use crate::kernels::embedding::{PatchGrid, embed};
 use crate::stages::{Context, StageError};
 
-/// Batches that may wait between two steps (chosen: one hides the shorter of two steps, more only cost memory).
+/// Number of batches that may wait between two steps (chosen: one hides the shorter step, more only need memory).
 const AHEAD: usize = 1;
 
-/// Memory that a batch may take where the manifest does not say (chosen: a tenth of a small machine).
+/// Memory of a batch in bytes if the manifest does not set `batch` (chosen: a tenth of a small machine).
 const BATCH_BYTES: usize = 256 << 20;
-/// Bytes that a pixel takes on its way through a network, about (measured: WideResNet50-2, f32).
+/// Approximate memory per pixel in a network, in bytes (measured: WideResNet50-2, f32).
 const BYTES_A_PIXEL: usize = 300;
-/// Batches beyond which none of the networks ran faster (measured up to 32, 2 cores).
+/// Batch size beyond which no network ran faster (measured up to 32 on 2 cores).
 const LARGEST_BATCH: usize = 16;
 
-/// Images of one size that run together, and their size.
+/// Images of equal size that go through the network together.
 struct Batch<'a> {
     images: Vec<&'a Missing<'a>>,
     height: usize,
     width: usize,
 }
 
-/// Extracts every missing image; `keep` is given each with its patches, in order of batches.
+/// Computes the features of every missing image and passes them to `keep`, in the order of the batches.
 pub(super) fn run<'a>(
     spec: &Extract,
     backbone: &Backbone,
@@ -46,7 +46,7 @@ pub(super) fn run<'a>(
             for batch in batches {
                 context.check()?;
                 let pixels = decode(&batch)?;
-                // Nobody takes it where a later step has failed: that error is the one to report.
+                // Sending fails if a later step has failed. Its error is reported.
                 if decoded.send((batch, pixels)).is_err() {
                     break;
                 }
@@ -66,7 +66,7 @@ pub(super) fn run<'a>(
             let sent = forward_batch(backbone, &batch, &pixels, context).map(|maps| ran.send((batch, maps)));
             match sent {
                 Ok(Ok(())) => {}
-                // The writer has failed: its error is the one to report.
+                // The writer has failed. Its error is reported.
                 Ok(Err(_)) => break,
                 Err(error) => {
                     forward = Err(error);
@@ -75,7 +75,7 @@ pub(super) fn run<'a>(
             }
         }
         drop(ran);
-        // In the order of the steps: what failed first is what the user should read.
+        // In the order of the steps, so that the first cause is reported.
         let (reader, writer) = (joined(reader), joined(writer));
         reader.and(forward).and(writer)
     })
@@ -85,7 +85,7 @@ fn joined(step: ScopedJoinHandle<'_, Result<(), StageError>>) -> Result<(), Stag
     step.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Cuts the images into batches of one size each; the order within a size is kept.
+/// Groups the images into batches of equal image size. Keeps the order of images of the same size.
 fn batches<'a>(missing: &'a [Missing<'a>], size: Option<usize>) -> Result<Vec<Batch<'a>>, StageError> {
     let mut by_size: BTreeMap<(u32, u32), Vec<&Missing<'_>>> = BTreeMap::new();
     for image in missing {
@@ -108,7 +108,7 @@ fn batches<'a>(missing: &'a [Missing<'a>], size: Option<usize>) -> Result<Vec<Ba
     Ok(batches)
 }
 
-/// Decodes and normalises a batch: `[n, 3, h, w]`.
+/// Decodes and normalises a batch. Returns `[n, 3, h, w]`.
 fn decode(batch: &Batch<'_>) -> Result<Vec<f32>, StageError> {
     let &Batch { ref images, height, width } = batch;
     let mut pixels = vec![0.0; images.len() * 3 * height * width];
@@ -130,7 +130,7 @@ fn forward_batch(
         .map_err(|error| StageError::kernel(format!("the backbone failed on `{}`", batch.images[0].0), error))
 }
 
-/// Turns one image's maps into its patches.
+/// Embeds the feature maps of one image into its patches.
 fn pool(
     spec: &Extract,
     image: &Missing<'_>,

@@ -1,4 +1,4 @@
-//! Cuts the defects out of an image, one crop a component.
+//! Crops the defects of an image, one crop per component.
 
 use image::{GrayImage, RgbImage, imageops};
 
@@ -6,10 +6,10 @@ use super::spec::Crops;
 use crate::kernels::components::components;
 use crate::kernels::resize::{area_maximum, resize};
 
-/// Returns the crops of every 8-connected component, in raster order of their first pixels.
+/// Returns a crop of each 8-connected component, in raster order of their first pixels.
 ///
-/// The box is the component's, padded, grown evenly to the least side, and kept within the image; a
-/// crop's mask holds whatever is marked within the box. `image` and `mask` have the same size.
+/// The box of a crop is the bounding box of the component, padded, grown evenly to the least side and moved into the
+/// image. The mask of a crop holds everything that is marked within the box. `image` and `mask` have the same size.
 pub(super) fn cut(image: &RgbImage, mask: &GrayImage, how: &Crops) -> Vec<(RgbImage, GrayImage)> {
     let (height, width) = (mask.height() as usize, mask.width() as usize);
     components(mask.as_raw(), height, width)
@@ -25,12 +25,13 @@ pub(super) fn cut(image: &RgbImage, mask: &GrayImage, how: &Crops) -> Vec<(RgbIm
         .collect()
 }
 
-/// One side of the box: padded, grown to the least length, moved and cut to lie within `0..length`.
+/// Returns start and end of one side of the box: padded, grown to the least length, moved and cut to fit into
+/// `0..length`.
 fn span(start: usize, end: usize, length: usize, how: &Crops) -> (usize, usize) {
     let (start, end) = (start.saturating_sub(how.padding), (end + how.padding).min(length));
     let wanted = how.min_side.min(length);
-    let lack = wanted.saturating_sub(end - start);
-    let start = start.saturating_sub(lack / 2).min(length - wanted.max(end - start));
+    let missing = wanted.saturating_sub(end - start);
+    let start = start.saturating_sub(missing / 2).min(length - wanted.max(end - start));
     (start, end.max(start + wanted))
 }
 
@@ -43,15 +44,16 @@ fn stretch(crop: &RgbImage, marks: &GrayImage, side: usize) -> (RgbImage, GrayIm
     }
     let side = side as u32;
     (
-        RgbImage::from_raw(side, side, pixels).expect("three levels a pixel"),
-        GrayImage::from_raw(side, side, mask).expect("one level a pixel"),
+        RgbImage::from_raw(side, side, pixels).expect("three levels per pixel"),
+        GrayImage::from_raw(side, side, mask).expect("one level per pixel"),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use image::{Luma, Rgb};
+
+    use super::*;
 
     fn marked(points: &[(u32, u32)]) -> (RgbImage, GrayImage) {
         let mut mask = GrayImage::new(20, 12);
@@ -62,12 +64,12 @@ mod tests {
     }
 
     #[test]
-    fn every_component_has_a_crop_of_its_own() {
+    fn every_component_has_its_own_crop() {
         let (image, mask) = marked(&[(3, 3), (4, 4), (10, 3), (0, 11)]);
         let crops = cut(&image, &mask, &Crops { padding: 1, size: 0, min_side: 1 });
         assert_eq!(crops.len(), 3);
         let sizes: Vec<(u32, u32)> = crops.iter().map(|(crop, _)| crop.dimensions()).collect();
-        assert_eq!(sizes, [(4, 4), (3, 3), (2, 2)], "the last lies in a corner");
+        assert_eq!(sizes, [(4, 4), (3, 3), (2, 2)], "the last is in a corner");
         assert_eq!(crops[0].0.get_pixel(0, 0).0, [2, 2, 0]);
         assert_eq!(crops[0].1.iter().map(|&value| usize::from(value == 255)).sum::<usize>(), 2);
     }

@@ -1,4 +1,4 @@
-//! One image with its mask: recalled, or made.
+//! Preprocesses one image with its mask, or takes it from the cache.
 
 use std::path::{Path, PathBuf};
 
@@ -12,38 +12,40 @@ use crate::artifacts::image_set::{Label, write_mask, write_rgb};
 use crate::stages::fields::{Fields, Value};
 use crate::stages::{Context, Item, StageError};
 
-/// A finished item: pixels, mask and pairs of crops, in this order, and what the mask says.
-pub(super) struct Outcome {
+/// A finished item: pixels, mask, and pixels and mask of each crop, in this order.
+pub(super) struct LabelledItem {
     pub(super) item: Item,
     pub(super) label: Label,
 }
 
-/// Notes under which an item is kept: what its mask says, before and after it was resized.
+/// The note of an item: the mask has no defect, before and after it was resized.
 const NORMAL: &str = "normal";
+/// The note of an item: the resized mask has a defect.
 const DEFECT: &str = "defect";
-/// A defect that the resized mask has lost: by `mask_resize = "reference"`, or cut off by `resize = "crop"`.
+/// The note of an item: the resized mask has lost its defect, by `mask_resize = "reference"` or `resize = "crop"`.
 const VANISHED: &str = "vanished";
 
-/// Recalls or makes the item of `source`, whose place among the sources names its scratch files.
-pub(super) fn make(
+/// Returns the item of `source` from the cache, or computes it. `index` is the index of the source, which names its
+/// scratch files.
+pub(super) fn obtain(
     spec: &Preprocess,
     source: &Source<'_>,
-    place: usize,
+    index: usize,
     scratch: &Path,
     context: &Context<'_>,
-) -> Result<Outcome, StageError> {
+) -> Result<LabelledItem, StageError> {
     let fields = item_fields(spec, source);
     let item = if let Some(item) = context.items.recall(&fields) {
         item
     } else {
-        let (files, note) = write(spec, source, &scratch.join(place.to_string()))?;
+        let (files, note) = write(spec, source, &scratch.join(index.to_string()))?;
         context.items.keep(&fields, &files, note)?
     };
     let label = label(source, &item.note, context)?;
-    Ok(Outcome { item, label })
+    Ok(LabelledItem { item, label })
 }
 
-/// What can change a byte of the item's files, and nothing else: neither its name nor its label.
+/// Returns everything that can change a byte of the item's files, and nothing else. Name and label are left out.
 fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
     let mut fields = spec.pixel_fields();
     fields.insert("image".to_owned(), source.image.digest_text().into());
@@ -56,7 +58,7 @@ fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
     fields
 }
 
-/// Makes the files of an item; returns their paths and the note.
+/// Computes and writes the files of an item. Returns their paths and the note.
 fn write(
     spec: &Preprocess,
     source: &Source<'_>,
@@ -88,8 +90,8 @@ fn name_of(stem: &Path) -> std::borrow::Cow<'_, str> {
     stem.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Resizes both, and cuts the crops: at the first step's size where there are two, as the reference
-/// stores its images at that size and cuts them there.
+/// Resizes image and mask, and cuts the crops. If there are two resize steps, crops are cut after the first, because
+/// the reference implementation stores its images at that size and cuts them there.
 fn resized(
     spec: &Preprocess,
     source: &Source<'_>,
@@ -112,7 +114,7 @@ fn resized(
     (current.0, current.1, crops)
 }
 
-/// Reads the mask, or makes an empty one where the layout says that the image is normal.
+/// Reads the mask. Returns an empty mask if the layout has none, which means that the image is normal.
 fn read_mask(spec: &Preprocess, source: &Source<'_>, image: &RgbImage) -> Result<GrayImage, StageError> {
     let Some(file) = source.mask else { return Ok(GrayImage::new(image.width(), image.height())) };
     let mask = decode(file)?;
@@ -126,12 +128,12 @@ fn read_mask(spec: &Preprocess, source: &Source<'_>, image: &RgbImage) -> Result
             image.height(),
             image.width()
         );
-        return Err(StageError::data(message, "a mask has the size of its image"));
+        return Err(StageError::data(message, "a mask must have the size of its image"));
     }
     Ok(binarise(&mask, spec.mask_threshold))
 }
 
-/// Decides the label, and refuses a mask that contradicts the folder or table.
+/// Returns the label. Fails if the mask contradicts the folder or table.
 fn label(source: &Source<'_>, note: &str, context: &Context<'_>) -> Result<Label, StageError> {
     let path = source.image.path.display();
     let name = |mask: &crate::artifacts::File| mask.path.display().to_string();
@@ -139,28 +141,28 @@ fn label(source: &Source<'_>, note: &str, context: &Context<'_>) -> Result<Label
         (None | Some(Label::Normal), NORMAL) => Ok(Label::Normal),
         (None | Some(Label::Defect), DEFECT) => Ok(Label::Defect),
         (None, _) => {
-            context
-                .progress
-                .log(&format!("`{path}`: its defect vanished as its mask was resized; it counts as normal"));
+            context.progress.log(&format!(
+                "`{path}`: the defect vanished when the mask was resized, so the image counts as normal"
+            ));
             Ok(Label::Normal)
         }
         (Some(Label::Defect), VANISHED) => {
-            context.progress.log(&format!("`{path}`: its defect vanished as its mask was resized"));
+            context.progress.log(&format!("`{path}`: the defect vanished when the mask was resized"));
             Ok(Label::Defect)
         }
         (Some(Label::Defect), _) => Err(StageError::data(
             format!(
-                "`{path}` is labelled as a defect, but no pixel of its mask `{}` is",
+                "`{path}` is labelled as a defect, but no pixel of its mask `{}` is marked",
                 source.mask.map_or_else(String::new, name)
             ),
-            "mend the mask or the label; `mask_threshold` says which levels are a defect",
+            "correct the mask or the label; `mask_threshold` defines which levels are a defect",
         )),
         (Some(Label::Normal), _) => Err(StageError::data(
             format!(
                 "`{path}` is labelled as normal, but its mask `{}` marks a defect",
                 source.mask.map_or_else(String::new, name)
             ),
-            "mend the mask or the label; `mask_threshold` says which levels are a defect",
+            "correct the mask or the label; `mask_threshold` defines which levels are a defect",
         )),
     }
 }

@@ -1,13 +1,13 @@
 //! Finds the images of an input folder, with their masks, labels and splits.
 //!
 //! ```text
-//! ksdd2    train/NNNNN.png  train/NNNNN_GT.png                     test/ alike
+//! ksdd2    train/NNNNN.png  train/NNNNN_GT.png                     the same in test/
 //! ksdd     kosNN/PartM.jpg  kosNN/PartM_label.bmp
 //! mvtec    train/good/NNN.png  test/KIND/NNN.png  ground_truth/KIND/NNN_mask.png
 //! csv      images.csv with the columns path, split[, mask][, label][, kind]
 //! ```
-//! A folder around all of it (an archive with one top folder, a category) is passed over. Whatever does
-//! not fit is an error or a line of the log, never a guess.
+//! Enclosing folders (an archive with one top folder, a category) are skipped. Files that do not fit the layout cause
+//! an error or a line in the log. Nothing is guessed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,35 +18,35 @@ use crate::artifacts::image_set::Label;
 use crate::artifacts::{File, Files};
 use crate::stages::{Progress, StageError};
 
-/// The split that models learn from.
+/// The split that models are trained on.
 pub(super) const TRAIN: &str = "train";
 const TEST: &str = "test";
 
-/// What names an image, in lower case; also what the decoders of this program read.
+/// Extensions of image files in lower case. This build has decoders for all of them.
 const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
 
-/// Folds of `ksdd`, as many as its authors use.
+/// Number of folds of `ksdd`, as its authors use.
 const FOLDS: usize = 3;
 
-/// An image of the input, and what the layout says of it.
+/// An image of the input with the information from its layout.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
-    /// Unique within the set; may hold `/`.
+    /// Unique within the set. May contain `/`.
     pub(super) id: String,
     pub(super) split: String,
-    /// What folder or table say; none where the mask decides.
+    /// Label from the folder or the table. `None` if the mask decides.
     pub(super) label: Option<Label>,
-    /// The defect's kind, where it is known.
+    /// Kind of the defect. `None` if unknown.
     pub(super) kind: Option<String>,
     pub(super) image: &'a File,
-    /// None where the layout knows that nothing is a defect.
+    /// `None` if the layout marks the image as normal.
     pub(super) mask: Option<&'a File>,
 }
 
-/// The files below the folder that holds the layout, by their name from there.
+/// The files of the layout, by their path relative to its folder.
 pub(super) type View<'a> = BTreeMap<&'a str, &'a File>;
 
-/// Lists the images in the order of their ids.
+/// Lists the images, sorted by id.
 pub(super) fn find<'a>(
     spec: &Preprocess,
     input: &'a Files,
@@ -66,14 +66,14 @@ pub(super) fn find<'a>(
         let [first, second] = [&pair[0], &pair[1]].map(|source| source.image.path.display().to_string());
         problems.push(StageError::data(
             format!("`{first}` and `{second}` have the same id `{}`", pair[0].id),
-            "an id is the path without its extension: rename one of them",
+            "the id is the path without its extension: rename one of them",
         ));
     }
     problems.finish("files do not fit the layout")?;
     if sources.is_empty() { Err(unknown(spec, input)) } else { Ok(sources) }
 }
 
-/// Finds the layout and the folder that holds it: the outermost one that fits.
+/// Finds the layout and its folder: the outermost folder that fits.
 fn recognise<'a>(spec: &Preprocess, input: &'a Files) -> Result<(Layout, View<'a>), StageError> {
     let whole: View<'a> = input.iter().filter(|(name, _)| !is_debris(name)).collect();
     let mut prefix = String::new();
@@ -95,12 +95,12 @@ fn recognise<'a>(spec: &Preprocess, input: &'a Files) -> Result<(Layout, View<'a
     }
 }
 
-/// Files that systems and archivers leave behind.
+/// Returns whether a file is left over from an operating system or an archiver.
 fn is_debris(name: &str) -> bool {
     name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
 }
 
-/// The one folder that holds all images and tables.
+/// Returns the folder that contains all images and tables, if there is only one.
 fn only_folder<'a>(view: &View<'a>) -> Option<&'a str> {
     let mut folders = view
         .keys()
@@ -138,11 +138,11 @@ fn ambiguous(fitting: &[Layout]) -> StageError {
     let names: Vec<String> = fitting.iter().map(|layout| format!("`{}`", layout.name())).collect();
     StageError::data(
         format!("the input fits several layouts: {}", names.join(", ")),
-        format!("say which one is meant, such as `layout = \"{}\"`", fitting[0].name()),
+        format!("choose one, such as `layout = \"{}\"`", fitting[0].name()),
     )
 }
 
-/// Says what was seen, and which folder may have been meant.
+/// Returns the error of an input without a known layout. It lists what was found and suggests a folder if possible.
 fn unknown(spec: &Preprocess, input: &Files) -> StageError {
     let wanted = match spec.layout {
         Layout::Auto => "no known layout".to_owned(),
@@ -170,11 +170,11 @@ fn unknown(spec: &Preprocess, input: &Files) -> StageError {
         input.iter().find_map(|(name, _)| name.split_once("/train/good/").map(|(folder, _)| folder));
     let help = category.map_or_else(
         || {
-            "`layout` knows `ksdd2` (train/1.png with train/1_GT.png), `ksdd`, `mvtec` (train/good, test/KIND, \
-             ground_truth/KIND) and `csv`: a table `images.csv` with path, mask, split and label serves any folder"
+            "the layouts are `ksdd2` (train/1.png with train/1_GT.png), `ksdd`, `mvtec` (train/good, test/KIND, \
+             ground_truth/KIND) and `csv` (any folder, with a table `images.csv` of path, mask, split and label)"
                 .to_owned()
         },
-        |folder| format!("name one category, such as `path = \"…/{folder}\"`"),
+        |folder| format!("choose one category, such as `path = \"…/{folder}\"`"),
     );
     StageError::data(format!("the input has {wanted}; it holds {seen}"), help)
 }
@@ -191,12 +191,12 @@ fn read_ksdd2<'a>(view: &View<'a>, progress: &dyn Progress, problems: &mut Probl
     for (name, file) in view {
         let Some((split, stem)) = flat(name) else {
             if is_image(name) {
-                progress.log(&format!("`{name}` is passed over: it lies in neither `train` nor `test`"));
+                progress.log(&format!("`{name}` is ignored: it is in neither `train` nor `test`"));
             }
             continue;
         };
         if stem.contains("(copy") {
-            progress.log(&format!("`{name}` is dropped: it is a copy"));
+            progress.log(&format!("`{name}` is ignored: it is a copy"));
         } else if let Some(stem) = stem.strip_suffix("_GT") {
             masks.insert((split, stem), *file);
         } else {
@@ -221,14 +221,14 @@ fn by_mask<'a>(id: String, split: &str, image: &'a File, mask: &'a File) -> Sour
 fn no_mask(image: &File, wanted: &str) -> StageError {
     StageError::data(
         format!("the image `{}` has no mask `{wanted}`", image.path.display()),
-        "every image of this layout has a mask, all black where there is no defect",
+        "every image of this layout needs a mask; the mask of a normal image is all black",
     )
 }
 
 fn no_image(mask: &File) -> StageError {
     StageError::data(
         format!("the mask `{}` has no image", mask.path.display()),
-        "remove it, or bring its image",
+        "remove it, or add its image",
     )
 }
 
@@ -240,8 +240,8 @@ fn part_of_kos(name: &str) -> Option<(&str, &str)> {
     is_part.then(|| (folder, without_extension(file)))
 }
 
-/// Reads KSDD. Its folders are physical items, so an item is never on both sides: of the sorted folders,
-/// every third one is tested on, beginning with number `fold`.
+/// Reads KSDD. Each folder holds the images of one physical part, so all images of a part are in the same split: of the
+/// sorted folders, every third is for testing, starting with number `fold`.
 fn read_ksdd<'a>(view: &View<'a>, fold: usize, problems: &mut Problems) -> Vec<Source<'a>> {
     let parts: Vec<(&str, &str, &File)> = view
         .iter()
@@ -272,7 +272,7 @@ fn of_kind(name: &str) -> Option<(&str, &str, &str)> {
     (parts.next().is_none() && is_image(file)).then(|| (split, kind, without_extension(file)))
 }
 
-/// Reads the layout of MVTec AD. Folders beside `good` are defects, in `train` and `validation` too.
+/// Reads the layout of MVTec AD. All folders except `good` hold defects, also in `train` and `validation`.
 fn read_mvtec<'a>(view: &View<'a>, problems: &mut Problems) -> Vec<Source<'a>> {
     let named: Vec<_> = view.iter().filter_map(|(name, file)| Some((of_kind(name)?, *file))).collect();
     let mut masks: BTreeMap<(&str, &str), &File> = named
@@ -289,8 +289,8 @@ fn read_mvtec<'a>(view: &View<'a>, problems: &mut Problems) -> Vec<Source<'a>> {
         let mask = masks.remove(&(kind, stem));
         if mask.is_none() && !is_normal {
             let wanted = format!("ground_truth/{kind}/{stem}_mask.png");
-            let message = format!("the image `{}` has no mask `{wanted}` of its own", image.path.display());
-            problems.push(StageError::data(message, "every image outside `good` has a mask"));
+            let message = format!("the image `{}` has no mask `{wanted}`", image.path.display());
+            problems.push(StageError::data(message, "every image outside `good` needs a mask"));
             continue;
         }
         sources.push(Source {

@@ -1,4 +1,4 @@
-//! Decoding and resizing of images and masks.
+//! Decodes and resizes images and masks.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::kernels::resize::{area_maximum, mask_reference, resize};
 use crate::stages::StageError;
 
-/// What `fit` pads with: the mean of ImageNet in 8 bits, which is 0 once the pixels are normalised.
+/// Padding of `fit`: the mean of ImageNet in 8 bits, which is about 0 after normalisation.
 const PADDING: [u8; 3] = [124, 116, 104];
 
-/// Decodes a file of the user's, whatever its name ends in.
+/// Decodes an image file of the user. Detects the format by content, not by extension.
 pub(super) fn decode(file: &File) -> Result<DynamicImage, StageError> {
     let bytes = file.read_unchanged()?;
     let decoded = image::load_from_memory(&bytes)
@@ -28,10 +28,10 @@ fn no_pixels(path: &Path) -> StageError {
     StageError::Data { message: format!("the image `{}` has no pixels", path.display()), help: None }
 }
 
-/// Marks what is a defect with 255: pixels whose strongest channel is greater than `threshold` (of 255).
+/// Returns a mask that marks defects with 255: pixels whose strongest channel is greater than `threshold` (of 255).
 ///
-/// Channels are not weighed and 16-bit levels are not rounded down to 0, so that class numbers and
-/// coloured masks count too. Transparency is passed over.
+/// Channels are not weighted and 16-bit levels are not rounded down to 0, so that masks with class numbers or colours
+/// work too. Transparency is ignored.
 pub(super) fn binarise(mask: &DynamicImage, threshold: u8) -> GrayImage {
     let (width, height) = (mask.width(), mask.height());
     let limit = u16::from(threshold) * 257;
@@ -41,35 +41,35 @@ pub(super) fn binarise(mask: &DynamicImage, threshold: u8) -> GrayImage {
         let strongest = |pixel: &image::Rgb<u16>| pixel.0.into_iter().max().unwrap_or(0);
         mask.to_rgb16().pixels().map(|pixel| marked(strongest(pixel) > limit)).collect()
     };
-    GrayImage::from_raw(width, height, levels).expect("one level a pixel")
+    GrayImage::from_raw(width, height, levels).expect("one level per pixel")
 }
 
 fn marked(is_defect: bool) -> u8 {
     if is_defect { 255 } else { 0 }
 }
 
-/// One step of an image's way to its size.
+/// One step of resizing an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Scales it.
+    /// Scales the image.
     Resize(Resize),
-    /// Cuts the centre out without scaling.
+    /// Cuts out the centre without scaling.
     Cut,
 }
 
-/// Where an image comes to lie in its target: its own new size, and the place of its corner.
-struct Placement {
+/// The scaled size of an image and its position in the target.
+struct TargetBox {
     height: usize,
     width: usize,
-    /// Rows and columns of padding (positive) or of what is cut off (negative).
+    /// Position of the upper left corner in the target: positive if the image is padded, negative if it is cut off.
     top: isize,
     left: isize,
 }
 
-impl Placement {
+impl TargetBox {
     fn new(step: Step, (h, w): (usize, usize), (to_h, to_w): (usize, usize)) -> Self {
         let middle = |to: usize, side: usize| (to as isize - side as isize).div_euclid(2);
-        // The smaller factor to fit, the larger to cover; compared as whole numbers.
+        // `fit` uses the smaller scale factor and `crop` the larger. Integers are compared, so the result is exact.
         let is_by_height = match step {
             Step::Resize(Resize::Fit) => to_h * w <= to_w * h,
             Step::Resize(Resize::Crop) => to_h * w >= to_w * h,
@@ -84,8 +84,13 @@ impl Placement {
         Self { height, width, top: middle(to_h, height), left: middle(to_w, width) }
     }
 
-    /// Lays `[height, width, C]` into the target.
-    fn lay<const C: usize>(&self, values: &[u8], (to_h, to_w): (usize, usize), padding: [u8; C]) -> Vec<u8> {
+    /// Copies `[height, width, C]` into a target of the given size, and pads or cuts it.
+    fn copy_into_target<const C: usize>(
+        &self,
+        values: &[u8],
+        (to_h, to_w): (usize, usize),
+        padding: [u8; C],
+    ) -> Vec<u8> {
         if (self.height, self.width) == (to_h, to_w) {
             return values.to_vec();
         }
@@ -102,13 +107,13 @@ impl Placement {
     }
 }
 
-/// Where a row or column comes to lie, if inside.
-fn shifted(place: usize, shift: isize, side: usize) -> Option<usize> {
-    place.checked_add_signed(shift).filter(|&moved| moved < side)
+/// Returns the index of a row or column in the target, or `None` if it is outside.
+fn shifted(index: usize, shift: isize, side: usize) -> Option<usize> {
+    index.checked_add_signed(shift).filter(|&moved| moved < side)
 }
 
-/// The steps through which an image goes: how, and to which size. With `crop`, a size on the way is the one
-/// that the image is brought to, and the last step only cuts (PatchCore on MVTec AD: 256, then 224).
+/// Returns the resize steps with their target sizes. With `crop` and `via`, the image is scaled to `via` and the last
+/// step only cuts (PatchCore on MVTec AD: 256, then 224).
 pub(super) fn steps(
     resize: Resize,
     via: Option<(usize, usize)>,
@@ -118,9 +123,9 @@ pub(super) fn steps(
     via.map(|via| (Step::Resize(resize), via)).into_iter().chain(size.map(|size| (last, size))).collect()
 }
 
-/// Brings an image to the size of a set, as `preprocess` did with the set's own: for new images too.
+/// Resizes an image as `preprocess` resized the images of a set. Can be used for new images too.
 ///
-/// Bilinear with antialiasing; `fit` pads with ImageNet's mean, `crop` cuts the centre.
+/// Bilinear with antialiasing. `fit` pads with the mean of ImageNet, `crop` cuts out the centre.
 pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
     let steps = steps(how.resize, how.via_px, how.height_px.zip(how.width_px));
     steps.into_iter().fold(image.clone(), |image, (step, to)| resize_once(&image, step, to))
@@ -128,10 +133,10 @@ pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
 
 pub(super) fn resize_once(image: &RgbImage, step: Step, to: (usize, usize)) -> RgbImage {
     let (h, w) = (image.height() as usize, image.width() as usize);
-    let placement = Placement::new(step, (h, w), to);
-    let scaled = resize(image.as_raw(), h, w, 3, placement.height, placement.width);
-    let laid = placement.lay(&scaled, to, PADDING);
-    RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels a pixel")
+    let target_box = TargetBox::new(step, (h, w), to);
+    let scaled = resize(image.as_raw(), h, w, 3, target_box.height, target_box.width);
+    let laid = target_box.copy_into_target(&scaled, to, PADDING);
+    RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels per pixel")
 }
 
 pub(super) fn resize_mask_once(
@@ -141,21 +146,22 @@ pub(super) fn resize_mask_once(
     to: (usize, usize),
 ) -> GrayImage {
     let (h, w) = (mask.height() as usize, mask.width() as usize);
-    let placement = Placement::new(step, (h, w), to);
+    let target_box = TargetBox::new(step, (h, w), to);
     let scale = match spec.mask_resize {
         MaskResize::Area => area_maximum,
         MaskResize::Reference => mask_reference,
     };
-    let scaled = scale(mask.as_raw(), h, w, placement.height, placement.width);
+    let scaled = scale(mask.as_raw(), h, w, target_box.height, target_box.width);
     let levels = scaled.into_iter().map(|value| marked(value != 0)).collect::<Vec<u8>>();
-    let laid = placement.lay(&levels, to, [0]);
-    GrayImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("one level a pixel")
+    let laid = target_box.copy_into_target(&levels, to, [0]);
+    GrayImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("one level per pixel")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use image::{Luma, Rgb};
+
+    use super::*;
 
     fn how(resize: Resize, height: usize, width: usize) -> Preprocessing {
         Preprocessing { height_px: Some(height), width_px: Some(width), resize, via_px: None }
@@ -176,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_comes_out_as_asked() {
+    fn the_result_has_the_requested_size() {
         for kind in [Resize::Stretch, Resize::Fit, Resize::Crop] {
             for side in 1..=20 {
                 let image = RgbImage::from_pixel(7, 11, Rgb([90, 90, 90]));

@@ -10,41 +10,41 @@ use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
 use crate::stages::{About, Context, Estimates, Inputs, PortUse, Stage, StageError};
 
-/// Sides that an image may be given, in px.
+/// Allowed height and width of a resized image, in px.
 const SIDES: std::ops::RangeInclusive<i64> = 1..=8192;
 
 /// How the input folder is organised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
-    /// Found out.
+    /// Detected from the files.
     Auto,
-    /// `train/NNNNN.png` with `NNNNN_GT.png`, and `test/` alike.
+    /// `train/NNNNN.png` with `NNNNN_GT.png`, and the same in `test/`.
     Ksdd2,
     /// `kosNN/PartM.jpg` with `PartM_label.bmp`.
     Ksdd,
     /// `train/good`, `test/<kind>`, `ground_truth/<kind>`.
     Mvtec,
-    /// A table of paths.
+    /// A table with paths, splits and labels.
     Csv,
 }
 
-/// How a mask comes to its size.
+/// How a mask is resized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MaskResize {
-    /// Defect where any covered pixel is.
+    /// A pixel is a defect if any source pixel that it covers is one.
     Area,
-    /// Bilinear and cut to whole numbers, as the reference does: thin defects vanish.
+    /// Bilinear and truncated to integers, as in the reference implementation. Thin defects vanish.
     Reference,
 }
 
-/// Crops of the training split's defect components.
+/// How the defects of the training split are cropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crops {
-    /// Pixels around the component's box.
+    /// Margin around the bounding box of the component, in px.
     pub padding: usize,
-    /// Side that a crop is stretched to; 0 keeps its own size.
+    /// Height and width that a crop is stretched to, in px. 0 keeps the size of the box.
     pub size: usize,
-    /// Least side of the box, before it is stretched.
+    /// Least height and width of the box before it is stretched, in px.
     pub min_side: usize,
 }
 
@@ -82,32 +82,32 @@ const MASK_RESIZES: [(&str, MaskResize); 2] =
     [("area", MaskResize::Area), ("reference", MaskResize::Reference)];
 
 impl Layout {
-    /// Its name in a manifest.
+    /// Returns the name in a manifest.
     pub fn name(self) -> &'static str {
         name_of(&LAYOUTS, &self)
     }
 }
 
-/// What a `preprocess` stage does.
+/// The fields of a `preprocess` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
-    /// How the input is organised.
+    /// Layout of the input folder.
     pub layout: Layout,
-    /// The table of a `csv` layout, within the input.
+    /// Path of the table of a `csv` layout, relative to the input.
     pub csv: String,
-    /// Of a `ksdd` layout, which third of the folders is tested on.
+    /// For a `ksdd` layout: which third of the folders is for testing.
     pub fold: usize,
-    /// Height and width of the result; none keeps each image's own.
+    /// Height and width of the result. `None` keeps the size of each image.
     pub size: Option<(usize, usize)>,
-    /// Height and width of a step before.
+    /// Height and width of an intermediate resize step, if any.
     pub via: Option<(usize, usize)>,
-    /// How an image comes to its size.
+    /// How an image is resized.
     pub resize: Resize,
-    /// How a mask does.
+    /// How a mask is resized.
     pub mask_resize: MaskResize,
-    /// A mask's pixel is a defect where its level is greater.
+    /// A pixel of a mask is a defect if its level is greater than this.
     pub mask_threshold: u8,
-    /// Whether and how defects are cut out.
+    /// How defects are cropped. `None` if they are not.
     pub crops: Option<Crops>,
 }
 
@@ -170,7 +170,7 @@ impl Stage for Preprocess {
         names.map(|name| (name.to_owned(), Artifact::ImageSet)).collect()
     }
 
-    /// `csv` and `fold` count only where the layout may read them.
+    /// `csv` and `fold` enter only if the layout may read them.
     fn key_fields(&self) -> Fields {
         let mut all = self.pixel_fields();
         let Self { layout, csv, fold, size: _, via: _, resize: _, mask_resize: _, mask_threshold: _, crops } =
@@ -202,7 +202,8 @@ impl Stage for Preprocess {
 }
 
 impl Preprocess {
-    /// The fields that decide an image's pixels and mask; crops are added where the image has any.
+    /// Returns the fields that determine the pixels and the mask of an image. `crops` is added only for images that
+    /// have crops.
     pub(super) fn pixel_fields(&self) -> Fields {
         let Self { layout: _, csv: _, fold: _, size, via, resize, mask_resize, mask_threshold, crops: _ } =
             self;
@@ -222,7 +223,7 @@ impl Preprocess {
         all
     }
 
-    /// How the pixels are made, as the set itself records it.
+    /// Returns how the pixels are computed, as the image set records it.
     pub fn preprocessing(&self) -> Preprocessing {
         Preprocessing {
             height_px: self.size.map(|size| size.0),
@@ -233,7 +234,7 @@ impl Preprocess {
     }
 }
 
-/// Fields of another layout than the one named have no meaning.
+/// Refuses fields that the given layout does not read.
 fn check_layout_fields(reader: &mut Reader<'_>, layout: Layout) {
     for (name, owner) in [("csv", Layout::Csv), ("fold", Layout::Ksdd)] {
         if reader.has(name) && ![Layout::Auto, owner].contains(&layout) {
@@ -250,10 +251,12 @@ fn read_size(reader: &mut Reader<'_>) -> Option<(usize, usize)> {
     match (height, width) {
         (Some(height), Some(width)) => return Some((height as usize, width as usize)),
         (Some(_), None) => {
-            reader.missing("width", "pixels; neither `height` nor `width` keeps each image's size");
+            reader
+                .missing("width", "pixels; remove both `height` and `width` to keep the size of each image");
         }
         (None, Some(_)) => {
-            reader.missing("height", "pixels; neither `height` nor `width` keeps each image's size");
+            reader
+                .missing("height", "pixels; remove both `height` and `width` to keep the size of each image");
         }
         (None, None) if reader.has("resize") => {
             let message = "`resize` has no meaning without `height` and `width`".to_owned();
@@ -272,11 +275,11 @@ fn read_via(reader: &mut Reader<'_>, size: Option<(usize, usize)>, resize: Resiz
         (inner.integer("height", SIDES, None) as usize, inner.integer("width", SIDES, None) as usize)
     });
     if size.is_none() || resize == Resize::Fit {
-        let message = "`via` goes with `height`, `width` and `resize = \"stretch\"` or `\"crop\"`".to_owned();
+        let message = "`via` needs `height`, `width` and `resize = \"stretch\"` or `\"crop\"`".to_owned();
         reader.problem("via", "unused_field", message, Some("remove it".to_owned()));
     }
     if resize == Resize::Crop && size.is_some_and(|size| via.0 < size.0 || via.1 < size.1) {
-        let message = "`via` is smaller than what `crop` cuts out of it".to_owned();
+        let message = "`via` is smaller than `height` × `width`, which `crop` cuts out of it".to_owned();
         reader.too_small("via", message, "make it at least `height` × `width`".to_owned());
     }
     Some(via)

@@ -1,8 +1,8 @@
 //! Reads the table of a `csv` layout.
 //!
-//! One image a row: `path` and `mask` are relative to the table's folder; `split` is `train`, `test` or
-//! the author's own; `label` is `normal` or `defect`, and may be left out where there is a mask; `kind`
-//! names the defect. A normal image needs no mask.
+//! Each row describes one image. `path` and `mask` are relative to the folder of the table; `split` is `train`, `test`
+//! or any other name; `label` is `normal` or `defect` and may be empty if there is a mask; `kind` is the kind of
+//! defect. A normal image needs no mask.
 
 use super::Problems;
 use super::layout::{Source, View, without_extension};
@@ -10,7 +10,7 @@ use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
 use crate::stages::StageError;
 
-/// Where each column stands.
+/// The indices of the columns.
 struct Columns {
     path: usize,
     split: usize,
@@ -28,7 +28,7 @@ pub(super) fn read<'a>(
     let table = view.get(name).expect("a csv layout is recognised by its table");
     let broken = |error: &csv::Error| {
         let message = format!("cannot read the table `{}`: {error}", table.path.display());
-        StageError::data(message, "a table has a header, commas, and as many fields in each row")
+        StageError::data(message, "a table needs a header, commas, and the same number of fields in each row")
     };
     let bytes = table.read()?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -51,9 +51,9 @@ pub(super) fn read<'a>(
 }
 
 fn columns(header: &csv::StringRecord, table: &File) -> Result<Columns, StageError> {
-    let of = |name: &str| header.iter().position(|column| column.eq_ignore_ascii_case(name));
+    let index_of = |name: &str| header.iter().position(|column| column.eq_ignore_ascii_case(name));
     let require = |name: &str| {
-        of(name).ok_or_else(|| {
+        index_of(name).ok_or_else(|| {
             let found: Vec<String> = header.iter().map(|column| format!("`{column}`")).collect();
             StageError::data(
                 format!(
@@ -61,20 +61,20 @@ fn columns(header: &csv::StringRecord, table: &File) -> Result<Columns, StageErr
                     table.path.display(),
                     found.join(", ")
                 ),
-                "its first line names the columns: path,mask,split,label[,kind]",
+                "the first line must name the columns: path,mask,split,label[,kind]",
             )
         })
     };
     Ok(Columns {
         path: require("path")?,
         split: require("split")?,
-        mask: of("mask"),
-        label: of("label"),
-        kind: of("kind"),
+        mask: index_of("mask"),
+        label: index_of("label"),
+        kind: index_of("kind"),
     })
 }
 
-/// Reads a row, or says what is wrong with it.
+/// Reads a row. The error describes the problem of the row.
 fn source<'a>(
     row: &csv::StringRecord,
     columns: &Columns,
@@ -90,19 +90,19 @@ fn source<'a>(
     let path = field(Some(columns.path)).ok_or("`path` is empty")?;
     let split = field(Some(columns.split)).ok_or("`split` is empty")?;
     if let Some(meant) = ["train", "test", "validation"].into_iter().find(|known| is_misspelt(split, known)) {
-        return Err(format!("`split` is `{split}`: write `{meant}`, or a name that is less like it"));
+        return Err(format!("`split` is `{split}`: write `{meant}`, or a name that is less similar to it"));
     }
     let mask = field(columns.mask).map(find).transpose()?;
     let kind = field(columns.kind);
     for (name, word) in [("split", Some(split)), ("kind", kind)] {
         if word.is_some_and(|word| word.contains('/') || word.contains('\\') || word.starts_with('.')) {
-            return Err(format!("`{name}` is a single word, not `{}`", word.unwrap_or_default()));
+            return Err(format!("`{name}` must be a single word, not `{}`", word.unwrap_or_default()));
         }
     }
     let label = match field(columns.label) {
         Some("normal") => Some(Label::Normal),
         Some("defect") => Some(Label::Defect),
-        Some(other) => return Err(format!("`label` is `normal` or `defect`, not `{other}`")),
+        Some(other) => return Err(format!("`label` must be `normal` or `defect`, not `{other}`")),
         None => None,
     };
     match (label, mask) {
@@ -121,12 +121,12 @@ fn source<'a>(
     })
 }
 
-/// Whether a word is so near to a known one that it must be meant: no stage would read its images.
+/// Returns whether a word is probably a misspelling of `known`. No stage would read the images of a misspelt split.
 fn is_misspelt(word: &str, known: &str) -> bool {
     word != known && strsim::damerau_levenshtein(&word.to_lowercase(), known) <= 2
 }
 
-/// The name of a file that the table names from its own folder.
+/// Returns the path of a file within the input, given its path relative to the folder of the table.
 fn within(folder: &str, written: &str) -> String {
     let written = written.replace('\\', "/");
     let parts = folder.split('/').chain(written.split('/')).filter(|part| !part.is_empty() && *part != ".");

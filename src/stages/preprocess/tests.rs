@@ -12,7 +12,7 @@ use crate::stages::context::testing::TestContext;
 use crate::stages::fields::{Fields, Problem, Reader, Value, fields};
 use crate::stages::{Role, Stage};
 
-/// An input folder that is being filled.
+/// An input folder that a test fills.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -34,7 +34,7 @@ impl Folder {
         self
     }
 
-    /// A mask of 20×30 px with these pixels (row, column) marked by 255.
+    /// Adds a mask of 20×30 px in which the given pixels (row, column) are marked with 255.
     fn mask(self, name: &str, points: &[(u32, u32)]) -> Self {
         let mut mask = GrayImage::new(30, 20);
         for &(row, column) in points {
@@ -49,7 +49,7 @@ impl Folder {
         self
     }
 
-    /// A normal and a defective image in each split, as KSDD2 has them, below `top`.
+    /// Adds a small KSDD2 data set below `top`.
     fn ksdd2(self, top: &str) -> Self {
         self.image(&format!("{top}train/10000.png"))
             .mask(&format!("{top}train/10000_GT.png"), &[])
@@ -81,13 +81,13 @@ fn spec(pairs: &[(&str, Value)]) -> crate::stages::Spec {
 }
 
 fn run_on(
-    bench: &TestContext,
+    context: &TestContext,
     pairs: &[(&str, Value)],
     folder: &Folder,
     output: &str,
 ) -> Result<Files, StageError> {
     let inputs = Inputs([(Role::only("input"), folder.files())].into());
-    bench.run(&spec(pairs), &inputs, 0, output)
+    context.run(&spec(pairs), &inputs, 0, output)
 }
 
 fn failure(pairs: &[(&str, Value)], folder: &Folder) -> String {
@@ -98,7 +98,7 @@ fn int(number: i64) -> Value {
     Value::Integer(number)
 }
 
-/// Split, label, kind and id of each image.
+/// Returns split, label, kind and id of each image.
 fn listing(files: &Files) -> Vec<String> {
     files
         .iter()
@@ -110,8 +110,8 @@ fn listing(files: &Files) -> Vec<String> {
 fn ksdd2_is_found_below_a_top_folder_and_labelled_by_its_masks() {
     for top in ["", "KSDD2/", "a/b/"] {
         let folder = Folder::new().ksdd2(top).text("README.txt", "hello").text("__MACOSX/._x.png", "");
-        let bench = TestContext::new();
-        let files = run_on(&bench, &[], &folder, IMAGES).unwrap();
+        let context = TestContext::new();
+        let files = run_on(&context, &[], &folder, IMAGES).unwrap();
         assert_eq!(
             listing(&files),
             [
@@ -128,10 +128,10 @@ fn ksdd2_is_found_below_a_top_folder_and_labelled_by_its_masks() {
 }
 
 #[test]
-fn images_and_masks_come_to_the_size_asked_for_and_keep_their_defects() {
+fn images_and_masks_are_resized_and_keep_their_defects() {
     let folder = Folder::new().ksdd2("");
-    let bench = TestContext::new();
-    let files = run_on(&bench, &[("height", int(5)), ("width", int(4))], &folder, IMAGES).unwrap();
+    let context = TestContext::new();
+    let files = run_on(&context, &[("height", int(5)), ("width", int(4))], &folder, IMAGES).unwrap();
     for (id, labelled) in labelled(&files) {
         let mask = read_mask(labelled.mask).unwrap();
         assert_eq!(mask.dimensions(), (4, 5), "{id}");
@@ -147,17 +147,17 @@ fn images_and_masks_come_to_the_size_asked_for_and_keep_their_defects() {
 fn the_reference_loses_thin_defects_and_their_labels() {
     let folder = Folder::new().ksdd2("").image("test/20001.png").mask("test/20001_GT.png", &[]);
     let pairs = [("height", int(5)), ("width", int(4)), ("mask_resize", "reference".into())];
-    let bench = TestContext::new();
-    let files = run_on(&bench, &pairs, &folder, IMAGES).unwrap();
+    let context = TestContext::new();
+    let files = run_on(&context, &pairs, &folder, IMAGES).unwrap();
     assert!(listing(&files).iter().all(|name| name.contains("/normal/")), "{:?}", listing(&files));
 }
 
 #[test]
 fn every_defect_of_a_training_image_becomes_a_crop() {
     let folder = Folder::new().ksdd2("");
-    let bench = TestContext::new();
+    let context = TestContext::new();
     let crops = fields([("size", int(16)), ("padding", int(2))]);
-    let files = run_on(&bench, &[("crops", crops.into())], &folder, CROPS).unwrap();
+    let files = run_on(&context, &[("crops", crops.into())], &folder, CROPS).unwrap();
     assert_eq!(listing(&files), ["train/defect/any/train/10001_0.png", "train/defect/any/train/10001_1.png"]);
     for (id, labelled) in labelled(&files) {
         let mask = read_mask(labelled.mask).unwrap();
@@ -205,8 +205,8 @@ fn mvtec_gives_kinds_and_needs_a_mask_for_each_defect() {
         .image("bottle/test/crack/000.png")
         .mask("bottle/ground_truth/crack/000_mask.png", &[(1, 1)])
         .text("bottle/license.txt", "");
-    let bench = TestContext::new();
-    let files = run_on(&bench, &[], &folder, IMAGES).unwrap();
+    let context = TestContext::new();
+    let files = run_on(&context, &[], &folder, IMAGES).unwrap();
     assert_eq!(
         listing(&files),
         [
@@ -233,8 +233,8 @@ fn ksdd_is_split_by_item() {
             .image(&format!("kos0{item}/Part0.png"))
             .mask(&format!("kos0{item}/Part0_label.png"), points);
     }
-    let bench = TestContext::new();
-    let files = run_on(&bench, &[("fold", int(1))], &folder, IMAGES).unwrap();
+    let context = TestContext::new();
+    let files = run_on(&context, &[("fold", int(1))], &folder, IMAGES).unwrap();
     let tested: Vec<String> = listing(&files).into_iter().filter(|name| name.starts_with("test/")).collect();
     assert_eq!(tested, ["test/defect/any/kos02/Part0.png", "test/normal/kos05/Part0.png"]);
 }
@@ -252,8 +252,8 @@ fn a_table_serves_any_folder() {
         .mask("m/two.png", &[(1, 1)])
         .mask("m/three.png", &[])
         .text("images.csv", table);
-    let bench = TestContext::new();
-    let files = run_on(&bench, &[], &folder, IMAGES).unwrap();
+    let context = TestContext::new();
+    let files = run_on(&context, &[], &folder, IMAGES).unwrap();
     assert_eq!(
         listing(&files),
         ["test/defect/dent/b/two.png", "test/normal/b/three.png", "train/normal/a/one.png"]
@@ -279,7 +279,7 @@ fn a_table_serves_any_folder() {
 }
 
 #[test]
-fn unknown_and_ambiguous_inputs_say_what_was_seen() {
+fn errors_of_unknown_and_ambiguous_inputs_list_what_was_found() {
     let error = failure(&[], &Folder::new().image("photos/a.png").image("more/b.png").text("notes.txt", ""));
     assert!(error.contains("no known layout") && error.contains("`photos/*.png` (1)"), "{error}");
     assert!(failure(&[], &Folder::new()).contains("no file at all"));
@@ -301,7 +301,7 @@ fn an_empty_split_and_a_doubled_id_are_refused() {
     let folder = folder.image("test/2.png").mask("test/2_GT.png", &[]);
     assert!(failure(&[("crops", Fields::new().into())], &folder).contains("`crops` would be empty"));
     std::fs::copy(folder.path("train/1.png"), folder.path("train/1.jpg")).unwrap();
-    // The second has taken its mask along.
+    // The second image uses the mask, so the first has none.
     assert!(failure(&[], &folder).contains("has no mask"));
     let table = "path,split,label\na.png,train,normal\na.png,test,normal\n";
     assert!(failure(&[], &Folder::new().image("a.png").text("images.csv", table)).contains("same id `a`"));
@@ -334,14 +334,14 @@ fn outputs_and_key_follow_the_fields() {
     assert!(!known.key_fields().contains_key("csv"));
 }
 
-/// Remembers items by their fields, and counts those that had to be made.
+/// A cache of items that also stores the names of added files.
 #[derive(Default)]
-struct Memory {
+struct ItemCache {
     kept: std::sync::Mutex<Vec<(Fields, crate::stages::Item)>>,
-    placed: std::sync::Mutex<Vec<String>>,
+    added: std::sync::Mutex<Vec<String>>,
 }
 
-impl crate::stages::Items for Memory {
+impl crate::stages::Items for ItemCache {
     fn recall(&self, fields: &Fields) -> Option<crate::stages::Item> {
         let kept = self.kept.lock().unwrap();
         kept.iter().find(|(known, _)| known == fields).map(|(_, item)| item.clone())
@@ -364,16 +364,16 @@ impl crate::stages::Items for Memory {
         unreachable!("images are kept one by one")
     }
     fn add_output(&self, _: &crate::stages::ItemFile, name: &str) {
-        self.placed.lock().unwrap().push(name.to_owned());
+        self.added.lock().unwrap().push(name.to_owned());
     }
 }
 
-impl crate::stages::Progress for Memory {
+impl crate::stages::Progress for ItemCache {
     fn report(&self, _: u64, _: u64, _: &'static str) {}
     fn log(&self, _: &str) {}
 }
 
-/// The folder's files with the digests that an executor would give.
+/// Returns the files of the folder with their digests, as the executor passes them.
 fn digested(folder: &Folder) -> Files {
     Files::new(folder.files().iter().map(|(name, file)| {
         let digest = Some(Digest::of_bytes(&file.read().unwrap()));
@@ -382,16 +382,16 @@ fn digested(folder: &Folder) -> Files {
 }
 
 #[test]
-fn a_changed_image_recomputes_that_image_and_a_moved_one_nothing() {
-    let memory = Memory::default();
+fn a_changed_image_is_recomputed_and_a_moved_image_is_not() {
+    let cache = ItemCache::default();
     let output = tempfile::tempdir().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let environment = std::collections::BTreeMap::new();
     let context = Context {
         seed: 0,
         threads: 1,
-        progress: &memory,
-        items: &memory,
+        progress: &cache,
+        items: &cache,
         cancelled: &stop,
         is_offline: true,
         search_device: crate::kernels::backbone::Device::Cpu,
@@ -401,25 +401,25 @@ fn a_changed_image_recomputes_that_image_and_a_moved_one_nothing() {
     };
     let crops = fields([("size", int(16))]);
     let spec = spec(&[("crops", crops.into()), ("height", int(10)), ("width", int(15))]);
-    let made = |folder: &Folder| {
-        let before = memory.kept.lock().unwrap().len();
-        memory.placed.lock().unwrap().clear();
+    let count_new_items = |folder: &Folder| {
+        let before = cache.kept.lock().unwrap().len();
+        cache.added.lock().unwrap().clear();
         let inputs = Inputs([(Role::only("input"), digested(folder))].into());
         spec.run(&inputs, output.path(), &context).unwrap();
         assert!(!output.path().join("scratch").exists());
-        memory.kept.lock().unwrap().len() - before
+        cache.kept.lock().unwrap().len() - before
     };
     let folder = Folder::new().ksdd2("");
-    assert_eq!(made(&folder), 3);
-    let placed = memory.placed.lock().unwrap().clone();
-    assert_eq!(placed.len(), 3 * 2 + 2 * 2);
-    assert_eq!(made(&folder), 0);
-    assert_eq!(*memory.placed.lock().unwrap(), placed, "recalled items are placed alike");
+    assert_eq!(count_new_items(&folder), 3);
+    let added = cache.added.lock().unwrap().clone();
+    assert_eq!(added.len(), 3 * 2 + 2 * 2);
+    assert_eq!(count_new_items(&folder), 0);
+    assert_eq!(*cache.added.lock().unwrap(), added, "cached items are added under the same names");
     let folder = folder.sized_image("test/20000.png", 20, 31).sized_image("test/20000.png", 20, 30);
-    assert_eq!(made(&folder), 0, "equal bytes");
+    assert_eq!(count_new_items(&folder), 0, "equal bytes");
     let folder = folder.mask("test/20000_GT.png", &[(1, 1), (2, 2)]);
-    assert_eq!(made(&folder), 1);
+    assert_eq!(count_new_items(&folder), 1);
     std::fs::rename(folder.path("test/20000.png"), folder.path("test/20009.png")).unwrap();
     std::fs::rename(folder.path("test/20000_GT.png"), folder.path("test/20009_GT.png")).unwrap();
-    assert_eq!(made(&folder), 0, "a name is not in the item's fields");
+    assert_eq!(count_new_items(&folder), 0, "the fields of an item do not contain its name");
 }

@@ -1,4 +1,4 @@
-//! What a training looks like: the curve of its loss, and samples beside real defects.
+//! Draws the pictures of a training: the curve of its loss, and samples beside real defects.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,22 +12,22 @@ use super::Painting;
 use super::patches::Window;
 use crate::artifacts::image_set::{read_rgb, write_rgb};
 
-/// Samples in the picture.
+/// Number of samples in the picture.
 pub(super) const SAMPLES: usize = 24;
-/// Samples in a row; real defects fill as much of one.
+/// Number of samples in a row. The row of real defects has three times as many patches.
 const COLUMNS: usize = 4;
-/// Each pixel of a patch is so many wide.
+/// Scale of the patches: each pixel becomes `ZOOM` × `ZOOM` px.
 const ZOOM: usize = 2;
 const GAP: usize = 4;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 
-/// A sample's window.
+/// The window of a sample before and after inpainting.
 pub(super) struct Cell {
-    /// The surface, `[side, side, 3]`.
+    /// The normal surface, `[side, side, 3]`.
     pub(super) before: Vec<u8>,
-    /// Where a defect shall be, `[side, side]`.
+    /// The mask of the defect, `[side, side]`.
     pub(super) mask: Vec<bool>,
-    /// The same with the defect, `[side, side, 3]`.
+    /// The surface with the defect, `[side, side, 3]`.
     pub(super) after: Vec<u8>,
 }
 
@@ -44,29 +44,29 @@ pub(super) fn draw(
     Ok(write_rgb(&folder.join("samples.png"), &grid(side, &real(side, sources)?, cells))?)
 }
 
-/// Real defects, each in the middle of a patch where the image allows.
+/// Cuts patches of real defects. Each defect is in the middle of its patch if the image allows it.
 fn real(side: usize, sources: &Sources<'_>) -> Result<Vec<Vec<u8>>, StageError> {
     let few = sources.defects.iter().take(3 * COLUMNS);
     few.map(|defect| {
-        let image = read_rgb(sources.defective[defect.place].1)?;
+        let image = read_rgb(sources.defective[defect.image_index].1)?;
         let width = image.width() as usize;
         let pixel = defect.pixels[defect.pixels.len() / 2] as usize;
-        let place = |at: usize, extent: usize| at.saturating_sub(side / 2).min(extent - side);
+        let start = |pixel: usize, extent: usize| pixel.saturating_sub(side / 2).min(extent - side);
         let window =
-            Window { top: place(pixel / width, image.height() as usize), left: place(pixel % width, width) };
-        let level = |place: usize| {
-            image.get_pixel((window.left + place % side) as u32, (window.top + place / side) as u32).0
+            Window { top: start(pixel / width, image.height() as usize), left: start(pixel % width, width) };
+        let level = |index: usize| {
+            image.get_pixel((window.left + index % side) as u32, (window.top + index / side) as u32).0
         };
         Ok((0..side * side).flat_map(level).collect())
     })
     .collect()
 }
 
-/// One row of real defects, then the samples, each as the surface, the mask and what was painted.
+/// Draws a row of real defects, then the samples. Each sample shows the surface, the mask and the result.
 fn grid(side: usize, real: &[Vec<u8>], cells: &[Cell]) -> RgbImage {
     let (patch, columns) = (side * ZOOM, 3 * COLUMNS);
     let rows = 1 + cells.len().div_ceil(COLUMNS);
-    // A sample's three patches are next to each other; a gap parts it from the next, a wide one the real defects.
+    // The three patches of a sample touch each other. A gap separates samples, a wider one the row of real defects.
     let left = |column: usize| column * patch + (column / 3 + 1) * GAP;
     let top = |row: usize| row * (patch + GAP) + GAP + if row > 0 { 3 * GAP } else { 0 };
     let size = (left(columns) as u32, (top(rows)) as u32);
@@ -92,7 +92,7 @@ fn grid(side: usize, real: &[Vec<u8>], cells: &[Cell]) -> RgbImage {
     picture
 }
 
-/// The loss over the steps, on a logarithmic axis: each step's as a dot, the running mean as a line.
+/// Plots the loss over the steps on a logarithmic axis: dots for single steps, a line for the running mean.
 fn curve(losses: &[f32]) -> String {
     const SIZE: (f64, f64) = (640.0, 360.0);
     const MARGIN: (f64, f64) = (72.0, 40.0);
@@ -136,7 +136,7 @@ fn curve(losses: &[f32]) -> String {
          error)</text>",
         SIZE.1 / 2.0
     );
-    // At most a thousand dots, so that long trainings stay small files.
+    // At most a thousand dots, so that the file of a long training stays small.
     for (step, level) in finite().enumerate().step_by(losses.len().div_ceil(1000).max(1)) {
         let _ = writeln!(
             svg,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_stand_below_real_defects() {
+    fn samples_are_below_real_defects() {
         let patch = |level: u8| vec![level; 8 * 8 * 3];
         let cell = || Cell { before: patch(10), mask: vec![true; 64], after: patch(20) };
         let picture = grid(8, &[patch(200)], &[cell(), cell(), cell(), cell(), cell()]);

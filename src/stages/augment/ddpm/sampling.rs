@@ -1,4 +1,5 @@
-//! The samples: a hole of a moved mask's shape in a random normal image, painted by the trained network.
+//! Generates the samples: the trained network inpaints a hole in a random normal image. The hole has the shape of a
+//! transformed mask.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 use super::super::super::fields::Fields;
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
-use super::super::provenance::{self, Origin};
+use super::super::provenance::{self, Provenance};
 use super::super::sources::{Defect, Sources};
 use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
@@ -23,13 +24,13 @@ use crate::kernels::diffusion::{
 };
 use crate::kernels::random::Rng;
 
-/// Samples between two looks at whether the user wants to stop.
+/// Number of samples between two checks for cancellation.
 const BATCH: usize = 8;
 
-/// Draws of a mask before one is taken that is small in its window.
+/// Number of masks that are tried before one below `min_area` in its window is accepted.
 const DRAWS: usize = 8;
 
-/// What a sample will be.
+/// The random choices for a sample, made before it is inpainted.
 struct Draft<'a> {
     seed: u64,
     normal: &'a str,
@@ -41,12 +42,12 @@ struct Draft<'a> {
     window: Window,
     /// The mask within the window.
     mask: Vec<bool>,
-    /// What the noise is drawn from.
-    stream: Rng,
+    /// The source of the noise.
+    rng: Rng,
 }
 
-/// Paints the samples into `set`, in parallel; the bytes do not depend on the number of threads, and the first of
-/// many samples are those of few.
+/// Writes the samples into `set`. They are generated in parallel, each from its own seed, so the bytes do not depend on
+/// the number of threads, and a larger `count` does not change the first samples.
 pub(super) fn sample(
     painting: &Painting,
     spec: &Augment,
@@ -54,26 +55,26 @@ pub(super) fn sample(
     trained: &Trained,
     set: &Path,
     context: &Context<'_>,
-) -> Result<Vec<Origin>, StageError> {
-    let fail = failed("cannot paint with the diffusion model");
-    let painter =
+) -> Result<Vec<Provenance>, StageError> {
+    let fail = failed("cannot sample from the diffusion model");
+    let denoiser =
         Denoiser::new(&painting.architecture, &trained.parameters, painting.device).map_err(fail)?;
-    let painter = Mutex::new(painter);
-    let share = || painter.lock().unwrap_or_else(PoisonError::into_inner).share();
+    let denoiser = Mutex::new(denoiser);
+    let share = || denoiser.lock().unwrap_or_else(PoisonError::into_inner).share();
     let fields = fields(painting, spec, sources, trained);
     let (seeds, mut origins, mut shown) = (spec.seeds(context.seed), Vec::new(), Vec::new());
     for (batch, members) in seeds.chunks(BATCH).enumerate() {
         context.check()?;
         let first = batch * BATCH;
-        let made: Result<Vec<_>, StageError> = members
+        let generated: Result<Vec<_>, StageError> = members
             .par_iter()
             .enumerate()
-            .map_init(share, |painter, (place, &seed)| {
-                let id = id_of("ddpm", first + place);
-                one(painting, spec, sources, painter, &fields, (seed, &id), set, context)
+            .map_init(share, |denoiser, (index, &seed)| {
+                let id = id_of("ddpm", first + index);
+                obtain(painting, spec, sources, denoiser, &fields, (seed, &id), set, context)
             })
             .collect();
-        for (origin, cell) in made? {
+        for (origin, cell) in generated? {
             origins.push(origin);
             if shown.len() < pictures::SAMPLES {
                 shown.push(cell);
@@ -88,7 +89,7 @@ pub(super) fn sample(
     Ok(origins)
 }
 
-/// What every sample depends on, apart from its seed.
+/// Returns the fields that all samples depend on. The seed is added for each sample.
 fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, trained: &Trained) -> Fields {
     let mut fields = painting.sampling_fields();
     spec.motions.add_fields(&mut fields);
@@ -102,28 +103,28 @@ fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, trained: &
     fields
 }
 
-/// One sample, placed in the set: painted, or found again.
-#[expect(clippy::too_many_arguments, reason = "what all samples share, and what is this one's")]
-fn one(
+/// Takes one sample from the cache or generates it, and adds it to the output.
+#[expect(clippy::too_many_arguments, reason = "what all samples share, and the seed and id of this one")]
+fn obtain(
     painting: &Painting,
     spec: &Augment,
     sources: &Sources<'_>,
-    painter: &Denoiser,
+    denoiser: &Denoiser,
     fields: &Fields,
     (seed, id): (u64, &str),
     set: &Path,
     context: &Context<'_>,
-) -> Result<(Origin, pictures::Cell), StageError> {
+) -> Result<(Provenance, pictures::Cell), StageError> {
     let mut draft = Draft::new(painting, spec, sources, seed)?;
     let mut fields = fields.clone();
     fields.insert("seed".to_owned(), seed.to_string().into());
     let item = match context.items.recall(&fields) {
         Some(item) => item,
-        None => draft.keep(painting, painter, &fields, id, set, context)?,
+        None => draft.keep(painting, denoiser, &fields, id, set, context)?,
     };
     let [image, mask] = item.files.as_slice() else {
         return Err(StageError::data(
-            format!("the cache holds {} files of the sample `{id}`, not 2", item.files.len()),
+            format!("the cached sample `{id}` has {} files instead of 2", item.files.len()),
             "run with --force for this stage",
         ));
     };
@@ -142,51 +143,55 @@ impl<'a> Draft<'a> {
         seed: u64,
     ) -> Result<Self, StageError> {
         let side = painting.architecture.side;
-        let mut stream = Rng::new(seed, "ddpm");
-        let (normal, file) = sources.normals[stream.below(sources.normals.len())];
+        let mut rng = Rng::new(seed, "ddpm");
+        let (normal, file) = sources.normals[rng.below(sources.normals.len())];
         let surface = read_rgb(file)?;
         let size = size_of(normal, &surface, side)?;
         let mut tries = 0;
         loop {
-            let defect = &sources.defects[stream.below(sources.defects.len())];
-            let (motion, moved) = spec.motions.draw(&mut stream, &defect.patch, 0.0, size);
-            let (top, left) = position(&mut stream, &moved, size);
+            let defect = &sources.defects[rng.below(sources.defects.len())];
+            let (motion, moved) = spec.motions.draw(&mut rng, &defect.patch, 0.0, size);
+            let (top, left) = position(&mut rng, &moved, size);
             let marked = moved.marked(size.0, size.1, top, left);
-            let pixel = any_marked(&mut stream, &marked);
-            let window = Window::around(&mut stream, (pixel / size.1, pixel % size.1), side, size);
+            let pixel = any_marked(&mut rng, &marked);
+            let window = Window::around(&mut rng, (pixel / size.1, pixel % size.1), side, size);
             let mut mask = window.cut(&marked, size.1, side);
             trim(&mut mask, window, side, size, painting.blend + 1);
             let area = mask.iter().filter(|&&is_marked| is_marked).count();
             tries += 1;
             if area >= spec.motions.min_area || area > 0 && tries >= DRAWS {
-                return Ok(Self { seed, normal, surface, defect, motion, top, left, window, mask, stream });
+                return Ok(Self { seed, normal, surface, defect, motion, top, left, window, mask, rng });
             }
             if tries >= 100 * DRAWS {
                 return Err(StageError::data(
-                    format!("no defect leaves a pixel in the middle of a patch of {side} px"),
+                    format!("no defect mask has a pixel in the middle of a patch of {side} px"),
                     "lower `blend`, or raise `side`",
                 ));
             }
         }
     }
 
-    /// Paints it and keeps it.
+    /// Inpaints the sample and stores it in the cache.
     fn keep(
         &mut self,
         painting: &Painting,
-        painter: &Denoiser,
+        denoiser: &Denoiser,
         fields: &Fields,
         id: &str,
         set: &Path,
         context: &Context<'_>,
     ) -> Result<Item, StageError> {
-        let (image, mask) = self.paint(painting, painter)?;
+        let (image, mask) = self.inpaint(painting, denoiser)?;
         let [image_name, mask_name] = provenance::write(set, id, &image, mask)?;
         context.items.keep(fields, &[set.join(image_name), set.join(mask_name)], "")
     }
 
-    /// The painted image, and the mask of all of it.
-    fn paint(&mut self, painting: &Painting, painter: &Denoiser) -> Result<(RgbImage, Vec<u8>), StageError> {
+    /// Inpaints the sample. Returns the whole image and its mask.
+    fn inpaint(
+        &mut self,
+        painting: &Painting,
+        denoiser: &Denoiser,
+    ) -> Result<(RgbImage, Vec<u8>), StageError> {
         let side = painting.architecture.side;
         let number = |&is_marked: &bool| f32::from(is_marked);
         let mask: Vec<f32> = self.mask.iter().map(number).collect();
@@ -197,25 +202,25 @@ impl<'a> Draft<'a> {
         let ddim = Ddim::new(&schedule, prediction, painting.sampling_steps, painting.eta);
         let sampling = Sampling { ddim, guidance: painting.guidance };
         let condition = InpaintCondition { image: &surface, mask: &mask, hole: &hole };
-        let painted = inpaint(painter, &sampling, &condition, &mut self.stream)
-            .map_err(failed("cannot paint with the diffusion model"))?;
+        let painted = inpaint(denoiser, &sampling, &condition, &mut self.rng)
+            .map_err(failed("cannot sample from the diffusion model"))?;
         let mut patch = self.cut(&self.surface, side);
         blend(&mut patch, &painted, &feather(&self.mask, side, painting.blend));
         let mut image = self.surface.clone();
         let mut whole = vec![0; (image.width() * image.height()) as usize];
-        for place in 0..side * side {
-            let (row, column) = (self.window.top + place / side, self.window.left + place % side);
-            let pixel = [patch[place * 3], patch[place * 3 + 1], patch[place * 3 + 2]];
+        for index in 0..side * side {
+            let (row, column) = (self.window.top + index / side, self.window.left + index % side);
+            let pixel = [patch[index * 3], patch[index * 3 + 1], patch[index * 3 + 2]];
             image.put_pixel(column as u32, row as u32, image::Rgb(pixel));
-            whole[row * image.width() as usize + column] = if self.mask[place] { 255 } else { 0 };
+            whole[row * image.width() as usize + column] = if self.mask[index] { 255 } else { 0 };
         }
         Ok((image, whole))
     }
 
-    /// The window's levels, `[side, side, 3]`.
+    /// Returns the pixels of the window, `[side, side, 3]`.
     fn cut(&self, image: &RgbImage, side: usize) -> Vec<u8> {
-        let pixel = |place: usize| {
-            let (row, column) = (self.window.top + place / side, self.window.left + place % side);
+        let pixel = |index: usize| {
+            let (row, column) = (self.window.top + index / side, self.window.left + index % side);
             image.get_pixel(column as u32, row as u32).0
         };
         (0..side * side).flat_map(pixel).collect()
@@ -231,8 +236,8 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn origin(&self, id: &str) -> Origin {
-        Origin {
+    fn origin(&self, id: &str) -> Provenance {
+        Provenance {
             id: id.to_owned(),
             normal: self.normal.to_owned(),
             mask_of: self.defect.image.to_owned(),
@@ -246,8 +251,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Clears a mask near the window's edges, where what is painted could not fade; at the image's own edges it may
-/// reach them.
+/// Clears a mask near the edges of the window, where the inpainted border could not fade out. At edges of the image the
+/// mask may reach the edge.
 fn trim(mask: &mut [bool], window: Window, side: usize, (height, width): (usize, usize), border: usize) {
     let range = |from: usize, extent: usize| {
         let low = if from == 0 { 0 } else { border };
@@ -255,8 +260,8 @@ fn trim(mask: &mut [bool], window: Window, side: usize, (height, width): (usize,
         low..high
     };
     let (rows, columns) = (range(window.top, height), range(window.left, width));
-    for (place, is_marked) in mask.iter_mut().enumerate() {
-        *is_marked &= rows.contains(&(place / side)) && columns.contains(&(place % side));
+    for (index, is_marked) in mask.iter_mut().enumerate() {
+        *is_marked &= rows.contains(&(index / side)) && columns.contains(&(index % side));
     }
 }
 
@@ -265,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mask_keeps_away_from_edges_that_are_not_the_images() {
+    fn a_mask_keeps_a_distance_from_window_edges_inside_the_image() {
         let kept = |window: Window| {
             let mut mask = vec![true; 64];
             trim(&mut mask, window, 8, (20, 8), 2);
@@ -274,7 +279,7 @@ mod tests {
         assert_eq!(
             kept(Window { top: 4, left: 0 }),
             4 * 8,
-            "as wide as the image, in the midst of its height"
+            "as wide as the image, in the middle of its height"
         );
         assert_eq!(kept(Window { top: 0, left: 0 }), 6 * 8);
         assert_eq!(kept(Window { top: 12, left: 0 }), 6 * 8);

@@ -1,4 +1,4 @@
-//! A training of a few steps on a set of tiny images, from end to end.
+//! Trains a few steps on a set of tiny images and samples from the result.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -14,25 +14,25 @@ use crate::artifacts::image_set::{
 use crate::digest::Digest;
 use crate::kernels::backbone::Device;
 use crate::stages::fields::{Fields, Reader, Value};
-use crate::stages::{Augment, Context, Inputs, Item, ItemFile, Items, Make, Progress, StageError};
+use crate::stages::{Context, Inputs, Item, ItemFile, Items, Make, Progress, Role, Spec, Stage, StageError};
 
-/// A cache of items in a folder, which may stop a training after some steps.
-struct Desk {
+/// A context with a cache of items that can cancel a training after some steps.
+struct ItemCache {
     folder: tempfile::TempDir,
     kept: Mutex<Vec<(Fields, Item)>>,
     cancelled: AtomicBool,
-    stops_after: AtomicUsize,
+    last_step: AtomicUsize,
     steps: AtomicUsize,
     log: Mutex<Vec<String>>,
 }
 
-impl Desk {
+impl ItemCache {
     fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             kept: Mutex::default(),
             cancelled: AtomicBool::new(false),
-            stops_after: AtomicUsize::new(usize::MAX),
+            last_step: AtomicUsize::new(usize::MAX),
             steps: AtomicUsize::new(0),
             log: Mutex::default(),
         }
@@ -57,7 +57,7 @@ impl Desk {
         .collect();
         let (mut problems, mut ports) = (Vec::new(), Vec::new());
         let mut reader = Reader::new(&table, &mut problems, &mut ports);
-        let spec = crate::stages::Spec::new(super::super::Augment::read(&mut reader));
+        let spec = Spec::new(super::super::Augment::read(&mut reader));
         reader.finish();
         assert!(problems.is_empty(), "{problems:?}");
         let output = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
@@ -74,13 +74,13 @@ impl Desk {
             project: self.folder.path(),
             environment: &environment,
         };
-        let inputs = Inputs([("images".to_owned(), hashed(set))].into());
+        let inputs = Inputs([(Role::only("images"), hashed(set))].into());
         spec.run(&inputs, &output, &context)?;
         Ok(Files::of_folder(&output.join("images")).unwrap())
     }
 }
 
-/// The files of a folder with their digests, as a run gives them.
+/// Returns the files of a folder with their digests, as the executor passes them.
 fn hashed(folder: &Path) -> Files {
     let files = Files::of_folder(folder).unwrap();
     Files::new(files.iter().map(|(name, file)| {
@@ -89,11 +89,11 @@ fn hashed(folder: &Path) -> Files {
     }))
 }
 
-impl Progress for Desk {
+impl Progress for ItemCache {
     fn report(&self, done: u64, _: u64, unit: &'static str) {
         if unit == "step" {
             self.steps.fetch_add(1, Ordering::Relaxed);
-            if done as usize == self.stops_after.load(Ordering::Relaxed) {
+            if done as usize == self.last_step.load(Ordering::Relaxed) {
                 self.cancelled.store(true, Ordering::Relaxed);
             }
         }
@@ -103,7 +103,7 @@ impl Progress for Desk {
     }
 }
 
-impl Items for Desk {
+impl Items for ItemCache {
     fn recall(&self, fields: &Fields) -> Option<Item> {
         let kept = self.kept.lock().unwrap();
         kept.iter().find(|(known, _)| known == fields).map(|(_, item)| item.clone())
@@ -129,8 +129,8 @@ impl Items for Desk {
         std::fs::remove_dir_all(self.folder.path().join("once")).unwrap();
         Ok(item)
     }
-    fn place(&self, file: &ItemFile, name: &str) {
-        // The newest output folder is that of the run.
+    fn add_output(&self, file: &ItemFile, name: &str) {
+        // The newest folder is the output of the current run.
         let outputs = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap());
         let newest = outputs
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp"))
@@ -142,19 +142,19 @@ impl Items for Desk {
     }
 }
 
-/// Three normal and two defective images of 40×24 px, and a defect in `test` that must not be read.
+/// Writes three normal and two defective images of 40×24 px, and a defect in `test` that must not be read.
 fn set() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
     write_preprocessing(folder.path(), &how).unwrap();
-    for place in 0..6_u32 {
-        let (split, label) = match place {
+    for index in 0..6_u32 {
+        let (split, label) = match index {
             0..3 => ("train", Label::Normal),
             3..5 => ("train", Label::Defect),
             _ => ("test", Label::Defect),
         };
-        let id = format!("{split}/{place}");
-        let shade = |x: u32, y: u32| Rgb([120 + ((x * 7 + y * 13 + place * 5) % 17) as u8; 3]);
+        let id = format!("{split}/{index}");
+        let shade = |x: u32, y: u32| Rgb([120 + ((x * 7 + y * 13 + index * 5) % 17) as u8; 3]);
         let mut image = RgbImage::from_fn(24, 40, shade);
         let mut mask = GrayImage::new(24, 40);
         for column in 8..14 {
@@ -176,41 +176,41 @@ fn digests(files: &Files) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_stopped_training_ends_with_the_bytes_of_one_that_was_not_and_more_samples_train_nothing() {
-    let (set, desk, stopped) = (set(), Desk::new(), Desk::new());
-    let whole = desk.run(3, set.path()).unwrap();
-    assert_eq!(desk.steps.load(Ordering::Relaxed), 12);
+fn a_resumed_training_gives_equal_bytes_and_more_samples_do_not_train_again() {
+    let (set, cache, stopped) = (set(), ItemCache::new(), ItemCache::new());
+    let whole = cache.run(3, set.path()).unwrap();
+    assert_eq!(cache.steps.load(Ordering::Relaxed), 12);
 
-    stopped.stops_after.store(7, Ordering::Relaxed);
+    stopped.last_step.store(7, Ordering::Relaxed);
     assert!(matches!(stopped.run(3, set.path()), Err(StageError::Cancelled)));
     assert!(stopped.folder.path().join("once/checkpoint.safetensors").exists());
     stopped.cancelled.store(false, Ordering::Relaxed);
     let resumed = stopped.run(3, set.path()).unwrap();
-    assert_eq!(stopped.steps.load(Ordering::Relaxed), 12, "none is made twice");
-    assert!(stopped.log.lock().unwrap().iter().any(|line| line == "goes on after step 7"));
+    assert_eq!(stopped.steps.load(Ordering::Relaxed), 12, "no step is repeated");
+    assert!(stopped.log.lock().unwrap().iter().any(|line| line == "resumed after step 7"));
     assert_eq!(digests(&whole), digests(&resumed));
 
-    let more = desk.run(5, set.path()).unwrap();
-    assert_eq!(desk.steps.load(Ordering::Relaxed), 12, "it is trained already");
+    let more = cache.run(5, set.path()).unwrap();
+    assert_eq!(cache.steps.load(Ordering::Relaxed), 12, "it is already trained");
     let first: Vec<_> = digests(&whole).into_iter().filter(|(name, _)| name.contains("/ddpm/")).collect();
     assert_eq!(first.len(), 6);
     assert!(first.iter().all(|one| digests(&more).contains(one)), "the first samples are the same");
 }
 
 #[test]
-fn a_damaged_checkpoint_is_told_of_and_not_used() {
-    let (set, desk) = (set(), Desk::new());
-    std::fs::create_dir_all(desk.folder.path().join("once")).unwrap();
-    std::fs::write(desk.folder.path().join("once/checkpoint.safetensors"), b"half").unwrap();
-    let files = desk.run(1, set.path()).unwrap();
-    assert!(desk.log.lock().unwrap().iter().any(|line| line.starts_with("begins anew: ")));
-    assert_eq!(digests(&files), digests(&Desk::new().run(1, set.path()).unwrap()));
+fn a_damaged_checkpoint_is_logged_and_ignored() {
+    let (set, cache) = (set(), ItemCache::new());
+    std::fs::create_dir_all(cache.folder.path().join("once")).unwrap();
+    std::fs::write(cache.folder.path().join("once/checkpoint.safetensors"), b"half").unwrap();
+    let files = cache.run(1, set.path()).unwrap();
+    assert!(cache.log.lock().unwrap().iter().any(|line| line.starts_with("starting over: ")));
+    assert_eq!(digests(&files), digests(&ItemCache::new().run(1, set.path()).unwrap()));
 }
 
 #[test]
-fn a_sample_is_painted_within_its_hole_and_its_origin_is_told() {
-    let (set, desk) = (set(), Desk::new());
-    let files = desk.run(6, set.path()).unwrap();
+fn a_sample_changes_only_its_hole_and_has_a_line_of_provenance() {
+    let (set, cache) = (set(), ItemCache::new());
+    let files = cache.run(6, set.path()).unwrap();
     let normals = Files::of_folder(set.path()).unwrap();
     let all = labelled(&files);
     assert_eq!(all.len(), 6);
@@ -226,8 +226,8 @@ fn a_sample_is_painted_within_its_hole_and_its_origin_is_told() {
         let mask: Vec<bool> = mask.iter().map(|&value| value > 0).collect();
         let hole = crate::kernels::diffusion::dilate(&mask, 24, 1);
         let mut changed = 0;
-        for (place, (a, b)) in image.pixels().zip(before.pixels()).enumerate() {
-            assert!(hole[place] || a == b, "{id}: outside of the hole nothing changes");
+        for (pixel, (a, b)) in image.pixels().zip(before.pixels()).enumerate() {
+            assert!(hole[pixel] || a == b, "{id}: outside of the hole nothing changes");
             changed += usize::from(a != b);
         }
         assert!(changed > 0);
@@ -240,15 +240,15 @@ fn a_sample_is_painted_within_its_hole_and_its_origin_is_told() {
 }
 
 #[test]
-fn images_smaller_than_a_patch_are_refused_by_name() {
-    let (folder, desk) = (set(), Desk::new());
+fn images_smaller_than_a_patch_are_refused() {
+    let (folder, cache) = (set(), ItemCache::new());
     write_rgb(&folder.path().join(pixels_name("train/3")), &RgbImage::new(12, 40)).unwrap();
     write_mask(
         &folder.path().join(label_name("train", Label::Defect, "any", "train/3")),
         &GrayImage::from_pixel(12, 40, Luma([255])),
     )
     .unwrap();
-    let error = desk.run(1, folder.path()).unwrap_err();
+    let error = cache.run(1, folder.path()).unwrap_err();
     assert!(error.to_string().contains("`train/3` has 40×12 px"), "{error}");
     assert!(error.help().unwrap().contains("`side`"));
 }

@@ -1,4 +1,4 @@
-//! The training: one item of the cache, with a folder for its checkpoints.
+//! Trains the network. The training is one item in the cache, with a folder for its checkpoints.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,25 +13,25 @@ use crate::artifacts::denoiser;
 use crate::digest::Digest;
 use crate::kernels::diffusion::{DiffusionError, Parameters, Trainer};
 
-/// Between two checkpoints.
+/// Time between two checkpoints.
 const PERIOD: Duration = Duration::from_mins(2);
 
-/// Steps whose mean loss is a line of the log.
-const TOLD: usize = 100;
+/// Number of steps after which the log gets a line with their mean loss.
+const REPORTED_STEPS: usize = 100;
 
 /// A trained network.
 pub(super) struct Trained {
-    /// Its numbers.
+    /// Parameters of the network.
     pub(super) parameters: Parameters,
-    /// Digest of its file.
+    /// Digest of the network's file.
     pub(super) digest: Digest,
     /// The loss of each step.
     pub(super) losses: Vec<f32>,
-    /// Its file, and that of its losses.
+    /// The files of the network and of the losses.
     pub(super) files: [ItemFile; 2],
 }
 
-/// The trained network, found again where the same data, recipe and seed have met before.
+/// Returns the trained network, from the cache if it was trained before with equal data, fields and seed.
 pub(super) fn train(
     painting: &Painting,
     spec: &Augment,
@@ -43,7 +43,7 @@ pub(super) fn train(
     let item = context.items.once(&fields, &mut |work| run(painting, &patches, work, context))?;
     let [network, losses] = <[ItemFile; 2]>::try_from(item.files).map_err(|files| {
         StageError::data(
-            format!("the cache holds {} files of a training, not 2", files.len()),
+            format!("the cached training has {} files instead of 2", files.len()),
             "run with --force for this stage",
         )
     })?;
@@ -55,7 +55,7 @@ pub(super) fn train(
     })
 }
 
-/// What a training depends on.
+/// Returns the fields that a training depends on.
 fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, seed: u64) -> Fields {
     let mut fields = painting.training_fields();
     spec.motions.add_fields(&mut fields);
@@ -65,7 +65,7 @@ fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, seed: u64)
     fields
 }
 
-/// Trains in the folder `work`, from its checkpoint where there is one, and gives the files to keep.
+/// Trains in the folder `work`, from its checkpoint if there is one. Returns the files to keep.
 fn run(
     painting: &Painting,
     patches: &Patches<'_>,
@@ -86,8 +86,8 @@ fn run(
         trainer.step(&batch).map_err(failed("cannot train the diffusion model"))?;
         let done = step + 1;
         context.progress.report(done as u64, recipe.steps as u64, "step");
-        if done.is_multiple_of(TOLD) {
-            let mean = trainer.losses()[done - TOLD..].iter().sum::<f32>() / TOLD as f32;
+        if done.is_multiple_of(REPORTED_STEPS) {
+            let mean = trainer.losses()[done - REPORTED_STEPS..].iter().sum::<f32>() / REPORTED_STEPS as f32;
             context.progress.log(&format!("step {done} of {}: mean loss {mean:.4}", recipe.steps));
         }
         if saved.elapsed() > PERIOD {
@@ -101,18 +101,18 @@ fn run(
     Ok((vec![network, losses], String::new()))
 }
 
-/// The training of a checkpoint, or a new one; a checkpoint that is damaged is told of and not used.
+/// Resumes the training from the checkpoint, or starts a new one. Logs and ignores a damaged checkpoint.
 fn open(painting: &Painting, checkpoint: &Path, context: &Context<'_>) -> Result<Trainer, StageError> {
     let Painting { architecture, recipe, device, .. } = painting;
     let fail = failed("cannot train the diffusion model");
     match std::fs::read(checkpoint) {
         Ok(bytes) => match Trainer::resume(architecture, recipe, &bytes, *device) {
             Ok(trainer) => {
-                context.progress.log(&format!("goes on after step {}", trainer.losses().len()));
+                context.progress.log(&format!("resumed after step {}", trainer.losses().len()));
                 return Ok(trainer);
             }
             Err(error @ DiffusionError::Checkpoint { .. }) => {
-                context.progress.log(&format!("begins anew: `{}`: {error}", checkpoint.display()));
+                context.progress.log(&format!("starting over: `{}`: {error}", checkpoint.display()));
             }
             Err(error) => return Err(fail(error)),
         },
@@ -122,7 +122,7 @@ fn open(painting: &Painting, checkpoint: &Path, context: &Context<'_>) -> Result
     Trainer::new(architecture, recipe, context.seed, *device).map_err(fail)
 }
 
-/// Puts a checkpoint in the place of the last: a kill leaves one of them whole.
+/// Replaces the checkpoint by renaming a new file over it, so that a kill never leaves an incomplete one.
 fn save(trainer: &Trainer, checkpoint: &Path) -> Result<(), StageError> {
     let bytes = trainer.checkpoint().map_err(failed("cannot save the training"))?;
     let fresh = checkpoint.with_extension("new");

@@ -10,15 +10,16 @@
 #   "numpy==2.4.6",
 # ]
 # ///
-"""Paints defects into images with a Stable Diffusion XL inpainting pipeline of `diffusers`.
+"""Inpaints defects into images with a Stable Diffusion XL pipeline of `diffusers`.
 
-Started by patchflow's stage `augment`, method `sdxl-inpaint`, as `inpaint.py jobs.json`. `jobs.json` holds the
-pipeline's settings and a list of jobs: id, image, mask, prompt, seed, and the file to be made. Each image is painted at
-`resolution` and brought back to its own size; outside the mask the stage puts the normal image back.
+Started by the stage `augment` of patchflow, method `sdxl-inpaint`, as `inpaint.py jobs.json`. `jobs.json` contains the
+settings of the pipeline and a list of jobs: id, image, mask, prompt, seed and output file. Each image is inpainted at
+`resolution` and scaled back to its own size. The stage restores the normal image outside the mask.
 
-It tells on stdout, one JSON object a line: `{"event": "ready", ...}` with the versions, `{"event": "made", "id": ...}`
-for each image, `{"event": "problem", "message": ..., "help": ...}` before it ends with status 1. A file is there under
-its name only when it is whole. It ends when its standard input does: patchflow holds that open while it lives.
+Writes events to stdout, one JSON object per line: `{"event": "ready", ...}` with the versions,
+`{"event": "made", "id": ...}` for each image, and `{"event": "problem", "message": ..., "help": ...}` before it exits
+with status 1. Output files are renamed to their final names only when they are complete. Exits when its standard input
+is closed; patchflow keeps it open while it runs.
 """
 
 import json
@@ -27,18 +28,18 @@ import sys
 import threading
 
 
-def tell(**event):
+def emit(**event):
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
 
 def give_up(message, help):
-    tell(event="problem", message=message, help=help)
+    emit(event="problem", message=message, help=help)
     sys.exit(1)
 
 
 def end_with_parent():
-    """Ends this process when whoever started it is gone."""
+    """Exits when the parent process has ended."""
 
     def watch():
         while os.read(0, 4096):
@@ -49,14 +50,14 @@ def end_with_parent():
 
 
 def pins():
-    """The pinned packages that stand at the top of this file."""
+    """Returns the pinned packages from the top of this file."""
     with open(__file__, encoding="utf-8") as file:
         lines = [line.strip("#, \n") for line in file.read().split("# ///")[1].splitlines()]
     return " ".join(line.strip('"') for line in lines if "==" in line)
 
 
 def import_packages():
-    """Imports what is needed, or says what to install."""
+    """Imports the packages. If that fails, exits with a hint what to install."""
     try:
         import accelerate  # noqa: F401
         import diffusers
@@ -69,8 +70,8 @@ def import_packages():
         from diffusers import StableDiffusionXLInpaintPipeline  # noqa: F401
     except (ImportError, RuntimeError) as error:
         give_up(
-            f"the Python `{sys.executable}` cannot load what `sdxl-inpaint` needs: {error}",
-            f"install it (Python 3.11 or later): {sys.executable} -m pip install {pins()}; or install uv and unset PATCHFLOW_PYTHON",
+            f"the Python `{sys.executable}` cannot import the packages that `sdxl-inpaint` needs: {error}",
+            f"install them (Python 3.11 or later): {sys.executable} -m pip install {pins()}; or install uv and unset PATCHFLOW_PYTHON",
         )
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers, numpy, PIL)}
     return torch, versions
@@ -82,15 +83,15 @@ def check_device(torch, device):
         number = int(device.partition(":")[2] or 0)
         if number >= torch.cuda.device_count():
             give_up(
-                f"`device` is `{device}`, but PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
-                'write `device = "cpu"` and `precision = "f32"`, or install a PyTorch and a driver that go together',
+                f"`device` is `{device}`, but PyTorch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices",
+                'write `device = "cpu"` and `precision = "f32"`, or install a PyTorch that matches the driver',
             )
     if kind == "mps" and not torch.backends.mps.is_available():
-        give_up("`device` is `mps`, but PyTorch sees no Apple GPU", 'write `device = "cpu"` and `precision = "f32"`')
+        give_up("`device` is `mps`, but PyTorch finds no Apple GPU", 'write `device = "cpu"` and `precision = "f32"`')
 
 
 def load(torch, task):
-    """The pipeline, from a folder or the hub; never from pickles."""
+    """Loads the pipeline from a folder or the hub. Never loads pickle files."""
     from diffusers import StableDiffusionXLInpaintPipeline
 
     dtype = {"f16": torch.float16, "f32": torch.float32}[task["precision"]]
@@ -100,20 +101,20 @@ def load(torch, task):
     if task["revision"]:
         options["revision"] = task["revision"]
     try:
-        # Without the invisible watermark: it changes pixels, and takes one more package.
+        # No invisible watermark: it changes pixels and needs one more package.
         pipeline = StableDiffusionXLInpaintPipeline.from_pretrained(task["model"], add_watermarker=False, **options)
     except Exception as error:
-        help = "give a folder in the layout of diffusers: model_index.json beside unet/, vae/, scheduler/ and the like"
+        help = "use a folder in the layout of diffusers: model_index.json beside unet/, vae/, scheduler/ and so on"
         if task["revision"]:
             help = "check `model`, `revision`, `variant` and the network"
             if task["local_only"]:
-                help = "run once without --offline, so that the model is downloaded, or give a folder as `weights`"
+                help = "run once without --offline to download the model, or use a folder as `weights`"
         give_up(f"cannot load the pipeline `{task['named']}`: {type(error).__name__}: {error}", help)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(task["device"])
 
 
-def paint(torch, pipeline, task, job):
+def inpaint(torch, pipeline, task, job):
     from PIL import Image
 
     with Image.open(job["image"]) as file:
@@ -121,7 +122,7 @@ def paint(torch, pipeline, task, job):
     with Image.open(job["mask"]) as file:
         mask = file.convert("L")
     side = (task["resolution"], task["resolution"])
-    # A thin crack must not vanish where the image is made smaller: any share of a pixel marks it.
+    # A thin crack must not vanish if the image is scaled down: a pixel is marked if any part of it is covered.
     large_mask = mask.resize(side, Image.Resampling.BOX).point(lambda level: 255 if level > 0 else 0)
     painted = pipeline(
         prompt=job["prompt"],
@@ -134,7 +135,7 @@ def paint(torch, pipeline, task, job):
         guidance_scale=task["guidance"],
         strength=task["strength"],
         padding_mask_crop=task["mask_crop_padding"],
-        # On the CPU whatever the device: the same noise everywhere.
+        # Always on the CPU, so that the noise is the same for all devices.
         generator=torch.Generator("cpu").manual_seed(job["seed"]),
     ).images[0]
     return painted.resize(image.size, Image.Resampling.BICUBIC)
@@ -151,16 +152,16 @@ def main():
     torch.backends.cudnn.allow_tf32 = False
     check_device(torch, task["device"])
     pipeline = load(torch, task)
-    tell(event="ready", versions=versions, device=task["device"])
+    emit(event="ready", versions=versions, device=task["device"])
     for job in task["jobs"]:
         try:
-            painted = paint(torch, pipeline, task, job)
+            painted = inpaint(torch, pipeline, task, job)
         except torch.cuda.OutOfMemoryError as error:
-            give_up(f"the GPU's memory is too small: {error}", "lower `resolution`, or use `precision = \"f16\"`")
+            give_up(f"the GPU is out of memory: {error}", "lower `resolution`, or use `precision = \"f16\"`")
         unfinished = job["output"] + ".part"
         painted.save(unfinished, format="PNG")
         os.replace(unfinished, job["output"])
-        tell(event="made", id=job["id"])
+        emit(event="made", id=job["id"])
 
 
 if __name__ == "__main__":

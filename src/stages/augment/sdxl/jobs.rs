@@ -1,4 +1,4 @@
-//! The samples: drawn here, painted by the program, each kept as soon as it is made.
+//! Draws the samples, lets the program inpaint them, and stores each in the cache as soon as it is finished.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use super::super::super::fields::{Fields, name_of};
-use super::super::super::program::{Input, Program};
+use super::super::super::program::{Program, Stdin};
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
-use super::super::provenance::{self, Origin};
+use super::super::provenance::{self, Provenance};
 use super::super::sources::Sources;
 use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
@@ -19,13 +19,13 @@ use crate::artifacts::image_set::{read_rgb, write_mask, write_rgb};
 use crate::artifacts::{File, Files};
 use crate::kernels::random::Rng;
 
-/// What is run.
+/// The source of the program.
 const PROGRAM: &str = include_str!("inpaint.py");
 
-/// Draws of a defect before the training split is told to have none that fits.
+/// Number of defects that are tried before the stage fails because none fits into the image.
 const DRAWS: usize = 100;
 
-/// Variables that the program may read: where models and packages are kept, which GPUs there are, proxies.
+/// Environment variables that are passed to the program: folders of models and packages, GPUs, proxies.
 const PASSED: [&str; 19] = [
     "ALL_PROXY",
     "CUDA_VISIBLE_DEVICES",
@@ -48,29 +48,29 @@ const PASSED: [&str; 19] = [
     "PIP_INDEX_URL",
 ];
 
-/// The stage at work.
+/// A run of the stage.
 pub(super) struct Jobs<'a> {
     pub(super) inpainting: &'a Inpainting,
     pub(super) spec: &'a Augment,
     pub(super) sources: &'a Sources<'a>,
-    /// The files of the port, where it is wired.
+    /// The files of the port `weights`. `None` if it is not connected.
     pub(super) weights: Option<&'a Files>,
     pub(super) set: &'a Path,
     pub(super) context: &'a Context<'a>,
 }
 
-/// What a sample will be.
+/// The random choices for a sample, made before it is inpainted.
 struct Draft<'a> {
-    origin: Origin,
+    origin: Provenance,
     file: &'a File,
     prompt: &'a str,
     /// Height and width, in px.
     size: (usize, usize),
-    /// The mask's pixels, row-major.
+    /// Indices of the marked pixels of the mask, row-major.
     marked: Vec<usize>,
 }
 
-/// One line of `jobs.json`.
+/// A job in `jobs.json`: one image to inpaint.
 #[derive(Serialize)]
 struct Job<'a> {
     id: &'a str,
@@ -81,12 +81,12 @@ struct Job<'a> {
     seed: u64,
 }
 
-/// `jobs.json`.
+/// The content of `jobs.json`.
 #[derive(Serialize)]
 struct Task<'a> {
-    /// What `from_pretrained` is given.
+    /// Argument of `from_pretrained`: a model name or a folder.
     model: String,
-    /// What the user calls it.
+    /// Name of the model in messages.
     named: String,
     revision: Option<&'a str>,
     variant: Option<&'a str>,
@@ -103,54 +103,54 @@ struct Task<'a> {
     jobs: Vec<Job<'a>>,
 }
 
-/// What the program tells.
+/// An event that the program writes to stdout.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Told {
+enum ProgramEvent {
     Ready { versions: BTreeMap<String, String>, device: String },
     Made { id: String },
     Problem { message: String, help: String },
 }
 
-/// Refuses files that are no pipeline of diffusers.
+/// Fails if the files are not a pipeline of diffusers.
 pub(super) fn check_weights(weights: &Files) -> Result<(), StageError> {
     if weights.get("model_index.json").is_some() {
         return Ok(());
     }
     let names: Vec<&str> = weights.iter().map(|(name, _)| name).take(3).collect();
     Err(StageError::data(
-        format!("`weights` holds no `model_index.json`; its first files are {names:?}"),
-        "give a folder in the layout of diffusers: model_index.json beside unet/, vae/, scheduler/ and the like",
+        format!("`weights` has no `model_index.json`; its first files are {names:?}"),
+        "use a folder in the layout of diffusers: model_index.json beside unet/, vae/, scheduler/ and so on",
     ))
 }
 
 impl<'a> Jobs<'a> {
-    /// Makes what is not kept yet, and places all samples in the set.
-    pub(super) fn run(&self) -> Result<Vec<Origin>, StageError> {
+    /// Generates the samples that are not in the cache, and adds all samples to the output.
+    pub(super) fn run(&self) -> Result<Vec<Provenance>, StageError> {
         let shared = self.fields();
         let (mut drafts, mut items, mut missing) = (Vec::new(), BTreeMap::new(), Vec::new());
-        for (place, seed) in self.spec.seeds(self.context.seed).into_iter().enumerate() {
+        for (index, seed) in self.spec.seeds(self.context.seed).into_iter().enumerate() {
             self.context.check()?;
-            drafts.push(self.draft(place, seed)?);
+            drafts.push(self.draft(index, seed)?);
         }
         for draft in &drafts {
             let kept = self.context.items.recall(&fields_of(&shared, draft));
-            // What the program had made before a stop may not be kept yet.
+            // The program may have finished an image before a stop that is not in the cache yet.
             match kept.map_or_else(|| self.keep(draft, &shared), |item| Ok(Some(item)))? {
                 Some(item) => drop(items.insert(draft.origin.id.clone(), item)),
                 None => missing.push(draft),
             }
         }
         if !missing.is_empty() {
-            items = self.paint(&shared, &missing, items)?;
+            items = self.inpaint(&shared, &missing, items)?;
         }
         for draft in &drafts {
-            self.place(draft, &items)?;
+            self.add_output(draft, &items)?;
         }
         Ok(drafts.into_iter().map(|draft| draft.origin).collect())
     }
 
-    /// What every sample depends on, apart from its seed and its text.
+    /// Returns the fields that all samples depend on. Seed and prompt are added for each sample.
     fn fields(&self) -> Fields {
         let mut fields = Fields::new();
         self.inpainting.add_fields(&mut fields);
@@ -166,24 +166,24 @@ impl<'a> Jobs<'a> {
         fields
     }
 
-    /// Draws a sample: its normal image, its defect, where the mask lies.
-    fn draft(&self, place: usize, seed: u64) -> Result<Draft<'a>, StageError> {
+    /// Draws the normal image, the defect and the position of the mask of a sample.
+    fn draft(&self, index: usize, seed: u64) -> Result<Draft<'a>, StageError> {
         let Sources { defects, normals, .. } = self.sources;
-        let mut stream = Rng::new(seed, "sdxl-inpaint");
-        let (normal, file) = normals[stream.below(normals.len())];
+        let mut rng = Rng::new(seed, "sdxl-inpaint");
+        let (normal, file) = normals[rng.below(normals.len())];
         let (width, height) = read_rgb(file)?.dimensions();
         let size = (height as usize, width as usize);
         let prompts = &self.inpainting.prompts;
-        let prompt = prompts[place % prompts.len()].as_str();
+        let prompt = prompts[index % prompts.len()].as_str();
         for _ in 0..DRAWS {
-            let defect = &defects[stream.below(defects.len())];
-            let (motion, moved) = self.spec.motions.draw(&mut stream, &defect.patch, 0.0, size);
-            let (top, left) = position(&mut stream, &moved, size);
+            let defect = &defects[rng.below(defects.len())];
+            let (motion, moved) = self.spec.motions.draw(&mut rng, &defect.patch, 0.0, size);
+            let (top, left) = position(&mut rng, &moved, size);
             let marked = moved.marked(size.0, size.1, top, left);
             let marked: Vec<usize> = (0..marked.len()).filter(|&pixel| marked[pixel]).collect();
             if !marked.is_empty() {
-                let origin = Origin {
-                    id: id_of("sdxl-inpaint", place),
+                let origin = Provenance {
+                    id: id_of("sdxl-inpaint", index),
                     normal: normal.to_owned(),
                     mask_of: defect.image.to_owned(),
                     component: defect.component,
@@ -197,13 +197,13 @@ impl<'a> Jobs<'a> {
             }
         }
         Err(StageError::data(
-            format!("no defect of the training split leaves a pixel in `{normal}` of {width}×{height} px"),
+            format!("no defect of the training split fits into `{normal}` with {height}×{width} px"),
             "lower `scale`: the masks are larger than the images",
         ))
     }
 
-    /// Lets the program make the missing images, and keeps each when it is told to be there.
-    fn paint(
+    /// Runs the program for the missing images and stores each in the cache when the program reports it.
+    fn inpaint(
         &self,
         shared: &Fields,
         missing: &[&Draft<'_>],
@@ -214,31 +214,31 @@ impl<'a> Jobs<'a> {
         let (script, jobs) = (work.join("inpaint.py"), work.join("jobs.json"));
         write(&script, PROGRAM.as_bytes())?;
         let task = self.task(missing, &work)?;
-        write(&jobs, &serde_json::to_vec_pretty(&task).expect("names and numbers can be written"))?;
+        write(&jobs, &serde_json::to_vec_pretty(&task).expect("names and numbers can be serialised"))?;
         line.extend([&script, &jobs].map(|path| path.to_string_lossy().into_owned()));
         let program = Program {
             line: &line,
             folder: &work,
             passed: &PASSED,
             set: &self.variables(),
-            input: Input::HeldOpen,
+            stdin: Stdin::HeldOpen,
             timeout: None,
         };
         let (total, done) = (self.spec.count, Mutex::new(items));
-        let hear = |line: &str| {
-            let Ok(told) = serde_json::from_str(line) else {
+        let on_line = |line: &str| {
+            let Ok(event) = serde_json::from_str(line) else {
                 self.context.progress.log(line);
                 return Ok(());
             };
-            match told {
-                Told::Ready { versions, device } => {
+            match event {
+                ProgramEvent::Ready { versions, device } => {
                     let versions: Vec<String> =
                         versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
                     self.context.progress.log(&format!("{} on {device}", versions.join(", ")));
                     Ok(())
                 }
-                Told::Problem { message, help } => Err(StageError::data(message, help)),
-                Told::Made { id } => {
+                ProgramEvent::Problem { message, help } => Err(StageError::data(message, help)),
+                ProgramEvent::Made { id } => {
                     let Some(draft) = missing.iter().find(|draft| draft.origin.id == id) else {
                         return Ok(());
                     };
@@ -250,18 +250,18 @@ impl<'a> Jobs<'a> {
                 }
             }
         };
-        program.run(&hear, self.context)?;
+        program.run(&on_line, self.context)?;
         let done = done.into_inner().unwrap_or_default();
         match missing.iter().find(|draft| !done.contains_key(&draft.origin.id)) {
             None => Ok(done),
             Some(draft) => Err(StageError::data(
-                format!("the program that paints ended well, but made no whole image `{}`", draft.origin.id),
-                "run again, and report it with the task's log if it happens twice",
+                format!("the program ended successfully, but made no complete image `{}`", draft.origin.id),
+                "run again; if it happens again, report it with the log of the task",
             )),
         }
     }
 
-    /// Writes what the jobs read, and says what is to be done.
+    /// Writes the input files of the jobs and returns the content of `jobs.json`.
     fn task<'t>(&'t self, missing: &'t [&'t Draft<'_>], work: &Path) -> Result<Task<'t>, StageError> {
         let inpainting = self.inpainting;
         let (model, named, revision) = match (&inpainting.pipeline, self.weights) {
@@ -288,7 +288,7 @@ impl<'a> Jobs<'a> {
             revision,
             variant: inpainting.variant.as_deref(),
             local_only: self.is_local(),
-            device: inpainting.place.name(),
+            device: inpainting.device.name(),
             precision: name_of(&PRECISIONS, &inpainting.precision),
             threads: self.context.threads,
             negative_prompt: &inpainting.negative_prompt,
@@ -301,7 +301,7 @@ impl<'a> Jobs<'a> {
         })
     }
 
-    /// Whether the hub need not, or must not, be asked.
+    /// Returns whether the program must work without network access to the hub.
     fn is_local(&self) -> bool {
         self.context.is_offline || self.inpainting.pipeline == Pipeline::Files
     }
@@ -322,8 +322,8 @@ impl<'a> Jobs<'a> {
         variables.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
     }
 
-    /// Keeps a sample that the program has made, and takes its files out of the job folder; none where there is no
-    /// whole image of the right size yet.
+    /// Stores a finished sample in the cache and deletes its files in the job folder. Returns `None` if there is no
+    /// complete image of the right size yet.
     fn keep(&self, draft: &Draft<'_>, shared: &Fields) -> Result<Option<Item>, StageError> {
         let files = job_files(self.context.work, &draft.origin.id);
         let Ok(painted) = image::open(&files[2]) else { return Ok(None) };
@@ -332,24 +332,24 @@ impl<'a> Jobs<'a> {
         if painted.dimensions() != image.dimensions() {
             return Ok(None);
         }
-        draft.lay_onto(&painted, &mut image);
+        draft.copy_masked(&painted, &mut image);
         let [image_name, mask_name] =
             provenance::write(self.set, &draft.origin.id, &image, draft.mask().into_raw())?;
-        let made = [self.set.join(image_name), self.set.join(mask_name)];
-        let item = self.context.items.keep(&fields_of(shared, draft), &made, "")?;
+        let sample = [self.set.join(image_name), self.set.join(mask_name)];
+        let item = self.context.items.keep(&fields_of(shared, draft), &sample, "")?;
         for file in files {
-            // Its inputs are not there where an earlier run has removed them.
+            // The inputs may be missing if an earlier run has deleted them.
             let _ = std::fs::remove_file(file);
         }
         Ok(Some(item))
     }
 
-    fn place(&self, draft: &Draft<'_>, items: &BTreeMap<String, Item>) -> Result<(), StageError> {
+    fn add_output(&self, draft: &Draft<'_>, items: &BTreeMap<String, Item>) -> Result<(), StageError> {
         let id = &draft.origin.id;
         let files = items.get(id).map_or(&[][..], |item| &item.files);
         let [image, mask] = files else {
             return Err(StageError::data(
-                format!("the cache holds {} files of the sample `{id}`, not 2", files.len()),
+                format!("the cached sample `{id}` has {} files instead of 2", files.len()),
                 "run with --force for this stage",
             ));
         };
@@ -370,8 +370,8 @@ impl Draft<'_> {
         mask
     }
 
-    /// Takes the mask's pixels from what was painted: all others stay the normal image's.
-    fn lay_onto(&self, painted: &RgbImage, image: &mut RgbImage) {
+    /// Copies the pixels inside the mask from `painted` into the normal image. All others stay unchanged.
+    fn copy_masked(&self, painted: &RgbImage, image: &mut RgbImage) {
         let width = self.size.1;
         for &pixel in &self.marked {
             let (column, row) = ((pixel % width) as u32, (pixel / width) as u32);
@@ -380,7 +380,7 @@ impl Draft<'_> {
     }
 }
 
-/// The sample's seed, for a generator that takes 63 bits.
+/// Returns the seed of the sample for a generator that takes 63 bits.
 fn noise_seed(seed: u64) -> u64 {
     seed & (u64::MAX >> 1)
 }
@@ -392,13 +392,13 @@ fn fields_of(shared: &Fields, draft: &Draft<'_>) -> Fields {
     fields
 }
 
-/// A sample's normal image, its mask, and what is made of them.
+/// Returns the paths of a sample's normal image, mask and result in the job folder.
 fn job_files(work: &Path, id: &str) -> [PathBuf; 3] {
-    let place = id.rsplit('/').next().unwrap_or(id);
-    ["image", "mask", "made"].map(|what| work.join("jobs").join(format!("{place}.{what}.png")))
+    let number = id.rsplit('/').next().unwrap_or(id);
+    ["image", "mask", "made"].map(|what| work.join("jobs").join(format!("{number}.{what}.png")))
 }
 
-/// Lays files out under their names, as links.
+/// Creates links to the files under their names in `folder`, which is emptied first.
 fn link_files<'f>(files: impl Iterator<Item = (&'f str, &'f File)>, folder: &Path) -> Result<(), StageError> {
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(|source| StageError::io("remove", folder, source))?;

@@ -1,4 +1,4 @@
-//! What starts `inpaint.py`: the Python that the user names, or uv.
+//! Finds the program that starts `inpaint.py`: the Python that the user names, or uv.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -6,42 +6,43 @@ use std::path::{Path, PathBuf};
 
 use super::super::super::StageError;
 
-/// The variable that names a Python.
+/// The environment variable that names a Python.
 const VARIABLE: &str = "PATCHFLOW_PYTHON";
 
-/// What starts it, up to the program's path. Nothing is started to find out.
+/// Returns the command line that starts the program, without the path of the program. Only looks for files and starts
+/// nothing.
 ///
 /// # Errors
-/// [`StageError::Data`] where neither is there.
+/// [`StageError::Data`] if there is neither a named Python nor uv.
 pub(super) fn find(environment: &BTreeMap<String, String>) -> Result<Vec<String>, StageError> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     if let Some(named) = environment.get(VARIABLE).filter(|named| !named.is_empty()) {
         let python = locate(named, environment).ok_or_else(|| {
             StageError::data(
-                format!("`{VARIABLE}` is `{named}`, which is no program"),
-                "give the path of a Python that has diffusers, such as `/home/me/venv/bin/python`; or unset it and install uv",
+                format!("`{VARIABLE}` is `{named}`, which is not a program"),
+                "set it to the path of a Python that has diffusers, such as `/home/me/venv/bin/python`; or unset it and install uv",
             )
         })?;
         return Ok(vec![text(python), "-u".to_owned()]);
     }
     let uv = locate("uv", environment).ok_or_else(|| {
         StageError::data(
-            "`sdxl-inpaint` needs a Python with diffusers, and neither uv nor a Python of yours is named",
+            format!("`sdxl-inpaint` needs a Python with diffusers, but uv is not installed and `{VARIABLE}` is not set"),
             format!(
-                "install uv, which brings Python and the packages by itself; or set {VARIABLE} to a Python that has torch, diffusers, transformers and accelerate"
+                "install uv, which installs Python and the packages; or set {VARIABLE} to a Python that has torch, diffusers, transformers and accelerate"
             ),
         )
     })?;
     Ok([&text(uv), "run", "--script"].map(str::to_owned).to_vec())
 }
 
-/// The program of that path, or of that name on `PATH`, as an absolute path.
+/// Finds a program by path, or by name in `PATH`. Returns its absolute path, or `None` if it is not executable.
 fn locate(program: &str, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
     if program.contains('/') {
-        // Not resolved: a virtual environment's Python is a link that must be started by its own path.
+        // Links are not resolved: the Python of a virtual environment is a link and must be started by its own path.
         return std::path::absolute(program).ok().filter(is_program);
     }
     let folders = environment.get("PATH")?.split(':').filter(|folder| !folder.is_empty());
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_python_goes_before_uv_and_without_both_the_remedy_is_told() {
+    fn a_named_python_is_preferred_to_uv_and_without_both_there_is_a_hint() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
         for (name, mode) in [("uv", 0o755), ("python", 0o755), ("text", 0o644)] {

@@ -1,4 +1,4 @@
-//! The Rust side, with a program in `sh` in Python's place.
+//! Tests of the Rust side. A shell script replaces Python.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -31,7 +31,7 @@ fn fields_with(more: &[(&str, Value)]) -> Fields {
 }
 
 #[test]
-fn the_defaults_are_the_references() {
+fn the_defaults_are_those_of_the_reference_implementation() {
     let (spec, problems) = read_with(&[]);
     assert!(problems.is_empty(), "{problems:?}");
     let super::super::Method::SdxlInpaint(inpainting) = spec.method else { panic!("another method") };
@@ -46,7 +46,7 @@ fn the_defaults_are_the_references() {
         mask_crop_padding: 2,
         resolution: 1024,
         precision: Precision::F32,
-        place: PaintDevice::Cpu,
+        device: PaintDevice::Cpu,
     };
     assert_eq!(inpainting, expected);
 }
@@ -79,7 +79,7 @@ fn each_field_is_in_the_key() {
 }
 
 #[test]
-fn what_cannot_be_is_told_with_a_remedy() {
+fn invalid_fields_are_refused() {
     let cases = [
         ("revision", "main".into(), "no_commit"),
         ("model", "a/b".into(), "missing_field"),
@@ -111,7 +111,7 @@ fn with_weights_neither_model_nor_revision_counts() {
     assert!(matches!(spec.port("images").reads, Reads::Images(_)));
 }
 
-/// A program that is started as Python would be; `painted.png` beside it is what it paints.
+/// Writes a shell script that is started instead of Python, and the image `painted.png` that it may use as its result.
 fn fake(folder: &Path, text: &str) -> String {
     let file = folder.join("python");
     std::fs::write(&file, format!("#!/bin/sh\n{text}")).unwrap();
@@ -120,7 +120,7 @@ fn fake(folder: &Path, text: &str) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// Paints all jobs: `jobs.json` has a field a line.
+/// A script that finishes all jobs. It relies on `jobs.json` having one field per line.
 const PAINTS: &str = r#"
 echo '{"event": "ready", "versions": {"torch": "1"}, "device": "cpu"}'
 sed -n 's/^ *"id": "\(.*\)",/\1/p; s/^ *"output": "\(.*\)",/\1/p' "$3" | while read id; do
@@ -132,7 +132,7 @@ done
 
 fn run_fake(text: &str, weights: &Path) -> (TestContext, Result<Files, StageError>, tempfile::TempDir) {
     let (folder, set) = (tempfile::tempdir().unwrap(), set(3, 2));
-    let bench = TestContext::new()
+    let context = TestContext::new()
         .with_variable("PATCHFLOW_PYTHON", &fake(folder.path(), text))
         .with_variable("PATH", "/usr/bin:/bin");
     let files = |path: &Path| Files::of_folder(path).unwrap();
@@ -142,8 +142,8 @@ fn run_fake(text: &str, weights: &Path) -> (TestContext, Result<Files, StageErro
         ("prompts", Value::List(vec!["rust".into(), "a dent, deep".into(), "hole".into()])),
     ]);
     assert!(problems.is_empty(), "{problems:?}");
-    let made = bench.run(&AnySpec::new(spec), &Inputs(inputs.into()), 5, "images");
-    (bench, made, set)
+    let result = context.run(&AnySpec::new(spec), &Inputs(inputs.into()), 5, "images");
+    (context, result, set)
 }
 
 fn weights() -> tempfile::TempDir {
@@ -157,15 +157,15 @@ fn weights() -> tempfile::TempDir {
 #[test]
 fn only_the_masks_pixels_are_painted() {
     let weights = weights();
-    let (bench, made, set) = run_fake(PAINTS, weights.path());
-    let (files, surfaces) = (made.unwrap(), Files::of_folder(set.path()).unwrap());
+    let (context, result, set) = run_fake(PAINTS, weights.path());
+    let (files, surfaces) = (result.unwrap(), Files::of_folder(set.path()).unwrap());
     let table = String::from_utf8(files.get("provenance.csv").unwrap().read().unwrap()).unwrap();
     let all = labelled(&files);
     assert_eq!(all.len(), 4);
-    for (place, (id, one)) in all.into_iter().enumerate() {
-        let line = table.lines().nth(place + 1).unwrap();
+    for (index, (id, one)) in all.into_iter().enumerate() {
+        let line = table.lines().nth(index + 1).unwrap();
         let cells: Vec<&str> = line.splitn(12, ',').collect();
-        let prompt = ["rust", "a dent, deep", "hole", "rust"][place];
+        let prompt = ["rust", "a dent, deep", "hole", "rust"][index];
         let seed: u64 = cells[5].parse().unwrap();
         let settings = cells[11].trim_matches('"');
         assert_eq!(settings, format!("noise_seed={} prompt={prompt}", seed & (u64::MAX >> 1)));
@@ -173,14 +173,17 @@ fn only_the_masks_pixels_are_painted() {
         let normal = read_rgb(pixels(&surfaces)[cells[2]]).unwrap();
         let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
         assert!(mask.contains(&255));
-        for ((made, plain), level) in image.pixels().zip(normal.pixels()).zip(mask.iter()) {
+        for ((pixel, plain), level) in image.pixels().zip(normal.pixels()).zip(mask.iter()) {
             let expected = if *level == 255 { Rgb([250, 1, 1]) } else { *plain };
-            assert_eq!(*made, expected, "{id}");
+            assert_eq!(*pixel, expected, "{id}");
         }
     }
-    let work = bench.work();
-    assert!(work.join("weights/unet/config.json").is_file(), "the port's files lie under their names");
-    assert_eq!(std::fs::read_dir(work.join("jobs")).unwrap().count(), 0, "what is kept is taken away");
+    let work = context.work();
+    assert!(
+        work.join("weights/unet/config.json").is_file(),
+        "the files of the port are linked under their names"
+    );
+    assert_eq!(std::fs::read_dir(work.join("jobs")).unwrap().count(), 0, "finished jobs are deleted");
     let jobs: serde_json::Value =
         serde_json::from_slice(&std::fs::read(work.join("jobs.json")).unwrap()).unwrap();
     assert_eq!((&jobs["local_only"], &jobs["revision"]), (&true.into(), &serde_json::Value::Null));
@@ -188,7 +191,7 @@ fn only_the_masks_pixels_are_painted() {
 }
 
 #[test]
-fn what_the_program_cannot_do_is_told() {
+fn failures_of_the_program_are_reported() {
     let weights = weights();
     let problem = r#"echo '{"event": "problem", "message": "no diffusers", "help": "install it"}'; exit 1"#;
     let error = run_fake(problem, weights.path()).1.unwrap_err();
@@ -196,15 +199,15 @@ fn what_the_program_cannot_do_is_told() {
     let error = run_fake("echo Traceback >&2; exit 7", weights.path()).1.unwrap_err();
     assert!(error.to_string().contains("exit status: 7") && error.to_string().contains("Traceback"));
     let error = run_fake("exit 0", weights.path()).1.unwrap_err();
-    assert!(error.to_string().contains("made no whole image `sdxl-inpaint/00000`"), "{error}");
-    // Cut off in the midst of an image, and of another size.
+    assert!(error.to_string().contains("made no complete image `sdxl-inpaint/00000`"), "{error}");
+    // An incomplete image.
     let halves = PAINTS.replace("cp ", "head -c 30 ").replace("painted.png\" ", "painted.png\" > ");
     let error = run_fake(&halves, weights.path()).1.unwrap_err();
-    assert!(error.to_string().contains("made no whole image"), "{error}");
+    assert!(error.to_string().contains("made no complete image"), "{error}");
 }
 
 #[test]
-fn a_folder_that_is_no_pipeline_is_refused_before_anything_starts() {
+fn a_folder_that_is_not_a_pipeline_is_refused_before_the_program_starts() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("resnet.pth"), "x").unwrap();
     let error = run_fake("exit 7", folder.path()).1.unwrap_err();

@@ -90,7 +90,7 @@ impl Stage for Extract {
             && layers.iter().map(|&layer| network.channels(layer)).ne([512, 1024])
         {
             let message = format!(
-                "`patchcore-1024` needs layers of 512 and 1024 channels, which `{network:?}` does not have"
+                "`patchcore-1024` needs layers of 512 and 1024 channels, but these layers of `{network:?}` differ"
             );
             let help = "use a ResNet50 or wider with layer2 and layer3, or embedding = \"concat\"".to_owned();
             reader.problem("embedding", "unfit_embedding", message, Some(help));

@@ -173,7 +173,7 @@ fn run(spec: &Fit, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Res
     if spec.has_features {
         set_threshold(spec, &mut model, inputs, context)?;
     } else {
-        context.progress.log("`features` is not connected: the model has no threshold, and scores.csv will have no predictions");
+        context.progress.log("`features` is not connected: no threshold, and no predictions in scores.csv");
     }
     model.write(&output.join("model"))?;
     Ok(())
@@ -246,7 +246,7 @@ fn leave_one_out(scorer: &Scorer, model: &Model, id: &str, block: &Block) -> Res
     if normal.distance.iter().any(|distance| !distance.is_finite()) {
         return Err(StageError::data(
             format!(
-                "the normal bank has only rows of `{id}`, so no rows are left to score that image for the threshold"
+                "the normal bank has only rows of `{id}`, so the threshold cannot be computed without that image"
             ),
             "raise `ratio` or `min_size` so that the bank has rows of more images, or remove `features`",
         ));

@@ -1,4 +1,4 @@
-//! What can go wrong in the store, each named by what went wrong and where.
+//! Errors of the cache. They carry facts; advice is added by the command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::cache::remote::RemoteError;
 use crate::cache::tree::PathFlaw;
 use crate::digest::Digest;
 
-/// An error of the store.
+/// An error of the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The address of the remote cannot be used.
@@ -40,7 +40,7 @@ pub enum StoreError {
     /// A symlink, socket, pipe or device where only regular files can stand.
     #[error("`{}` is a {kind}; only regular files can be stored", path.display())]
     NotRegular {
-        /// Where it is.
+        /// The path.
         path: PathBuf,
         /// What it is.
         kind: &'static str,
@@ -80,9 +80,9 @@ pub enum StoreError {
         /// The path.
         path: String,
     },
-    /// The bytes of a tree listing are cut off or malformed.
-    #[error("the tree listing is malformed at byte {offset}")]
-    BadListing {
+    /// The encoding of a tree is truncated or malformed.
+    #[error("the tree is malformed at byte {offset}")]
+    BadTree {
         /// Where reading stopped.
         offset: usize,
     },
@@ -142,7 +142,7 @@ impl<T, E: Into<io::Error>> AtPath<T> for Result<T, E> {
     }
 }
 
-/// Turns a failed walk into the error that names the place.
+/// Turns a failed walk into the error that names the path.
 pub(super) fn walk_error(error: walkdir::Error, root: &Path) -> StoreError {
     let path = error.path().unwrap_or(root).to_path_buf();
     if let Some(ancestor) = error.loop_ancestor() {

@@ -13,8 +13,8 @@ impl Leases<'_> {
         self.0.lock(key)
     }
 
-    /// Who works on a key, for a message while waiting. `None` if nobody does, if the holder is known to be dead, and
-    /// for the moment in which a lease is being signed.
+    /// The process that works on a key, for a message while waiting. `None` if there is none, if it is known to be
+    /// dead, and for the moment in which a lease is being signed.
     pub fn holder(self, key: &Digest) -> Option<Holder> {
         self.0.holder(key)
     }

@@ -105,7 +105,7 @@ impl Cache {
         self.local.index()
     }
 
-    /// The tree of this digest, if its listing is here and sound. Each is read once and kept in memory.
+    /// The tree of this digest, if it is here and sound. Each is read once and kept in memory.
     pub fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
         self.local.tree(digest)
     }

@@ -10,7 +10,7 @@ use super::{Damage, Digest, StoreError, Tree};
 pub struct Objects<'a>(pub(super) &'a Store);
 
 impl Objects<'_> {
-    /// The path of an object, whether it is there or not. Map it read-only; it never changes in place.
+    /// The path of an object, whether it is there or not. Map it read-only; it never changes in path.
     pub fn path(self, digest: &Digest) -> PathBuf {
         self.0.object_path(digest)
     }

@@ -1,6 +1,6 @@
 //! The files of an artifact: a sorted list of (path, digest, size, executable).
 //!
-//! A tree's digest is the blake3 (`derive_key`) of its listing, and the listing is injective: a magic
+//! A tree's digest is the blake3 (`derive_key`) of its encoding, and the encoding is injective: a magic
 //! text, the number of entries, then for each entry the length of the path, the path, the digest, the
 //! size and the mode. Integers are 8 bytes, little-endian; the mode is one byte, 0 or 1. Names, order
 //! of arrival, owners and times of files have no part in it. Empty folders are not kept.
@@ -8,7 +8,7 @@
 use crate::cache::error::StoreError;
 use crate::digest::Digest;
 
-/// First bytes of a listing; the number is the version of the format.
+/// First bytes of an encoded tree; the number is the version of the format.
 const MAGIC: &[u8] = b"patchflow tree 1\n";
 
 /// Domain of the digest; changing it changes every key.
@@ -76,7 +76,7 @@ impl Tree {
         self.entries.is_empty()
     }
 
-    /// The sum of the files' lengths in bytes; a content that stands twice counts twice.
+    /// The sum of the files' lengths in bytes; a content that appears twice counts twice.
     pub fn total_size(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size).sum()
     }
@@ -87,8 +87,8 @@ impl Tree {
         found.ok().map(|index| &self.entries[index])
     }
 
-    /// The files under the folder `prefix`, with the prefix and its `/` taken off; empty where there
-    /// are none. `""` gives the whole tree.
+    /// The files under the folder `prefix`, without the prefix and its `/`; empty if there
+    /// are none. `""` returns the whole tree.
     #[must_use]
     pub fn subtree(&self, prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('/');
@@ -108,17 +108,17 @@ impl Tree {
         Self { entries: self.entries.iter().filter(|entry| keep(entry)).cloned().collect() }
     }
 
-    /// The digest of the listing: equal exactly where all entries are equal.
+    /// The digest: equal exactly if all entries are equal.
     pub fn digest(&self) -> Digest {
-        Self::digest_of_listing(&self.to_bytes())
+        Self::digest_of_bytes(&self.to_bytes())
     }
 
-    /// The digest that a listing's bytes must have.
-    pub(super) fn digest_of_listing(listing: &[u8]) -> Digest {
-        Digest::from_bytes(blake3::Hasher::new_derive_key(DOMAIN).update(listing).finalize().into())
+    /// The digest of a tree with this encoding.
+    pub(super) fn digest_of_bytes(encoded: &[u8]) -> Digest {
+        Digest::from_bytes(blake3::Hasher::new_derive_key(DOMAIN).update(encoded).finalize().into())
     }
 
-    /// The listing, as described at the top of this file.
+    /// The encoding, as described at the top of this file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let paths: usize = self.entries.iter().map(|entry| entry.path.len()).sum();
         let mut bytes = Vec::with_capacity(MAGIC.len() + 8 + paths + 49 * self.entries.len());
@@ -134,20 +134,20 @@ impl Tree {
         bytes
     }
 
-    /// Reads a listing; anything that [`Tree::to_bytes`] would not have written is an error.
-    pub fn from_bytes(listing: &[u8]) -> Result<Self, StoreError> {
-        let mut reader = Reader { listing, offset: 0 };
+    /// Decodes a tree; anything that [`Tree::to_bytes`] would not have written is an error.
+    pub fn from_bytes(encoded: &[u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader { encoded, offset: 0 };
         if reader.take(MAGIC.len())? != MAGIC {
-            return Err(StoreError::BadListing { offset: 0 });
+            return Err(StoreError::BadTree { offset: 0 });
         }
         let count = reader.integer()?;
-        // A count is only believed as far as the bytes can hold it.
-        let mut entries = Vec::with_capacity(count.min(listing.len() as u64 / 49) as usize);
+        // Do not allocate for more entries than the bytes can hold.
+        let mut entries = Vec::with_capacity(count.min(encoded.len() as u64 / 49) as usize);
         for _ in 0..count {
             entries.push(reader.entry()?);
         }
-        if reader.offset != listing.len() || !entries.is_sorted_by(|left, right| left.path < right.path) {
-            return Err(StoreError::BadListing { offset: reader.offset });
+        if reader.offset != encoded.len() || !entries.is_sorted_by(|left, right| left.path < right.path) {
+            return Err(StoreError::BadTree { offset: reader.offset });
         }
         check_entries(&entries)?;
         Ok(Self { entries })
@@ -155,22 +155,22 @@ impl Tree {
 }
 
 struct Reader<'a> {
-    listing: &'a [u8],
+    encoded: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
-        let end = self.offset.checked_add(length).filter(|end| *end <= self.listing.len());
-        let end = end.ok_or(StoreError::BadListing { offset: self.offset })?;
-        let taken = &self.listing[self.offset..end];
+        let end = self.offset.checked_add(length).filter(|end| *end <= self.encoded.len());
+        let end = end.ok_or(StoreError::BadTree { offset: self.offset })?;
+        let taken = &self.encoded[self.offset..end];
         self.offset = end;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let offset = self.offset;
-        self.take(N)?.try_into().map_err(|_| StoreError::BadListing { offset })
+        self.take(N)?.try_into().map_err(|_| StoreError::BadTree { offset })
     }
 
     fn integer(&mut self) -> Result<u64, StoreError> {
@@ -180,15 +180,15 @@ impl<'a> Reader<'a> {
     fn entry(&mut self) -> Result<TreeEntry, StoreError> {
         let offset = self.offset;
         let length = self.integer()?;
-        let length = usize::try_from(length).map_err(|_| StoreError::BadListing { offset })?;
-        let path = str::from_utf8(self.take(length)?).map_err(|_| StoreError::BadListing { offset })?;
+        let length = usize::try_from(length).map_err(|_| StoreError::BadTree { offset })?;
+        let path = str::from_utf8(self.take(length)?).map_err(|_| StoreError::BadTree { offset })?;
         let path = path.to_owned();
         let digest = Digest::from_bytes(self.array()?);
         let size = self.integer()?;
         let executable = match self.array()? {
             [0] => false,
             [1] => true,
-            [_] => return Err(StoreError::BadListing { offset }),
+            [_] => return Err(StoreError::BadTree { offset }),
         };
         Ok(TreeEntry { path, digest, size, executable })
     }
@@ -256,7 +256,7 @@ mod tests {
         for path in refused {
             assert!(Tree::new(vec![entry(path, "x")]).is_err(), "{path:?}");
             let forged = Tree { entries: vec![entry(path, "x")] };
-            assert!(Tree::from_bytes(&forged.to_bytes()).is_err(), "{path:?} in a listing");
+            assert!(Tree::from_bytes(&forged.to_bytes()).is_err(), "{path:?} in a encoded");
         }
         for path in ["a", "..a", "a..", "...", ".hidden", "a b/ü.png", "a:b"] {
             assert!(Tree::new(vec![entry(path, "x")]).is_ok(), "{path:?}");
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn listings_round_trip_and_nothing_else_is_read() {
+    fn encodings_round_trip_and_nothing_else_is_read() {
         let base = tree(&[("a", "1"), ("b/c", "22"), ("b/d", "")]);
         let bytes = base.to_bytes();
         assert_eq!(Tree::from_bytes(&bytes).unwrap(), base);
@@ -321,9 +321,9 @@ mod tests {
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 0x81;
-            assert_ne!(Tree::digest_of_listing(&flipped), base.digest(), "{position}");
+            assert_ne!(Tree::digest_of_bytes(&flipped), base.digest(), "{position}");
             if let Ok(read) = Tree::from_bytes(&flipped) {
-                assert_eq!(read.to_bytes(), flipped, "one listing for one tree");
+                assert_eq!(read.to_bytes(), flipped, "one encoding for one tree");
             }
         }
         let unsorted = Tree { entries: vec![entry("b", "1"), entry("a", "1")] };

@@ -1,11 +1,11 @@
-//! The calls by which the store changes what is on disk. They stand in one place so that tests can end a
-//! process before any of them, as a kill would: see [`crash`].
+//! The calls by which the store changes the disk, collected so that tests can end a process before any of
+//! them, as a kill would: see [`crash`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Creates a file that is not there yet.
+/// Creates a file; fails if it exists.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     step(path)?;
     File::create_new(path)
@@ -35,13 +35,13 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to).map(|_| ())
 }
 
-/// Moves a file, over whatever stands there.
+/// Renames a file, over any other of that name.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step(to)?;
     fs::rename(from, to)
 }
 
-/// Gives a file a second name, where that name is free.
+/// Gives a file a second name; fails if that name is taken.
 pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     step(to)?;
     fs::hard_link(from, to)
@@ -53,7 +53,7 @@ pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// A place at which a process can be killed.
+/// A step before which a test can kill the process.
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
 #[inline]
@@ -64,7 +64,7 @@ pub(super) fn step(_path: &Path) -> io::Result<()> {
 #[cfg(test)]
 pub(super) use crash::step;
 
-/// Does what a write that is killed had already done.
+/// Performs the part of a killed write that reached the file.
 #[cfg(not(test))]
 #[inline]
 fn tear(_file: &mut File, _bytes: &[u8]) {}
@@ -88,26 +88,26 @@ pub(super) use crash::is_killed;
 pub(super) mod crash {
     //! A kill at a chosen step, within the test's own process: from that step on every change below a
     //! store's root fails, and nothing is cleaned up. What was written before stays, as it does in the
-    //! page cache after `kill -9`. A power cut can lose more, which syncing is for and which is not shown here.
+    //! page cache after `kill -9`. A power cut can lose more, which syncing is for and which this does not simulate.
 
     use std::collections::BTreeMap;
     use std::io;
     use std::path::{Path, PathBuf};
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// Steps that are left to each root, counted down; a root is killed at zero.
+    /// The remaining steps of each root; a root is killed at zero.
     static LEFT: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
     fn left() -> MutexGuard<'static, BTreeMap<PathBuf, u64>> {
         LEFT.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kills what works below `root` before its step number `steps`, counted from 0.
+    /// Kills everything below `root` before step number `steps`, counted from 0.
     pub(in crate::cache::local) fn kill_after(root: &Path, steps: u64) {
         left().insert(root.to_owned(), steps);
     }
 
-    /// Ends the spell, and tells whether the kill came.
+    /// Ends the simulation; returns whether the kill happened.
     pub(in crate::cache::local) fn revive(root: &Path) -> bool {
         left().remove(root) == Some(0)
     }

@@ -1,33 +1,31 @@
-//! The local content-addressed store: what stages produced, found again by key and by content.
-//!
-//! The executor publishes and reads through it, planning only reads; it knows no stage, manifest or
-//! network. It stands apart from every other folder of the crate.
+//! The local content-addressed store, behind [`super::Cache`]. It knows no network.
 //!
 //! ```text
 //! <root>/CACHEDIR.TAG              backup programs skip the folder
 //! <root>/v1/objects/ab/cdef…       blobs, mode 0444, named by the blake3 of their content
-//! <root>/v1/trees/ab/cdef…         listings, named by tree digest; they stay when objects are evicted
+//! <root>/v1/trees/ab/cdef…         trees, named by digest; they stay when objects are evicted
 //! <root>/v1/records/ab/cdef…       key -> what it produced, with a checksum
-//! <root>/v1/items/ab/cdef…         the same for single items of a task, such as an image's features
+//! <root>/v1/items/ab/cdef…         per-image records: the same for single items of a task
 //! <root>/v1/leases/abcdef…         work in flight: a locked file that says who holds it
 //! <root>/v1/leases/run~…           what a running process uses, one key a line
 //! <root>/v1/pins/                  roots for garbage collection
 //! <root>/v1/tmp/                   being written; leftovers of dead processes are removed
 //! <root>/v1/work/abcdef…/          a resumable stage's own files, by key
-//! <root>/v1/quarantine/            what did not hold what its name says
+//! <root>/v1/quarantine/            files whose content did not match their name
 //! ```
-//! `v1` is the version of all of it; other versions beside it are left alone.
+//! `v1` is the version of the layout; folders of other versions are not touched.
 //!
-//! # What is promised
+//! # Guarantees
 //! - Opening and reading create nothing; the folders appear with the first publication.
 //! - A name in `objects`, `trees` or `records` appears only once its content is complete and on disk
-//!   (written elsewhere, synced, renamed), and in that order: objects, then tree, then record. A kill or
-//!   a power cut leaves leftovers in `tmp` and at worst lost names, which are misses.
-//! - What is read is checked: objects against the stat under which they were last verified, else against
-//!   their digest; listings and records against their digest and checksum. What is wrong is a miss.
-//! - The first record of a key wins; whoever comes later is given it.
-//! - Collection takes objects, never records or listings; it leaves what is pinned and what a living process
-//!   holds. An object may go at any other time: whoever needs it makes it again.
+//!   (written elsewhere, synced, renamed), in this order: objects, then tree, then record. A kill or a
+//!   power cut leaves leftovers in `tmp` and at worst loses names, which are misses.
+//! - Everything read is verified: objects against the stat under which they were last verified, else
+//!   against their digest; trees against their digest and records against their checksum. A mismatch is a
+//!   miss.
+//! - The first record of a key wins; later publishers receive it.
+//! - Collection removes objects, never records or trees. It keeps what is pinned and what a living process
+//!   holds. Any other object may be removed at any time: a task that needs it makes it again.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -144,13 +142,13 @@ impl Store {
         &self.index
     }
 
-    /// Makes a fresh folder on the store's file system, removed when dropped. `label` is for people.
+    /// Creates a fresh folder on the store's file system, removed when dropped. `label` is for people.
     pub(in crate::cache) fn scratch(&self, label: &str) -> Result<Scratch, StoreError> {
         self.prepare()?;
         Scratch::create(&self.area(Area::Tmp), label)
     }
 
-    /// The folder in which a resumable stage keeps its own files for `key`; such a stage makes it.
+    /// The folder in which a resumable stage keeps its own files for `key`; the stage creates it.
     pub(in crate::cache) fn work_folder(&self, key: &Digest) -> PathBuf {
         self.area(Area::Work).join(key.to_string())
     }
@@ -165,7 +163,7 @@ impl Store {
         self.area(area).join(&name[..2]).join(&name[2..])
     }
 
-    /// The files of an area whose names are digests, in order of name, and those whose names are not.
+    /// The files of an area: those named by digests, in order of name, and all others.
     fn listed(&self, area: Area) -> (Vec<(Digest, PathBuf)>, Vec<PathBuf>) {
         let (mut known, mut foreign) = (Vec::new(), Vec::new());
         let walk = walkdir::WalkDir::new(self.area(area)).min_depth(1).sort_by_file_name();
@@ -179,7 +177,7 @@ impl Store {
         (known, foreign)
     }
 
-    /// Makes the folders and removes what dead processes left, once; called by whatever writes.
+    /// Creates the folders and removes leftovers of dead processes, once; called before every write.
     fn prepare(&self) -> Result<(), StoreError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*prepared {
@@ -203,8 +201,8 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a damaged file out of the way and tells whether that went well. `inode` is the one that was
-    /// examined: if another process has put a good file there meanwhile, that one is put back.
+    /// Moves a damaged file to the quarantine; returns whether that succeeded. `inode` is that of the file that
+    /// was examined: a sound file that another process has published there meanwhile is restored.
     fn quarantine(&self, path: &Path, inode: u64) -> bool {
         use std::os::unix::fs::MetadataExt;
         let folder = self.area(Area::Quarantine);
@@ -214,7 +212,7 @@ impl Store {
             return false;
         }
         if fs::symlink_metadata(&away).is_ok_and(|metadata| metadata.ino() != inode) {
-            // Fails only where a third process has already put the same content there again.
+            // Fails only if a third process has already published the same content again.
             let _ = disk::hard_link(&away, path);
         }
         true

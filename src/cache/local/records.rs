@@ -1,10 +1,10 @@
-//! Records: `v1/records`, from the key of a task to what it produced, and `v1/items`, the same for single items
-//! of a task. Items have a place of their own since there are many more: whoever asks what tasks did does not read
-//! them.
+//! Records: `v1/records`, from the key of a task to what it produced, and `v1/items`, the per-image records: the
+//! same for single items of a task. These are far more, and have a folder of their own so that a scan of the tasks
+//! does not read them.
 //!
 //! A file is the line `patchflow record 1 <checksum>` and the record's bytes, which the store does not
-//! read. The checksum is the blake3 of key and bytes: a record that is cut off, altered or stands under
-//! another key's name is a miss.
+//! interpret. The checksum is the blake3 of key and bytes: a record that is truncated, altered or stored
+//! under another key is a miss.
 
 use std::fs;
 use std::io;
@@ -24,16 +24,16 @@ const DOMAIN: &str = "patchflow 2026-11-01 store record v1";
 /// The areas that hold records.
 pub(super) const RECORDED: [Area; 2] = [Area::Records, Area::Items];
 
-/// Whose record stands after a publication.
+/// The outcome of publishing a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
-    /// The one that was given.
+    /// The given record was published.
     Ours,
-    /// One that was there first, with its bytes: adopt it, so that whatever follows does not fork.
+    /// Another record was published first; these are its bytes. Adopt it, so that later tasks use the same outputs.
     Theirs(Vec<u8>),
 }
 
-/// A record as found in the store.
+/// A record read from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
     /// The key of the task.
@@ -45,13 +45,13 @@ pub struct StoredRecord {
 }
 
 impl Store {
-    /// The record of a key; `None` where there is none or it is damaged. Nothing is moved or written.
+    /// The record of a key; `None` if there is none or it is damaged. Nothing is moved or written.
     pub(in crate::cache) fn record(&self, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.record_in(Area::Records, key)
     }
 
-    /// The record of an item's key, as [`Self::record`]. Versions before 2026-11-28 kept items among the records
-    /// of tasks, where they are found, too.
+    /// The per-image record of a key, as [`Self::record`]. Versions before 2026-11-28 stored them among the records
+    /// of tasks; those are found as well.
     pub(in crate::cache) fn item(&self, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         match self.record_in(Area::Items, key)? {
             Some(bytes) => Ok(Some(bytes)),
@@ -59,7 +59,7 @@ impl Store {
         }
     }
 
-    /// Puts an item's record in the place of whatever is there, after its objects.
+    /// Publishes a per-image record over any other of that key, after its objects.
     pub(in crate::cache) fn put_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         if self.record_in(Area::Items, key)?.is_some_and(|old| old == bytes) {
             return Ok(());
@@ -68,33 +68,33 @@ impl Store {
     }
 
     pub(super) fn record_in(&self, area: Area, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let place = self.path(area, key);
-        match fs::read(&place) {
+        let path = self.path(area, key);
+        match fs::read(&path) {
             Ok(file) => Ok(content(key, file)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(error).reading(&place),
+            Err(error) => Err(error).reading(&path),
         }
     }
 
-    /// Publishes a record, after its objects and its tree. The first one wins, whatever happens at once
-    /// in other threads and processes; a damaged one counts as none.
+    /// Publishes a record, after its objects and trees. The first one wins, also among threads and processes
+    /// that publish at once; a damaged one does not count.
     pub(in crate::cache) fn publish_record(
         &self,
         key: &Digest,
         bytes: &[u8],
     ) -> Result<Published, StoreError> {
         self.prepare()?;
-        let place = self.path(Area::Records, key);
-        make_shard(&place)?;
+        let path = self.path(Area::Records, key);
+        make_shard(&path)?;
         let temporary = self.write_record(key, bytes)?;
         loop {
-            match create_from(temporary.path(), &place) {
+            match create_from(temporary.path(), &path) {
                 Ok(()) => {
-                    sync_folder_of(&place)?;
+                    sync_folder_of(&path)?;
                     return Ok(Published::Ours);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).writing(&place),
+                Err(error) => return Err(error).writing(&path),
             }
             if let Some(theirs) = self.record(key)? {
                 return Ok(Published::Theirs(theirs));
@@ -103,18 +103,18 @@ impl Store {
         }
     }
 
-    /// Puts a record in the place of whatever is there.
+    /// Publishes a record over any other of that key.
     pub(in crate::cache) fn replace_record(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         self.replace_in(Area::Records, key, bytes)
     }
 
     fn replace_in(&self, area: Area, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         self.prepare()?;
-        let place = self.path(area, key);
-        make_shard(&place)?;
+        let path = self.path(area, key);
+        make_shard(&path)?;
         let temporary = self.write_record(key, bytes)?;
-        let _turn = self.repair_turn();
-        rename_durably(temporary.path(), &place)
+        let _lock = self.repair_lock();
+        rename_durably(temporary.path(), &path)
     }
 
     /// Every sound record of a task, in order of key, read as the iterator advances.
@@ -122,7 +122,7 @@ impl Store {
         self.records_in(Area::Records)
     }
 
-    /// Every sound record, of tasks and of items.
+    /// Every sound record of a task and per-image record.
     pub(super) fn all_records(&self) -> impl Iterator<Item = StoredRecord> + '_ {
         RECORDED.into_iter().flat_map(|area| self.records_in(area))
     }
@@ -143,27 +143,27 @@ impl Store {
         Temporary::write_synced(&self.area(Area::Tmp), &[HEADER, checksum.as_bytes(), b"\n", bytes])
     }
 
-    /// Moves a damaged record away. Only who holds the turn may take a record's name away or put another
-    /// in its place, and looks again first: so nobody removes a good one that has just been published.
+    /// Moves a damaged record to the quarantine. Records are removed and replaced only under the repair lock and
+    /// after another look, so that a sound record that has just been published is never removed.
     pub(super) fn discard_damaged(&self, area: Area, key: &Digest) -> Result<bool, StoreError> {
-        let _turn = self.repair_turn();
-        let place = self.path(area, key);
-        // The file is named before it is read: where the name was free, a good record may come between.
-        let inode = match fs::symlink_metadata(&place) {
+        let _lock = self.repair_lock();
+        let path = self.path(area, key);
+        // The inode is read before the content: if the name is free, a sound record may appear in between.
+        let inode = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            metadata => metadata.reading(&place)?.ino(),
+            metadata => metadata.reading(&path)?.ino(),
         };
         if self.record_in(area, key)?.is_some() {
             return Ok(false);
         }
-        if self.quarantine(&place, inode) {
+        if self.quarantine(&path, inode) {
             return Ok(true);
         }
-        disk::remove_file(&place).writing(&place).map(|()| true)
+        disk::remove_file(&path).writing(&path).map(|()| true)
     }
 
-    /// A file lock that is held while the value lives; where locks cannot be had, none.
-    fn repair_turn(&self) -> Option<fs::File> {
+    /// Takes the repair lock, held while the value lives; `None` on file systems without locks.
+    fn repair_lock(&self) -> Option<fs::File> {
         if !self.lease_rules.has_locks {
             return None;
         }
@@ -174,34 +174,34 @@ impl Store {
     }
 }
 
-/// Gives `temporary` a second name at `place`, and fails where that name is taken.
-pub(super) fn create_from(temporary: &Path, place: &Path) -> io::Result<()> {
-    match disk::hard_link(temporary, place) {
+/// Gives `temporary` the second name `path`; fails if that name is taken.
+pub(super) fn create_from(temporary: &Path, path: &Path) -> io::Result<()> {
+    match disk::hard_link(temporary, path) {
         Err(error)
             if error.kind() != io::ErrorKind::AlreadyExists && error.kind() != io::ErrorKind::NotFound =>
         {
-            rename_to_absent(temporary, place)
+            rename_to_absent(temporary, path)
         }
         outcome => outcome,
     }
 }
 
 /// For file systems without hard links.
-fn rename_to_absent(temporary: &Path, place: &Path) -> io::Result<()> {
-    disk::step(place)?;
+fn rename_to_absent(temporary: &Path, path: &Path) -> io::Result<()> {
+    disk::step(path)?;
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, temporary, CWD, place, RenameFlags::NOREPLACE) {
+        match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
             outcome => return outcome.map_err(io::Error::from),
         }
     }
-    // Two may pass here at once: then both have computed the same task and the later record stands.
-    if place.exists() {
+    // Two processes may pass here at once: both have computed the same task, and the later record stays.
+    if path.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    fs::rename(temporary, place)
+    fs::rename(temporary, path)
 }
 
 fn checksum(key: &Digest, bytes: &[u8]) -> Digest {
@@ -287,19 +287,19 @@ mod tests {
     fn a_damaged_cut_or_misplaced_record_is_a_miss_and_is_not_touched_by_reading() {
         let (_folder, store) = fresh();
         store.publish_record(&key(1), b"bytes").unwrap();
-        let place = store.path(Area::Records, &key(1));
-        let sound = fs::read(&place).unwrap();
+        let path = store.path(Area::Records, &key(1));
+        let sound = fs::read(&path).unwrap();
         for cut in 0..sound.len() {
-            fs::write(&place, &sound[..cut]).unwrap();
+            fs::write(&path, &sound[..cut]).unwrap();
             assert_eq!(store.record(&key(1)).unwrap(), None, "cut at {cut}");
         }
         for position in 0..sound.len() {
             let mut altered = sound.clone();
             altered[position] ^= 1;
-            fs::write(&place, &altered).unwrap();
+            fs::write(&path, &altered).unwrap();
             assert_eq!(store.record(&key(1)).unwrap(), None, "altered at {position}");
         }
-        assert!(place.exists());
+        assert!(path.exists());
         assert_eq!(store.records().count(), 0);
         store.publish_record(&key(2), b"x").unwrap();
         fs::write(store.path(Area::Records, &key(2)), &sound).unwrap();
@@ -346,12 +346,12 @@ mod tests {
     #[test]
     fn without_hard_links_the_first_still_wins() {
         let folder = tempfile::tempdir().unwrap();
-        let [first, second, place] = ["1", "2", "place"].map(|name| folder.path().join(name));
+        let [first, second, path] = ["1", "2", "path"].map(|name| folder.path().join(name));
         fs::write(&first, "1").unwrap();
         fs::write(&second, "2").unwrap();
-        rename_to_absent(&first, &place).unwrap();
-        let refused = rename_to_absent(&second, &place).unwrap_err();
+        rename_to_absent(&first, &path).unwrap();
+        let refused = rename_to_absent(&second, &path).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&place).unwrap(), b"1");
+        assert_eq!(fs::read(&path).unwrap(), b"1");
     }
 }

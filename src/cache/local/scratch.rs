@@ -1,8 +1,8 @@
-//! Places in `v1/tmp` that are being written, and the removal of what dead processes left there.
+//! Files and folders being written in `v1/tmp`, and the removal of leftovers of dead processes.
 //!
-//! A name in `v1/tmp` is `<label>~<host>~<boot id>~<namespace>~<pid>~<process start>~<number>`. What a
-//! process of this host, boot and container left is removed as soon as that process is gone. Of others
-//! nothing can be told, so their leftovers are removed after [`FOREIGN_AGE`].
+//! A name in `v1/tmp` is `<label>~<host>~<boot id>~<namespace>~<pid>~<process start>~<number>`. Leftovers
+//! of a process of this host, boot and container are removed as soon as that process has ended. The state of
+//! other processes is unknown, so their leftovers are removed after [`FOREIGN_AGE`].
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -25,7 +25,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a folder in `parent`, which exists.
+    /// Creates a folder in `parent`, which exists.
     pub(super) fn create(parent: &Path, label: &str) -> Result<Self, StoreError> {
         let path = parent.join(fresh_name(label));
         fs::create_dir(&path).writing(&path)?;
@@ -40,7 +40,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A failure leaves a leftover, which the next process that publishes removes.
+        // On failure the next process that publishes removes it.
         if !disk::is_killed(&self.path) {
             let _ = remove(&self.path);
         }
@@ -66,7 +66,7 @@ impl Temporary {
         Ok(temporary)
     }
 
-    /// A name that nobody else uses; nothing is created.
+    /// Reserves a unique name; creates nothing.
     pub(super) fn reserve(parent: &Path) -> Self {
         Self { path: parent.join(fresh_name("file")) }
     }
@@ -102,7 +102,7 @@ fn plain(text: &str) -> String {
     text.chars().map(keep).collect()
 }
 
-/// What dead processes left in `folder`.
+/// The leftovers of dead processes in `folder`.
 pub(super) fn stale(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let is_stale = |entry: &fs::DirEntry| match owner(&entry.file_name().to_string_lossy()) {
@@ -113,14 +113,14 @@ pub(super) fn stale(folder: &Path) -> Vec<PathBuf> {
     entries.flatten().filter(is_stale).map(|entry| entry.path()).collect()
 }
 
-/// Removes what dead processes left in `folder`; failures are left for the next time.
+/// Removes the leftovers of dead processes in `folder`; ignores failures.
 pub(super) fn remove_stale(folder: &Path) {
     for path in stale(folder) {
         let _ = remove(&path);
     }
 }
 
-/// Whether the process that made a name still lives; `None` where the name is of no such form.
+/// Whether the process that made a name still lives; `None` for a name of another form.
 pub(super) fn owner(name: &str) -> Option<Liveness> {
     let parts: Vec<&str> = name.split('~').collect();
     let &[_, host, boot_id, namespace, pid, start, _] = parts.as_slice() else { return None };

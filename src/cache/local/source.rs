@@ -6,7 +6,7 @@
 //! - folders whose names start with `.` (`.git`, `.ipynb_checkpoints`) are left out, unless the root is
 //!   one; files whose names start with `.` are not;
 //! - a pipe, socket or device, a name that is not UTF-8, and whatever may not be read, is an error that
-//!   names it. Empty folders do not count.
+//!   names it. Empty folders are ignored.
 //!
 //! The stat cache is the only thing that is written.
 
@@ -22,10 +22,10 @@ use crate::cache::local::stat_index::{FileStat, StatIndex};
 use crate::cache::tree::{Tree, TreeEntry};
 use crate::digest::Digest;
 
-/// Whether the stat cache is believed.
+/// Whether the stat cache is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rehash {
-    /// A file is hashed only if its stat is not the one under which it was hashed last.
+    /// A file is hashed only if its stat has changed since it was last hashed.
     #[default]
     Trust,
     /// Every file is hashed (`--paranoid`).
@@ -45,7 +45,7 @@ pub struct SourceStats {
     pub hashed_bytes: u64,
 }
 
-/// A hashed source, still in its place.
+/// A hashed source, still in its path.
 #[derive(Debug, Clone)]
 pub struct SourceTree {
     /// The folder or file that was hashed.
@@ -68,7 +68,7 @@ struct Found {
     executable: bool,
 }
 
-/// Hashes a folder or file where it is, in parallel, as far as the stat cache does not know it.
+/// Hashes a folder or file in place and in parallel; skips files that the stat cache knows.
 pub fn hash_source(source: &Path, index: &StatIndex, rehash: Rehash) -> Result<SourceTree, StoreError> {
     // Before the first stat, so that the rule for fresh files holds for each.
     let began = SystemTime::now();

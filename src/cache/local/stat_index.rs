@@ -2,7 +2,7 @@
 //!
 //! One `SQLite` table (device, inode) -> (size, mtime, ctime, digest), shared by every process of a user
 //! on one machine. It lives in the user's cache folder, never inside a shared store: `SQLite` needs locks
-//! that network file systems do not give. It is only a shortcut: where it cannot be used, files are
+//! that network file systems do not provide. It is only a shortcut: if it cannot be used, files are
 //! hashed again, an in-memory table serves for the rest of the process, and one warning says so.
 //! Opening takes 0.7 to 1.2 ms, finding 5,000 rows 3 ms (2 cores shared with other work, 2026-11-24).
 //!
@@ -33,10 +33,10 @@ pub(in crate::cache::local) const SETTLED: Duration = Duration::from_millis(20);
 /// How long a process waits for another one's write.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Version of the table, in `user_version`; another version is left alone.
+/// Version of the table, in `user_version`; another version is not touched.
 const SCHEMA_VERSION: i64 = 1;
 
-/// What the system says of a file without reading it.
+/// The metadata of a file that identify its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileStat {
     /// Device number.
@@ -52,7 +52,7 @@ pub struct FileStat {
 }
 
 impl FileStat {
-    /// Takes the fields from what the system gave.
+    /// Takes the fields from the metadata.
     pub fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -77,7 +77,7 @@ impl FileStat {
 pub struct IndexWarning {
     /// The database.
     pub path: PathBuf,
-    /// What the system or the database said.
+    /// The cause.
     #[source]
     pub source: IndexFailure,
 }
@@ -85,7 +85,7 @@ pub struct IndexWarning {
 /// What kept the database from being used.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexFailure {
-    /// The folder of the database cannot be made.
+    /// The folder of the database cannot be created.
     #[error("cannot make its folder")]
     Folder(#[source] std::io::Error),
     /// The database refused.
@@ -96,7 +96,8 @@ pub enum IndexFailure {
     Version(i64),
 }
 
-/// The stat cache; one row for each inode, so that it grows with the files that exist. Cheap to make, opened at the first question, shared by threads.
+/// The stat cache; one row for each inode, so that it grows with the files that exist. Cheap to create, opened by the
+/// first lookup, shared by threads.
 #[derive(Debug)]
 pub struct StatIndex {
     path: PathBuf,
@@ -117,18 +118,18 @@ enum Table {
 }
 
 impl StatIndex {
-    /// Uses the database at `path`, made with its folder at the first question. Nothing is opened yet.
+    /// Uses the database at `path`, created with its folder by the first lookup. Nothing is opened yet.
     pub fn new(path: PathBuf) -> Self {
         Self { path, state: Mutex::new(State { table: Table::Unopened, warning: None }) }
     }
 
-    /// Keeps rows for as long as this value lives, and writes nothing.
+    /// Keeps rows in memory while this value lives; writes nothing.
     pub fn in_memory() -> Self {
         let table = Table::Memory(HashMap::new());
         Self { path: PathBuf::new(), state: Mutex::new(State { table, warning: None }) }
     }
 
-    /// The digest of each file, where it was hashed under exactly this stat. One transaction.
+    /// The digest of each file that was hashed under exactly this stat. One transaction.
     pub fn lookup(&self, stats: &[FileStat]) -> Vec<Option<Digest>> {
         if stats.is_empty() {
             return Vec::new();
@@ -170,7 +171,7 @@ impl StatIndex {
         }
     }
 
-    /// The reason for not using the database, given once.
+    /// Why the database is not used, once.
     pub fn take_warning(&self) -> Option<IndexWarning> {
         self.locked().warning.take()
     }
@@ -207,7 +208,7 @@ impl StatIndex {
     }
 }
 
-/// Sets the connection up and gives the version of the table, made if there is none.
+/// Sets up the connection; returns the version of the table, which it creates if there is none.
 fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.busy_timeout(BUSY)?;
     // Durable only at checkpoints: a row lost in a power cut costs one hash, and WAL keeps it consistent.
@@ -235,7 +236,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Readers and a writer at once. The switch is refused while another process makes it too, whatever the
-/// busy timeout says, so it is asked for again.
+/// busy timeout says, so it is tried again.
 fn switch_to_wal(connection: &Connection) -> rusqlite::Result<()> {
     let mut attempts = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Tree listings: `v1/trees`, named by tree digest. They are small and stay when objects are evicted.
+//! Trees: `v1/trees`, named by digest. They are small and stay when objects are evicted.
 
 use std::fs;
 use std::io;
@@ -12,50 +12,50 @@ use crate::cache::tree::Tree;
 use crate::digest::Digest;
 
 impl Store {
-    /// Writes the listing of a tree, whose objects need not be here, and gives its digest.
+    /// Writes a tree, whose objects need not be here; returns its digest.
     pub(in crate::cache) fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
-        let listing = tree.to_bytes();
-        let digest = Tree::digest_of_listing(&listing);
-        let place = self.path(Area::Trees, &digest);
-        if !fs::read(&place).is_ok_and(|present| present == listing) {
+        let encoded = tree.to_bytes();
+        let digest = Tree::digest_of_bytes(&encoded);
+        let path = self.path(Area::Trees, &digest);
+        if !fs::read(&path).is_ok_and(|present| present == encoded) {
             self.prepare()?;
-            let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[&listing])?;
-            rename_durably(temporary.path(), &place)?;
+            let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[&encoded])?;
+            rename_durably(temporary.path(), &path)?;
         }
         self.cached_trees().entry(digest).or_insert_with(|| Arc::new(tree.clone()));
         Ok(digest)
     }
 
-    /// The tree of this digest, or `None` where its listing is not here or damaged (it is then moved to
-    /// the quarantine). Each is read once and kept in memory.
+    /// The tree of this digest; `None` if it is not here or damaged (it is then moved to the quarantine). Each
+    /// is read once and kept in memory.
     pub(in crate::cache) fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
         if let Some(tree) = self.cached_trees().get(digest) {
             return Ok(Some(tree.clone()));
         }
-        let Some(tree) = self.read_listing(digest)? else { return Ok(None) };
+        let Some(tree) = self.read_tree_file(digest)? else { return Ok(None) };
         let tree = Arc::new(tree);
         self.cached_trees().insert(*digest, tree.clone());
         Ok(Some(tree))
     }
 
-    /// Reads and checks a listing from disk, past the memory.
-    pub(super) fn read_listing(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
-        let place = self.path(Area::Trees, digest);
-        let inode = match fs::symlink_metadata(&place) {
+    /// Reads and verifies a tree from disk, bypassing the memory.
+    pub(super) fn read_tree_file(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
+        let path = self.path(Area::Trees, digest);
+        let inode = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => metadata.reading(&place)?.ino(),
+            metadata => metadata.reading(&path)?.ino(),
         };
-        let listing = match fs::read(&place) {
+        let encoded = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
-            listing => listing.reading(&place)?,
+            encoded => encoded.reading(&path)?,
         };
-        if Tree::digest_of_listing(&listing) == *digest
-            && let Ok(tree) = Tree::from_bytes(&listing)
+        if Tree::digest_of_bytes(&encoded) == *digest
+            && let Ok(tree) = Tree::from_bytes(&encoded)
         {
             return Ok(Some(tree));
         }
-        self.quarantine(&place, inode);
+        self.quarantine(&path, inode);
         Ok(None)
     }
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_comes_back_without_its_objects() {
+    fn a_tree_comes_back_without_its_objects() {
         let (_folder, store) = fresh();
         let digest = store.put_tree(&one_file()).unwrap();
         assert_eq!(digest, one_file().digest());
@@ -89,18 +89,18 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_listing_is_none_gone_and_can_be_put_again() {
+    fn a_damaged_tree_is_none_gone_and_can_be_put_again() {
         let (_folder, store) = fresh();
         let digest = store.put_tree(&one_file()).unwrap();
-        let place = store.path(Area::Trees, &digest);
-        let sound = fs::read(&place).unwrap();
+        let path = store.path(Area::Trees, &digest);
+        let sound = fs::read(&path).unwrap();
         let other = Tree::default().to_bytes();
         for content in [&sound[..sound.len() - 1], b"", &other] {
-            fs::write(&place, content).unwrap();
+            fs::write(&path, content).unwrap();
             assert!(reopened(&store).tree(&digest).unwrap().is_none());
-            assert!(!place.exists());
+            assert!(!path.exists());
             store.put_tree(&one_file()).unwrap();
-            assert_eq!(fs::read(&place).unwrap(), sound);
+            assert_eq!(fs::read(&path).unwrap(), sound);
         }
     }
 }

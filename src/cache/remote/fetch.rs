@@ -58,7 +58,7 @@ impl RemoteStore {
         let names: Vec<String> = new.iter().map(|digest| name("trees", digest)).collect();
         for ((digest, name), answer) in new.iter().zip(&names).zip(self.get_all(&names, LONGEST)) {
             let Some(bytes) = answer.file() else { continue };
-            let sound = (Tree::digest_of_listing(&bytes) == *digest).then(|| Tree::from_bytes(&bytes));
+            let sound = (Tree::digest_of_bytes(&bytes) == *digest).then(|| Tree::from_bytes(&bytes));
             if let Some(Ok(tree)) = sound {
                 lock(&self.trees).insert(*digest, Arc::new(tree));
             } else {

@@ -8,7 +8,7 @@
 //! ```
 //! Objects go up before trees, trees before the record: what a record needs is there when it is. Everything that
 //! comes down is checked against its digest or checksum. What is wrong counts as absent, is warned of once, and is
-//! replaced by whoever makes it again.
+//! replaced when it is made again.
 //!
 //! A remote that fails never fails a run ([`circuit_breaker`]). Whatever waits for it ends when the user stops.
 
@@ -224,7 +224,7 @@ impl RemoteStore {
         lock(&self.answers).get(key).and_then(|answer| answer.record.clone())
     }
 
-    /// Marks a record whose objects are not there: whoever makes them pushes all of it again.
+    /// Marks a record whose objects are not there, so that all of it is pushed again once it is made.
     pub(in crate::cache) fn mark_invalid_record(&self, key: &Digest) {
         if self.record(key).is_some() {
             lock(&self.names).invalid.insert(name("records", key));

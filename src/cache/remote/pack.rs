@@ -2,7 +2,7 @@
 //!
 //! A tree's objects of less than [`SMALL`] bytes are grouped by the first bits of their digests, into as many
 //! groups (a power of two) as hold [`GROUP`] bytes each or less on average. A group's pack is named by the digests of
-//! its members: whoever has the tree knows the names, and a file that changes makes one pack new. A single small
+//! its members: the tree determines the names, and a changed file changes one pack. A single small
 //! object stays by itself.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! A small HTTP server on the loopback interface, for the tests of the remote: it keeps what is put there.
+//! A small HTTP server on the loopback interface, for the tests of the remote: it stores uploaded files.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -68,7 +68,7 @@ impl Server {
     }
 }
 
-/// Answers one request of a connection; none where it is over.
+/// Answers one request of a connection; `None` at its end.
 fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()> {
     let mut stream = stream.as_ref().ok()?;
     let mut reader = BufReader::new(stream);

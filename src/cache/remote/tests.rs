@@ -214,7 +214,7 @@ fn five_thousand_small_files_are_a_dozen_requests_over_http() {
         (0..5000_u32).map(|number| (format!("{number:05}"), number.to_le_bytes().repeat(2000))).collect();
     let tree = publish(&a, &key, &files);
     assert_eq!(push(&a, &key, &tree).records, 1);
-    // 40 MB are 8 packs: each asked for and put, as are the listing and the record.
+    // 40 MB are 8 packs: each asked for and put, as are the tree and the record.
     assert_eq!(server.take_seen().len(), 2 * (8 + 1 + 1));
     let (_b, b) = machine_at(&server.url, RemoteMode::ReadOnly);
     assert!(remote_of(&b).record(&key).is_some());

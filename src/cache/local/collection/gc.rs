@@ -7,8 +7,8 @@
 //! 3. With a size cap, objects of least value until the whole store fits: first those that cost the fewest
 //!    seconds per byte to make again, among equals those whose last use is longest ago, then by digest.
 //!
-//! Records and listings stay: a task whose objects were evicted is still a hit, and is made again only where
-//! another one reads it.
+//! Records and trees stay: a task whose objects were evicted is still a hit, and is made again only if another
+//! one reads it.
 //!
 //! # What stays
 //! - What a pin or a living process holds ([`super::pins`], [`crate::cache::local::leases::holds`]).
@@ -21,8 +21,8 @@
 //! record's own inputs again might cost on top is not counted.
 //!
 //! # Safety
-//! One collection at a time; a second one is told who is at work. From taking stock to the last removal it
-//! has the store to itself but for readers. It only removes files, each in one step, so that a kill leaves a
+//! One collection at a time; a second one fails and names the process at work. From the inventory to the
+//! last removal only readers use the store beside it. It only removes files, each in one step, so that a kill leaves a
 //! store that is merely less collected. A reader that has an object open or mapped keeps it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ pub struct Collection {
     pub now: SystemTime,
 }
 
-/// Why an object stays although a cap asks for its space.
+/// Why an object stays although the cap is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeepReason {
     /// A pin holds it.
@@ -65,7 +65,7 @@ pub enum KeepReason {
     Recent,
 }
 
-/// What goes of one kind.
+/// What is removed of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Share {
     /// The objects.
@@ -74,7 +74,7 @@ pub struct Share {
     pub seconds: f64,
 }
 
-/// What went, or would go.
+/// What was removed, or would be.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Collected {
     /// Bytes of the store before.
@@ -87,7 +87,7 @@ pub struct Collected {
     pub unreferenced: Space,
     /// Files of `tmp`, `work` and `quarantine`.
     pub leftovers: BTreeMap<&'static str, Space>,
-    /// The objects that stay, whatever the cap.
+    /// The objects that stay regardless of the cap.
     pub kept: BTreeMap<KeepReason, Space>,
 }
 
@@ -204,12 +204,12 @@ impl Store {
     }
 }
 
-/// An object, with all that decides on it.
+/// An object, with the facts that decide whether it stays.
 struct Candidate<'a> {
     object: &'a StoredObject,
     value: f64,
     used: SystemTime,
-    /// The kind of the record that counts most in the value, and how much; none where nothing holds it.
+    /// The kind of the record that contributes most to the value, and how much; `None` if no record names it.
     kind: Option<(f64, &'a str)>,
     kept: Option<KeepReason>,
 }
@@ -220,7 +220,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Decides on every object, least value first, and tells what goes.
+/// Decides on every object, least value first; returns those to remove.
 fn choose(
     mut candidates: Vec<Candidate<'_>>,
     max_bytes: Option<u64>,
@@ -229,7 +229,7 @@ fn choose(
     let mut going = Vec::new();
     candidates.sort_by(|a, b| {
         let by_value = a.value.total_cmp(&b.value).then(a.used.cmp(&b.used));
-        // What no record holds goes first, as it goes without a cap, too.
+        // Objects that no record names come first: they are removed without a cap as well.
         a.kind.is_some().cmp(&b.kind.is_some()).then(by_value).then(a.object.digest.cmp(&b.object.digest))
     });
     for Candidate { object, value, kind, kept, .. } in candidates {
@@ -252,12 +252,12 @@ fn choose(
     going
 }
 
-/// A file or folder that nobody needs.
+/// A file or folder that is no longer needed.
 struct Leftover {
     area: Area,
     path: PathBuf,
     space: Space,
-    /// Keeps others from taking it up again.
+    /// Prevents others from resuming the work.
     _lease: Option<Lease>,
 }
 
@@ -274,7 +274,7 @@ impl Leftover {
 
 /// Whether something of that time is older than the grace period. A time in the future is not.
 fn is_past(time: SystemTime, collection: &Collection) -> bool {
-    // Without a grace period nothing is recent, also where the clock of the file system is ahead of ours.
+    // Without a grace period nothing is recent, even if the clock of the file system is ahead of ours.
     collection.grace.is_zero() || collection.now.duration_since(time).is_ok_and(|age| age >= collection.grace)
 }
 
@@ -318,9 +318,9 @@ mod tests {
             executable: false,
         };
         let tree = Tree::new(contents.iter().enumerate().map(entry).collect()).unwrap();
-        let listing = store.put_tree(&tree).unwrap();
+        let tree = store.put_tree(&tree).unwrap();
         let key = Digest::of_bytes(kind.as_bytes());
-        store.publish_record(&key, format!("{kind} e {seconds} {listing}").as_bytes()).unwrap();
+        store.publish_record(&key, format!("{kind} e {seconds} {tree}").as_bytes()).unwrap();
         key
     }
 
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_collection_is_told_who_is_at_work() {
+    fn a_second_collection_is_announced_who_is_at_work() {
         let (_folder, store) = fresh();
         store.publish_bytes(b"x").unwrap();
         let lease = store.collecting().unwrap();

@@ -1,7 +1,7 @@
 //! Pins: `v1/pins/<name>`, the roots of collection that outlive every process.
 //!
-//! A pin is a text file, one key a line. The outputs of a pinned record are never collected. Roots stand in
-//! the cache and not with those who use it: who collects in a shared cache then sees everybody's.
+//! A pin is a text file, one key a line. The outputs of a pinned record are never collected. Pins lie
+//! in the cache and not in the projects, so that a collection of a shared cache sees those of every user.
 
 use std::fs;
 use std::io;
@@ -22,8 +22,8 @@ pub struct Pin {
 }
 
 impl Store {
-    /// Pins the outputs of records under a name, in the place of what was pinned under it. A key need not
-    /// have a record yet. The name is one of a file: letters, digits, `-`, `_`, `.`, no `.` in front.
+    /// Pins the outputs of records under a name and replaces what was pinned under it. A key need not have a
+    /// record yet. The name is that of a file: letters, digits, `-`, `_`, `.`, not starting with `.`.
     pub(in crate::cache) fn pin(&self, name: &str, keys: &[Digest]) -> Result<(), StoreError> {
         let allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
         if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.chars().all(allowed) {
@@ -36,7 +36,7 @@ impl Store {
         rename_durably(temporary.path(), &self.area(Area::Pins).join(name))
     }
 
-    /// Removes a pin, and tells whether there was one.
+    /// Removes a pin; returns whether there was one.
     pub(in crate::cache) fn unpin(&self, name: &str) -> Result<bool, StoreError> {
         if !self.pins().iter().any(|pin| pin.name == name) {
             return Ok(false);

@@ -1,8 +1,8 @@
 //! What takes the space: every object, and which records hold it.
 //!
-//! The store reads no records. Whoever wrote them says what each holds ([`Described`]); from the listings
-//! and the objects that are there, this puts together who holds what. Nothing is hashed, moved or written.
-//! Cost: one `stat` for each object, one read for each record and each listing.
+//! The store does not interpret records. Their writer describes what each names ([`Described`]); with the trees
+//! and the objects that are there, this gives the records of every object. Nothing is hashed, moved or written.
+//! Cost: one `stat` for each object, one read for each record and each tree.
 //!
 //! Sizes on disk are allocated blocks, as `du` counts them: a record of 300 bytes takes a block.
 
@@ -21,20 +21,20 @@ use crate::cache::local::{Area, Store};
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
 
-/// What the writer of a record says of it.
+/// The description of a record by its writer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Described {
     /// What made it: the kind of stage.
     pub kind: String,
-    /// The stage's name, where it is a task's.
+    /// The name of the stage; empty for a per-image record.
     pub stage: String,
     /// The experiments that it belongs to.
     pub experiments: Vec<String>,
     /// Seconds that making its outputs again would take.
     pub seconds: f64,
-    /// Listings whose files it holds.
+    /// The trees that it names.
     pub trees: Vec<Digest>,
-    /// Objects that it holds without a listing, with their sizes.
+    /// Objects that it names outside a tree, with their sizes.
     pub files: Vec<(Digest, u64)>,
 }
 
@@ -77,7 +77,7 @@ pub struct Holding {
     pub used: SystemTime,
     /// Bytes of all its distinct objects, there or not.
     pub size: u64,
-    /// Places of its distinct objects in [`Usage::objects`], ascending.
+    /// Indices of its distinct objects in [`Usage::objects`], ascending.
     pub objects: Vec<u32>,
     /// How many of its objects are not there.
     pub missing: u64,
@@ -175,8 +175,8 @@ impl Space {
 }
 
 impl Store {
-    /// Takes stock. `describe` gives nothing for a record that it does not know: what that one holds counts
-    /// as held by none. Files that go meanwhile are passed over.
+    /// Takes the inventory. `describe` returns `None` for a record of unknown form: its objects count as
+    /// unreferenced. Files that are removed meanwhile are skipped.
     pub(in crate::cache) fn usage(
         &self,
         describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
@@ -218,7 +218,7 @@ impl Store {
             return holders;
         }
         for described in self.all_records().filter_map(|record| describe(&record)) {
-            let trees = described.trees.iter().filter_map(|tree| self.peek_listing(tree));
+            let trees = described.trees.iter().filter_map(|tree| self.peek_tree(tree));
             let mut held: BTreeSet<Digest> = trees
                 .flat_map(|tree| tree.entries().iter().map(|it| it.digest).collect::<Vec<_>>())
                 .collect();
@@ -233,14 +233,14 @@ impl Store {
     fn holding(&self, record: &StoredRecord, described: Described, objects: &[StoredObject]) -> Holding {
         let Described { kind, stage: _, experiments, seconds, trees, files } = described;
         let mut wanted = files;
-        for tree in trees.iter().filter_map(|tree| self.peek_listing(tree)) {
+        for tree in trees.iter().filter_map(|tree| self.peek_tree(tree)) {
             wanted.extend(tree.entries().iter().map(|entry| (entry.digest, entry.size)));
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let place = |digest: &Digest| objects.binary_search_by(|object| object.digest.cmp(digest)).ok();
+        let index = |digest: &Digest| objects.binary_search_by(|object| object.digest.cmp(digest)).ok();
         let found: Vec<u32> =
-            wanted.iter().filter_map(|(digest, _)| place(digest)).map(|place| place as u32).collect();
+            wanted.iter().filter_map(|(digest, _)| index(digest)).map(|index| index as u32).collect();
         Holding {
             key: record.key,
             kind,
@@ -253,10 +253,10 @@ impl Store {
         }
     }
 
-    /// A listing, if it is sound; a damaged one stays where it is.
-    fn peek_listing(&self, digest: &Digest) -> Option<Tree> {
-        let listing = fs::read(self.path(Area::Trees, digest)).ok()?;
-        (Tree::digest_of_listing(&listing) == *digest).then(|| Tree::from_bytes(&listing).ok())?
+    /// A tree, if it is sound; a damaged one is not moved.
+    fn peek_tree(&self, digest: &Digest) -> Option<Tree> {
+        let tree = fs::read(self.path(Area::Trees, digest)).ok()?;
+        (Tree::digest_of_bytes(&tree) == *digest).then(|| Tree::from_bytes(&tree).ok())?
     }
 }
 
@@ -297,7 +297,7 @@ pub(in crate::cache::local) mod tests {
         TreeEntry { path: path.into(), digest, size, executable: false }
     }
 
-    /// A record's bytes are `kind experiments seconds listing`.
+    /// A record's bytes are `kind experiments seconds tree`.
     pub(in crate::cache::local) fn describe(record: &StoredRecord) -> Option<Described> {
         let text = str::from_utf8(&record.bytes).ok()?;
         let parts: Vec<&str> = text.split(' ').collect();
@@ -319,8 +319,8 @@ pub(in crate::cache::local) mod tests {
         let gone = Digest::of_bytes(b"gone");
         let first = Tree::new(vec![entry("a", a, 4), entry("a2", a, 4), entry("b", b, 2)]).unwrap();
         let second = Tree::new(vec![entry("b", b, 2), entry("gone", gone, 9)]).unwrap();
-        let listings = [&first, &second].map(|tree| store.put_tree(tree).unwrap());
-        let text = [format!("extract one 6 {}", listings[0]), format!("fit one,two 2 {}", listings[1])];
+        let trees = [&first, &second].map(|tree| store.put_tree(tree).unwrap());
+        let text = [format!("extract one 6 {}", trees[0]), format!("fit one,two 2 {}", trees[1])];
         for (number, text) in text.iter().enumerate() {
             store.publish_record(&Digest::of_bytes(&[number as u8]), text.as_bytes()).unwrap();
         }

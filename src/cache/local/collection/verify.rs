@@ -14,7 +14,7 @@ use crate::cache::local::stat_index::FileStat;
 use crate::cache::local::{Area, Store};
 use crate::digest::Digest;
 
-/// How far a verification has come; objects only, as nothing else takes time.
+/// The progress of a verification; objects only, since nothing else takes time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifyProgress {
     /// Objects hashed.
@@ -32,19 +32,19 @@ pub struct VerifyReport {
     pub objects: u64,
     /// Their bytes.
     pub object_bytes: u64,
-    /// Sound tree listings.
+    /// Sound trees.
     pub trees: u64,
     /// Sound records.
     pub records: u64,
-    /// Where damaged files stood; they are in the quarantine now. In order of path within each kind.
+    /// The former paths of damaged files, which are in the quarantine now. In order of path within each kind.
     pub damaged: Vec<PathBuf>,
-    /// Files that the store did not put there; they are left alone.
+    /// Files that the store did not write; they are not touched.
     pub foreign: Vec<PathBuf>,
 }
 
 impl Store {
-    /// Hashes every object, listing and record, whatever their stats say, and moves what is wrong to the
-    /// quarantine. `progress` is called from several threads. Files that go meanwhile are passed over.
+    /// Hashes every object, tree and record regardless of their stats, and moves damaged ones to the quarantine.
+    /// `progress` is called from several threads. Files that are removed meanwhile are skipped.
     pub(in crate::cache) fn verify(
         &self,
         progress: &(dyn Fn(VerifyProgress) + Sync),
@@ -52,7 +52,7 @@ impl Store {
         let mut report = VerifyReport::default();
         self.verify_objects(&mut report, progress)?;
         for (digest, path) in self.listed_for(Area::Trees, &mut report) {
-            match self.read_listing(&digest)? {
+            match self.read_tree_file(&digest)? {
                 Some(_) => report.trees += 1,
                 None => report.damaged.push(path),
             }
@@ -109,7 +109,7 @@ impl Store {
     }
 }
 
-/// The stat of an object and whether it is sound; `None` where it has just gone.
+/// The stat of an object and whether it is sound; `None` if it has just been removed.
 fn rehash(path: &Path, digest: &Digest) -> Result<Option<(FileStat, bool)>, StoreError> {
     let Some(metadata) = stat(path)? else { return Ok(None) };
     if !metadata.is_file() {
@@ -137,7 +137,7 @@ mod tests {
         let (_folder, store) = fresh();
         let digests = [b"aaa", b"bbb", b"ccc"].map(|content| store.publish_bytes(content).unwrap());
         let entry = TreeEntry { path: "a".into(), digest: digests[0], size: 3, executable: false };
-        let listing = store.put_tree(&Tree::new(vec![entry]).unwrap()).unwrap();
+        let tree = store.put_tree(&Tree::new(vec![entry]).unwrap()).unwrap();
         store.put_tree(&Tree::default()).unwrap();
         store.publish_record(&digests[0], b"sound").unwrap();
         store.publish_record(&digests[1], b"record").unwrap();
@@ -150,14 +150,14 @@ mod tests {
 
         let object = store.object_path(&digests[1]);
         fs::set_permissions(&object, Permissions::from_mode(0o644)).unwrap();
-        let places = [object, store.path(Area::Trees, &listing), store.path(Area::Records, &digests[1])];
-        for place in &places {
-            fs::write(place, "wrong").unwrap();
+        let paths = [object, store.path(Area::Trees, &tree), store.path(Area::Records, &digests[1])];
+        for path in &paths {
+            fs::write(path, "wrong").unwrap();
         }
         let stranger = store.area(Area::Objects).join("readme");
         fs::write(&stranger, "x").unwrap();
         let report = store.verify(&|_| ()).unwrap();
-        assert_eq!(report.damaged, places);
+        assert_eq!(report.damaged, paths);
         assert_eq!(report.foreign, [stranger]);
         assert_eq!((report.objects, report.trees, report.records), (2, 1, 1));
         assert_eq!(fs::read_dir(store.area(Area::Quarantine)).unwrap().count(), 3);

@@ -1,14 +1,14 @@
-//! Holds: what running processes use, which collection therefore leaves; and the pause between the two.
+//! Holds: the records that running processes use, whose objects collection keeps; and the lock between the two.
 //!
-//! A process that finds or makes a record says so in a file of its own, `v1/leases/run~<process>`, one key a
-//! line, removed at its end. Collection takes no object of a record that a living process holds, so what a
-//! run has found stays until it has read and shown it. A holder that was killed is recognised by its id, as
-//! in [`crate::cache::local::scratch`]; one on another machine is believed until its file is old.
+//! A process that finds or makes a record lists its key in a file of its own, `v1/leases/run~<process>`, which is
+//! removed when the process ends. Collection removes no object of a record that a living process holds, so what a
+//! run has found stays until it has read and shown it. A killed holder is recognised by its process id, as in
+//! [`crate::cache::local::scratch`]; one on another machine counts as living until its file is old.
 //!
-//! Telling and taking must not cross: collection decides and removes under an exclusive lock on
-//! `v1/leases/pause`, under a shared one a process adds to its file or publishes a task. So whoever looks
-//! at an object after [`Store::hold`] either finds it gone, or keeps it. Where the file system has no locks
-//! this is lost, and a task whose input goes while it runs makes that input again.
+//! Holding and collecting exclude each other: collection decides and removes under an exclusive lock on
+//! `v1/leases/pause`; a process adds to its file or publishes a task under a shared one. An object that is there
+//! after [`Store::hold`] therefore stays. File systems without locks do not guarantee this; a task whose input is
+//! removed while it runs makes that input again.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -24,7 +24,7 @@ use crate::cache::local::scratch::{self, fresh_name};
 use crate::cache::local::{Area, Store, disk};
 use crate::digest::Digest;
 
-/// Keeps collection away while it lives.
+/// Blocks collection while it lives.
 #[derive(Debug)]
 #[must_use]
 pub(in crate::cache) struct Pause(#[expect(dead_code, reason = "the lock ends with the file")] Option<File>);
@@ -41,16 +41,16 @@ pub(in crate::cache::local) struct Holds {
 impl Drop for Holds {
     fn drop(&mut self) {
         if !disk::is_killed(&self.path) {
-            // What cannot be removed is taken for dead once this process has ended.
+            // A file that cannot be removed counts as dead once this process has ended.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
 impl Store {
-    /// Notes that a record is used now, and keeps its objects from collection while this store is open.
-    /// Costs some microseconds, and nothing for a key that is held already. Where the store cannot be
-    /// written to, nothing happens: then nobody collects there either.
+    /// Marks a record as in use and protects its objects from collection while this store is open. Costs a few
+    /// microseconds; free for a key that is held already. Does nothing if the store cannot be written to: then
+    /// it cannot be collected either.
     pub(in crate::cache) fn hold(&self, key: &Digest) {
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         if holds.as_ref().is_some_and(|holds| holds.keys.contains(key)) {
@@ -71,8 +71,8 @@ impl Store {
         let _ = record.and_then(|record| record.set_modified(SystemTime::now()));
     }
 
-    /// Keeps collection away while the objects and the record of a task are published: else it could take
-    /// an object that was there before, between the look at it and the record that needs it.
+    /// Blocks collection while the objects and the record of a task are published: it could otherwise remove an
+    /// object that was there before, between the check that found it and the record that needs it.
     pub(in crate::cache) fn pause(&self) -> Result<Pause, StoreError> {
         self.prepare()?;
         let file = self.pause_file()?;
@@ -80,7 +80,7 @@ impl Store {
         Ok(Pause(is_locked.then_some(file)))
     }
 
-    /// Waits until nobody publishes, and keeps them waiting.
+    /// Waits until no publication is under way, and blocks further ones.
     pub(in crate::cache::local) fn pause_others(&self) -> Result<Pause, StoreError> {
         let file = self.pause_file()?;
         let is_locked = self.lease_rules.has_locks && file.lock().is_ok();
@@ -92,7 +92,7 @@ impl Store {
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).writing(&path)
     }
 
-    /// The keys that processes hold or work on, as far as these may live.
+    /// The keys that processes hold or work on, unless these are known to be dead.
     pub(in crate::cache::local) fn held(&self) -> BTreeSet<Digest> {
         let mut held = BTreeSet::new();
         for entry in fs::read_dir(self.area(Area::Leases)).into_iter().flatten().flatten() {
@@ -113,7 +113,7 @@ impl Holds {
         let path = folder.join(fresh_name("run"));
         let file = disk::create_new(&path)?;
         let shown = file.try_clone()?;
-        // Other machines judge by its age alone.
+        // Other machines judge by the age of the file alone.
         let touch = move |_| {
             let _ = shown.set_modified(SystemTime::now());
         };
@@ -130,7 +130,7 @@ fn is_live(name: &str, entry: &fs::DirEntry) -> bool {
     }
 }
 
-/// The keys in a file, one a line; a line that is being written is passed over.
+/// The keys in a file, one a line; a line that is being written is skipped.
 pub(in crate::cache::local) fn keys_in(path: &Path) -> Vec<Digest> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()

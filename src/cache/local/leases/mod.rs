@@ -1,15 +1,15 @@
-//! Leases: `v1/leases`, who is working on a key.
+//! Leases: `v1/leases`, the process that works on a key.
 //!
-//! A lease is the file `v1/leases/<key>`, whose content (JSON) says who holds it, with a kernel lock on it. On one
-//! machine, and where a shared file system passes locks on, the lock decides: the kernel gives it back when its
-//! process dies, however it dies.
+//! A lease is the file `v1/leases/<key>`, whose content (JSON) names the holder, with a kernel lock on it. On one
+//! machine, and on shared file systems that support locks, the lock decides: the kernel releases it when its process
+//! dies, however it dies.
 //!
-//! Locks can be missing (NFS without them, some FUSE systems), or hold for each machine alone. So every holder also
-//! renews its lease: a thread rewrites the content every third of the lease time. Whoever finds a lease of another
-//! machine that it could have, or of any process where there are no locks, watches it: a lease that does not change
-//! for the lease time is orphaned, and is taken over. The watcher's own clock counts, so that clocks may differ; a
-//! process of the same machine that has ended is known at once. A lost race (two take over at once, or a holder that
-//! was suspended wakes up) costs a duplicate computation, whose loser adopts the record that was published first.
+//! Locks can be missing (NFS without them, some FUSE systems) or be local to each machine. So every holder also renews
+//! its lease: a thread rewrites the content every third of the lease time. A process that finds the unlocked lease of
+//! another machine, or any lease on a file system without locks, observes it: a lease that does not change for the
+//! lease time is orphaned and is taken over. Only the observer's clock counts, so that clocks may differ; a process of
+//! the same machine that has ended is known at once. A lost race (two take over at once, or a suspended holder wakes
+//! up) costs a duplicate computation, whose loser adopts the record that was published first.
 
 pub(in crate::cache) mod holds;
 pub(in crate::cache) mod process;
@@ -31,7 +31,7 @@ use crate::cache::local::{Area, Store, disk};
 use crate::digest::Digest;
 use renewal::Renewed;
 
-/// Time without a sign of life after which a lease of another machine is orphaned.
+/// Time without a renewal after which a lease of another machine is orphaned.
 const LEASE_TIME: Duration = Duration::from_mins(1);
 
 /// The rules by which leases are kept apart.
@@ -76,8 +76,8 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The name goes before the lock: who opened the file before and gets its lock now sees that the
-        // name leads elsewhere, and opens again. After a take-over the name is no longer ours to remove.
+        // The name is removed before the lock is released: a process that opened the file before and gets its
+        // lock now sees that the name leads elsewhere, and opens again. After a takeover the name is not ours.
         if !disk::is_killed(&self.path) && is_same_file(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
@@ -92,14 +92,14 @@ pub(in crate::cache::local) struct LeaseObservation {
 }
 
 impl Store {
-    /// Takes the lease of a key, or gives `None` at once where another process or thread holds it.
+    /// Takes the lease of a key; `None` at once if another process or thread holds it.
     pub(in crate::cache) fn lock(&self, key: &Digest) -> Result<Option<Lease>, StoreError> {
         self.prepare()?;
         self.lease(self.lease_path(key))
     }
 
-    /// Who works on a key, for a message while waiting. `None` where nobody does, where the holder is
-    /// known to be dead, and for the moment in which a lease is being signed.
+    /// The process that works on a key, for a message while waiting. `None` if there is none, if it is known to
+    /// be dead, and for the moment in which a lease is being signed.
     pub(in crate::cache) fn holder(&self, key: &Digest) -> Option<Holder> {
         holder_at(&self.lease_path(key))
     }
@@ -123,7 +123,7 @@ impl Store {
             if !is_same_file(&file, &path) {
                 continue;
             }
-            // The lock may not reach other machines: what one of them says counts as long as it says it anew.
+            // The lock may not reach other machines: a lease of one of them counts as long as it is renewed.
             let content = fs::read(&path).unwrap_or_default();
             let is_foreign = parse(&content).is_some_and(|holder| holder.process.is_of_another_boot());
             if is_foreign && !self.is_orphaned(&path, content) {
@@ -134,19 +134,20 @@ impl Store {
         }
     }
 
-    /// Takes a lease by creating its file, where no other stands there or an orphan does.
+    /// Takes a lease by creating its file, if there is none or only an orphan.
     fn lease_without_locks(&self, path: &Path) -> Result<Option<Lease>, StoreError> {
         if let Some(lease) = self.create_lease(path)? {
             return Ok(Some(lease));
         }
         let Some(orphan) = self.orphan(path)? else { return Ok(None) };
-        // Of several who see the orphan one has the turn, and looks again: it never removes a successor's lease.
-        let turn = path.with_extension("taken");
-        let Some(_turn) = self.create_lease(&turn)? else {
-            // Who had the turn has died in these few steps. Two who see that at once may both go on: then two work
-            // on the key, and the records settle it.
-            if self.orphan(&turn)?.is_some() {
-                let _ = fs::remove_file(&turn);
+        // Of several processes that see the orphan, one takes it over under a lease of its own and looks again: it
+        // never removes a successor's lease.
+        let takeover = path.with_extension("taken");
+        let Some(_takeover) = self.create_lease(&takeover)? else {
+            // The process that took over died in these few steps. Two that see this at once may both continue: then
+            // both work on the key, and the first record wins.
+            if self.orphan(&takeover)?.is_some() {
+                let _ = fs::remove_file(&takeover);
             }
             return Ok(None);
         };
@@ -156,7 +157,7 @@ impl Store {
         self.create_lease(path)
     }
 
-    /// Creates the file of a lease, signed already; none where the name is taken.
+    /// Creates the signed file of a lease; `None` if the name is taken.
     fn create_lease(&self, path: &Path) -> Result<Option<Lease>, StoreError> {
         let fresh = self.area(Area::Tmp).join(fresh_name("lease"));
         let file = disk::create_new(&fresh).writing(&fresh)?;
@@ -173,7 +174,7 @@ impl Store {
         }
     }
 
-    /// The content of a lease whose holder is dead, or has shown no sign of life for the lease time.
+    /// The content of a lease whose holder is dead or has not renewed it for the lease time.
     fn orphan(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         let content = match fs::read(path) {
             Ok(content) => content,
@@ -188,7 +189,7 @@ impl Store {
         Ok(is_orphan.then_some(content))
     }
 
-    /// Whether a lease has not changed for the lease time while this store looked at it.
+    /// Whether a lease has not changed during the lease time while this store observed it.
     fn is_orphaned(&self, path: &Path, content: Vec<u8>) -> bool {
         let mut observations = self.observations.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -210,8 +211,8 @@ impl Store {
     }
 }
 
-/// Who holds the lease of a file; see [`Store::holder`]. A holder of another machine that has shown no sign of life
-/// for ten lease times by the file system's clock is taken for dead: this decides no lease.
+/// The holder of a lease file; see [`Store::holder`]. A holder of another machine that has not renewed for ten lease
+/// times by the clock of the file system counts as dead here: this decides no lease.
 pub(in crate::cache::local) fn holder_at(path: &Path) -> Option<Holder> {
     let holder = parse(&fs::read(path).ok()?)?;
     match holder.process.liveness() {
@@ -233,14 +234,14 @@ impl Lease {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let holder = Holder { process: ProcessIdentity::current().clone(), started: since.as_secs() };
         let text = serde_json::to_string(&holder).map_err(io::Error::from).writing(&path)?;
-        // A longer text of a dead holder must not show behind ours.
+        // Remove the rest of a dead holder's longer text.
         file.set_len(0).and_then(|()| file.write_all(renewal_of(&text, 0).as_bytes())).writing(&path)?;
         let file = Arc::new(file);
         let renew = {
             let file = Arc::clone(&file);
             move |count| {
-                // A file that was taken over is renewed under a name that nobody looks at. Where it cannot be
-                // written to, others will take over: then the first record wins.
+                // The renewal of a file that was taken over has no effect. If the file cannot be written, others take
+                // the lease over: then the first record wins.
                 let _ = file.write_all_at(renewal_of(&text, count).as_bytes(), 0);
             }
         };
@@ -249,7 +250,7 @@ impl Lease {
     }
 }
 
-/// A holder's text with the number of its renewal, of one length for all numbers.
+/// A holder's text with the number of its renewal; its length does not depend on the number.
 fn renewal_of(text: &str, count: u64) -> String {
     format!("{},\"renewed\":\"{count:012}\"}}", text.strip_suffix('}').unwrap_or(text))
 }
@@ -386,14 +387,41 @@ mod tests {
         fs::write(store.lease_path(&key()), renewal_of(&text, count)).unwrap();
     }
 
+    /// Long enough that no test takes this time: it passes by [`advance`] alone.
+    const LONG: Duration = LEASE_TIME;
+
+    /// Short enough to wait for renewals.
     const SHORT: Duration = Duration::from_millis(300);
 
+    /// Lets time pass for the observations of a store.
+    fn advance(store: &Store, time: Duration) {
+        let mut observations = store.observations.lock().unwrap();
+        for observation in observations.values_mut() {
+            observation.since = observation.since.checked_sub(time).unwrap();
+        }
+    }
+
+    /// Waits until the content of a lease changes, which its renewal does; returns the new content.
+    fn wait_for_renewal(lease: &Lease) -> Vec<u8> {
+        let content = || {
+            let mut content = vec![0; lease.file.metadata().unwrap().len() as usize];
+            lease.file.read_exact_at(&mut content, 0).unwrap();
+            content
+        };
+        let (old, started) = (content(), Instant::now());
+        while content() == old {
+            assert!(started.elapsed() < Duration::from_mins(1), "it is not renewed");
+            std::thread::yield_now();
+        }
+        content()
+    }
+
     /// Two stores in one folder, with and without locks.
-    fn pairs() -> [(tempfile::TempDir, Store, Store); 2] {
+    fn pairs(time: Duration) -> [(tempfile::TempDir, Store, Store); 2] {
         [true, false].map(|has_locks| {
             let (folder, mut store) = fresh();
             let mut other = Store::open(store.root().into(), StatIndex::in_memory()).unwrap();
-            let rules = LeaseRules { time: SHORT, has_locks };
+            let rules = LeaseRules { time, has_locks };
             (store.lease_rules, other.lease_rules) = (rules, rules);
             (folder, store, other)
         })
@@ -401,17 +429,17 @@ mod tests {
 
     #[test]
     fn a_lease_of_another_machine_holds_while_it_is_renewed_and_is_taken_over_then() {
-        for (_folder, store, other) in pairs() {
+        for (_folder, store, other) in pairs(LONG) {
             for count in 0..6 {
                 write_foreign(&store, count);
                 assert!(store.lock(&key()).unwrap().is_none(), "renewed {count} times");
                 assert_eq!(store.holder(&key()).unwrap().process.boot_id, "another");
-                std::thread::sleep(SHORT / 3);
+                advance(&store, LONG / 3);
             }
-            std::thread::sleep(SHORT / 2);
+            advance(&store, LONG / 2);
             assert!(store.lock(&key()).unwrap().is_none(), "not before the time is over");
             assert!(other.lock(&key()).unwrap().is_none(), "who comes new looks at it for the whole time");
-            std::thread::sleep(SHORT);
+            advance(&store, LONG / 4);
             let lease = store.lock(&key()).unwrap().expect("it is orphaned");
             assert_eq!(store.holder(&key()).unwrap().process, *ProcessIdentity::current());
             assert!(other.lock(&key()).unwrap().is_none());
@@ -422,12 +450,10 @@ mod tests {
 
     #[test]
     fn a_held_lease_shows_signs_of_life_and_its_own_thread_gives_them() {
-        for (_folder, store, _) in pairs() {
+        for (_folder, store, _) in pairs(SHORT) {
             let lease = store.lock(&key()).unwrap().unwrap();
-            let content = || fs::read(store.lease_path(&key())).unwrap();
-            let first = content();
-            std::thread::sleep(SHORT);
-            let second = content();
+            let first = fs::read(store.lease_path(&key())).unwrap();
+            let second = wait_for_renewal(&lease);
             assert!(first != second && first.len() == second.len());
             assert_eq!(parse(&second).unwrap().process, *ProcessIdentity::current());
             drop(lease);
@@ -437,12 +463,12 @@ mod tests {
 
     #[test]
     fn without_locks_a_suspended_holder_that_wakes_takes_nothing_from_its_successor() {
-        let [_, (_folder, store, other)] = pairs();
+        let [_, (_folder, store, other)] = pairs(SHORT);
         let suspended = store.lock(&key()).unwrap().unwrap();
         // Another machine has taken it over meanwhile.
         fs::remove_file(store.lease_path(&key())).unwrap();
         let successor = other.lock(&key()).unwrap().unwrap();
-        std::thread::sleep(SHORT);
+        wait_for_renewal(&suspended);
         drop(suspended);
         assert!(store.lock(&key()).unwrap().is_none(), "the successor's lease still stands");
         drop(successor);
@@ -451,7 +477,7 @@ mod tests {
 
     #[test]
     fn without_locks_a_dead_process_of_this_machine_is_known_at_once_and_one_takes_over() {
-        let [_, (_folder, store, _)] = pairs();
+        let [_, (_folder, store, _)] = pairs(LONG);
         for _ in 0..50 {
             store.prepare().unwrap();
             let process = ProcessIdentity { process_start: 1, ..ProcessIdentity::current().clone() };

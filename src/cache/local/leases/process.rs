@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-/// A process, told from every other one that ran or will run.
+/// The identity of a process, unique among all that ran or will run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// Host name.
@@ -24,14 +24,14 @@ pub struct ProcessIdentity {
     pub process_start: u64,
 }
 
-/// What is known of a process from here.
+/// Whether a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
     /// It runs.
     Alive,
     /// It has ended.
     Dead,
-    /// It belongs to another host, boot or container: nothing can be told.
+    /// It belongs to another host, boot or container, so that it cannot be checked.
     Unknown,
 }
 
@@ -53,14 +53,13 @@ impl ProcessIdentity {
         })
     }
 
-    /// Whether it belongs to another machine, or to this one before it was started anew: kernel locks of here say
-    /// nothing of it.
+    /// Whether it belongs to another machine, or to an earlier boot of this one: kernel locks say nothing about it.
     pub(in crate::cache::local) fn is_of_another_boot(&self) -> bool {
         let here = Self::current();
         (&self.host, &self.boot_id) != (&here.host, &here.boot_id)
     }
 
-    /// Whether the process still runs, as far as this one can see.
+    /// Checks whether the process still runs.
     pub fn liveness(&self) -> Liveness {
         let here = Self::current();
         let seen_from_here = !here.boot_id.is_empty()

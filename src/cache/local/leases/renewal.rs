@@ -1,9 +1,9 @@
-//! Signs of life: one thread of the process that renews what it holds, each in its own period.
+//! Renewal: one thread of the process renews all that it holds, each in its own period.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Something that is renewed as long as this value lives.
+/// Something that is renewed while this value lives.
 pub(super) struct Renewed {
     period: Duration,
     renew: Box<dyn Fn(u64) + Send + Sync>,
@@ -31,7 +31,7 @@ pub(super) fn register(period: Duration, renew: Box<dyn Fn(u64) + Send + Sync>) 
     let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
     registry.held.push(Arc::downgrade(&renewed));
     if !registry.has_thread {
-        // Where no thread can be had, nothing is renewed: other machines may then do the work twice.
+        // Without the thread nothing is renewed: other machines may then repeat the work.
         registry.has_thread = std::thread::Builder::new().name("leases".to_owned()).spawn(run).is_ok();
     }
     CHANGED.notify_one();
@@ -43,9 +43,9 @@ fn run() {
     loop {
         registry.held.retain(|held| held.strong_count() > 0);
         let held: Vec<Arc<Renewed>> = registry.held.iter().filter_map(Weak::upgrade).collect();
-        // Nobody who takes or drops a lease waits for a slow disk.
+        // Taking and dropping a lease must not wait for a slow disk.
         drop(registry);
-        let wait = held.iter().map(|one| one.renew_where_due()).min().unwrap_or(Duration::MAX);
+        let wait = held.iter().map(|one| one.renew_if_due()).min().unwrap_or(Duration::MAX);
         drop(held);
         registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
         if wait == Duration::MAX && registry.held.is_empty() {
@@ -58,8 +58,8 @@ fn run() {
 }
 
 impl Renewed {
-    /// Renews it if its time has come, and tells how long it is until the next.
-    fn renew_where_due(&self) -> Duration {
+    /// Renews it if it is due; returns the time until the next renewal.
+    fn renew_if_due(&self) -> Duration {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if next.1 <= now {

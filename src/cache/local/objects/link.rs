@@ -14,14 +14,14 @@ use crate::cache::local::stat_index::FileStat;
 use crate::digest::Digest;
 
 impl Store {
-    /// Makes a file of each object, as [`Store::link_all`].
+    /// Creates a file from one object, as [`Store::link_all`].
     #[cfg(test)]
     pub(in crate::cache) fn link(&self, digest: &Digest, destination: &Path) -> Result<(), StoreError> {
         self.link_all(&[(*digest, destination.to_owned())])
     }
 
-    /// Makes files from objects: shared blocks, else hard links, else copies; mode 0444. Whatever file stood
-    /// in a file's place is replaced. What is sound is linked, whatever is missing or damaged beside it.
+    /// Creates files from objects: shared blocks, else hard links, else copies; mode 0444. Existing files are
+    /// replaced. Sound objects are linked even if others are missing or damaged.
     pub(in crate::cache) fn link_all(&self, links: &[(Digest, PathBuf)]) -> Result<(), StoreError> {
         let (known, lost) = self.sound(links.iter().map(|(digest, _)| *digest).collect())?;
         // One refusal is enough: the others would be refused too.

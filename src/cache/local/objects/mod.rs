@@ -1,4 +1,4 @@
-//! Reading objects: where they are, and whether they still hold what their names say.
+//! Reading objects: their paths, and whether their content still matches their names.
 
 mod link;
 pub(in crate::cache) mod publish;
@@ -57,12 +57,12 @@ pub(in crate::cache::local) enum Condition {
 }
 
 impl Store {
-    /// Where the object stands, or would stand. Map it read-only; it never changes in place.
+    /// The path of an object, whether it is there or not. Map it read-only; it never changes in path.
     pub(in crate::cache) fn object_path(&self, digest: &Digest) -> PathBuf {
         self.path(Area::Objects, digest)
     }
 
-    /// The object that a path in the store is the place of.
+    /// The object whose path this is; `None` for any other path.
     pub(in crate::cache) fn object_at(&self, path: &Path) -> Option<Digest> {
         digest_of_path(path).filter(|digest| self.object_path(digest) == path)
     }
@@ -81,7 +81,7 @@ impl Store {
         Ok(missing)
     }
 
-    /// Makes sure that every object of a tree can be read, and gives those that cannot, by path.
+    /// Verifies every object of a tree; returns those that cannot be read, by path.
     ///
     /// An object is trusted under the stat at which it was last verified, else hashed again. A damaged
     /// one is moved to the quarantine, so that it can be made or fetched anew.
@@ -121,8 +121,8 @@ impl Store {
         Ok(content)
     }
 
-    /// The verified stats of objects, and what the first that is missing or damaged is; damaged ones are
-    /// moved to the quarantine.
+    /// The verified stats of the sound objects, and the error of the first that is missing or damaged; damaged
+    /// ones are moved to the quarantine.
     pub(in crate::cache::local) fn sound(
         &self,
         wanted: BTreeSet<Digest>,
@@ -146,8 +146,8 @@ impl Store {
         Ok((sound, first))
     }
 
-    /// Tells the state of objects, with their sizes where these are known, without touching them.
-    /// One question to the stat cache; what it does not know is hashed in parallel and remembered.
+    /// The condition of objects, given with their sizes if these are known. Nothing is moved. One lookup in the
+    /// stat cache; objects that it does not know are hashed in parallel and remembered.
     pub(in crate::cache::local) fn examine(
         &self,
         wanted: &[(Digest, Option<u64>)],
@@ -179,7 +179,7 @@ impl Store {
         Ok(conditions)
     }
 
-    /// The digest of what stands in an object's place now; `None` where it has just gone.
+    /// The digest of the file at the path of an object; `None` if it has just been removed.
     fn hash_object(&self, digest: &Digest) -> Result<Option<Digest>, StoreError> {
         let path = self.object_path(digest);
         match Digest::of_file(&path) {
@@ -198,7 +198,7 @@ impl Condition {
     }
 }
 
-/// What the stat alone tells; `Sound` still has to be confirmed.
+/// The condition by the stat alone; `Sound` still has to be confirmed.
 fn first_look(path: &Path, size: Option<u64>) -> Result<Condition, StoreError> {
     let Some(metadata) = stat(path)? else { return Ok(Condition::Missing) };
     if !metadata.is_file() {
@@ -213,7 +213,7 @@ fn first_look(path: &Path, size: Option<u64>) -> Result<Condition, StoreError> {
     }
 }
 
-/// The stat of a path, without following a link; `None` where there is nothing.
+/// The metadata of a path, without following a link; `None` if there is nothing.
 pub(in crate::cache::local) fn stat(path: &Path) -> Result<Option<fs::Metadata>, StoreError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     /// Writes into an object and sets its time of writing back, as `touch -r` would; waits for the file
-    /// clock to tick, as nothing can tell two changes within one tick apart when mtime is forged.
+    /// clock to tick, since two changes within one tick cannot be distinguished when mtime is forged.
     fn damage(path: &Path, content: &[u8]) {
         let before = fs::metadata(path).unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();

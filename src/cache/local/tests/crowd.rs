@@ -30,7 +30,7 @@ fn act(store: &Store, thread: usize, round: usize, has_damage: bool) {
             if let Some(bytes) = store.record(&key(task)).unwrap() {
                 assert_eq!(bytes, record(task));
                 for numbers in outputs(task) {
-                    assert!(store.tree(&tree(&numbers).digest()).unwrap().is_some(), "listings stay");
+                    assert!(store.tree(&tree(&numbers).digest()).unwrap().is_some(), "trees stay");
                     for number in numbers {
                         match store.read(&object(number)) {
                             Ok(read) => assert_eq!(read, content(number)),

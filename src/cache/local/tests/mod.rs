@@ -10,8 +10,8 @@ pub(crate) fn fresh() -> (tempfile::TempDir, Store) {
     in_folder(tempfile::tempdir().unwrap())
 }
 
-/// The same in memory where the system has such a file system, for tests that publish very often: a
-/// sync costs milliseconds on a busy disk.
+/// The same in memory if the system has such a file system, for tests that publish very often: a sync
+/// costs milliseconds on a busy disk.
 pub(crate) fn fresh_in_memory() -> (tempfile::TempDir, Store) {
     in_folder(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
 }

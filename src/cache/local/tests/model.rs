@@ -185,7 +185,7 @@ impl Model {
                 let all = members(task).into_iter().all(|number| self.objects[number] == Sound);
                 assert!(all, "a record appears after all its objects");
                 let trees = outputs(task).map(|numbers| self.store().tree(&tree(&numbers).digest()).unwrap());
-                assert!(trees.iter().all(Option::is_some), "and after its listings");
+                assert!(trees.iter().all(Option::is_some), "and after its trees");
             }
             (Absent, Damaged) => panic!("a kill leaves no half a record"),
             _ => {}
@@ -241,7 +241,7 @@ impl Model {
         "read"
     }
 
-    /// Seconds per byte of an object by the records that hold it; none where none does.
+    /// Seconds per byte of an object by the records that name it; `None` if there is none.
     fn value(&self, number: usize) -> Option<f64> {
         let holding =
             (0..TASKS).filter(|task| self.records[*task] == Sound && members(*task).contains(&number));
@@ -265,8 +265,8 @@ impl Model {
         let is_recent = !is_killed && self.numbers.below(6) == 0;
         let now = SystemTime::now() + Duration::from_hours(if is_recent { 0 } else { 2 });
         let dry = Collection { max_bytes, grace: Duration::from_hours(1), is_dry_run: true, now };
-        let is_told = !is_killed && self.numbers.below(2) == 0;
-        let told = is_told.then(|| self.store().collect(&dry, &describe).unwrap());
+        let is_announced = !is_killed && self.numbers.below(2) == 0;
+        let announced = is_announced.then(|| self.store().collect(&dry, &describe).unwrap());
         let collection = Collection { is_dry_run: false, ..dry };
         if is_killed {
             crash::kill_after(&self.root, self.numbers.below(12) as u64);
@@ -282,7 +282,7 @@ impl Model {
             return "killed while collecting";
         }
         let collected = collected.unwrap();
-        assert!(told.is_none_or(|told| told == collected), "a dry run tells what goes");
+        assert!(announced.is_none_or(|announced| announced == collected), "a dry run announces what goes");
         if is_recent {
             assert!(collected.evicted.is_empty() && collected.unreferenced.files == 0);
         }
@@ -291,7 +291,7 @@ impl Model {
         "collected"
     }
 
-    /// What a collection may have done; all of it where it came to its end.
+    /// What a collection may have done; all of it if it came to its end.
     fn collected(&mut self, max_bytes: Option<u64>, end: Option<&Collected>) {
         if self.store.is_none() {
             self.open();
@@ -339,8 +339,8 @@ impl Model {
             1 => bytes.truncate(self.numbers.below(bytes.len())),
             2 => bytes.push(0),
             _ => {
-                let place = self.numbers.below(bytes.len());
-                bytes[place] ^= 1 << self.numbers.below(8);
+                let index = self.numbers.below(bytes.len());
+                bytes[index] ^= 1 << self.numbers.below(8);
             }
         }
         overwrite(&path, &bytes);
@@ -352,8 +352,8 @@ impl Model {
         if self.records[task] == Absent {
             return "nothing to damage";
         }
-        let place = self.store().path(Area::Records, &key(task));
-        let mut bytes = fs::read(&place).unwrap();
+        let path = self.store().path(Area::Records, &key(task));
+        let mut bytes = fs::read(&path).unwrap();
         if bytes.is_empty() || self.numbers.below(2) == 0 {
             bytes.truncate(self.numbers.below(bytes.len().max(1)));
         } else {
@@ -361,7 +361,7 @@ impl Model {
             let at = self.numbers.below(bytes.len());
             bytes[at] = b'~';
         }
-        fs::write(place, bytes).unwrap();
+        fs::write(path, bytes).unwrap();
         self.records[task] = Damaged;
         "damaged a record"
     }

@@ -27,9 +27,9 @@ impl Numbers {
 /// What should be in the store.
 #[derive(Default)]
 struct Model {
-    /// Content -> whether its object is sound; absent where there is none.
+    /// Content -> whether its object is sound; absent if there is none.
     objects: BTreeMap<usize, bool>,
-    /// Key -> its record; `None` where it is damaged.
+    /// Key -> its record; `None` if it is damaged.
     records: BTreeMap<usize, Option<Vec<u8>>>,
 }
 

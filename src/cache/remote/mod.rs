@@ -18,8 +18,6 @@ mod fetch;
 mod pack;
 mod push;
 #[cfg(test)]
-mod server;
-#[cfg(test)]
 mod tests;
 mod upload;
 mod warning;

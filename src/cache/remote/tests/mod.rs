@@ -1,19 +1,22 @@
+//! Tests of the remote: those that hold for every kind of remote ([`conformance`]), and those of one kind.
+
+mod conformance;
+mod server;
+mod site;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::server::{Manner, Server};
+use self::server::{Behaviour, Server};
+use self::site::{FolderSite, Site};
 use super::*;
-use crate::cache::{Cache, Found, Origin, Published, StatIndex, Tree};
+use crate::cache::{Cache, Published, StatIndex, Tree};
 use crate::error_chain::error_chain;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// A machine with a cache of its own that uses the remote in `shared`.
-fn machine(shared: &Path, mode: RemoteMode) -> (tempfile::TempDir, Cache) {
-    machine_at(shared.to_str().unwrap(), mode)
-}
-
-fn machine_at(url: &str, mode: RemoteMode) -> (tempfile::TempDir, Cache) {
+/// A machine with a cache of its own that uses the remote at `url`.
+fn machine(url: &str, mode: RemoteMode) -> (tempfile::TempDir, Cache) {
     let folder = tempfile::tempdir().unwrap();
     let address = RemoteAddress { url: url.to_owned(), mode };
     let remote = RemoteStore::open(&address, folder.path(), &STOP).unwrap();
@@ -68,105 +71,44 @@ fn wanted(tree: &Tree) -> BTreeSet<Digest> {
     tree.entries().iter().map(|entry| entry.digest).collect()
 }
 
+/// Runs a test against a fresh remote of each kind.
+fn on_every_site(test: fn(&dyn Site)) {
+    test(&FolderSite::new());
+    test(&Server::start());
+}
+
 #[test]
 fn what_one_machine_pushed_another_fetches_with_few_requests() {
-    let shared = tempfile::tempdir().unwrap();
-    let (_a, a) = machine(shared.path(), RemoteMode::ReadWrite);
-    let (_b, b) = machine(shared.path(), RemoteMode::ReadOnly);
-    let key = Digest::of_bytes(b"key");
-    let mut files = many(2000);
-    files.push(("large".to_owned(), vec![7; 1_000_000]));
-    let tree = publish(&a, &key, &files);
-    let pushed = push(&a, &key, &tree);
-    assert_eq!((pushed.records, pushed.known), (1, 0));
-    assert!(pushed.bytes > 2_000_000);
-    assert_eq!(push(&a, &key, &tree), Pushed { known: 1, ..Pushed::default() });
-    assert_eq!(push(&b, &key, &tree).failed, 1, "it only reads");
-
-    let remote = remote_of(&b);
-    assert_eq!(*remote.record(&key).unwrap(), b"record");
-    let found = remote_tree(&b, &tree.digest()).unwrap();
-    assert_eq!(*found, tree);
-    let bytes = Arc::new(b"record".to_vec());
-    let answer = Found { origin: Origin::Remote, record: (), bytes, trees: vec![Arc::clone(&found)] };
-    b.publication().unwrap().adopt(&key, &answer).unwrap();
-    assert_eq!(b.objects().missing(&found).unwrap().len(), 2001, "nothing is fetched before it is read");
-    let fetched = fetch(&b, &[&found]);
-    assert_eq!(fetched.objects, 2001);
-    assert!(b.objects().check(&found).unwrap().is_empty());
-    assert!(remote.requests() <= 4, "{} requests for 2,001 files", remote.requests());
-    assert!(remote.take_warnings().is_empty());
+    on_every_site(conformance::what_one_machine_pushed_another_fetches_with_few_requests);
 }
 
 #[test]
-fn damaged_files_of_the_remote_count_as_absent_and_are_told_once() {
-    let shared = tempfile::tempdir().unwrap();
-    let (_a, a) = machine(shared.path(), RemoteMode::ReadWrite);
-    let key = Digest::of_bytes(b"key");
-    let tree = publish(
-        &a,
-        &key,
-        &[("large".to_owned(), vec![7; 300_000]), ("a".into(), vec![1; 9]), ("b".into(), vec![2; 9])],
-    );
-    push(&a, &key, &tree);
-    let damage = |area: &str| {
-        for entry in walkdir::WalkDir::new(shared.path().join("v1").join(area)).into_iter().flatten() {
-            if entry.file_type().is_file() {
-                let mut content = std::fs::read(entry.path()).unwrap();
-                *content.last_mut().unwrap() ^= 1;
-                std::fs::write(entry.path(), content).unwrap();
-            }
-        }
-    };
-    damage("objects");
-    damage("packs");
-    let (_b, b) = machine(shared.path(), RemoteMode::ReadOnly);
-    assert_eq!(fetch(&b, &[&tree]).objects, 1, "the pack's first is sound");
-    assert_eq!(b.objects().missing(&tree).unwrap().len(), 2);
-    assert!(
-        remote_of(&b).take_warnings().iter().any(|warning| matches!(warning, RemoteWarning::Damaged { .. }))
-    );
-    damage("trees");
-    damage("records");
-    assert!(remote_tree(&b, &tree.digest()).is_none());
-    let (_c, c) = machine(shared.path(), RemoteMode::ReadOnly);
-    assert!(remote_of(&c).record(&key).is_none());
-    assert_eq!(remote_of(&c).take_warnings().len(), 1);
+fn damaged_files_count_as_absent_and_are_warned_of_once() {
+    on_every_site(conformance::damaged_files_count_as_absent_and_are_warned_of_once);
 }
 
 #[test]
-fn evicted_results_are_not_pushed_by_halves() {
-    let shared = tempfile::tempdir().unwrap();
-    let (_a, a) = machine(shared.path(), RemoteMode::ReadWrite);
-    let key = Digest::of_bytes(b"key");
-    let tree = publish(&a, &key, &many(3));
-    std::fs::remove_file(a.objects().path(&tree.entries()[0].digest)).unwrap();
-    assert_eq!(push(&a, &key, &tree).incomplete, 1);
-    assert!(remote_of(&a).keys().unwrap().is_empty());
+fn evicted_results_are_not_pushed_in_part() {
+    on_every_site(conformance::evicted_results_are_not_pushed_in_part);
 }
 
 #[test]
 fn machines_that_push_at_once_leave_one_record_and_all_of_its_objects() {
-    let shared = tempfile::tempdir().unwrap();
-    let key = Digest::of_bytes(b"key");
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let (_folder, store) = machine(shared.path(), RemoteMode::ReadWrite);
-                let tree = publish(&store, &key, &many(50));
-                push(&store, &key, &tree);
-            });
-        }
-    });
-    let (_folder, store) = machine(shared.path(), RemoteMode::ReadOnly);
-    assert_eq!(remote_of(&store).keys().unwrap(), [key]);
-    let (_other, source) = machine(shared.path(), RemoteMode::ReadWrite);
-    let tree = publish(&source, &Digest::of_bytes(b"other"), &many(50));
-    assert_eq!(fetch(&store, &[&tree]).objects, 50);
+    on_every_site(conformance::machines_that_push_at_once_leave_one_record_and_all_of_its_objects);
 }
 
 #[test]
-fn a_dead_remote_is_left_alone_after_a_few_requests_and_told_once() {
+fn damaged_and_lost_files_are_replaced_when_they_are_made_again() {
+    on_every_site(conformance::damaged_and_lost_files_are_replaced_when_they_are_made_again);
+}
+
+#[test]
+fn large_objects_go_through_files() {
+    on_every_site(conformance::large_objects_go_through_files);
+}
+
+#[test]
+fn a_dead_remote_is_given_up_after_a_few_requests_with_one_warning() {
     let folder = tempfile::tempdir().unwrap();
     // Nobody listens there: the port is free again as soon as the listener is gone.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -185,7 +127,7 @@ fn a_dead_remote_is_left_alone_after_a_few_requests_and_told_once() {
 }
 
 #[test]
-fn addresses_that_cannot_be_used_are_refused_and_folders_that_are_not_there_are_left_alone() {
+fn unusable_addresses_are_refused_and_absent_folders_are_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let open = |url: &str, mode| {
         RemoteStore::open(&RemoteAddress { url: url.to_owned(), mode }, folder.path(), &STOP)
@@ -208,19 +150,19 @@ fn addresses_that_cannot_be_used_are_refused_and_folders_that_are_not_there_are_
 #[test]
 fn five_thousand_small_files_are_a_dozen_requests_over_http() {
     let server = Server::start();
-    let (_a, a) = machine_at(&server.url, RemoteMode::ReadWrite);
+    let (_a, a) = machine(&server.url, RemoteMode::ReadWrite);
     let key = Digest::of_bytes(b"key");
     let files: Vec<(String, Vec<u8>)> =
         (0..5000_u32).map(|number| (format!("{number:05}"), number.to_le_bytes().repeat(2000))).collect();
     let tree = publish(&a, &key, &files);
     assert_eq!(push(&a, &key, &tree).records, 1);
     // 40 MB are 8 packs: each asked for and put, as are the tree and the record.
-    assert_eq!(server.take_seen().len(), 2 * (8 + 1 + 1));
-    let (_b, b) = machine_at(&server.url, RemoteMode::ReadOnly);
+    assert_eq!(server.take_requests().len(), 2 * (8 + 1 + 1));
+    let (_b, b) = machine(&server.url, RemoteMode::ReadOnly);
     assert!(remote_of(&b).record(&key).is_some());
     let found = remote_tree(&b, &tree.digest()).unwrap();
     assert_eq!(fetch(&b, &[&found]).objects, 5000);
-    let seen = server.take_seen();
+    let seen = server.take_requests();
     assert_eq!(seen.len(), 8 + 1 + 1, "{seen:?}");
     assert!(b.objects().check(&found).unwrap().is_empty());
 }
@@ -228,7 +170,7 @@ fn five_thousand_small_files_are_a_dozen_requests_over_http() {
 #[test]
 fn results_whose_parts_are_small_share_the_requests() {
     let server = Server::start();
-    let (_a, a) = machine_at(&server.url, RemoteMode::ReadWrite);
+    let (_a, a) = machine(&server.url, RemoteMode::ReadWrite);
     let mut orders = Vec::new();
     let mut trees = Vec::new();
     for number in 0..40_u8 {
@@ -240,29 +182,29 @@ fn results_whose_parts_are_small_share_the_requests() {
     let mut all = Pushed::default();
     a.sharing().unwrap().push(&orders, |pushed| all.add(pushed));
     assert_eq!((all.records, all.failed), (40, 0));
-    server.take_seen();
-    let (_b, b) = machine_at(&server.url, RemoteMode::ReadOnly);
+    server.take_requests();
+    let (_b, b) = machine(&server.url, RemoteMode::ReadOnly);
     let wholes: Vec<&Tree> = trees.iter().collect();
     assert_eq!(fetch(&b, &wholes).objects, 80);
-    assert_eq!(server.take_seen().len(), 40);
+    assert_eq!(server.take_requests().len(), 40);
 }
 
 #[test]
-fn a_server_that_takes_nothing_is_read_and_told_of() {
+fn a_server_that_takes_nothing_is_still_read() {
     let server = Server::start();
-    let (_a, a) = machine_at(&server.url, RemoteMode::ReadWrite);
+    let (_a, a) = machine(&server.url, RemoteMode::ReadWrite);
     let key = Digest::of_bytes(b"key");
     let tree = publish(&a, &key, &many(3));
     push(&a, &key, &tree);
-    server.behave(Manner::ReadOnly);
-    server.take_seen();
-    let (_b, b) = machine_at(&server.url, RemoteMode::ReadWrite);
+    server.set_behaviour(Behaviour::ReadOnly);
+    server.take_requests();
+    let (_b, b) = machine(&server.url, RemoteMode::ReadWrite);
     for number in 0..9_u8 {
         let other = Digest::of_bytes(&[number]);
         let tree = publish(&b, &other, &[("file".into(), vec![number])]);
         assert_eq!(push(&b, &other, &tree).failed, 1);
     }
-    let puts = server.take_seen().iter().filter(|line| line.starts_with("PUT")).count();
+    let puts = server.take_requests().iter().filter(|line| line.starts_with("PUT")).count();
     assert_eq!(puts, 3);
     let remote = remote_of(&b);
     assert!(remote.record(&key).is_some() && !remote.is_written());
@@ -271,52 +213,11 @@ fn a_server_that_takes_nothing_is_read_and_told_of() {
 }
 
 #[test]
-fn damaged_and_lost_files_are_put_there_anew_by_who_makes_them() {
-    let server = Server::start();
-    let (_a, a) = machine_at(&server.url, RemoteMode::ReadWrite);
-    let key = Digest::of_bytes(b"key");
-    let mut files = many(20);
-    files.push(("large".into(), vec![1; 300_000]));
-    let tree = publish(&a, &key, &files);
-    push(&a, &key, &tree);
-    server.change("/packs/", |pack| *pack.last_mut().unwrap() ^= 1);
-    server.remove("/objects/");
-    let (_b, b) = machine_at(&server.url, RemoteMode::ReadWrite);
-    let remote = remote_of(&b);
-    assert!(remote.record(&key).is_some());
-    assert_eq!(fetch(&b, &[&tree]).objects, 19, "all but two are sound");
-    // It makes the result itself; the record there is known not to lead to all of it.
-    b.mark_incomplete(&key);
-    publish(&b, &key, &files);
-    assert_eq!(push(&b, &key, &tree).records, 1);
-    let (_c, c) = machine_at(&server.url, RemoteMode::ReadOnly);
-    assert_eq!(fetch(&c, &[&tree]).objects, 21);
-    assert!(remote_of(&c).take_warnings().is_empty());
-}
-
-#[test]
-fn large_objects_go_through_files() {
-    let shared = tempfile::tempdir().unwrap();
-    let server = Server::start();
-    for url in [shared.path().to_str().unwrap(), &server.url] {
-        let (_a, a) = machine_at(url, RemoteMode::ReadWrite);
-        let key = Digest::of_bytes(b"key");
-        let large: Vec<u8> = (0..=LARGE / 4).flat_map(|number| (number as u32).to_le_bytes()).collect();
-        let tree = publish(&a, &key, &[("large".into(), large)]);
-        assert_eq!(push(&a, &key, &tree).records, 1);
-        let (_b, b) = machine_at(url, RemoteMode::ReadOnly);
-        let fetched = fetch(&b, &[&tree]);
-        assert_eq!((fetched.objects, fetched.bytes), (1, LARGE + 4));
-        assert!(b.objects().check(&tree).unwrap().is_empty());
-    }
-}
-
-#[test]
-fn failures_of_a_server_are_told_and_end_what_waits() {
+fn failures_of_a_server_are_warned_of_and_a_stop_ends_what_waits() {
     static STOPPED: AtomicBool = AtomicBool::new(false);
     let server = Server::start();
-    server.behave(Manner::Broken);
-    let (_a, a) = machine_at(&server.url, RemoteMode::ReadWrite);
+    server.set_behaviour(Behaviour::Broken);
+    let (_a, a) = machine(&server.url, RemoteMode::ReadWrite);
     let key = Digest::of_bytes(b"key");
     let tree = publish(&a, &key, &many(3));
     assert_eq!(push(&a, &key, &tree).failed, 1);
@@ -327,14 +228,14 @@ fn failures_of_a_server_are_told_and_end_what_waits() {
     assert!(first.contains("500"), "{first}");
 
     // What waits for a server that says nothing ends when the user stops.
-    server.take_seen();
-    server.behave(Manner::Silent);
+    server.take_requests();
+    server.set_behaviour(Behaviour::Silent);
     let address = RemoteAddress { url: server.url.clone(), mode: RemoteMode::ReadWrite };
     let remote = RemoteStore::open(&address, Path::new("/"), &STOPPED).unwrap();
     let started = Instant::now();
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| remote.record(&key));
-        while server.take_seen().is_empty() {
+        while server.take_requests().is_empty() {
             std::thread::yield_now();
         }
         STOPPED.store(true, Ordering::Relaxed);

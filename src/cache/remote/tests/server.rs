@@ -5,24 +5,26 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use super::site::Site;
+
 /// How the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Manner {
-    /// It gives and takes files.
+pub(super) enum Behaviour {
+    /// Serves and accepts files.
     Open,
-    /// It gives files, and takes none.
+    /// Serves files and accepts none.
     ReadOnly,
-    /// It takes requests and never answers.
+    /// Accepts requests and never answers.
     Silent,
-    /// It fails.
+    /// Fails.
     Broken,
 }
 
 struct State {
-    manner: Manner,
+    behaviour: Behaviour,
     files: BTreeMap<String, Vec<u8>>,
     /// Methods and paths, in order of arrival.
-    seen: Vec<String>,
+    requests: Vec<String>,
 }
 
 /// Serves until the test ends.
@@ -35,7 +37,7 @@ impl Server {
     pub(super) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/cache", listener.local_addr().unwrap());
-        let state = State { manner: Manner::Open, files: BTreeMap::new(), seen: Vec::new() };
+        let state = State { behaviour: Behaviour::Open, files: BTreeMap::new(), requests: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -47,24 +49,33 @@ impl Server {
         Self { url, state }
     }
 
-    pub(super) fn behave(&self, manner: Manner) {
-        self.state.lock().unwrap().manner = manner;
+    pub(super) fn set_behaviour(&self, behaviour: Behaviour) {
+        self.state.lock().unwrap().behaviour = behaviour;
     }
 
     /// The requests since the last call.
-    pub(super) fn take_seen(&self) -> Vec<String> {
-        std::mem::take(&mut self.state.lock().unwrap().seen)
+    pub(super) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
+    }
+}
+
+impl Site for Server {
+    fn url(&self) -> &str {
+        &self.url
     }
 
-    /// Changes every file whose path contains `part`.
-    pub(super) fn change(&self, part: &str, change: impl Fn(&mut Vec<u8>)) {
-        let mut state = self.state.lock().unwrap();
-        state.files.iter_mut().filter(|(path, _)| path.contains(part)).for_each(|(_, file)| change(file));
+    fn lists(&self) -> bool {
+        false
     }
 
-    /// Removes every file whose path contains `part`.
-    pub(super) fn remove(&self, part: &str) {
-        self.state.lock().unwrap().files.retain(|path, _| !path.contains(part));
+    fn change(&self, area: &str, change: &dyn Fn(&mut Vec<u8>)) {
+        let (mut state, part) = (self.state.lock().unwrap(), format!("/v1/{area}/"));
+        state.files.iter_mut().filter(|(path, _)| path.contains(&part)).for_each(|(_, file)| change(file));
+    }
+
+    fn remove(&self, area: &str) {
+        let part = format!("/v1/{area}/");
+        self.state.lock().unwrap().files.retain(|path, _| !path.contains(&part));
     }
 }
 
@@ -86,15 +97,15 @@ fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()
     reader.read_exact(&mut body).ok()?;
     let (status, answer) = {
         let mut state = state.lock().unwrap();
-        state.seen.push(format!("{method} {path}"));
-        match (state.manner, method.as_str()) {
-            (Manner::Silent, _) => {
+        state.requests.push(format!("{method} {path}"));
+        match (state.behaviour, method.as_str()) {
+            (Behaviour::Silent, _) => {
                 drop(state);
                 std::thread::sleep(std::time::Duration::from_mins(2));
                 return None;
             }
-            (Manner::Broken, _) => (500, Vec::new()),
-            (Manner::Open, "PUT") => {
+            (Behaviour::Broken, _) => (500, Vec::new()),
+            (Behaviour::Open, "PUT") => {
                 state.files.insert(path, body);
                 (201, Vec::new())
             }

@@ -6,7 +6,7 @@
 //! engine     scheduler, executor, events
 //! plan       grid -> variants -> task graph -> keys, states, reasons
 //! manifest   TOML -> spanned raw -> checked Experiment
-//! stages     one file per kind: Spec, VERSION, run
+//! stages     the kinds of stages behind one trait
 //! artifacts  one file per format passed between stages
 //! kernels    computations on numbers: no file, no cache, no manifest
 //! cache      objects, trees, records and leases, local and in a remote; imports none of the above

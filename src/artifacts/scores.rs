@@ -22,7 +22,7 @@ pub struct Intervals {
     pub resamples: usize,
     /// How pixel metrics are resampled, in words.
     pub pixel_method: String,
-    /// Bound of the difference between the ends of `pixel_auroc` and those of exact resamples.
+    /// Upper bound of the error of both ends of the interval `pixel_auroc`, compared with resampling the exact scores.
     pub pixel_auroc_error: f64,
     /// The same bound for `pixel_ap`.
     pub pixel_ap_error: f64,

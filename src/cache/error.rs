@@ -87,7 +87,7 @@ pub enum StoreError {
         offset: usize,
     },
     /// An object that is needed is not there.
-    #[error("object `{digest}` is not in the store")]
+    #[error("object `{digest}` is not in the cache")]
     Missing {
         /// The object.
         digest: Digest,

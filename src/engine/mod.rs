@@ -9,6 +9,10 @@
 //! usage      what a task uses of the machine
 //! holdings   what a record holds, for taking stock of the cache and for collection
 //! event      the event stream of a run
+//! failure    why a task did not end well
+//! outcome    how tasks ended, and how many
+//! log        the log of a task
+//! hardware   processor and graphics cards, for records
 //! ```
 //! A run without a listener leaves the same records. Nothing here writes to the terminal.
 

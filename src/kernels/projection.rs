@@ -19,7 +19,7 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Draws the matrix.
+    /// Draws a `[to, d]` matrix of independent normal numbers with variance `1/to`, which projects `d` dimensions to `to`.
     ///
     /// # Panics
     /// If a length is 0.

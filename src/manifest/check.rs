@@ -66,7 +66,7 @@ impl CommandLine<'_> {
         Span { source, start, end }
     }
 
-    /// The stages that `--target` names.
+    /// Finds the stages that `--target` names; reports unknown names.
     fn targets(&mut self, outline: &Outline<'_>) -> Vec<StageIndex> {
         let mut targets = Vec::new();
         for target in &self.options.targets {

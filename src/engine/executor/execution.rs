@@ -1,6 +1,6 @@
 //! Runs one unit whose lease is held: checks its inputs, runs its stage in a scratch folder, publishes the outputs.
 //!
-//! Only this file and [`super::commit`] commit to the cache.
+//! Outputs and records are published here and in [`super::commit`]; per-image records by `engine::items`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl<'a> Execution<'a> {
         self.context.options.project.join(&self.unit.log)
     }
 
-    /// The listings and sources of the inputs.
+    /// The trees and sources of the inputs.
     pub(in crate::engine) fn load_inputs(&self) -> Result<Vec<LoadedInput>, Failure> {
         self.unit.inputs.iter().map(|input| LoadedInput::load(input, self.context)).collect()
     }

@@ -44,8 +44,8 @@ trait LowerBound: Sync {
     /// A block of encoded queries, each with a threshold.
     type Queries;
 
-    /// Returns how many rows to compare in one call of [`LowerBound::candidates`], a multiple of a tile. More of them
-    /// feed the product better, but thresholds do not move in between.
+    /// Returns the number of rows for one call of [`LowerBound::candidates`], a multiple of `TILE`. More rows make the
+    /// matrix product faster, but limits are updated only between calls.
     fn step(&self) -> usize;
 
     /// Encodes `rows: [n, d]` with their squared norms. No limit is set, so that nothing is ruled out.

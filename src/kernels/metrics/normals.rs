@@ -23,7 +23,7 @@
 /// Number of pages: one per value of a key's upper half.
 const PAGES: usize = 1 << 16;
 
-/// Keys that a page lists before it starts to count: the list is then as large as the counters (see above).
+/// Length at which a page changes from a list of keys to counters: both then take the same memory.
 const LISTED: usize = PAGE_KEYS * size_of::<u64>() / size_of::<u16>();
 
 /// Keys that a counting page buffers before it increments its counters. Chosen: 8 KiB; a flush touches the counters

@@ -97,7 +97,7 @@ pub struct Group {
     pub records: u64,
     /// Their objects that are there, each once.
     pub objects: Space,
-    /// Of these, what no other group holds.
+    /// The part of `objects` that no other group holds.
     pub own: Space,
     /// Objects that are not there, by record.
     pub missing: u64,

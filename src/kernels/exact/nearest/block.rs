@@ -8,7 +8,8 @@ use crate::kernels::distance::measure;
 use crate::kernels::exact::{Candidates, LowerBound, measure_candidates};
 use crate::kernels::product::int8::TILE;
 
-/// Finds the `k` nearest of `bank: [m, d]` for each of `queries: [n, d]`: `index` and `distance` are `[n, k]`.
+/// For each of `queries: [n, d]`, writes the indices and distances of its `k` nearest rows of `bank: [m, d]`, nearest
+/// first, into `index` and `distance`, both `[n, k]`. `is_allowed(query, row)` excludes rows.
 pub(super) fn search_block<F: LowerBound>(
     filter: &F,
     (bank, d): (&[f32], usize),

@@ -61,7 +61,7 @@ impl Here {
 
     fn count(&self, label: &str) -> String {
         let folder = self.folder.path().join("runs/toy/latest/variants").join(format!("label={label}"));
-        std::fs::read_to_string(folder.join("count.txt")).unwrap()
+        std::fs::read_to_string(folder.join("count/count.txt")).unwrap()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Speed of the search: `cargo bench --bench nearest`. Beside faiss: `benches/peers/nearest.py`.
 
 use divan::Bencher;
-use patchflow::kernels::nearest::Bank;
+use patchflow::kernels::nearest::SearchBank;
 use patchflow::kernels::random::Rng;
 
 fn main() {
@@ -41,7 +41,7 @@ fn noise(count: usize, name: &str) -> Vec<f32> {
 const SIZES: [(usize, usize); 4] = [(2000, 1), (2000, 9), (20_000, 1), (20_000, 9)];
 
 fn search_2000(bencher: Bencher, rows: impl Fn(usize, &str) -> Vec<f32>, (m, k): (usize, usize)) {
-    let bank = Bank::new(rows(m, "bank"), D).expect("the bank is finite");
+    let bank = SearchBank::new(rows(m, "bank"), D).expect("the bank is finite");
     let queries = rows(2000, "queries");
     // The codes are made by the first searches.
     (0..2).for_each(|_| drop(bank.nearest(&queries, k)));
@@ -63,7 +63,7 @@ fn noise_2000_queries(bencher: Bencher, size: (usize, usize)) {
 fn images_of_560_in_a_new_bank_of_2000(bencher: Bencher, images: usize) {
     let (rows, queries) = (structured(2000, "bank"), structured(560, "queries"));
     bencher.bench(|| {
-        let bank = Bank::new(rows.clone(), D).expect("the bank is finite");
+        let bank = SearchBank::new(rows.clone(), D).expect("the bank is finite");
         (0..images).for_each(|_| drop(bank.nearest(&queries, 1)));
     });
 }

@@ -10,7 +10,7 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use patchflow::kernels::backbone::Device;
-use patchflow::kernels::nearest::Bank;
+use patchflow::kernels::nearest::SearchBank;
 
 fn main() {
     // Cargo adds `--bench` when it runs a bench itself.
@@ -21,13 +21,13 @@ fn main() {
             let [d, k, threads] = [d, k, threads].map(|number| number.parse().unwrap());
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
             let device = Device::parse(device.first().unwrap_or(&"cpu")).unwrap();
-            time(&read(queries), read(bank), |rows| Bank::on(device, rows, d).unwrap(), k, found);
+            time(&read(queries), read(bank), |rows| SearchBank::on(device, rows, d).unwrap(), k, found);
         }
         _ => println!("run it by benches/peers/nearest.py"),
     }
 }
 
-fn time(queries: &[f32], rows: Vec<f32>, prepare: impl Fn(Vec<f32>) -> Bank, k: usize, found: &str) {
+fn time(queries: &[f32], rows: Vec<f32>, prepare: impl Fn(Vec<f32>) -> SearchBank, k: usize, found: &str) {
     let started = Instant::now();
     let bank = prepare(rows);
     // Twice: the first search may be too small to make codes for.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::KernelError;
 use super::distance::squared_euclidean;
-use super::nearest::{Bank, Neighbours};
+use super::nearest::{Neighbours, SearchBank};
 pub use super::quantile::{Calibration, quantile, quantile_of_sorted};
 
 /// Added to denominators to keep ratios finite; the constant of the reference.
@@ -102,7 +102,7 @@ pub struct Matched<'a> {
     /// The nearest row of each patch (`k = 1`).
     pub neighbours: &'a Neighbours,
     /// The bank that was searched.
-    pub bank: &'a Bank,
+    pub bank: &'a SearchBank,
     /// Rows that the search left out, and that the weights must leave out as well.
     pub excluded: Option<Excluded<'a>>,
 }
@@ -312,7 +312,7 @@ mod tests {
         let mut rng = Rng::new(1, "scoring");
         let (d, bank) = (4, normals(&mut rng, 30 * 4, 1.0));
         let patches = normals(&mut rng, 10 * 4, 2.0);
-        let bank = Bank::new(bank, d).unwrap();
+        let bank = SearchBank::new(bank, d).unwrap();
         let found = bank.nearest(&patches, 1).unwrap();
         let star = strongest(&found.distance).unwrap();
         let patch = &patches[star * d..][..d];
@@ -335,8 +335,8 @@ mod tests {
     fn the_reference_divides_two_independent_maxima() {
         let mut rng = Rng::new(2, "scoring");
         let d = 3;
-        let normal = Bank::new(normals(&mut rng, 20 * d, 1.0), d).unwrap();
-        let defect = Bank::new(normals(&mut rng, 20 * d, 3.0), d).unwrap();
+        let normal = SearchBank::new(normals(&mut rng, 20 * d, 1.0), d).unwrap();
+        let defect = SearchBank::new(normals(&mut rng, 20 * d, 3.0), d).unwrap();
         let patches = normals(&mut rng, 8 * d, 2.0);
         let (near, far) = (normal.nearest(&patches, 1).unwrap(), defect.nearest(&patches, 1).unwrap());
         let (near, far) = (
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn weights_of_enormous_distances_stay_finite() {
-        let bank = Bank::new(vec![0.0, 1.0, 2.0], 1).unwrap();
+        let bank = SearchBank::new(vec![0.0, 1.0, 2.0], 1).unwrap();
         let patches = [1e6];
         let found = bank.nearest(&patches, 1).unwrap();
         let matched = Matched { neighbours: &found, bank: &bank, excluded: None };
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_bank_of_one_row_is_not_weighed() {
-        let bank = Bank::new(vec![0.0], 1).unwrap();
+        let bank = SearchBank::new(vec![0.0], 1).unwrap();
         let found = bank.nearest(&[3.0], 1).unwrap();
         let matched = Matched { neighbours: &found, bank: &bank, excluded: None };
         for reweight in [Reweight::default(), Reweight::Reference, Reweight::None] {

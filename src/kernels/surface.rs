@@ -1,7 +1,7 @@
 //! Synthetic surface images: a metal or cast texture under uneven light, with scratches, spots and cracks whose masks
 //! are exact.
 //!
-//! Used for the quickstart and for tests: the data are small, free of any licence, and difficult enough to tell
+//! Used for the quickstart and for tests: the data are small, free of any licence, and difficult enough to distinguish
 //! methods apart. Harmless marks (stains and streaks) appear on normal and defective surfaces alike. The contrasts were
 //! tuned by eye, and such that PatchCore with random weights neither fails nor reaches an AUROC of 1.
 

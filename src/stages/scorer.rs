@@ -7,7 +7,7 @@ use crate::artifacts::feature_set::{Block, Extraction};
 use crate::artifacts::model::{Model, Scoring, ScoringRule};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
-use crate::kernels::nearest::{Bank, Neighbours};
+use crate::kernels::nearest::{Neighbours, SearchBank};
 use crate::kernels::scoring::{
     Aggregation, Calibration, DualOptions, DualScore, Excluded, Matched, Reweight, image_score_dual,
     image_score_single, patch_map_dual, patch_map_single,
@@ -116,8 +116,8 @@ pub struct Scored {
 
 /// The banks of a model, prepared for scoring many images.
 pub struct Scorer {
-    normal: Bank,
-    defect: Option<Bank>,
+    normal: SearchBank,
+    defect: Option<SearchBank>,
     scoring: Scoring,
     calibration: Option<Calibration>,
 }
@@ -125,7 +125,8 @@ pub struct Scorer {
 impl Scorer {
     /// Prepares the banks of a model on a device.
     pub fn new(model: &Model, device: Device) -> Result<Self, KernelError> {
-        let prepare = |bank: &crate::artifacts::bank::Bank| Bank::on(device, bank.rows.clone(), bank.d());
+        let prepare =
+            |bank: &crate::artifacts::bank::Bank| SearchBank::on(device, bank.rows.clone(), bank.d());
         Ok(Self {
             normal: prepare(&model.normal)?,
             defect: model.defect.as_ref().map(prepare).transpose()?,
@@ -140,12 +141,12 @@ impl Scorer {
     }
 
     /// The bank of normal patches.
-    pub fn normal(&self) -> &Bank {
+    pub fn normal(&self) -> &SearchBank {
         &self.normal
     }
 
     /// The bank of defect patches.
-    pub fn defect(&self) -> Option<&Bank> {
+    pub fn defect(&self) -> Option<&SearchBank> {
         self.defect.as_ref()
     }
 

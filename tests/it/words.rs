@@ -165,7 +165,6 @@ fn refuse(rule: &str, offenders: &[String]) {
 }
 
 #[test]
-#[ignore = "the renaming is under way"]
 fn a_type_name_belongs_to_one_layer() {
     let mut layers: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
     for source in sources() {
@@ -186,7 +185,6 @@ fn a_type_name_belongs_to_one_layer() {
 }
 
 #[test]
-#[ignore = "the renaming is under way"]
 fn identifiers_use_the_words_of_the_glossary() {
     let mut offenders = Vec::new();
     for source in sources() {
@@ -201,7 +199,6 @@ fn identifiers_use_the_words_of_the_glossary() {
 }
 
 #[test]
-#[ignore = "the rewording is under way"]
 fn comments_are_plain() {
     let mut offenders = Vec::new();
     for source in sources() {

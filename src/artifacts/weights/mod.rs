@@ -25,7 +25,7 @@ pub use error::WeightsFault;
 
 use crate::kernels::backbone::Weights;
 
-/// Reads the floating-point tensors from the bytes of a weight file. [`Weights::check`] tells whether they fit a
+/// Reads the floating-point tensors from the bytes of a weight file. [`Weights::check`] checks whether they fit a
 /// network.
 ///
 /// # Errors

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn items_have_a_place_of_their_own_and_older_ones_are_found() {
+    fn items_have_their_own_area_and_older_ones_are_found() {
         let (_folder, store) = fresh();
         store.publish_record(&key(1), b"a task").unwrap();
         store.put_item(&key(2), b"an item").unwrap();

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn files_too_fresh_to_tell_are_not_kept() {
+    fn files_that_are_too_fresh_are_not_kept() {
         let now = SystemTime::now();
         let now_ns = now.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
         let settled_ns = now_ns - SETTLED.as_nanos() as i64;

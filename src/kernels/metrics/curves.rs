@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_left_out_lies_on_the_curve_drawn() {
+    fn every_point_left_out_lies_on_the_curve_drawn() {
         let (scores, labels) = golden::image_scores();
         let steps = Steps::new(&scores, &labels).unwrap();
         let points: Vec<[i128; 3]> = steps.counts.iter().map(|&[tp, fp]| [fp, tp, 1]).collect();

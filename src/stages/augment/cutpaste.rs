@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader};
 use super::super::{Context, StageError};
 use super::motions::position;
-use super::provenance::{Provenance, write};
+use super::provenance::{SampleOrigin, write};
 use super::sources::Sources;
 use super::{Augment, id_of};
 use crate::artifacts::Files;
@@ -54,14 +54,14 @@ impl Pasting {
         files: &Files,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Provenance>, StageError> {
+    ) -> Result<Vec<SampleOrigin>, StageError> {
         let sources = Sources::read(spec, self.blend, files, context)?;
         let seeds = spec.seeds(context.seed);
         let mut origins = Vec::with_capacity(spec.count);
         for (batch, members) in seeds.chunks(BATCH).enumerate() {
             context.check()?;
             let first = batch * BATCH;
-            let generated: Result<Vec<Provenance>, StageError> = members
+            let generated: Result<Vec<SampleOrigin>, StageError> = members
                 .par_iter()
                 .enumerate()
                 .map(|(index, &seed)| {
@@ -82,7 +82,7 @@ impl Pasting {
         sources: &Sources<'_>,
         set: &Path,
         id: String,
-    ) -> Result<Provenance, StageError> {
+    ) -> Result<SampleOrigin, StageError> {
         let mut rng = Rng::new(seed, "cutpaste");
         let (normal, file) = sources.normals[rng.below(sources.normals.len())];
         let defect = &sources.defects[rng.below(sources.defects.len())];
@@ -92,7 +92,7 @@ impl Pasting {
         let (top, left) = position(&mut rng, &moved, (height, width));
         let mask = moved.paste(&mut TargetImage { height, width, pixels: &mut image }, top, left);
         write(set, &id, &image, mask)?;
-        Ok(Provenance {
+        Ok(SampleOrigin {
             id,
             normal: normal.to_owned(),
             mask_of: defect.image.to_owned(),

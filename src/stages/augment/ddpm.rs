@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, StageError};
 use super::Augment;
-use super::provenance::Provenance;
+use super::provenance::SampleOrigin;
 use super::sources::Sources;
 use crate::artifacts::Files;
 use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
@@ -184,7 +184,7 @@ impl Painting {
         files: &Files,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Provenance>, StageError> {
+    ) -> Result<Vec<SampleOrigin>, StageError> {
         Self::preflight()?;
         let sources = Sources::read(spec, self.blend, files, context)?;
         let trained = training::train(self, spec, &sources, context)?;

@@ -11,7 +11,7 @@ use crate::artifacts::image_set::{Label, SYNTHETIC_KIND, label_name, pixels_name
 use crate::kernels::cutpaste::DefectTransform;
 
 /// The sources and parameters of one sample.
-pub(super) struct Provenance {
+pub(super) struct SampleOrigin {
     /// Id of the sample.
     pub(super) id: String,
     /// Id of the normal image.
@@ -33,11 +33,11 @@ pub(super) struct Provenance {
 }
 
 /// Formats the table. The column `source_mask` holds the id of the image whose mask was used.
-pub(super) fn table(method: &str, origins: &[Provenance]) -> String {
+pub(super) fn table(method: &str, origins: &[SampleOrigin]) -> String {
     let header =
         "id,method,source_image,source_mask,component,seed,angle,scale,flip,top,left,settings".to_owned();
     let rows = origins.iter().map(|origin| {
-        let Provenance { id, normal, mask_of, component, seed, motion, top, left, settings } = origin;
+        let SampleOrigin { id, normal, mask_of, component, seed, motion, top, left, settings } = origin;
         let DefectTransform { angle, scale, flip, contrast: _ } = motion;
         let (normal, mask_of, settings) = (csv_field(normal), csv_field(mask_of), csv_field(settings));
         format!(

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, Inputs, StageError};
 use super::Augment;
-use super::provenance::Provenance;
+use super::provenance::SampleOrigin;
 use super::sources::Sources;
 
 /// Version of `inpaint.py`, in the key. Raised when the program gives other images for equal jobs.
@@ -244,7 +244,7 @@ impl Inpainting {
         inputs: &Inputs,
         set: &Path,
         context: &Context<'_>,
-    ) -> Result<Vec<Provenance>, StageError> {
+    ) -> Result<Vec<SampleOrigin>, StageError> {
         let weights = match self.pipeline {
             Pipeline::Files => Some(inputs.require("weights")?),
             Pipeline::Hub { .. } => None,

@@ -107,7 +107,7 @@ impl SyntheticFilter {
 
 /// Reference rows, and the distance to them that a sample is compared with.
 struct DistanceLimit {
-    index: nearest::Bank,
+    index: nearest::SearchBank,
     distance: f32,
 }
 
@@ -147,7 +147,7 @@ impl DistanceLimit {
         what: &str,
         context: &Context<'_>,
     ) -> Result<Self, StageError> {
-        let index = nearest::Bank::on(context.search_device, rows.to_vec(), d).map_err(failed)?;
+        let index = nearest::SearchBank::on(context.search_device, rows.to_vec(), d).map_err(failed)?;
         let between = index.nearest_excluding(rows, images, images).map_err(failed)?;
         let finite: Vec<f32> = between.distance.into_iter().filter(|distance| distance.is_finite()).collect();
         if finite.is_empty() {

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn one_holds_a_key_and_others_are_told_who() {
+    fn one_holds_a_key_and_others_see_who() {
         let (_folder, store) = fresh();
         let other = Store::open(store.root().into(), StatIndex::in_memory()).unwrap();
         assert!(store.holder(&key()).is_none());

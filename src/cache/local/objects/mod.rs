@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_an_objects_place_is_damage() {
+    fn a_folder_at_the_path_of_an_object_is_damage() {
         let (_folder, store) = fresh();
         let digest = Digest::of_bytes(b"x");
         fs::create_dir_all(store.object_path(&digest)).unwrap();

@@ -120,7 +120,7 @@ impl Store {
             return Ok(digest);
         }
         let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[content])?;
-        let sealed = seal_in_place(temporary.path())?;
+        let sealed = seal_file(temporary.path())?;
         self.install(vec![Sealed { _copy: Some(temporary), ..sealed }])?;
         Ok(digest)
     }
@@ -130,13 +130,13 @@ impl Store {
         let device = fs::metadata(&tmp).reading(&tmp)?.dev();
         if file.metadata.nlink() == 1
             && file.metadata.dev() == device
-            && let Ok(sealed) = seal_in_place(&file.path)
+            && let Ok(sealed) = seal_file(&file.path)
         {
             return Ok(sealed);
         }
         let copy = Temporary::reserve(&tmp);
         disk::copy(&file.path, copy.path()).writing(copy.path())?;
-        let sealed = seal_in_place(copy.path())?;
+        let sealed = seal_file(copy.path())?;
         Ok(Sealed { _copy: Some(copy), ..sealed })
     }
 
@@ -186,7 +186,7 @@ impl Store {
 }
 
 /// Makes a file read-only, sets its mtime back and hashes it, in this order.
-fn seal_in_place(path: &Path) -> Result<Sealed, StoreError> {
+fn seal_file(path: &Path) -> Result<Sealed, StoreError> {
     disk::step(path).writing(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o444)).writing(path)?;
     let mut file = File::open(path).reading(path)?;
@@ -373,7 +373,7 @@ mod tests {
         let scratch = scratch_with(&store, &[("a", "first")]);
         let path = scratch.path().join("a");
         let straggler = File::options().write(true).open(&path).unwrap();
-        let sealed = seal_in_place(&path).unwrap();
+        let sealed = seal_file(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&straggler, b"F", 0).unwrap();
         let digest = sealed.digest;
         let refused = store.install(vec![sealed]);

@@ -110,7 +110,7 @@ fn large_objects_go_through_files() {
 #[test]
 fn a_dead_remote_is_given_up_after_a_few_requests_with_one_warning() {
     let folder = tempfile::tempdir().unwrap();
-    // Nobody listens there: the port is free again as soon as the listener is gone.
+    // Nothing listens there: the port is free again as soon as the listener is gone.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address =
         RemoteAddress { url: format!("http://127.0.0.1:{port}/cache"), mode: RemoteMode::ReadWrite };

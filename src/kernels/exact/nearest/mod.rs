@@ -9,7 +9,7 @@
 //! making them; so it never spends more than twice what the better choice would have. It never makes codes if a trial
 //! with some queries says that they rule out too little.
 //!
-//! On a GPU ([`Bank::on`]) libtorch selects the rows of least lower bound instead (`device`); the processor measures
+//! On a GPU ([`SearchBank::on`]) libtorch selects the rows of least lower bound instead (`device`); the processor measures
 //! them, so that the result is the same to the bit.
 //!
 //! [`squared_euclidean`]: super::super::distance::squared_euclidean
@@ -50,7 +50,7 @@ pub const NO_ROW: u32 = u32::MAX;
 /// For each query its `k` nearest bank rows: `[n, k]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbours {
-    /// Bank rows, the nearest first; among equal distances the lower index first.
+    /// SearchBank rows, the nearest first; among equal distances the lower index first.
     pub index: Vec<u32>,
     /// Plain (not squared) Euclidean distances, ascending.
     pub distance: Vec<f32>,
@@ -63,7 +63,7 @@ impl Neighbours {
 }
 
 /// Rows prepared for many searches: norms are computed once, codes and int8 once they pay.
-pub struct Bank {
+pub struct SearchBank {
     rows: F32Filter,
     /// Queries searched for so far.
     queries_seen: AtomicUsize,
@@ -75,13 +75,16 @@ pub struct Bank {
     device: Option<Box<dyn DeviceLowerBounds>>,
 }
 
-impl fmt::Debug for Bank {
+impl fmt::Debug for SearchBank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bank").field("m", &self.len()).field("d", &self.dimension()).finish_non_exhaustive()
+        f.debug_struct("SearchBank")
+            .field("m", &self.len())
+            .field("d", &self.dimension())
+            .finish_non_exhaustive()
     }
 }
 
-impl Bank {
+impl SearchBank {
     /// Prepares `rows: [m, d]`, row-major. Cost `m·d`.
     ///
     /// # Errors
@@ -104,17 +107,17 @@ impl Bank {
         })
     }
 
-    /// Prepares `rows: [m, d]` for searches on a device; on [`Device::Cpu`] as [`Bank::new`].
+    /// Prepares `rows: [m, d]` for searches on a device; on [`Device::Cpu`] as [`SearchBank::new`].
     ///
     /// The results are the same bits on every device. Beside the bank's `4·m·d` bytes, a search takes at most a
     /// gigabyte of the device's memory. Searches of several threads take turns.
     ///
     /// # Errors
-    /// As [`Bank::new`]; and if the device is not there, fails, or its products are not f32. The processor never
+    /// As [`SearchBank::new`]; and if the device is not there, fails, or its products are not f32. The processor never
     /// takes its place.
     ///
     /// # Panics
-    /// As [`Bank::new`].
+    /// As [`SearchBank::new`].
     pub fn on(device: Device, rows: Vec<f32>, d: usize) -> Result<Self, KernelError> {
         let bank = Self::new(rows, d)?;
         if device == Device::Cpu { Ok(bank) } else { bank.with_bounds_of(device) }
@@ -158,13 +161,13 @@ impl Bank {
     /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its square root.
     /// Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed of the matrix product, less
     /// where codes rule most rows out, which a later search of the same bank makes; memory a megabyte a thread, and
-    /// the codes, at most two thirds of the rows' own. On a device: [`Bank::on`]. No queries give an empty result, as
+    /// the codes, at most two thirds of the rows' own. On a device: [`SearchBank::on`]. No queries give an empty result, as
     /// does `k = 0`.
     ///
     /// [`squared_euclidean`]: super::distance::squared_euclidean
     ///
     /// # Errors
-    /// If a query holds NaN or an infinity, or the device of [`Bank::on`] fails.
+    /// If a query holds NaN or an infinity, or the device of [`SearchBank::on`] fails.
     ///
     /// # Panics
     /// If the length of `queries` is no multiple of `d`.
@@ -175,11 +178,11 @@ impl Bank {
     /// Finds the nearest row of each query among those of other groups: leave one image out.
     ///
     /// `query_group: [n]` and `bank_group: [m]` number the image that each row is from. Where every row is of the
-    /// query's own group, the distance is `f32::INFINITY` and the index [`NO_ROW`]. Otherwise as [`Bank::nearest`]
+    /// query's own group, the distance is `f32::INFINITY` and the index [`NO_ROW`]. Otherwise as [`SearchBank::nearest`]
     /// with `k = 1`.
     ///
     /// # Errors
-    /// If a query holds NaN or an infinity, or the device of [`Bank::on`] fails.
+    /// If a query holds NaN or an infinity, or the device of [`SearchBank::on`] fails.
     ///
     /// # Panics
     /// If the groups have other lengths than the rows.

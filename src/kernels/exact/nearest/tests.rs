@@ -10,18 +10,18 @@ use crate::kernels::product::inner_products;
 use crate::kernels::random::Rng;
 
 /// Prepares a bank on one of the devices below.
-type Make = fn(&[f32], usize) -> Bank;
+type Make = fn(&[f32], usize) -> SearchBank;
 
-fn plain(rows: &[f32], d: usize) -> Bank {
-    Bank::new(rows.to_vec(), d).unwrap()
+fn plain(rows: &[f32], d: usize) -> SearchBank {
+    SearchBank::new(rows.to_vec(), d).unwrap()
 }
 
 /// A device whose bounds the processor computes.
 struct SimulatedDevice(F32Filter);
 
-fn simulated(rows: &[f32], d: usize) -> Bank {
+fn simulated(rows: &[f32], d: usize) -> SearchBank {
     let filter = F32Filter::new(rows.to_vec(), &squared_norms(rows, d).unwrap(), d);
-    Bank { device: Some(Box::new(SimulatedDevice(filter))), ..plain(rows, d) }
+    SearchBank { device: Some(Box::new(SimulatedDevice(filter))), ..plain(rows, d) }
 }
 
 impl DeviceLowerBounds for SimulatedDevice {
@@ -58,7 +58,7 @@ impl DeviceLowerBounds for SimulatedDevice {
 }
 
 #[cfg(feature = "torch")]
-fn libtorch(rows: &[f32], d: usize) -> Bank {
+fn libtorch(rows: &[f32], d: usize) -> SearchBank {
     plain(rows, d).with_bounds_of(Device::Cpu).unwrap()
 }
 
@@ -163,9 +163,9 @@ fn another_group_is_searched_as_if_its_own_were_absent() {
 
 #[test]
 fn wrong_data_is_refused() {
-    assert_eq!(Bank::new(Vec::new(), 1).unwrap_err(), KernelError::EmptyBank);
+    assert_eq!(SearchBank::new(Vec::new(), 1).unwrap_err(), KernelError::EmptyBank);
     assert_eq!(plain(&[1.0], 1).nearest(&[f32::NAN], 1), Err(KernelError::NotFinite { row: 0 }));
-    assert_eq!(Bank::new(vec![1.0, f32::INFINITY], 1).unwrap_err(), KernelError::NotFinite { row: 1 });
+    assert_eq!(SearchBank::new(vec![1.0, f32::INFINITY], 1).unwrap_err(), KernelError::NotFinite { row: 1 });
     assert!(plain(&[1.0], 1).nearest(&[], 1).unwrap().index.is_empty());
 }
 
@@ -180,7 +180,7 @@ fn by_axes(axes: PrincipalAxes, queries: &[f32], bank: &[f32], k: usize, width: 
     let pca = PcaFilter::new(axes, width, bank).with_int8(false);
     let int8 = Int8Filter::about_mean(bank, d).with(bank);
     let norms = squared_norms(queries, d).unwrap();
-    let bank = Bank::new(bank.to_vec(), d).unwrap();
+    let bank = SearchBank::new(bank.to_vec(), d).unwrap();
     let k = k.min(bank.len());
     let found = bank.search_with(&pca, (queries, &norms), k, |_, _| true);
     let by_rows = match int8 {
@@ -272,7 +272,7 @@ fn codes_equal_brute_force_on_every_kind_of_rows() {
 
 /// Fails without the error bound of codes: all distances are of the size of the codes' rounding.
 #[test]
-fn rows_that_differ_in_their_last_bits_are_told_apart() {
+fn rows_that_differ_in_their_last_bits_are_distinguished() {
     let mut stream = Rng::new(6, "nearest");
     let d = 64;
     let base = normals(&mut stream, 5 * d, 3.0);
@@ -355,7 +355,7 @@ fn a_bank_makes_codes_once_they_pay_and_never_for_noise() {
         let rows = |count, stream: &mut Rng| features(stream, count, d, rank, 0.2);
         let (queries, bank) = (rows(400, &mut stream), rows(1000, &mut stream));
         let group: Vec<u32> = (0..1000).map(|row| row / 100).collect();
-        let bank = Bank::new(bank, d).unwrap();
+        let bank = SearchBank::new(bank, d).unwrap();
         assert!(bank.pca.get().is_none());
         let first = bank.nearest(&queries[..20 * d], 5).unwrap();
         assert!(bank.pca.get().is_none(), "20 queries do not pay");
@@ -388,12 +388,12 @@ fn threads_change_no_bit_with_codes() {
 #[test]
 fn a_device_that_is_not_there_is_refused() {
     let device = Device::Cuda(99);
-    match Bank::on(device, vec![1.0], 1).unwrap_err() {
+    match SearchBank::on(device, vec![1.0], 1).unwrap_err() {
         KernelError::NotBuilt { .. } => assert!(!Backend::Torch.is_built()),
         KernelError::NoDevice { device: found, .. } => assert_eq!(found, device),
         other => panic!("{other}"),
     }
-    assert_eq!(Bank::on(Device::Cpu, vec![1.0], 1).unwrap().len(), 1);
+    assert_eq!(SearchBank::on(Device::Cpu, vec![1.0], 1).unwrap().len(), 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::super::super::fields::Fields;
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
-use super::super::provenance::{self, Provenance};
+use super::super::provenance::{self, SampleOrigin};
 use super::super::sources::{Defect, Sources};
 use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
@@ -55,7 +55,7 @@ pub(super) fn sample(
     trained: &Trained,
     set: &Path,
     context: &Context<'_>,
-) -> Result<Vec<Provenance>, StageError> {
+) -> Result<Vec<SampleOrigin>, StageError> {
     let fail = failed("cannot sample from the diffusion model");
     let denoiser =
         Denoiser::new(&painting.architecture, &trained.parameters, painting.device).map_err(fail)?;
@@ -114,7 +114,7 @@ fn obtain(
     (seed, id): (u64, &str),
     set: &Path,
     context: &Context<'_>,
-) -> Result<(Provenance, pictures::Cell), StageError> {
+) -> Result<(SampleOrigin, pictures::Cell), StageError> {
     let mut draft = Draft::new(painting, spec, sources, seed)?;
     let mut fields = fields.clone();
     fields.insert("seed".to_owned(), seed.to_string().into());
@@ -236,8 +236,8 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn origin(&self, id: &str) -> Provenance {
-        Provenance {
+    fn origin(&self, id: &str) -> SampleOrigin {
+        SampleOrigin {
             id: id.to_owned(),
             normal: self.normal.to_owned(),
             mask_of: self.defect.image.to_owned(),

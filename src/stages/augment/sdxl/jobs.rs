@@ -11,7 +11,7 @@ use super::super::super::fields::{Fields, name_of};
 use super::super::super::program::{Program, Stdin};
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
-use super::super::provenance::{self, Provenance};
+use super::super::provenance::{self, SampleOrigin};
 use super::super::sources::Sources;
 use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
@@ -61,7 +61,7 @@ pub(super) struct Jobs<'a> {
 
 /// The random choices for a sample, made before it is inpainted.
 struct Draft<'a> {
-    origin: Provenance,
+    origin: SampleOrigin,
     file: &'a File,
     prompt: &'a str,
     /// Height and width, in px.
@@ -126,7 +126,7 @@ pub(super) fn check_weights(weights: &Files) -> Result<(), StageError> {
 
 impl<'a> Jobs<'a> {
     /// Generates the samples that are not in the cache, and adds all samples to the output.
-    pub(super) fn run(&self) -> Result<Vec<Provenance>, StageError> {
+    pub(super) fn run(&self) -> Result<Vec<SampleOrigin>, StageError> {
         let shared = self.fields();
         let (mut drafts, mut items, mut missing) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (index, seed) in self.spec.seeds(self.context.seed).into_iter().enumerate() {
@@ -182,7 +182,7 @@ impl<'a> Jobs<'a> {
             let marked = moved.marked(size.0, size.1, top, left);
             let marked: Vec<usize> = (0..marked.len()).filter(|&pixel| marked[pixel]).collect();
             if !marked.is_empty() {
-                let origin = Provenance {
+                let origin = SampleOrigin {
                     id: id_of("sdxl-inpaint", index),
                     normal: normal.to_owned(),
                     mask_of: defect.image.to_owned(),

@@ -1,6 +1,6 @@
 //! The cache: what tasks produced, found again by key and by content, here or in a remote that a team shares.
 //!
-//! [`Cache`] puts a local store ([`local`]) and an optional remote ([`remote`]) behind one face. Its users look
+//! [`Cache`] puts a local store (`local`) and an optional remote (`remote`) behind one face. Its users look
 //! records up, make objects present and publish, and do not know whether there is a remote. The cache knows no
 //! stage, manifest or plan: of a record it knows the trees that it names ([`CachedRecord`]). It depends on no other
 //! layer.

@@ -40,7 +40,7 @@ pub struct StoredRecord {
     pub key: Digest,
     /// What was published for it.
     pub bytes: Vec<u8>,
-    /// When it was published or last used ([`Store::hold`]).
+    /// When it was published or last used (`Leases::hold`).
     pub used: SystemTime,
 }
 

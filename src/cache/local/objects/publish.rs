@@ -204,7 +204,7 @@ pub(in crate::cache::local) fn is_executable(metadata: &fs::Metadata) -> bool {
     metadata.mode() & 0o100 != 0
 }
 
-/// The tree that [`Store::publish_folder`] would make of `folder`; nothing is published or moved.
+/// The tree that `Store::publish_folder` would make of `folder`; nothing is published or moved.
 pub fn read_tree(folder: &Path) -> Result<Tree, StoreError> {
     let files = regular_files(folder)?;
     let entry = |FolderFile { relative, file }: &FolderFile| {

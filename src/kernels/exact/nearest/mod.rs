@@ -50,7 +50,7 @@ pub const NO_ROW: u32 = u32::MAX;
 /// For each query its `k` nearest bank rows: `[n, k]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbours {
-    /// SearchBank rows, the nearest first; among equal distances the lower index first.
+    /// Bank rows, the nearest first; among equal distances the lower index first.
     pub index: Vec<u32>,
     /// Plain (not squared) Euclidean distances, ascending.
     pub distance: Vec<f32>,
@@ -164,7 +164,7 @@ impl SearchBank {
     /// the codes, at most two thirds of the rows' own. On a device: [`SearchBank::on`]. No queries give an empty result, as
     /// does `k = 0`.
     ///
-    /// [`squared_euclidean`]: super::distance::squared_euclidean
+    /// [`squared_euclidean`]: crate::kernels::distance::squared_euclidean
     ///
     /// # Errors
     /// If a query holds NaN or an infinity, or the device of [`SearchBank::on`] fails.

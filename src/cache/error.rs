@@ -9,7 +9,7 @@ use crate::digest::Digest;
 
 /// An error of the cache.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum CacheError {
     /// The address of the remote cannot be used.
     #[error("cannot use the remote `{address}`")]
     Remote {
@@ -126,28 +126,28 @@ pub enum StoreError {
 
 /// Adds the path to an input or output error.
 pub(super) trait AtPath<T> {
-    /// As [`StoreError::Read`].
-    fn reading(self, path: &Path) -> Result<T, StoreError>;
-    /// As [`StoreError::Write`].
-    fn writing(self, path: &Path) -> Result<T, StoreError>;
+    /// As [`CacheError::Read`].
+    fn reading(self, path: &Path) -> Result<T, CacheError>;
+    /// As [`CacheError::Write`].
+    fn writing(self, path: &Path) -> Result<T, CacheError>;
 }
 
 impl<T, E: Into<io::Error>> AtPath<T> for Result<T, E> {
-    fn reading(self, path: &Path) -> Result<T, StoreError> {
-        self.map_err(|source| StoreError::Read { path: path.into(), source: source.into() })
+    fn reading(self, path: &Path) -> Result<T, CacheError> {
+        self.map_err(|source| CacheError::Read { path: path.into(), source: source.into() })
     }
 
-    fn writing(self, path: &Path) -> Result<T, StoreError> {
-        self.map_err(|source| StoreError::Write { path: path.into(), source: source.into() })
+    fn writing(self, path: &Path) -> Result<T, CacheError> {
+        self.map_err(|source| CacheError::Write { path: path.into(), source: source.into() })
     }
 }
 
 /// Turns a failed walk into the error that names the path.
-pub(super) fn walk_error(error: walkdir::Error, root: &Path) -> StoreError {
+pub(super) fn walk_error(error: walkdir::Error, root: &Path) -> CacheError {
     let path = error.path().unwrap_or(root).to_path_buf();
     if let Some(ancestor) = error.loop_ancestor() {
-        return StoreError::SymlinkLoop { path, ancestor: ancestor.into() };
+        return CacheError::SymlinkLoop { path, ancestor: ancestor.into() };
     }
     let source = error.into_io_error().unwrap_or_else(|| io::Error::other("the walk failed"));
-    StoreError::Read { path, source }
+    CacheError::Read { path, source }
 }

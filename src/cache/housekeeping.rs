@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::local::Store;
 use super::{
-    Collected, Collection, Described, Digest, Pin, StoreError, StoredRecord, Usage, VerifyProgress,
+    CacheError, Collected, Collection, Described, Digest, Pin, StoredRecord, Usage, VerifyProgress,
     VerifyReport,
 };
 
@@ -16,12 +16,12 @@ pub struct Housekeeping<'a>(pub(super) &'a Store);
 impl Housekeeping<'_> {
     /// Pins the outputs of records under a name and replaces what was pinned under it. A key need not have a record
     /// yet. The name is that of a file: letters, digits, `-`, `_`, `.`, not starting with `.`.
-    pub fn pin(self, name: &str, keys: &[Digest]) -> Result<(), StoreError> {
+    pub fn pin(self, name: &str, keys: &[Digest]) -> Result<(), CacheError> {
         self.0.pin(name, keys)
     }
 
     /// Removes a pin; returns whether there was one.
-    pub fn unpin(self, name: &str) -> Result<bool, StoreError> {
+    pub fn unpin(self, name: &str) -> Result<bool, CacheError> {
         self.0.unpin(name)
     }
 
@@ -34,7 +34,7 @@ impl Housekeeping<'_> {
     pub fn usage(
         self,
         describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
-    ) -> Result<Usage, StoreError> {
+    ) -> Result<Usage, CacheError> {
         self.0.usage(describe)
     }
 
@@ -52,13 +52,13 @@ impl Housekeeping<'_> {
         self,
         collection: &Collection,
         describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
-    ) -> Result<Collected, StoreError> {
+    ) -> Result<Collected, CacheError> {
         self.0.collect(collection, describe)
     }
 
     /// Hashes every object, tree and record and moves damaged ones to the quarantine. `progress` is called from
     /// several threads.
-    pub fn verify(self, progress: &(dyn Fn(VerifyProgress) + Sync)) -> Result<VerifyReport, StoreError> {
+    pub fn verify(self, progress: &(dyn Fn(VerifyProgress) + Sync)) -> Result<VerifyReport, CacheError> {
         self.0.verify(progress)
     }
 

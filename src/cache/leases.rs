@@ -1,7 +1,7 @@
 //! Leases and holds of the local store, for those who run tasks.
 
 use super::local::Store;
-use super::{Digest, Holder, Lease, StoreError};
+use super::{CacheError, Digest, Holder, Lease};
 
 /// Who works on a key, and which records this process uses.
 #[derive(Debug, Clone, Copy)]
@@ -9,7 +9,7 @@ pub struct Leases<'a>(pub(super) &'a Store);
 
 impl Leases<'_> {
     /// Takes the lease of a key; `None` at once if another process or thread holds it.
-    pub fn take(self, key: &Digest) -> Result<Option<Lease>, StoreError> {
+    pub fn take(self, key: &Digest) -> Result<Option<Lease>, CacheError> {
         self.0.lock(key)
     }
 

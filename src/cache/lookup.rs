@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Digest, StoreError, Tree};
+use super::{Cache, CacheError, Digest, Tree};
 
 /// A task's record, as the layer that writes records reads it. The cache itself needs only the trees that it names.
 pub trait CachedRecord: Sized {
@@ -68,7 +68,7 @@ pub enum Presence {
 impl Cache {
     /// The record of a key: the local one, else the remote's. Nothing is written. The remote is asked once for each
     /// key; its answer is remembered.
-    pub fn lookup<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, StoreError> {
+    pub fn lookup<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, CacheError> {
         let here = self.lookup_local(key)?;
         if let Lookup::Found(_) = here {
             return Ok(here);
@@ -80,7 +80,7 @@ impl Cache {
     }
 
     /// The records of many keys, in order. The remote is asked for all of them together.
-    pub fn lookup_many<R: CachedRecord>(&self, keys: &[Digest]) -> Result<Vec<Lookup<R>>, StoreError> {
+    pub fn lookup_many<R: CachedRecord>(&self, keys: &[Digest]) -> Result<Vec<Lookup<R>>, CacheError> {
         let wanted: Vec<(Digest, Presence)> = keys.iter().map(|key| (*key, Presence::Record)).collect();
         self.prefetch::<R>(&wanted)?;
         keys.iter().map(|key| self.lookup(key)).collect()
@@ -88,7 +88,7 @@ impl Cache {
 
     /// Asks the remote, in few requests, for the records and trees of the keys that are not present here. The next
     /// [`Self::lookup`] and [`Self::can_fetch`] of each costs no request. Nothing is written.
-    pub fn prefetch<R: CachedRecord>(&self, keys: &[(Digest, Presence)]) -> Result<(), StoreError> {
+    pub fn prefetch<R: CachedRecord>(&self, keys: &[(Digest, Presence)]) -> Result<(), CacheError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let mut absent = Vec::new();
         for (key, presence) in keys {
@@ -126,7 +126,7 @@ impl Cache {
         }
     }
 
-    fn lookup_local<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, StoreError> {
+    fn lookup_local<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, CacheError> {
         let Some(bytes) = self.local.record(key)? else { return Ok(Lookup::Absent) };
         let Some(record) = R::from_bytes(&bytes) else { return Ok(Lookup::Absent) };
         let mut trees = Vec::new();
@@ -137,7 +137,7 @@ impl Cache {
         Ok(Lookup::Found(Found { origin: Origin::Local, record, bytes: Arc::new(bytes), trees }))
     }
 
-    fn lookup_remote<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, StoreError> {
+    fn lookup_remote<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, CacheError> {
         let Some(remote) = &self.remote else { return Ok(Lookup::Absent) };
         let Some(bytes) = remote.record(key) else { return Ok(Lookup::Absent) };
         let Some(record) = R::from_bytes(&bytes) else { return Ok(Lookup::Absent) };
@@ -155,7 +155,7 @@ impl Cache {
         Ok(Lookup::Found(Found { origin: Origin::Remote, record, bytes, trees }))
     }
 
-    fn is_present<R: CachedRecord>(&self, key: &Digest, presence: Presence) -> Result<bool, StoreError> {
+    fn is_present<R: CachedRecord>(&self, key: &Digest, presence: Presence) -> Result<bool, CacheError> {
         let Some(found) = self.lookup_local::<R>(key)?.found() else { return Ok(false) };
         if presence == Presence::Objects {
             for tree in &found.trees {

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use change::{Change, difference};
-pub use error::StoreError;
+pub use error::CacheError;
 pub use housekeeping::Housekeeping;
 pub use leases::Leases;
 pub use local::collection::gc::{Collected, Collection, KeepReason, Share};
@@ -79,7 +79,7 @@ pub struct Workdir {
 
 impl Cache {
     /// Opens the cache in the folder `root`, which need not exist yet. `index` remembers verified files.
-    pub fn open(root: PathBuf, index: StatIndex) -> Result<Self, StoreError> {
+    pub fn open(root: PathBuf, index: StatIndex) -> Result<Self, CacheError> {
         Ok(Self { local: Store::open(root, index)?, remote: None })
     }
 
@@ -106,12 +106,12 @@ impl Cache {
     }
 
     /// The tree of this digest, if it is here and sound. Each is read once and kept in memory.
-    pub fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
+    pub fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, CacheError> {
         self.local.tree(digest)
     }
 
     /// Creates a fresh folder on the file system of the local store, removed when dropped. `label` is for people.
-    pub fn scratch(&self, label: &str) -> Result<Scratch, StoreError> {
+    pub fn scratch(&self, label: &str) -> Result<Scratch, CacheError> {
         self.local.scratch(label)
     }
 
@@ -121,7 +121,7 @@ impl Cache {
     }
 
     /// Begins a publication, during which nothing is collected.
-    pub fn publication(&self) -> Result<Publication<'_>, StoreError> {
+    pub fn publication(&self) -> Result<Publication<'_>, CacheError> {
         Publication::begin(&self.local)
     }
 
@@ -158,7 +158,7 @@ impl Workdir {
     }
 
     /// Removes the folder with its content, once the result is published.
-    pub fn remove(&self) -> Result<(), StoreError> {
+    pub fn remove(&self) -> Result<(), CacheError> {
         local::remove_folder(&self.path)
     }
 }

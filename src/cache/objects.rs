@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::local::Store;
-use super::{Damage, Digest, StoreError, Tree};
+use super::{CacheError, Damage, Digest, Tree};
 
 /// The objects that are here.
 #[derive(Debug, Clone, Copy)]
@@ -16,24 +16,24 @@ impl Objects<'_> {
     }
 
     /// The content of an object, always hashed. A damaged object is moved to the quarantine.
-    pub fn read(self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+    pub fn read(self, digest: &Digest) -> Result<Vec<u8>, CacheError> {
         self.0.read(digest)
     }
 
     /// The objects of a tree that are not there with the right size. Nothing is hashed or moved.
-    pub fn missing(self, tree: &Tree) -> Result<Vec<Digest>, StoreError> {
+    pub fn missing(self, tree: &Tree) -> Result<Vec<Digest>, CacheError> {
         self.0.missing(tree)
     }
 
     /// Verifies every object of a tree and returns those that cannot be read, by path. An object is trusted under the
     /// stat at which it was last verified, else hashed again; a damaged one is moved to the quarantine.
-    pub fn check(self, tree: &Tree) -> Result<Vec<Damage>, StoreError> {
+    pub fn check(self, tree: &Tree) -> Result<Vec<Damage>, CacheError> {
         self.0.check(tree)
     }
 
     /// Creates files from objects: shared blocks, else hard links, else copies; mode 0444. Existing files are
     /// replaced. Sound objects are linked even if others are missing or damaged; the first of those is the error.
-    pub fn link_all(self, links: &[(Digest, PathBuf)]) -> Result<(), StoreError> {
+    pub fn link_all(self, links: &[(Digest, PathBuf)]) -> Result<(), CacheError> {
         self.0.link_all(links)
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::local::Store;
 use super::local::leases::holds::Pause;
-use super::{Digest, Found, Published, StoreError, Tree};
+use super::{CacheError, Digest, Found, Published, Tree};
 
 /// A publication under way. Collection waits until it is dropped, so that an object that was there already cannot go
 /// between the check that found it and the record that needs it.
@@ -18,48 +18,48 @@ pub struct Publication<'a> {
 }
 
 impl<'a> Publication<'a> {
-    pub(super) fn begin(local: &'a Store) -> Result<Self, StoreError> {
+    pub(super) fn begin(local: &'a Store) -> Result<Self, CacheError> {
         Ok(Self { local, _pause: local.pause()? })
     }
 
     /// Publishes every file of `folder` and the tree of them. The folder is given up: its files move away or stay
     /// behind read-only. Only regular files with UTF-8 names can be published; empty folders are dropped.
-    pub fn publish_folder(&self, folder: &Path) -> Result<Tree, StoreError> {
+    pub fn publish_folder(&self, folder: &Path) -> Result<Tree, CacheError> {
         self.local.publish_folder(folder)
     }
 
     /// Publishes single files without a tree, in order; otherwise as [`Self::publish_folder`].
-    pub fn publish_files(&self, paths: &[PathBuf]) -> Result<Vec<(Digest, u64)>, StoreError> {
+    pub fn publish_files(&self, paths: &[PathBuf]) -> Result<Vec<(Digest, u64)>, CacheError> {
         self.local.publish_files(paths)
     }
 
     /// Publishes one content.
-    pub fn publish_bytes(&self, content: &[u8]) -> Result<Digest, StoreError> {
+    pub fn publish_bytes(&self, content: &[u8]) -> Result<Digest, CacheError> {
         self.local.publish_bytes(content)
     }
 
     /// Publishes a tree, whose objects need not be here.
-    pub fn publish_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
+    pub fn publish_tree(&self, tree: &Tree) -> Result<Digest, CacheError> {
         self.local.put_tree(tree)
     }
 
     /// Publishes a task's record. The first record of a key wins, whatever other threads and processes do.
-    pub fn publish_record(&self, key: &Digest, bytes: &[u8]) -> Result<Published, StoreError> {
+    pub fn publish_record(&self, key: &Digest, bytes: &[u8]) -> Result<Published, CacheError> {
         self.local.publish_record(key, bytes)
     }
 
     /// Replaces a task's record, or publishes it if there is none.
-    pub fn replace_record(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn replace_record(&self, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         self.local.replace_record(key, bytes)
     }
 
     /// Publishes the record of a single item of a task, over any other of that key.
-    pub fn publish_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn publish_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         self.local.put_item(key, bytes)
     }
 
     /// Publishes a record that a lookup found in the remote, with its trees. The first record of a key wins.
-    pub fn adopt<R>(&self, key: &Digest, found: &Found<R>) -> Result<Published, StoreError> {
+    pub fn adopt<R>(&self, key: &Digest, found: &Found<R>) -> Result<Published, CacheError> {
         for tree in &found.trees {
             self.local.put_tree(tree)?;
         }

@@ -5,7 +5,7 @@
 //! size and the mode. Integers are 8 bytes, little-endian; the mode is one byte, 0 or 1. Names, order
 //! of arrival, owners and times of files have no part in it. Empty folders are not kept.
 
-use crate::cache::error::StoreError;
+use crate::cache::error::CacheError;
 use crate::digest::Digest;
 
 /// First bytes of an encoded tree; the number is the version of the format.
@@ -55,7 +55,7 @@ pub struct Tree {
 
 impl Tree {
     /// Sorts and checks the entries.
-    pub fn new(mut entries: Vec<TreeEntry>) -> Result<Self, StoreError> {
+    pub fn new(mut entries: Vec<TreeEntry>) -> Result<Self, CacheError> {
         entries.sort_unstable_by(|left, right| left.path.cmp(&right.path));
         check_entries(&entries)?;
         Ok(Self { entries })
@@ -135,10 +135,10 @@ impl Tree {
     }
 
     /// Decodes a tree; anything that [`Tree::to_bytes`] would not have written is an error.
-    pub fn from_bytes(encoded: &[u8]) -> Result<Self, StoreError> {
+    pub fn from_bytes(encoded: &[u8]) -> Result<Self, CacheError> {
         let mut reader = Reader { encoded, offset: 0 };
         if reader.take(MAGIC.len())? != MAGIC {
-            return Err(StoreError::BadTree { offset: 0 });
+            return Err(CacheError::BadTree { offset: 0 });
         }
         let count = reader.integer()?;
         // Do not allocate for more entries than the bytes can hold.
@@ -147,7 +147,7 @@ impl Tree {
             entries.push(reader.entry()?);
         }
         if reader.offset != encoded.len() || !entries.is_sorted_by(|left, right| left.path < right.path) {
-            return Err(StoreError::BadTree { offset: reader.offset });
+            return Err(CacheError::BadTree { offset: reader.offset });
         }
         check_entries(&entries)?;
         Ok(Self { entries })
@@ -160,47 +160,47 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], CacheError> {
         let end = self.offset.checked_add(length).filter(|end| *end <= self.encoded.len());
-        let end = end.ok_or(StoreError::BadTree { offset: self.offset })?;
+        let end = end.ok_or(CacheError::BadTree { offset: self.offset })?;
         let taken = &self.encoded[self.offset..end];
         self.offset = end;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CacheError> {
         let offset = self.offset;
-        self.take(N)?.try_into().map_err(|_| StoreError::BadTree { offset })
+        self.take(N)?.try_into().map_err(|_| CacheError::BadTree { offset })
     }
 
-    fn integer(&mut self) -> Result<u64, StoreError> {
+    fn integer(&mut self) -> Result<u64, CacheError> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn entry(&mut self) -> Result<TreeEntry, StoreError> {
+    fn entry(&mut self) -> Result<TreeEntry, CacheError> {
         let offset = self.offset;
         let length = self.integer()?;
-        let length = usize::try_from(length).map_err(|_| StoreError::BadTree { offset })?;
-        let path = str::from_utf8(self.take(length)?).map_err(|_| StoreError::BadTree { offset })?;
+        let length = usize::try_from(length).map_err(|_| CacheError::BadTree { offset })?;
+        let path = str::from_utf8(self.take(length)?).map_err(|_| CacheError::BadTree { offset })?;
         let path = path.to_owned();
         let digest = Digest::from_bytes(self.array()?);
         let size = self.integer()?;
         let executable = match self.array()? {
             [0] => false,
             [1] => true,
-            [_] => return Err(StoreError::BadTree { offset }),
+            [_] => return Err(CacheError::BadTree { offset }),
         };
         Ok(TreeEntry { path, digest, size, executable })
     }
 }
 
 /// Checks each path, and that no path is twice or a folder of another.
-fn check_entries(entries: &[TreeEntry]) -> Result<(), StoreError> {
+fn check_entries(entries: &[TreeEntry]) -> Result<(), CacheError> {
     let mut checked_folder = "";
     for (index, entry) in entries.iter().enumerate() {
-        check_path(&entry.path).map_err(|flaw| StoreError::BadPath { path: entry.path.clone(), flaw })?;
+        check_path(&entry.path).map_err(|flaw| CacheError::BadPath { path: entry.path.clone(), flaw })?;
         if index > 0 && entries[index - 1].path == entry.path {
-            return Err(StoreError::DuplicatePath { path: entry.path.clone() });
+            return Err(CacheError::DuplicatePath { path: entry.path.clone() });
         }
         let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         if folder == checked_folder {
@@ -210,7 +210,7 @@ fn check_entries(entries: &[TreeEntry]) -> Result<(), StoreError> {
         let mut folder = folder;
         loop {
             if entries.binary_search_by(|other| other.path.as_str().cmp(folder)).is_ok() {
-                return Err(StoreError::FileAndFolder { path: folder.into() });
+                return Err(CacheError::FileAndFolder { path: folder.into() });
             }
             let Some((parent, _)) = folder.rsplit_once('/') else { break };
             folder = parent;

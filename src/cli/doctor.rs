@@ -41,9 +41,9 @@ struct Report {
     project: PathBuf,
     /// The cache.
     cache: FolderReport,
-    /// The path of the stat cache; `None` if the user has no cache folder.
+    /// The path of the stat index; `None` if the user has no cache folder.
     stat_cache: Option<PathBuf>,
-    /// Whether the stat cache exists.
+    /// Whether the stat index exists.
     has_stat_cache: bool,
 }
 
@@ -113,7 +113,7 @@ impl Report {
         };
         rows.push(("cache", format!("{}{state}", self.cache.path.display())));
         rows.push((
-            "stat cache",
+            "stat index",
             match &self.stat_cache {
                 None => "in memory: neither XDG_CACHE_HOME nor HOME is set".to_owned(),
                 Some(path) if self.has_stat_cache => path.display().to_string(),

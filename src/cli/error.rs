@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Exit, hints};
-use crate::cache::StoreError;
+use crate::cache::CacheError;
 use crate::engine::{EngineError, UnitError};
 use crate::manifest::ManifestError;
 use crate::plan::{LockError, PlanError};
@@ -24,7 +24,7 @@ pub(super) enum CliError {
     Engine(EngineError),
     /// The cache failed.
     #[error("the cache failed")]
-    Store(#[source] StoreError),
+    Cache(#[source] CacheError),
     /// The run's folder cannot be written.
     #[error(transparent)]
     Report(ReportError),
@@ -83,14 +83,14 @@ impl CliError {
             | Self::NoRemote
             | Self::UnitFile { .. }
             | Self::History(_)
-            | Self::Store(StoreError::BadPin { .. } | StoreError::Remote { .. })
+            | Self::Cache(CacheError::BadPin { .. } | CacheError::Remote { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Budget { .. }
             | Self::Lock(_)
             | Self::Unit(_)
-            | Self::Store(StoreError::Collecting { .. }) => Exit::Refused,
+            | Self::Cache(CacheError::Collecting { .. }) => Exit::Refused,
             Self::Engine(_)
-            | Self::Store(_)
+            | Self::Cache(_)
             | Self::Report(_)
             | Self::CannotRun { .. }
             | Self::Unlisted { .. } => Exit::Failed,
@@ -102,7 +102,7 @@ impl CliError {
         match self {
             Self::Plan(error) => hints::of(error),
             Self::Engine(error) => hints::of(error),
-            Self::Store(error) | Self::Report(ReportError::Store(error)) => hints::of(error),
+            Self::Cache(error) | Self::Report(ReportError::Cache(error)) => hints::of(error),
             Self::Lock(error) => Some(hints::lock_error(error)),
             Self::History(error) => Some(hints::history_error(error)),
             Self::UnknownStage { help, .. } | Self::UnknownVariant { help, .. } => Some(help.clone()),

@@ -33,17 +33,17 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::check_stage(&experiment, &arguments.stage)?;
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
-    session::show_remote_warnings(&project.store);
+    session::show_remote_warnings(&project.cache);
     if let [one, other] = arguments.between.as_slice() {
         let variants = find_pair(&plan, one, other)?;
         let [one, other] = variants.map(|variant| &plan.variants[variant].id);
         terminal::print(&format!("{one} and {other}:\n"));
-        for pair in between(&plan, &statuses, &project.store, &arguments.stage, variants) {
+        for pair in between(&plan, &statuses, &project.cache, &arguments.stage, variants) {
             terminal::print(&format!("{pair}\n"));
         }
         return Ok(Exit::Done);
     }
-    let explanations = explain(&plan, &statuses, &project.store, &arguments.stage);
+    let explanations = explain(&plan, &statuses, &project.cache, &arguments.stage);
     if arguments.json {
         terminal::print(&format!("{:#}\n", to_json(&plan, &arguments.stage, &explanations)));
         return Ok(Exit::Done);

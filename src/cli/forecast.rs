@@ -45,8 +45,8 @@ impl Forecast {
     /// Estimates a plan from the records of the cache, which are read only if something would run.
     pub(super) fn new(plan: &Plan, statuses: &[Status], project: &Project, jobs: usize) -> Self {
         let open = statuses.iter().filter(|status| !status.state().is_hit()).count();
-        let history = if open == 0 { History::default() } else { History::load(&project.store) };
-        let tasks = estimate(plan, statuses, &mut Models::new(history), &project.store);
+        let history = if open == 0 { History::default() } else { History::load(&project.cache) };
+        let tasks = estimate(plan, statuses, &mut Models::new(history), &project.cache);
         let known = || tasks.iter().flatten();
         let seconds: Vec<f64> =
             tasks.iter().map(|task| task.as_ref().map_or(0.0, |estimate| estimate.seconds)).collect();
@@ -55,7 +55,7 @@ impl Forecast {
             seconds: makespan(plan, &seconds, jobs),
             peak_bytes: known().filter_map(|estimate| estimate.peak_bytes).max(),
             written_bytes: known().map(|estimate| estimate.output_bytes).sum(),
-            free_bytes: free_bytes(project.store.root()),
+            free_bytes: free_bytes(project.cache.root()),
             unknown: open - known().count(),
             open,
             guesses: known().filter(|estimate| matches!(estimate.basis, Basis::Guess { .. })).count(),

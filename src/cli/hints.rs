@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk::free_bytes;
 use crate::artifacts::ArtifactError;
-use crate::cache::{RemoteWarning, StoreError};
+use crate::cache::{CacheError, RemoteWarning};
 use crate::engine::{EngineError, Failure, full_disk as full_disk_in};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::RuntimeError;
@@ -16,38 +16,38 @@ use crate::report::HistoryError;
 use crate::stages::StageError;
 
 /// Returns a hint for an error of the cache.
-fn store_error(error: &StoreError) -> Option<String> {
+fn store_error(error: &CacheError) -> Option<String> {
     match error {
-        StoreError::Remote { .. } => Some(
+        CacheError::Remote { .. } => Some(
             "name a folder, s3://bucket/prefix, gs://, az:// or http(s):// as `remote` in patchflow.toml, or run with \
              --remote off (docs/sharing.md)"
                 .to_owned(),
         ),
-        StoreError::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+        CacheError::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some(format!("give yourself read permission: `chmod -R u+rX {}`", path.display()))
         }
-        StoreError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+        CacheError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
             if path.is_symlink() {
                 Some(format!("`{}` is a link to a file that does not exist; repair or remove it", path.display()))
             } else {
                 Some("check the spelling of the path; relative paths start at the project root".into())
             }
         }
-        StoreError::Write { path, source } => match source.kind() {
+        CacheError::Write { path, source } => match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Some(format!("`{}` must be writable, or choose another cache folder", path.display()))
             }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(full_disk(path)),
             _ => None,
         },
-        StoreError::NotUtf8 { .. } => Some("rename the file".into()),
-        StoreError::BadPin { .. } => Some("use letters, digits, `-`, `_` and `.`".into()),
-        StoreError::Collecting { .. } => Some("wait until it has ended".into()),
-        StoreError::NotRegular { kind: "symlink", .. } => {
+        CacheError::NotUtf8 { .. } => Some("rename the file".into()),
+        CacheError::BadPin { .. } => Some("use letters, digits, `-`, `_` and `.`".into()),
+        CacheError::Collecting { .. } => Some("wait until it has ended".into()),
+        CacheError::NotRegular { kind: "symlink", .. } => {
             Some("copy the file that the link leads to instead of linking it".into())
         }
-        StoreError::SymlinkLoop { path, .. } => Some(format!("remove the link `{}`", path.display())),
-        StoreError::ChangedWhilePublished { .. } => {
+        CacheError::SymlinkLoop { path, .. } => Some(format!("remove the link `{}`", path.display())),
+        CacheError::ChangedWhilePublished { .. } => {
             Some("the stage left a process behind that still writes; let it wait for its children".into())
         }
         _ => None,
@@ -113,7 +113,7 @@ fn failure(failure: &Failure) -> Option<String> {
         }
         Failure::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
         Failure::Stage(_)
-        | Failure::Store(_)
+        | Failure::Cache(_)
         | Failure::NoTree { .. }
         | Failure::Remake { .. }
         | Failure::WorkerProcess { .. } => None,
@@ -124,7 +124,7 @@ fn engine_error(error: &EngineError) -> Option<String> {
     match error {
         EngineError::Plan(error) => plan_error(error),
         EngineError::Threads { .. } => Some("use fewer `--threads`".to_owned()),
-        EngineError::Store(_) => None,
+        EngineError::Cache(_) => None,
     }
 }
 
@@ -136,7 +136,7 @@ fn plan_error(error: &PlanError) -> Option<String> {
         PlanError::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
         PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or remove it from `tools`")),
         PlanError::Source { .. }
-        | PlanError::Store(_)
+        | PlanError::Cache(_)
         | PlanError::NoOutput { .. }
         | PlanError::NotFinite { .. } => None,
     }
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn an_unreadable_file_is_named_with_the_command_that_helps() {
         let read =
-            |path: &str, kind: io::ErrorKind| StoreError::Read { path: path.into(), source: kind.into() };
+            |path: &str, kind: io::ErrorKind| CacheError::Read { path: path.into(), source: kind.into() };
         let hint = store_error(&read("/a/closed", io::ErrorKind::PermissionDenied)).unwrap();
         assert!(hint.contains("chmod") && hint.contains("/a/closed"));
         assert!(store_error(&read("/nowhere", io::ErrorKind::NotFound)).unwrap().contains("spelling"));

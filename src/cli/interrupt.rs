@@ -17,7 +17,7 @@ pub(super) fn is_cancelled() -> bool {
 pub(super) fn handle_interrupts() {
     let handler = || {
         if CANCELLED.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "the user asked twice; every commit to the store is atomic")]
+            #[expect(clippy::exit, reason = "the user asked twice; every commit to the cache is atomic")]
             std::process::exit(Exit::Interrupted as i32);
         }
         terminal::message("stopping: finished work is kept (press Ctrl-C again to end at once)");

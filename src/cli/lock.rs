@@ -23,11 +23,11 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let lock =
-        Lock::of(&plan, &statuses, &|record| metrics(record, &project.store)).map_err(CliError::Lock)?;
+        Lock::of(&plan, &statuses, &|record| metrics(record, &project.cache)).map_err(CliError::Lock)?;
     warn_of_others(&plan, &statuses);
     let path = lock_path(&environment.folder.join(&arguments.manifest.manifest));
     lock.write(&path).map_err(CliError::Lock)?;
-    keep_from_collection(&plan.experiment, &lock, &project.store)?;
+    keep_from_collection(&plan.experiment, &lock, &project.cache)?;
     let shown = path.strip_prefix(&project.root).unwrap_or(&path);
     terminal::print(&format!(
         "{}: {} tasks, {} variants; their objects are pinned as `lock-{}`\n",
@@ -52,14 +52,14 @@ fn warn_of_others(plan: &Plan, statuses: &[Status]) {
     }
 }
 
-fn metrics(record: &Record, store: &Cache) -> Option<BTreeMap<String, f64>> {
-    let scores = store.tree(record.outputs.get("scores")?).ok()??;
-    let metrics = session::metrics(store, &scores)?;
+fn metrics(record: &Record, cache: &Cache) -> Option<BTreeMap<String, f64>> {
+    let scores = cache.tree(record.outputs.get("scores")?).ok()??;
+    let metrics = session::metrics(cache, &scores)?;
     Some(metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// Pins the locked outputs, so that `cache gc` keeps them until `cache unpin`.
-fn keep_from_collection(experiment: &str, lock: &Lock, store: &Cache) -> Result<(), CliError> {
+fn keep_from_collection(experiment: &str, lock: &Lock, cache: &Cache) -> Result<(), CliError> {
     let keys: Vec<Digest> = lock.keys().into_iter().collect();
-    store.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Store)
+    cache.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Cache)
 }

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &LogArguments, environment: &Environment) -> Result
         }
         found += 1;
         let key = status.resolution.as_ref().map(|resolution| resolution.key);
-        if let Some(log) = key.and_then(|key| log_of(&plan, TaskId(index), &key, &project.store)) {
+        if let Some(log) = key.and_then(|key| log_of(&plan, TaskId(index), &key, &project.cache)) {
             terminal::print(&log);
             shown += 1;
         } else if status.state().is_hit() {
@@ -61,12 +61,12 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
 }
 
 /// The log of a cached task, under a heading with its time and host; `None` without a record.
-pub(super) fn log_of(plan: &Plan, id: TaskId, key: &Digest, store: &Cache) -> Option<String> {
-    let record = Record::from_bytes(&store.records().get(key).ok()??)?;
+pub(super) fn log_of(plan: &Plan, id: TaskId, key: &Digest, cache: &Cache) -> Option<String> {
+    let record = Record::from_bytes(&cache.records().get(key).ok()??)?;
     let made = &record.provenance;
     let finished = made.finished.get(..19).unwrap_or(&made.finished);
     let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);
-    match made.log.as_ref().map(|log| log.read(store)) {
+    match made.log.as_ref().map(|log| log.read(cache)) {
         None => text += "(the log is empty)\n",
         Some(None) => text += "(its log is gone from the cache)\n",
         Some(Some(log)) => {

@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     } else {
         terminal::print(&to_text(&plan, &statuses, &forecast));
     }
-    session::show_remote_warnings(&project.store);
+    session::show_remote_warnings(&project.cache);
     forecast.check(&arguments.budget)?;
     if let Some(warning) = forecast.warning().filter(|_| !arguments.budget.is_empty()) {
         terminal::message(&format!("warning: {warning}"));

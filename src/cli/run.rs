@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     // A survey prefetches many records at once, which the run then finds in the cache.
     let with_survey = !arguments.budget.is_empty()
         || arguments.locked
-        || project.store.prefers_batches()
+        || project.cache.prefers_batches()
         || has_unavailable_task(&plan, environment);
     let statuses = with_survey.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
@@ -137,7 +137,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         }
     };
     let options = options(arguments, environment, &project, &folder, pins.as_deref(), &listener);
-    let run = engine::run(&plan, &project.store, &options);
+    let run = engine::run(&plan, &project.cache, &options);
     if let Some(error) = profile.as_ref().and_then(|profile| profile.write().err()) {
         terminal::show_chain("warning", &error, None);
     }
@@ -145,22 +145,22 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         folder.clone().discard();
         CliError::Engine(error)
     })?;
-    let metrics = read_metrics(&plan, &run, &project.store);
+    let metrics = read_metrics(&plan, &run, &project.cache);
     let of_task = |task: usize| metrics[task].clone();
     let table = variant_table(&plan, &run, &of_task);
     let differences = differences(&plan, &of_task);
-    let linked = folder.link_variants(&plan, &run, &project.store);
+    let linked = folder.link_variants(&plan, &run, &project.cache);
     let summarised = RunSummary::new(request, &plan, &run, &of_task);
     folder.write(&summarised, &table, &differences).map_err(CliError::Report)?;
     if !run.is_interrupted && run.counts().failed == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
     }
     if arguments.replay_logs {
-        replay(&plan, &run, &project.store);
+        replay(&plan, &run, &project.cache);
     }
     show_failures(&plan, &run, &options);
-    session::show_remote_warnings(&project.store);
-    show_warning(&project.store);
+    session::show_remote_warnings(&project.cache);
+    show_warning(&project.cache);
     if !arguments.json {
         terminal::print(&summary(&plan, &run, &table, &differences, &folder));
     }
@@ -195,15 +195,15 @@ fn locked(
     let is_part = arguments.manifest.only.is_some() || !arguments.manifest.targets.is_empty();
     let extent = if is_part { PlanExtent::Part } else { PlanExtent::Whole };
     let results = lock.and_then(|lock| lock.results(plan, extent)).map_err(CliError::Lock)?;
-    check_locked(plan, statuses, &results, &project.store).map_err(CliError::Lock)?;
+    check_locked(plan, statuses, &results, &project.cache).map_err(CliError::Lock)?;
     Ok(results)
 }
 
 /// Shows the logs of the cached tasks.
-fn replay(plan: &Plan, run: &Run, store: &Cache) {
+fn replay(plan: &Plan, run: &Run, cache: &Cache) {
     for (index, end) in run.tasks.iter().enumerate() {
         let (Outcome::Hit, Some(key)) = (end.outcome, &end.key) else { continue };
-        if let Some(log) = super::log::log_of(plan, TaskId(index), key, store) {
+        if let Some(log) = super::log::log_of(plan, TaskId(index), key, cache) {
             terminal::message(log.trim_end());
         }
     }
@@ -331,13 +331,13 @@ fn options<'a>(
 }
 
 /// The metrics of each task, if it has any.
-fn read_metrics(plan: &Plan, run: &Run, store: &Cache) -> Vec<Option<Metrics>> {
-    let read = |task: usize| session::metrics(store, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
+fn read_metrics(plan: &Plan, run: &Run, cache: &Cache) -> Vec<Option<Metrics>> {
+    let read = |task: usize| session::metrics(cache, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
 }
 
-fn show_warning(store: &Cache) {
-    if let Some(warning) = store.index().take_warning() {
+fn show_warning(cache: &Cache) {
+    if let Some(warning) = cache.index().take_warning() {
         terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Project {
     /// Its configuration.
     pub(super) config: Config,
     /// Its cache.
-    pub(super) store: Cache,
+    pub(super) cache: Cache,
 }
 
 /// Opens the project of the current folder.
@@ -26,8 +26,8 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
     let root = manifest::find_project(&environment.folder);
     let config = Config::load(&root).map_err(CliError::Manifest)?;
     let cache = root.join(&config.cache);
-    let store = Cache::open(cache, stat_index(environment)).map_err(CliError::Store)?;
-    Ok(Project { root, config, store: store.with_lease_rules(lease_rules(environment)) })
+    let cache = Cache::open(cache, stat_index(environment)).map_err(CliError::Cache)?;
+    Ok(Project { root, config, cache: cache.with_lease_rules(lease_rules(environment)) })
 }
 
 /// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`.
@@ -44,14 +44,14 @@ pub(super) fn with_remote(
     let remote = address
         .map(|address| RemoteStore::open(&address, &project.root, &CANCELLED))
         .transpose()
-        .map_err(CliError::Store)?;
-    let Project { root, config, store } = project;
-    Ok(Project { root, config, store: store.with_remote(remote) })
+        .map_err(CliError::Cache)?;
+    let Project { root, config, cache } = project;
+    Ok(Project { root, config, cache: cache.with_remote(remote) })
 }
 
 /// Shows the warnings of the remote, each once.
-pub(super) fn show_remote_warnings(store: &Cache) {
-    for warning in store.take_remote_warnings() {
+pub(super) fn show_remote_warnings(cache: &Cache) {
+    for warning in cache.take_remote_warnings() {
         let hint = hints::remote_warning(&warning).map(|hint| format!("; {hint}")).unwrap_or_default();
         super::terminal::message(&format!("warning: the remote {warning}{hint}"));
     }
@@ -64,12 +64,12 @@ fn lease_rules(environment: &Environment) -> LeaseRules {
         .map_or_else(LeaseRules::default, |time| LeaseRules::without_locks(Duration::from_millis(time)))
 }
 
-/// The stat cache in the user's cache folder; in memory if there is none.
+/// The stat index in the user's cache folder; in memory if there is none.
 fn stat_index(environment: &Environment) -> StatIndex {
     stat_cache(environment).map_or_else(StatIndex::in_memory, StatIndex::new)
 }
 
-/// The path of the stat cache; `None` if the user has no cache folder.
+/// The path of the stat index; `None` if the user has no cache folder.
 pub(super) fn stat_cache(environment: &Environment) -> Option<PathBuf> {
     let folder =
         |name: &str| environment.variables.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -101,8 +101,8 @@ pub(super) fn survey(
     plan: &Plan,
     project: &Project,
 ) -> Result<Vec<Status>, CliError> {
-    let mut resolver = Resolver::new(&project.store, &project.root, rehash(arguments));
-    plan::survey(plan, &mut resolver, &project.store).map_err(CliError::Plan)
+    let mut resolver = Resolver::new(&project.cache, &project.root, rehash(arguments));
+    plan::survey(plan, &mut resolver, &project.cache).map_err(CliError::Plan)
 }
 
 /// Returns whether all source files are hashed again.
@@ -137,7 +137,7 @@ fn cores() -> usize {
 }
 
 /// The metrics in a tree of scores; `None` if it has none or their object is gone.
-pub(super) fn metrics(store: &Cache, scores: &Tree) -> Option<Metrics> {
+pub(super) fn metrics(cache: &Cache, scores: &Tree) -> Option<Metrics> {
     let entry = scores.get("metrics.json")?;
-    serde_json::from_slice(&store.objects().read(&entry.digest).ok()?).ok()
+    serde_json::from_slice(&cache.objects().read(&entry.digest).ok()?).ok()
 }

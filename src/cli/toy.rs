@@ -78,7 +78,7 @@ fn a_kind_of_one_file_plans_runs_caches_and_explains() {
 
     std::fs::write(here.folder.path().join("data/b.txt"), "b").unwrap();
     let (project, plan, statuses) = here.survey();
-    let explained = plan::explain(&plan, &statuses, &project.store, "count");
+    let explained = plan::explain(&plan, &statuses, &project.cache, "count");
     let [first, ..] = &explained[..] else { panic!("{explained:?}") };
     let Reason::Differs { differences, .. } = &first.reason else { panic!("{first:?}") };
     let [Difference::Files { role, changes: Some(changes) }] = &differences[..] else { panic!("{first:?}") };

@@ -159,7 +159,7 @@ fn examine(
     };
     let options = options(arguments, environment, project, folder, &listener);
     let count = sample.unwrap_or(usize::MAX);
-    engine::verify(plan, &project.store, &options, suspects, count, &mut report).map_err(CliError::Engine)?;
+    engine::verify(plan, &project.cache, &options, suspects, count, &mut report).map_err(CliError::Engine)?;
     Ok(verdicts)
 }
 

@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &WorkerArguments, environment: &Environment) -> Res
         environment: environment.variables.clone(),
         ..Options::new(project.root.clone(), &CANCELLED, &|_| {})
     };
-    let report = engine::work(&unit, &project.store, &options, &|failure| hints::of(failure))
+    let report = engine::work(&unit, &project.cache, &options, &|failure| hints::of(failure))
         .map_err(CliError::Engine)?;
     let line = serde_json::to_string(&report).expect("a report holds only strings and finite numbers");
     terminal::print(&format!("{line}\n"));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::artifacts::ArtifactError;
-use crate::cache::StoreError;
+use crate::cache::CacheError;
 use crate::plan::PlanError;
 use crate::stages::{Role, StageError};
 
@@ -15,7 +15,7 @@ pub enum Failure {
     Stage(#[source] StageError),
     /// The cache failed.
     #[error("the cache failed")]
-    Store(#[source] StoreError),
+    Cache(#[source] CacheError),
     /// Its inputs or its key could not be found.
     #[error(transparent)]
     Plan(PlanError),
@@ -115,7 +115,7 @@ pub fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
     };
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let found = if let Some(StoreError::Write { path, source }) = error.downcast_ref() {
+        let found = if let Some(CacheError::Write { path, source }) = error.downcast_ref() {
             Some((path, source))
         } else if let Some(ArtifactError::Io { path, source, .. }) = error.downcast_ref() {
             Some((path, source))

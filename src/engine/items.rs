@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
-use crate::cache::{Cache, Digest, Lease, StoreError, Tree, TreeEntry};
+use crate::cache::{Cache, CacheError, Digest, Lease, Tree, TreeEntry};
 use crate::plan::item_key;
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
@@ -134,7 +134,7 @@ impl<'a> TaskItems<'a> {
         }
     }
 
-    fn intact(&self, files: &[(Digest, u64)]) -> Result<bool, StoreError> {
+    fn intact(&self, files: &[(Digest, u64)]) -> Result<bool, CacheError> {
         let entry = |(index, &(digest, size)): (usize, &(Digest, u64))| TreeEntry {
             path: index.to_string(),
             digest,
@@ -166,7 +166,7 @@ impl Items for TaskItems<'_> {
 
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
         let failed =
-            |error: StoreError| StageError::kernel("cannot keep a finished item in the cache", error);
+            |error: CacheError| StageError::kernel("cannot keep a finished item in the cache", error);
         let key = self.key(fields)?;
         self.cache.leases().hold(&key);
         let publication = self.cache.publication().map_err(failed)?;

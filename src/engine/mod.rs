@@ -99,7 +99,7 @@ pub struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// The options of a plain run of a project: one task at a time on one thread, trusting the stat cache.
+    /// The options of a plain run of a project: one task at a time on one thread, trusting the stat index.
     pub fn new(project: PathBuf, cancelled: &'a AtomicBool, listener: &'a (dyn Fn(Event) + Sync)) -> Self {
         Self {
             jobs: 1,
@@ -131,7 +131,7 @@ pub enum EngineError {
     Plan(#[from] crate::plan::PlanError),
     /// The cache failed.
     #[error("the cache failed")]
-    Store(#[source] crate::cache::StoreError),
+    Cache(#[source] crate::cache::CacheError),
     /// The pool of threads cannot be started.
     #[error("cannot start {threads} threads")]
     Threads {

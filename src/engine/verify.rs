@@ -14,7 +14,7 @@ use super::log::Log;
 use super::scratch_items::ScratchItems;
 use super::{EngineError, Event, Options};
 use crate::artifacts::{File, feature_set};
-use crate::cache::{Cache, Change, StoreError, Tree, TreeEntry, difference, read_tree};
+use crate::cache::{Cache, CacheError, Change, Tree, TreeEntry, difference, read_tree};
 use crate::plan::{Plan, Record, Resolution, TaskId};
 
 /// What came of one task.
@@ -123,12 +123,12 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
     if let Some(LostInput { file, .. }) = execution.lost(&inputs)?.into_iter().next() {
         return Ok(Verdict::Unchecked { why: format!("its input `{file}` is gone from the cache") });
     }
-    let scratch = cache.scratch(&unit.stage).map_err(Failure::Store)?;
+    let scratch = cache.scratch(&unit.stage).map_err(Failure::Cache)?;
     let made = make(execution, &inputs, scratch.path())?;
     let tolerance = unit.spec.about().tolerance;
     let mut largest: Option<f64> = None;
     for (name, recorded) in &record.outputs {
-        let Some(old) = cache.tree(recorded).map_err(Failure::Store)? else {
+        let Some(old) = cache.tree(recorded).map_err(Failure::Cache)? else {
             return Ok(Verdict::Unchecked {
                 why: format!("the tree of its `{name}` is gone from the cache"),
             });
@@ -179,15 +179,15 @@ fn make(execution: &Execution<'_>, inputs: &[LoadedInput], scratch: &Path) -> Re
     let [output, work, kept] = ["output", "work", "kept"].map(|name| scratch.join(name));
     for folder in [&output, &work, &kept] {
         std::fs::create_dir(folder)
-            .map_err(|source| Failure::Store(StoreError::Write { path: folder.clone(), source }))?;
+            .map_err(|source| Failure::Cache(CacheError::Write { path: folder.clone(), source }))?;
     }
     let log = Log::create(&execution.log_path())?;
     let items = ScratchItems::new(&kept);
     execution.make(&StageFolders { output: &output, work: &work, items: &items, log: &log }, inputs)?;
-    gather(execution.unit, &output, items).map_err(Failure::Store)
+    gather(execution.unit, &output, items).map_err(Failure::Cache)
 }
 
-fn gather(unit: &Unit, output: &Path, items: ScratchItems) -> Result<NewOutputs, StoreError> {
+fn gather(unit: &Unit, output: &Path, items: ScratchItems) -> Result<NewOutputs, CacheError> {
     let of_items = items.into_outputs();
     let mut made = NewOutputs { outputs: BTreeMap::new(), files: BTreeMap::new() };
     for (name, _) in unit.spec.outputs() {

@@ -19,7 +19,7 @@ mod projection;
 pub mod quantile;
 pub mod random;
 pub mod resize;
-mod sample;
+pub(crate) mod sample;
 pub mod scoring;
 pub mod surface;
 

@@ -40,7 +40,7 @@ pub enum Pair {
 pub fn between(
     plan: &Plan,
     statuses: &[Status],
-    store: &Cache,
+    cache: &Cache,
     stage: &str,
     variants: [usize; 2],
 ) -> Vec<Pair> {
@@ -68,7 +68,7 @@ pub fn between(
                         pairs.push(pair);
                     }
                 }
-                apart(plan, statuses, store, [one, other], upstream)
+                apart(plan, statuses, cache, [one, other], upstream)
             }
             (one, other) => {
                 let variant = if one.is_some() { variants[0] } else { variants[1] };
@@ -93,11 +93,11 @@ fn paired(plan: &Plan, ones: &[TaskId], others: &[TaskId]) -> Vec<(Option<TaskId
     pairs
 }
 
-fn apart(plan: &Plan, statuses: &[Status], store: &Cache, pair: [TaskId; 2], upstream: Vec<String>) -> Pair {
+fn apart(plan: &Plan, statuses: &[Status], cache: &Cache, pair: [TaskId; 2], upstream: Vec<String>) -> Pair {
     let [one, other] = pair;
     let known = (&statuses[one.0].resolution, &statuses[other.0].resolution);
     let (differences, is_merged) = match known {
-        (Some(old), Some(new)) => (differences(&old.preimage, new, store), old.key == new.key),
+        (Some(old), Some(new)) => (differences(&old.preimage, new, cache), old.key == new.key),
         _ => (spec_differences(&plan.tasks[one.0], &plan.tasks[other.0]), false),
     };
     Pair::Apart { task: plan.tasks[one.0].name.clone(), differences, upstream, is_merged }

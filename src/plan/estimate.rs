@@ -77,7 +77,7 @@ pub fn estimate(
     plan: &Plan,
     statuses: &[Status],
     models: &mut Models,
-    store: &Cache,
+    cache: &Cache,
 ) -> Vec<Option<Estimate>> {
     let mut factors = vec![1.0_f64; plan.tasks.len()];
     let mut shares = vec![1.0_f64; plan.tasks.len()];
@@ -100,7 +100,7 @@ pub fn estimate(
                     factors[index] = factor;
                     if task.spec.about().is_item_wise {
                         let known =
-                            status.resolution.as_ref().map(|now| fresh_share(record, now, &task.spec, store));
+                            status.resolution.as_ref().map(|now| fresh_share(record, now, &task.spec, cache));
                         shares[index] = known.unwrap_or(inherited_share);
                         estimate.seconds *= shares[index];
                     }
@@ -113,13 +113,13 @@ pub fn estimate(
 }
 
 /// Returns the share of input files that the record's task had not seen; 1 if its fields or roles differ.
-fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, store: &Cache) -> f64 {
+fn fresh_share(record: &Record, now: &Resolution, spec: &Spec, cache: &Cache) -> f64 {
     if record.preimage.spec != *spec.key_fields() {
         return 1.0;
     }
     let share = now.inputs.iter().map(|input| {
         let then = record.preimage.inputs.iter().find(|then| then.role == input.role.to_string())?;
-        let then = store.tree(&then.digest).ok()??;
+        let then = cache.tree(&then.digest).ok()??;
         let is_new = |change: &Change| !matches!(change, Change::Removed { .. });
         let new = difference(&then, &input.tree).iter().filter(|change| is_new(change)).count();
         Some(new as f64 / input.tree.len().max(1) as f64)

@@ -22,7 +22,7 @@ pub struct Explanation {
 }
 
 /// Explains the tasks of `stage` and, if they wait, the chain upstream to the first known causes.
-pub fn explain(plan: &Plan, statuses: &[Status], store: &Cache, stage: &str) -> Vec<Explanation> {
+pub fn explain(plan: &Plan, statuses: &[Status], cache: &Cache, stage: &str) -> Vec<Explanation> {
     let mut wanted: Vec<TaskId> =
         (0..plan.tasks.len()).map(TaskId).filter(|id| plan.tasks[id.0].stage == stage).collect();
     let mut next = 0;
@@ -37,19 +37,19 @@ pub fn explain(plan: &Plan, statuses: &[Status], store: &Cache, stage: &str) -> 
         }
         next += 1;
     }
-    let history = History::load(store);
+    let history = History::load(cache);
     wanted
         .into_iter()
         .map(|id| Explanation {
             task: plan.tasks[id.0].name.clone(),
             values: plan.values_of(id),
-            reason: reason(plan, id, statuses, &history, store),
+            reason: reason(plan, id, statuses, &history, cache),
         })
         .collect()
 }
 
 /// The reason of the survey, with the difference from the nearest earlier record if there is no record of the key.
-fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store: &Cache) -> Reason {
+fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, cache: &Cache) -> Reason {
     let status = &statuses[id.0];
     match (&status.reason, &status.resolution) {
         (Reason::WaitsFor { .. }, _) => {
@@ -58,21 +58,21 @@ fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, store
             Reason::WaitsFor { tasks: waited.map(|upstream| plan.tasks[upstream.0].name.clone()).collect() }
         }
         (Reason::NoRecord, Some(resolution)) => {
-            difference_from_nearest(&plan.tasks[id.0], resolution, history, store)
+            difference_from_nearest(&plan.tasks[id.0], resolution, history, cache)
         }
         (known, _) => known.clone(),
     }
 }
 
-fn difference_from_nearest(task: &Task, resolution: &Resolution, history: &History, store: &Cache) -> Reason {
+fn difference_from_nearest(task: &Task, resolution: &Resolution, history: &History, cache: &Cache) -> Reason {
     let of_kind = history.of_kind(&resolution.preimage.kind).iter();
     let candidates = of_kind.filter(|earlier| earlier.key != resolution.key);
-    let nearest = nearest(candidates.collect(), resolution, &task.stage, store);
+    let nearest = nearest(candidates.collect(), resolution, &task.stage, cache);
     let Some(Earlier { record, .. }) = nearest else { return Reason::NeverRan };
     Reason::Differs {
         stage: record.provenance.stage.clone(),
         finished: record.provenance.finished.clone(),
-        differences: differences(&record.preimage, resolution, store),
+        differences: differences(&record.preimage, resolution, cache),
     }
 }
 
@@ -85,7 +85,7 @@ fn nearest<'a>(
     mut candidates: Vec<&'a Earlier>,
     resolution: &Resolution,
     stage: &str,
-    store: &Cache,
+    cache: &Cache,
 ) -> Option<&'a Earlier> {
     let now = &resolution.preimage;
     let rough = |earlier: &Earlier| {
@@ -98,7 +98,7 @@ fn nearest<'a>(
     candidates.truncate(COMPARED);
     // The first of equals is the newest.
     candidates.into_iter().min_by_key(|earlier| {
-        let found = differences(&earlier.record.preimage, resolution, store);
+        let found = differences(&earlier.record.preimage, resolution, cache);
         let files = |difference: &Difference| match difference {
             Difference::Files { changes: Some(changes), .. } => changes.len(),
             Difference::Files { changes: None, .. } => usize::MAX / 2,
@@ -109,7 +109,7 @@ fn nearest<'a>(
 }
 
 /// The leaves that differ between an earlier preimage and that of a resolved task.
-pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Cache) -> Vec<Difference> {
+pub(super) fn differences(old: &Preimage, resolution: &Resolution, cache: &Cache) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree = |role: &str| {
         resolution.inputs.iter().find(|input| input.role.to_string() == role).map(|input| &*input.tree)
@@ -129,7 +129,7 @@ pub(super) fn differences(old: &Preimage, resolution: &Resolution, store: &Cache
             None => found.push(Difference::Input { role: input.role.clone(), is_new: true }),
             Some(earlier) if earlier.digest != input.digest => found.push(Difference::Files {
                 role: input.role.clone(),
-                changes: changes(&earlier.digest, tree(&input.role), store),
+                changes: changes(&earlier.digest, tree(&input.role), cache),
             }),
             Some(_) => {}
         }
@@ -154,8 +154,8 @@ pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     found
 }
 
-fn changes(old: &Digest, new: Option<&Tree>, store: &Cache) -> Option<Vec<Change>> {
-    let old = store.tree(old).ok().flatten()?;
+fn changes(old: &Digest, new: Option<&Tree>, cache: &Cache) -> Option<Vec<Change>> {
+    let old = cache.tree(old).ok().flatten()?;
     Some(difference(&old, new?))
 }
 

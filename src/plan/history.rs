@@ -24,9 +24,9 @@ pub struct History {
 
 impl History {
     /// Reads all records of the cache. Cost: one small file for each record.
-    pub fn load(store: &Cache) -> Self {
+    pub fn load(cache: &Cache) -> Self {
         let mut history = Self::default();
-        for stored in store.records().iter() {
+        for stored in cache.records().iter() {
             if let Some(record) = Record::from_bytes(&stored.bytes) {
                 history.add(Earlier { key: stored.key, record });
             }

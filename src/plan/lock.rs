@@ -232,13 +232,13 @@ pub fn check_locked(
     plan: &Plan,
     statuses: &[Status],
     locked: &[LockedResult],
-    store: &Cache,
+    cache: &Cache,
 ) -> Result<(), LockError> {
     for (index, (status, locked)) in statuses.iter().zip(locked).enumerate() {
         let id = TaskId(index);
         let Some(resolution) = &status.resolution else { continue };
         if resolution.key != locked.key {
-            let why = why(plan, id, statuses, locked, store);
+            let why = why(plan, id, statuses, locked, cache);
             return Err(LockError::Differs { first: format!("{}: {why}", title(plan, id)) });
         }
         let Some(outputs) = outputs_of(status) else { continue };
@@ -261,16 +261,16 @@ pub fn differing_output<'a>(
 
 /// Explains why a key is not the locked one: what differs from the locked task or, if its record is gone, from the
 /// nearest one.
-fn why(plan: &Plan, id: TaskId, statuses: &[Status], locked: &LockedResult, store: &Cache) -> String {
-    let record = store.records().get(&locked.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
+fn why(plan: &Plan, id: TaskId, statuses: &[Status], locked: &LockedResult, cache: &Cache) -> String {
+    let record = cache.records().get(&locked.key).ok().flatten().and_then(|bytes| Record::from_bytes(&bytes));
     if let (Some(record), Some(resolution)) = (record, &statuses[id.0].resolution) {
-        let found = differences(&record.preimage, resolution, store);
+        let found = differences(&record.preimage, resolution, cache);
         let lines: Vec<String> =
             found.iter().map(|difference: &Difference| format!("\n    {difference}")).collect();
         return format!("differs from the lock in{}", lines.concat());
     }
     let task = &plan.tasks[id.0];
-    let explained = explain(plan, statuses, store, &task.stage)
+    let explained = explain(plan, statuses, cache, &task.stage)
         .into_iter()
         .find(|explanation| explanation.task == task.name && explanation.values == plan.values_of(id));
     let key = statuses[id.0].resolution.as_ref().map(|resolution| resolution.key.to_string());

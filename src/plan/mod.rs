@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Planning is a pure function of the experiment and of what the cache holds. It never writes to the cache or the
-//! project (hashing a source may fill the stat cache in the user's cache folder), so that `patchflow plan` is always
+//! project (hashing a source may fill the stat index in the user's cache folder), so that `patchflow plan` is always
 //! safe. The engine uses the same [`Resolver`] while it runs.
 
 mod between;
@@ -53,7 +53,7 @@ pub use survey::{State, Status, survey};
 
 use std::path::PathBuf;
 
-use crate::cache::StoreError;
+use crate::cache::CacheError;
 
 /// A mistake that the checks of the manifest cannot find, or a failure to read what a plan depends on.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub enum PlanError {
         stage: String,
         path: PathBuf,
         #[source]
-        source: StoreError,
+        source: CacheError,
     },
     /// The features that a stage reads do not include those of the image set that it selects.
     #[error("stage `{stage}`: the features do not include those of `{images}`")]
@@ -78,7 +78,7 @@ pub enum PlanError {
     NoOutput { stage: String, output: String },
     /// The cache failed.
     #[error("the cache cannot be read")]
-    Store(#[source] StoreError),
+    Cache(#[source] CacheError),
     /// A tool whose output is part of the key cannot be run.
     #[error("stage `{stage}`: the tool `{tool}` cannot be run")]
     Tool {

@@ -85,22 +85,22 @@ impl KeptLog {
     const SHORT_BYTES: usize = 2048;
 
     /// Stores a log; `None` if it is empty, or if it is long and cannot be written.
-    pub fn keep(text: String, store: &Cache) -> Option<Self> {
+    pub fn keep(text: String, cache: &Cache) -> Option<Self> {
         if text.is_empty() {
             return None;
         }
         if text.len() <= Self::SHORT_BYTES {
             return Some(Self::Text(text));
         }
-        store.publication().ok()?.publish_bytes(text.as_bytes()).ok().map(Self::Object)
+        cache.publication().ok()?.publish_bytes(text.as_bytes()).ok().map(Self::Object)
     }
 
     /// Returns the text; `None` if its object is gone.
-    pub fn read(&self, store: &Cache) -> Option<String> {
+    pub fn read(&self, cache: &Cache) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
             Self::Object(digest) => {
-                store.objects().read(digest).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                cache.objects().read(digest).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             }
         }
     }

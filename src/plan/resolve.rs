@@ -59,7 +59,7 @@ type CutKey = (Digest, Reads, Option<Digest>);
 
 /// Resolves the tasks of a plan. Keeps hashed sources, cut trees and the output of tools for later tasks.
 pub struct Resolver<'a> {
-    store: &'a Cache,
+    cache: &'a Cache,
     project: PathBuf,
     rehash: Rehash,
     sources: HashMap<PathBuf, Arc<SourceTree>>,
@@ -70,9 +70,9 @@ pub struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     /// Creates a resolver for the project in a folder.
-    pub fn new(store: &'a Cache, project: &Path, rehash: Rehash) -> Self {
+    pub fn new(cache: &'a Cache, project: &Path, rehash: Rehash) -> Self {
         Self {
-            store,
+            cache,
             project: project.to_owned(),
             rehash,
             sources: HashMap::new(),
@@ -190,7 +190,7 @@ impl<'a> Resolver<'a> {
         if let Some(source) = self.sources.get(&path) {
             return Ok(source.clone());
         }
-        let hashed = hash_source(&path, self.store.index(), self.rehash);
+        let hashed = hash_source(&path, self.cache.index(), self.rehash);
         let source = hashed.map_err(|source| PlanError::Source {
             stage: stage.to_owned(),
             path: path.clone(),
@@ -203,7 +203,7 @@ impl<'a> Resolver<'a> {
 
     /// Looks up the record of a key, and the outputs that it names. Writes nothing.
     pub fn lookup(&self, key: &Digest) -> Result<Option<(Found<Record>, Outputs)>, PlanError> {
-        let found = self.store.lookup::<Record>(key).map_err(PlanError::Store)?.found();
+        let found = self.cache.lookup::<Record>(key).map_err(PlanError::Cache)?.found();
         Ok(found.map(|found| {
             let output = |(name, tree): (&String, &Arc<Tree>)| {
                 (name.clone(), Output { tree: Arc::clone(tree), source: None })

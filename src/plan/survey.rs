@@ -64,24 +64,24 @@ impl Status {
 ///
 /// # Errors
 /// [`PlanError`] if a source, a tool or the cache cannot be read.
-pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, store: &Cache) -> Result<Vec<Status>, PlanError> {
+pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, cache: &Cache) -> Result<Vec<Status>, PlanError> {
     let mut outputs: Vec<Option<Outputs>> = vec![None; plan.tasks.len()];
     let mut statuses: Vec<Option<Status>> = (0..plan.tasks.len()).map(|_| None).collect();
     let mut misses: HashMap<Digest, TaskId> = HashMap::new();
-    for level in levels(plan, store.prefers_batches()) {
-        prefetch(plan, &level, resolver, store, &outputs)?;
+    for level in levels(plan, cache.prefers_batches()) {
+        prefetch(plan, &level, resolver, cache, &outputs)?;
         for id in level {
             let unknown = plan.upstream(id).into_iter().filter(|upstream| outputs[upstream.0].is_none());
             let tasks: Vec<String> = unknown.map(|upstream| plan.tasks[upstream.0].name.clone()).collect();
             statuses[id.0] = Some(if tasks.is_empty() {
-                survey_task(plan, id, resolver, store, &mut outputs, &mut misses)?
+                survey_task(plan, id, resolver, cache, &mut outputs, &mut misses)?
             } else {
                 Status { reason: Reason::WaitsFor { tasks }, resolution: None, record: None }
             });
         }
     }
     let mut statuses: Vec<Status> = statuses.into_iter().flatten().collect();
-    mark_evicted(plan, store, &outputs, &mut statuses)?;
+    mark_evicted(plan, cache, &outputs, &mut statuses)?;
     Ok(statuses)
 }
 
@@ -108,10 +108,10 @@ fn prefetch(
     plan: &Plan,
     level: &[TaskId],
     resolver: &mut Resolver<'_>,
-    store: &Cache,
+    cache: &Cache,
     outputs: &[Option<Outputs>],
 ) -> Result<(), PlanError> {
-    if !store.prefers_batches() {
+    if !cache.prefers_batches() {
         return Ok(());
     }
     let mut keys = Vec::new();
@@ -124,13 +124,13 @@ fn prefetch(
         let key = resolver.resolve(plan, id, &|id| outputs[id.0].as_ref())?.key;
         keys.push((key, if task.is_shown { Presence::Objects } else { Presence::Record }));
     }
-    store.prefetch::<Record>(&keys).map_err(PlanError::Store)
+    cache.prefetch::<Record>(&keys).map_err(PlanError::Cache)
 }
 
 /// Whether the local cache lacks objects of any output.
-fn is_gone(store: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
+fn is_gone(cache: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
     for output in outputs.values() {
-        if !store.objects().missing(&output.tree).map_err(PlanError::Store)?.is_empty() {
+        if !cache.objects().missing(&output.tree).map_err(PlanError::Cache)?.is_empty() {
             return Ok(true);
         }
     }
@@ -138,7 +138,7 @@ fn is_gone(store: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
 }
 
 /// Prefetches the records of hits whose objects are gone, if a task that would run may read them.
-fn prefetch_evicted(plan: &Plan, store: &Cache, statuses: &[Status]) -> Result<(), PlanError> {
+fn prefetch_evicted(plan: &Plan, cache: &Cache, statuses: &[Status]) -> Result<(), PlanError> {
     let would_run = (0..statuses.len()).filter(|&task| !statuses[task].state().is_hit());
     let read: BTreeSet<usize> =
         would_run.flat_map(|task| plan.upstream(TaskId(task))).map(|TaskId(producer)| producer).collect();
@@ -150,24 +150,24 @@ fn prefetch_evicted(plan: &Plan, store: &Cache, statuses: &[Status]) -> Result<(
         };
         keys.push((resolution.key, Presence::Objects));
     }
-    store.prefetch::<Record>(&keys).map_err(PlanError::Store)
+    cache.prefetch::<Record>(&keys).map_err(PlanError::Cache)
 }
 
 /// Marks hits that would run again, because a task that would run reads their objects and the objects are gone.
 fn mark_evicted(
     plan: &Plan,
-    store: &Cache,
+    cache: &Cache,
     outputs: &[Option<Outputs>],
     statuses: &mut [Status],
 ) -> Result<(), PlanError> {
-    prefetch_evicted(plan, store, statuses)?;
+    prefetch_evicted(plan, cache, statuses)?;
     // Many tasks read the same tree. `statuses` and `outputs` keep every tree alive, so that its address identifies it.
     let mut known: HashMap<*const Tree, bool> = HashMap::new();
     let mut gone = |tree: &Arc<Tree>| -> Result<bool, PlanError> {
         if let Some(&is_gone) = known.get(&Arc::as_ptr(tree)) {
             return Ok(is_gone);
         }
-        let is_gone = !store.objects().missing(tree).map_err(PlanError::Store)?.is_empty();
+        let is_gone = !cache.objects().missing(tree).map_err(PlanError::Cache)?.is_empty();
         known.insert(Arc::as_ptr(tree), is_gone);
         Ok(is_gone)
     };
@@ -193,7 +193,7 @@ fn mark_evicted(
                 }
             }
             let key = statuses[producer].resolution.as_ref().map(|resolution| resolution.key);
-            if is_gone && !key.is_some_and(|key| store.can_fetch(&key)) {
+            if is_gone && !key.is_some_and(|key| cache.can_fetch(&key)) {
                 statuses[producer].reason = Reason::Evicted { reader: plan.tasks[reader].name.clone() };
             }
         }
@@ -206,7 +206,7 @@ fn survey_task(
     plan: &Plan,
     id: TaskId,
     resolver: &mut Resolver<'_>,
-    store: &Cache,
+    cache: &Cache,
     outputs: &mut [Option<Outputs>],
     misses: &mut HashMap<Digest, TaskId>,
 ) -> Result<Status, PlanError> {
@@ -221,7 +221,7 @@ fn survey_task(
     if let Some((Found { origin, record, .. }, found)) = resolver.lookup(&key)? {
         let reason = match origin {
             Origin::Remote => Reason::RecordedRemotely,
-            Origin::Local if task.is_shown && is_gone(store, &found)? && !store.can_fetch(&key) => {
+            Origin::Local if task.is_shown && is_gone(cache, &found)? && !cache.can_fetch(&key) => {
                 return Ok(status(Reason::ObjectsGone, Some(record)));
             }
             Origin::Local => Reason::Recorded,
@@ -229,7 +229,7 @@ fn survey_task(
         outputs[id.0] = Some(found);
         return Ok(status(reason, Some(record)));
     }
-    let reason = match (store.leases().holder(&key), misses.get(&key)) {
+    let reason = match (cache.leases().holder(&key), misses.get(&key)) {
         (Some(holder), _) => Reason::InFlight { pid: holder.process.pid, host: holder.process.host.clone() },
         (None, Some(other)) => Reason::EqualTo { task: plan.tasks[other.0].name.clone() },
         (None, None) => Reason::NoRecord,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::differences::Differences;
 use super::summary::{RunRequest, RunSummary};
 use super::table::ResultTable;
-use crate::cache::{Cache, Digest, StoreError, Tree};
+use crate::cache::{Cache, CacheError, Digest, Tree};
 use crate::engine::Run;
 use crate::plan::{Plan, TaskId};
 
@@ -23,7 +23,7 @@ pub enum ReportError {
     },
     /// An output cannot be read from the cache.
     #[error("cannot show an output of the run")]
-    Store(#[source] StoreError),
+    Cache(#[source] CacheError),
 }
 
 /// A run's folder: its absolute path, and its path from the project's root.
@@ -89,7 +89,7 @@ impl Folder {
     }
 
     /// Links the outputs of every variant's targets.
-    pub fn link_variants(&self, plan: &Plan, run: &Run, store: &Cache) -> Result<(), ReportError> {
+    pub fn link_variants(&self, plan: &Plan, run: &Run, cache: &Cache) -> Result<(), ReportError> {
         let mut links = Vec::new();
         for variant in &plan.variants {
             let shown: Vec<TaskId> =
@@ -105,8 +105,8 @@ impl Folder {
                 }
             }
         }
-        self.link_pictures(plan, run, store, &mut links)?;
-        store.objects().link_all(&links).map_err(ReportError::Store)
+        self.link_pictures(plan, run, cache, &mut links)?;
+        cache.objects().link_all(&links).map_err(ReportError::Cache)
     }
 
     /// Links the pictures of upstream stages that are in the cache. Missing pictures are not made again.
@@ -114,7 +114,7 @@ impl Folder {
         &self,
         plan: &Plan,
         run: &Run,
-        store: &Cache,
+        cache: &Cache,
         links: &mut Vec<(Digest, PathBuf)>,
     ) -> Result<(), ReportError> {
         for (task, end) in plan.tasks.iter().zip(&run.tasks).filter(|(task, _)| !task.is_shown) {
@@ -122,7 +122,7 @@ impl Folder {
                 let shown =
                     output.tree.filter(|entry| task.spec.about().pictures.contains(&entry.path.as_str()));
                 if shown.is_empty()
-                    || !store.objects().missing(&shown).map_err(ReportError::Store)?.is_empty()
+                    || !cache.objects().missing(&shown).map_err(ReportError::Cache)?.is_empty()
                 {
                     continue;
                 }

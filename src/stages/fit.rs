@@ -19,6 +19,7 @@ use crate::artifacts::model::{Description, Model, Scoring, ScoringRule, Threshol
 use crate::artifacts::{Artifact, File};
 use crate::kernels::KernelError;
 use crate::kernels::nearest::Neighbours;
+use crate::kernels::sample::evenly_spaced;
 use crate::kernels::scoring::{Calibration, DualScore, Excluded, quantile};
 
 /// 1: first (2026-11-24).
@@ -188,7 +189,7 @@ fn set_threshold(
 ) -> Result<(), StageError> {
     let all: Vec<(&str, &File)> =
         inputs.members("features").flat_map(|(_, set)| feature_set::blocks(set)).collect();
-    let normals = spread(&all, spec.threshold_images);
+    let normals: Vec<_> = evenly_spaced(all.len(), spec.threshold_images).map(|index| all[index]).collect();
     if normals.len() < 2 {
         return Err(StageError::data(
             format!("the threshold needs at least 2 normal training images, found {}", normals.len()),
@@ -260,23 +261,4 @@ fn calibrate(found: &[LeftOut]) -> Result<Calibration, KernelError> {
         found.iter().filter_map(of).flat_map(|rows| rows.distance.iter().copied()).collect()
     };
     Calibration::fit(&distances(|normal| Some(&normal.normal)), &distances(|normal| normal.defect.as_ref()))
-}
-
-/// Returns at most `count` of `all`, evenly spread, in order.
-fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
-    if all.len() <= count {
-        return all.to_vec();
-    }
-    (0..count).map(|index| all[index * all.len() / count]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_is_even_and_ordered() {
-        assert_eq!(spread(&[0, 1, 2, 3, 4, 5], 3), [0, 2, 4]);
-        assert_eq!(spread(&[0, 1], 3), [0, 1]);
-    }
 }

@@ -33,7 +33,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
 use leases::{LeaseObservation, LeaseRules, holds::Holds};
@@ -113,11 +113,11 @@ pub(in crate::cache) struct Store {
 
 impl Store {
     /// Uses the folder `root`, which need not exist yet; `index` remembers verified objects.
-    pub(in crate::cache) fn open(root: PathBuf, index: StatIndex) -> Result<Self, StoreError> {
+    pub(in crate::cache) fn open(root: PathBuf, index: StatIndex) -> Result<Self, CacheError> {
         match fs::metadata(&root) {
-            Ok(metadata) if !metadata.is_dir() => return Err(StoreError::NotAFolder { path: root }),
+            Ok(metadata) if !metadata.is_dir() => return Err(CacheError::NotAFolder { path: root }),
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::Read { path: root, source });
+                return Err(CacheError::Read { path: root, source });
             }
             _ => {}
         }
@@ -137,13 +137,13 @@ impl Store {
         &self.root
     }
 
-    /// The stat cache, which hashing sources shares.
+    /// The stat index, which hashing sources shares.
     pub(in crate::cache) fn index(&self) -> &StatIndex {
         &self.index
     }
 
     /// Creates a fresh folder on the store's file system, removed when dropped. `label` is for people.
-    pub(in crate::cache) fn scratch(&self, label: &str) -> Result<Scratch, StoreError> {
+    pub(in crate::cache) fn scratch(&self, label: &str) -> Result<Scratch, CacheError> {
         self.prepare()?;
         Scratch::create(&self.area(Area::Tmp), label)
     }
@@ -178,7 +178,7 @@ impl Store {
     }
 
     /// Creates the folders and removes leftovers of dead processes, once; called before every write.
-    fn prepare(&self) -> Result<(), StoreError> {
+    fn prepare(&self) -> Result<(), CacheError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*prepared {
             self.make_folders()?;
@@ -188,7 +188,7 @@ impl Store {
         Ok(())
     }
 
-    fn make_folders(&self) -> Result<(), StoreError> {
+    fn make_folders(&self) -> Result<(), CacheError> {
         for area in Area::ALL {
             let folder = self.area(area);
             fs::create_dir_all(&folder).writing(&folder)?;
@@ -225,7 +225,7 @@ fn digest_of_path(path: &Path) -> Option<Digest> {
 }
 
 /// Creates the folder of a digest's file.
-fn make_shard(path: &Path) -> Result<(), StoreError> {
+fn make_shard(path: &Path) -> Result<(), CacheError> {
     let Some(shard) = path.parent() else { return Ok(()) };
     match fs::create_dir(shard) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -235,19 +235,19 @@ fn make_shard(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Renames a synced file and waits until its new name is on disk.
-fn rename_durably(from: &Path, to: &Path) -> Result<(), StoreError> {
+fn rename_durably(from: &Path, to: &Path) -> Result<(), CacheError> {
     make_shard(to)?;
     disk::rename(from, to).writing(to)?;
     sync_folder_of(to)
 }
 
-fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
+fn sync_folder_of(path: &Path) -> Result<(), CacheError> {
     let Some(folder) = path.parent() else { return Ok(()) };
     disk::sync_folder(folder).writing(folder)
 }
 
 /// Removes a folder with its content; succeeds if there is none.
-pub(in crate::cache) fn remove_folder(path: &Path) -> Result<(), StoreError> {
+pub(in crate::cache) fn remove_folder(path: &Path) -> Result<(), CacheError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).writing(path),
         _ => Ok(()),

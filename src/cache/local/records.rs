@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::disk;
 use crate::cache::local::scratch::Temporary;
 use crate::cache::local::{Area, Store, make_shard, rename_durably, sync_folder_of};
@@ -46,13 +46,13 @@ pub struct StoredRecord {
 
 impl Store {
     /// The record of a key; `None` if there is none or it is damaged. Nothing is moved or written.
-    pub(in crate::cache) fn record(&self, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(in crate::cache) fn record(&self, key: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
         self.record_in(Area::Records, key)
     }
 
     /// The per-image record of a key, as [`Self::record`]. Versions before 2026-11-28 stored them among the records
     /// of tasks; those are found as well.
-    pub(in crate::cache) fn item(&self, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(in crate::cache) fn item(&self, key: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
         match self.record_in(Area::Items, key)? {
             Some(bytes) => Ok(Some(bytes)),
             None => self.record(key),
@@ -60,14 +60,14 @@ impl Store {
     }
 
     /// Publishes a per-image record over any other of that key, after its objects.
-    pub(in crate::cache) fn put_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(in crate::cache) fn put_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         if self.record_in(Area::Items, key)?.is_some_and(|old| old == bytes) {
             return Ok(());
         }
         self.replace_in(Area::Items, key, bytes)
     }
 
-    pub(super) fn record_in(&self, area: Area, key: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn record_in(&self, area: Area, key: &Digest) -> Result<Option<Vec<u8>>, CacheError> {
         let path = self.path(area, key);
         match fs::read(&path) {
             Ok(file) => Ok(content(key, file)),
@@ -82,7 +82,7 @@ impl Store {
         &self,
         key: &Digest,
         bytes: &[u8],
-    ) -> Result<Published, StoreError> {
+    ) -> Result<Published, CacheError> {
         self.prepare()?;
         let path = self.path(Area::Records, key);
         make_shard(&path)?;
@@ -104,11 +104,11 @@ impl Store {
     }
 
     /// Publishes a record over any other of that key.
-    pub(in crate::cache) fn replace_record(&self, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(in crate::cache) fn replace_record(&self, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         self.replace_in(Area::Records, key, bytes)
     }
 
-    fn replace_in(&self, area: Area, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+    fn replace_in(&self, area: Area, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         self.prepare()?;
         let path = self.path(area, key);
         make_shard(&path)?;
@@ -138,14 +138,14 @@ impl Store {
         Some(StoredRecord { key, bytes, used })
     }
 
-    fn write_record(&self, key: &Digest, bytes: &[u8]) -> Result<Temporary, StoreError> {
+    fn write_record(&self, key: &Digest, bytes: &[u8]) -> Result<Temporary, CacheError> {
         let checksum = checksum(key, bytes).to_string();
         Temporary::write_synced(&self.area(Area::Tmp), &[HEADER, checksum.as_bytes(), b"\n", bytes])
     }
 
     /// Moves a damaged record to the quarantine. Records are removed and replaced only under the repair lock and
     /// after another look, so that a sound record that has just been published is never removed.
-    pub(super) fn discard_damaged(&self, area: Area, key: &Digest) -> Result<bool, StoreError> {
+    pub(super) fn discard_damaged(&self, area: Area, key: &Digest) -> Result<bool, CacheError> {
         let _lock = self.repair_lock();
         let path = self.path(area, key);
         // The inode is read before the content: if the name is free, a sound record may appear in between.

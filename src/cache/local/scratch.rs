@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::disk;
 use crate::cache::local::leases::process::{Liveness, ProcessIdentity};
 
@@ -26,7 +26,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Creates a folder in `parent`, which exists.
-    pub(super) fn create(parent: &Path, label: &str) -> Result<Self, StoreError> {
+    pub(super) fn create(parent: &Path, label: &str) -> Result<Self, CacheError> {
         let path = parent.join(fresh_name(label));
         fs::create_dir(&path).writing(&path)?;
         Ok(Self { path })
@@ -55,7 +55,7 @@ pub(super) struct Temporary {
 
 impl Temporary {
     /// Writes `content` and waits until it is on disk.
-    pub(super) fn write_synced(parent: &Path, content: &[&[u8]]) -> Result<Self, StoreError> {
+    pub(super) fn write_synced(parent: &Path, content: &[&[u8]]) -> Result<Self, CacheError> {
         let temporary = Self::reserve(parent);
         let path = &temporary.path;
         let mut file = disk::create_new(path).writing(path)?;

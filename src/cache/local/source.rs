@@ -8,7 +8,7 @@
 //! - a pipe, socket or device, a name that is not UTF-8, and whatever may not be read, is an error that
 //!   names it. Empty folders are ignored.
 //!
-//! The stat cache is the only thing that is written.
+//! The stat index is the only thing that is written.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use std::time::SystemTime;
 
 use rayon::prelude::*;
 
-use crate::cache::error::{AtPath, StoreError, walk_error};
+use crate::cache::error::{AtPath, CacheError, walk_error};
 use crate::cache::local::objects::publish::{is_executable, kind_name, relative_path};
 use crate::cache::local::stat_index::{FileStat, StatIndex};
 use crate::cache::tree::{Tree, TreeEntry};
 use crate::digest::Digest;
 
-/// Whether the stat cache is trusted.
+/// Whether the stat index is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rehash {
     /// A file is hashed only if its stat has changed since it was last hashed.
@@ -68,8 +68,8 @@ struct Found {
     executable: bool,
 }
 
-/// Hashes a folder or file in place and in parallel; skips files that the stat cache knows.
-pub fn hash_source(source: &Path, index: &StatIndex, rehash: Rehash) -> Result<SourceTree, StoreError> {
+/// Hashes a folder or file in place and in parallel; skips files that the stat index knows.
+pub fn hash_source(source: &Path, index: &StatIndex, rehash: Rehash) -> Result<SourceTree, CacheError> {
     // Before the first stat, so that the rule for fresh files holds for each.
     let began = SystemTime::now();
     let metadata = fs::metadata(source).reading(source)?;
@@ -85,7 +85,7 @@ pub fn hash_source(source: &Path, index: &StatIndex, rehash: Rehash) -> Result<S
     let unknown: Vec<&Found> = files.iter().zip(&known).filter(|it| it.1.is_none()).map(|it| it.0).collect();
     let hashed =
         unknown.par_iter().map(|file| Ok((file.stat, Digest::of_file(&file.path).reading(&file.path)?)));
-    let hashed: Vec<(FileStat, Digest)> = hashed.collect::<Result<_, StoreError>>()?;
+    let hashed: Vec<(FileStat, Digest)> = hashed.collect::<Result<_, CacheError>>()?;
     index.remember_hashed(&hashed, began);
     let stats = SourceStats {
         files: files.len() as u64,
@@ -102,7 +102,7 @@ pub fn hash_source(source: &Path, index: &StatIndex, rehash: Rehash) -> Result<S
 fn assemble(
     files: &[Found],
     digests: impl Iterator<Item = Option<Digest>>,
-) -> Result<(Tree, Vec<FileStat>), StoreError> {
+) -> Result<(Tree, Vec<FileStat>), CacheError> {
     let mut entries = Vec::with_capacity(files.len());
     for (file, digest) in files.iter().zip(digests) {
         let digest = digest.expect("each file is known or was hashed");
@@ -120,7 +120,7 @@ impl SourceTree {
 
     /// The files whose stat is no longer the one from before the hashing, in order of path: edited,
     /// replaced or gone. Ask after a stage has read them: if there are any, its result is not to be kept.
-    pub fn changed_since(&self) -> Result<Vec<String>, StoreError> {
+    pub fn changed_since(&self) -> Result<Vec<String>, CacheError> {
         let entries: Vec<_> = self.tree.entries().iter().zip(&self.seen).collect();
         let changed = entries.par_iter().with_min_len(256).map(|(entry, seen)| {
             let path = self.path_of(entry);
@@ -140,13 +140,13 @@ fn is_gone(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
-fn single_file(path: &Path, metadata: &Metadata) -> Result<(PathBuf, Vec<Found>), StoreError> {
+fn single_file(path: &Path, metadata: &Metadata) -> Result<(PathBuf, Vec<Found>), CacheError> {
     let root = path.parent().unwrap_or(Path::new("")).to_path_buf();
     let file = found(&root, path.to_path_buf(), metadata)?;
     Ok((root, vec![file]))
 }
 
-fn files_of(root: &Path) -> Result<Vec<Found>, StoreError> {
+fn files_of(root: &Path) -> Result<Vec<Found>, CacheError> {
     let walk = walkdir::WalkDir::new(root).min_depth(1).follow_links(true).into_iter();
     let mut paths = Vec::new();
     for entry in walk.filter_entry(|entry| !is_dot_folder(entry)) {
@@ -168,9 +168,9 @@ fn is_dot_folder(entry: &walkdir::DirEntry) -> bool {
     entry.file_type().is_dir() && entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
-fn found(root: &Path, path: PathBuf, metadata: &Metadata) -> Result<Found, StoreError> {
+fn found(root: &Path, path: PathBuf, metadata: &Metadata) -> Result<Found, CacheError> {
     if !metadata.is_file() {
-        return Err(StoreError::NotRegular { path, kind: kind_name(metadata.file_type()) });
+        return Err(CacheError::NotRegular { path, kind: kind_name(metadata.file_type()) });
     }
     let relative = relative_path(root, &path)?;
     Ok(Found { relative, path, stat: FileStat::of(metadata), executable: is_executable(metadata) })
@@ -196,7 +196,7 @@ mod tests {
         source.tree.entries().iter().map(|entry| entry.path.as_str()).collect()
     }
 
-    fn hash(path: &Path) -> Result<SourceTree, StoreError> {
+    fn hash(path: &Path) -> Result<SourceTree, CacheError> {
         hash_source(path, &StatIndex::in_memory(), Rehash::Trust)
     }
 
@@ -242,7 +242,7 @@ mod tests {
         assert!(error.to_string().contains("dead"));
         fs::remove_file(root.join("dead")).unwrap();
         symlink("..", root.join("up")).unwrap();
-        assert!(matches!(hash(&root), Err(StoreError::SymlinkLoop { .. })));
+        assert!(matches!(hash(&root), Err(CacheError::SymlinkLoop { .. })));
     }
 
     #[test]
@@ -252,11 +252,11 @@ mod tests {
         assert!(error.to_string().contains("absent"));
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff");
         fs::write(folder.path().join(name), "x").unwrap();
-        assert!(matches!(hash(folder.path()), Err(StoreError::NotUtf8 { .. })));
+        assert!(matches!(hash(folder.path()), Err(CacheError::NotUtf8 { .. })));
         fs::remove_file(folder.path().join(name)).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
         let error = hash(folder.path()).unwrap_err();
-        assert!(matches!(error, StoreError::NotRegular { kind: "socket", .. }));
+        assert!(matches!(error, CacheError::NotRegular { kind: "socket", .. }));
         fs::remove_file(folder.path().join("socket")).unwrap();
         let closed = folder.path().join("closed");
         write(&closed, "x");

@@ -1,4 +1,4 @@
-//! The stat cache: which content a file had when it was last hashed.
+//! The stat index: which content a file had when it was last hashed.
 //!
 //! One `SQLite` table (device, inode) -> (size, mtime, ctime, digest), shared by every process of a user
 //! on one machine. It lives in the user's cache folder, never inside a shared store: `SQLite` needs locks
@@ -71,9 +71,9 @@ impl FileStat {
     }
 }
 
-/// Why the stat cache is not used; the program goes on without it.
+/// Why the stat index is not used; the program goes on without it.
 #[derive(Debug, thiserror::Error)]
-#[error("the stat cache `{}` cannot be used, so files are hashed again in every run", path.display())]
+#[error("the stat index `{}` cannot be used, so files are hashed again in every run", path.display())]
 pub struct IndexWarning {
     /// The database.
     pub path: PathBuf,
@@ -96,7 +96,7 @@ pub enum IndexFailure {
     Version(i64),
 }
 
-/// The stat cache; one row for each inode, so that it grows with the files that exist. Cheap to create, opened by the
+/// The stat index; one row for each inode, so that it grows with the files that exist. Cheap to create, opened by the
 /// first lookup, shared by threads.
 #[derive(Debug)]
 pub struct StatIndex {

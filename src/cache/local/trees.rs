@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::scratch::Temporary;
 use crate::cache::local::{Area, Store, rename_durably};
 use crate::cache::tree::Tree;
@@ -13,7 +13,7 @@ use crate::digest::Digest;
 
 impl Store {
     /// Writes a tree, whose objects need not be here; returns its digest.
-    pub(in crate::cache) fn put_tree(&self, tree: &Tree) -> Result<Digest, StoreError> {
+    pub(in crate::cache) fn put_tree(&self, tree: &Tree) -> Result<Digest, CacheError> {
         let encoded = tree.to_bytes();
         let digest = Tree::digest_of_bytes(&encoded);
         let path = self.path(Area::Trees, &digest);
@@ -28,7 +28,7 @@ impl Store {
 
     /// The tree of this digest; `None` if it is not here or damaged (it is then moved to the quarantine). Each
     /// is read once and kept in memory.
-    pub(in crate::cache) fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, StoreError> {
+    pub(in crate::cache) fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, CacheError> {
         if let Some(tree) = self.cached_trees().get(digest) {
             return Ok(Some(tree.clone()));
         }
@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// Reads and verifies a tree from disk, bypassing the memory.
-    pub(super) fn read_tree_file(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
+    pub(super) fn read_tree_file(&self, digest: &Digest) -> Result<Option<Tree>, CacheError> {
         let path = self.path(Area::Trees, digest);
         let inode = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::circuit_breaker::{RequestError, RequestKind};
 use super::pack::{Group, groups};
 use super::{Answer, Damaged, LARGE, LONGEST, REQUESTS, RemoteStore, lock, longest, name};
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::Store;
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
@@ -48,7 +48,7 @@ impl RemoteStore {
         &self,
         store: &Store,
         digests: &BTreeSet<Digest>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), CacheError> {
         let mut new = Vec::new();
         for digest in digests {
             if !lock(&self.trees).contains_key(digest) && store.tree(digest)?.is_none() {
@@ -80,7 +80,7 @@ impl RemoteStore {
         store: &Store,
         wholes: &[&Tree],
         wanted: &BTreeSet<Digest>,
-    ) -> Result<Fetched, StoreError> {
+    ) -> Result<Fetched, CacheError> {
         let FetchPlan { packs, mut singles } = FetchPlan::new(wholes, wanted);
         if packs.is_empty() && singles.is_empty() {
             return Ok(Fetched::default());
@@ -161,7 +161,7 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// Fetches packs; returns the objects that were in them.
-    fn packs(&mut self, packs: &[(Digest, Group)]) -> Result<BTreeSet<Digest>, StoreError> {
+    fn packs(&mut self, packs: &[(Digest, Group)]) -> Result<BTreeSet<Digest>, CacheError> {
         let names: Vec<String> = packs.iter().map(|(digest, _)| name("packs", digest)).collect();
         let mut files = BTreeMap::new();
         for (name, answer) in names.iter().zip(self.remote.get_all(&names, LONGEST)) {
@@ -182,7 +182,7 @@ impl Fetch<'_> {
     }
 
     /// Fetches objects that are not packed.
-    fn objects(&mut self, objects: &[(Digest, u64)]) -> Result<(), StoreError> {
+    fn objects(&mut self, objects: &[(Digest, u64)]) -> Result<(), CacheError> {
         let names: Vec<String> = objects.iter().map(|(digest, _)| name("objects", digest)).collect();
         let answers = self.remote.get_all(&names, LONGEST).into_iter().map(Answer::file);
         let came: Vec<_> =
@@ -201,7 +201,7 @@ impl Fetch<'_> {
     }
 
     /// Fetches an object through a file.
-    fn large(&mut self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+    fn large(&mut self, digest: &Digest, size: u64) -> Result<(), CacheError> {
         let (name, path) = (name("objects", digest), self.scratch.join(digest.to_string()));
         let request =
             self.remote.request(RequestKind::Read, &name, longest(size), get_to(self.remote, &name, &path));
@@ -216,7 +216,7 @@ impl Fetch<'_> {
     }
 
     /// Writes a content to a file; `None` if its digest is another.
-    fn write(&self, digest: Digest, content: &[u8]) -> Result<Option<(Digest, PathBuf)>, StoreError> {
+    fn write(&self, digest: Digest, content: &[u8]) -> Result<Option<(Digest, PathBuf)>, CacheError> {
         if Digest::of_bytes(content) != digest {
             return Ok(None);
         }
@@ -226,7 +226,7 @@ impl Fetch<'_> {
     }
 
     /// Publishes files that are sound.
-    fn keep(&mut self, files: BTreeMap<Digest, PathBuf>) -> Result<(), StoreError> {
+    fn keep(&mut self, files: BTreeMap<Digest, PathBuf>) -> Result<(), CacheError> {
         let paths: Vec<PathBuf> = files.into_values().collect();
         for (_, size) in self.store.publish_files(&paths)? {
             self.fetched.objects += 1;

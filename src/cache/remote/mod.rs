@@ -37,7 +37,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use self::circuit_breaker::CircuitBreaker;
-use super::StoreError;
+use super::CacheError;
 use super::local::records;
 use super::tree::Tree;
 use crate::digest::Digest;
@@ -124,13 +124,13 @@ impl RemoteStore {
     /// Opens a remote without any request to it. Whatever waits for it later ends when `stop` is set.
     ///
     /// # Errors
-    /// [`StoreError::Remote`] if the address cannot be used.
+    /// [`CacheError::Remote`] if the address cannot be used.
     pub fn open(
         address: &RemoteAddress,
         project: &FilePath,
         stop: &'static AtomicBool,
-    ) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Remote { address: address.url.clone(), source: Box::new(source) };
+    ) -> Result<Self, CacheError> {
+        let failed = |source| CacheError::Remote { address: address.url.clone(), source: Box::new(source) };
         let objects = address::open(address, project).map_err(failed)?;
         let mut breaker = CircuitBreaker::new(&address.url);
         if let Some(folder) = address::missing_folder(address, project) {

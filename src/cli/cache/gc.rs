@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &GcArguments, environment: &Environment) -> Result<
         now: SystemTime::now(),
     };
     let collected =
-        project.store.housekeeping().collect(&collection, &engine::describe).map_err(CliError::Store)?;
+        project.cache.housekeeping().collect(&collection, &engine::describe).map_err(CliError::Cache)?;
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&collection, &collected)));
     } else {

@@ -28,7 +28,7 @@ pub(super) struct InfoArguments {
 pub(super) fn run(arguments: &InfoArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let usage = take_stock(&project)?;
-    let pins = project.store.housekeeping().pins();
+    let pins = project.cache.housekeeping().pins();
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&project, &usage, &pins)));
     } else {
@@ -53,7 +53,7 @@ fn take_stock(project: &Project) -> Result<Usage, CliError> {
         }
         Some(Described { experiments, ..described })
     };
-    project.store.housekeeping().usage(&describe).map_err(CliError::Store)
+    project.cache.housekeeping().usage(&describe).map_err(CliError::Cache)
 }
 
 fn by_kind(usage: &Usage) -> BTreeMap<&str, Group> {
@@ -101,7 +101,7 @@ fn to_json(project: &Project, usage: &Usage, pins: &[Pin]) -> Value {
         usage.areas.iter().map(|(name, space)| (*name, space_json(*space))).collect();
     let pins: BTreeMap<&str, usize> = pins.iter().map(|pin| (pin.name.as_str(), pin.keys.len())).collect();
     json!({
-        "folder": project.store.root(),
+        "folder": project.cache.root(),
         "bytes": usage.bytes(),
         "areas": areas,
         "kinds": groups_json(&by_kind(usage)),
@@ -134,7 +134,7 @@ fn table(first: &str, groups: &BTreeMap<&str, Group>) -> Table {
 
 fn to_text(project: &Project, usage: &Usage, pins: &[Pin]) -> String {
     let mut lines =
-        vec![format!("{}: {} on disk", project.store.root().display(), amounts::bytes(usage.bytes()))];
+        vec![format!("{}: {} on disk", project.cache.root().display(), amounts::bytes(usage.bytes()))];
     let names = [
         ("objects", "objects"),
         ("records", "records"),

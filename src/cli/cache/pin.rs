@@ -35,8 +35,8 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     keys.sort_unstable();
     keys.dedup();
     let name = arguments.name.as_deref().unwrap_or(&plan.experiment);
-    let before = project.store.housekeeping().pins().into_iter().find(|pin| pin.name == name);
-    project.store.housekeeping().pin(name, &keys).map_err(CliError::Store)?;
+    let before = project.cache.housekeeping().pins().into_iter().find(|pin| pin.name == name);
+    project.cache.housekeeping().pin(name, &keys).map_err(CliError::Cache)?;
     if let Some(before) = before.filter(|pin| pin.keys != keys) {
         terminal::message(&format!(
             "`{name}` no longer pins {} records that it pinned before (`--name` makes a separate pin)",
@@ -55,7 +55,7 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
 /// Removes a pin.
 pub(super) fn unpin(arguments: &UnpinArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    if project.store.housekeeping().unpin(&arguments.name).map_err(CliError::Store)? {
+    if project.cache.housekeeping().unpin(&arguments.name).map_err(CliError::Cache)? {
         return Ok(Exit::Done);
     }
     Err(CliError::UnknownPin { name: arguments.name.clone() })

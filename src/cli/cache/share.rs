@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cache::{Cache, Digest, Fetched, Lookup, Origin, PushOrder, Pushed, Sharing, StoreError, Tree};
+use crate::cache::{Cache, CacheError, Digest, Fetched, Lookup, Origin, PushOrder, Pushed, Sharing, Tree};
 use crate::cli::error::CliError;
 use crate::cli::interrupt::{handle_interrupts, is_cancelled};
 use crate::cli::session::{self, Project};
@@ -40,7 +40,7 @@ const TOGETHER: usize = 64;
 fn open(arguments: &ShareArguments, environment: &Environment) -> Result<Project, CliError> {
     let project = session::open_project(environment)?;
     let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
-    if project.store.sharing().is_none() {
+    if project.cache.sharing().is_none() {
         return Err(CliError::NoRemote);
     }
     handle_interrupts();
@@ -82,7 +82,7 @@ fn bar(word: &str, count: usize) -> ProgressBar {
 
 /// The exit code, depending on whether the command finished, was interrupted, or lost its remote.
 fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
-    session::show_remote_warnings(&project.store);
+    session::show_remote_warnings(&project.cache);
     if is_cancelled() {
         return Exit::Interrupted;
     }
@@ -100,11 +100,11 @@ fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
 /// Copies results to the remote.
 pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
-    let Some(remote) = project.store.sharing() else { return Err(CliError::NoRemote) };
+    let Some(remote) = project.cache.sharing() else { return Err(CliError::NoRemote) };
     let results = match &arguments.manifest {
         Some(manifest) => of_manifest(manifest, arguments, &project, environment)?,
         None => project
-            .store
+            .cache
             .records()
             .iter()
             .filter_map(|record| Some(PushOrder { key: record.key, trees: engine::describe(&record)?.trees }))
@@ -139,7 +139,7 @@ fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) ->
     let trees: BTreeSet<&Digest> = new.iter().flat_map(|order| &order.trees).collect();
     let mut objects = BTreeSet::new();
     for digest in trees {
-        let tree = project.store.tree(digest).map_err(CliError::Store)?;
+        let tree = project.cache.tree(digest).map_err(CliError::Cache)?;
         let entries = tree.iter().flat_map(|tree| tree.entries());
         objects.extend(entries.map(|entry| (entry.digest, entry.size)));
     }
@@ -157,7 +157,7 @@ fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) ->
 /// Copies results from the remote.
 pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
-    let Some(remote) = project.store.sharing() else { return Err(CliError::NoRemote) };
+    let Some(remote) = project.cache.sharing() else { return Err(CliError::NoRemote) };
     let keys: Vec<Digest> = match &arguments.manifest {
         Some(manifest) => {
             of_manifest(manifest, arguments, &project, environment)?.iter().map(|order| order.key).collect()
@@ -166,7 +166,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
             Some(keys) => keys,
             None if is_cancelled() => return Ok(Exit::Interrupted),
             None => {
-                session::show_remote_warnings(&project.store);
+                session::show_remote_warnings(&project.cache);
                 return Err(CliError::Unlisted { address: remote.address().to_owned() });
             }
         },
@@ -176,7 +176,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
         if is_cancelled() {
             break;
         }
-        all.take(&project.store, some, arguments.dry_run).map_err(CliError::Store)?;
+        all.take(&project.cache, some, arguments.dry_run).map_err(CliError::Cache)?;
         bar.inc(some.len() as u64);
     }
     bar.finish_and_clear();
@@ -204,7 +204,7 @@ struct Pulled {
 
 impl Pulled {
     /// Pulls some results, or counts what would be pulled.
-    fn take(&mut self, cache: &Cache, keys: &[Digest], is_dry_run: bool) -> Result<(), StoreError> {
+    fn take(&mut self, cache: &Cache, keys: &[Digest], is_dry_run: bool) -> Result<(), CacheError> {
         let mut wholes = Vec::new();
         for (key, answer) in keys.iter().zip(cache.lookup_many::<Record>(keys)?) {
             let found = match answer {
@@ -236,7 +236,7 @@ impl Pulled {
     }
 
     /// Counts what would be fetched.
-    fn count_missing(&mut self, cache: &Cache, wholes: &[Arc<Tree>]) -> Result<(), StoreError> {
+    fn count_missing(&mut self, cache: &Cache, wholes: &[Arc<Tree>]) -> Result<(), CacheError> {
         let mut wanted = BTreeMap::new();
         for tree in wholes {
             let missing: BTreeSet<Digest> = cache.objects().missing(tree)?.into_iter().collect();

@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
         return Ok(Exit::Differs);
     };
     // The run opens the cache again: this instance would still trust the objects that it has verified.
-    drop(project.store);
+    drop(project.cache);
     let exit = run_command::run(&RunArguments::restoring(manifest.clone()), environment)?;
     let left: Vec<&PathBuf> = report.damaged.iter().filter(|path| !path.exists()).collect();
     for path in &left {
@@ -52,18 +52,18 @@ fn verify(project: &Project) -> Result<VerifyReport, CliError> {
         bar.set_length(progress.objects_total);
         bar.set_position(progress.objects);
     };
-    let report = project.store.housekeeping().verify(&progress).map_err(CliError::Store)?;
+    let report = project.cache.housekeeping().verify(&progress).map_err(CliError::Cache)?;
     bar.finish_and_clear();
     Ok(report)
 }
 
 fn show(project: &Project, report: &VerifyReport) {
-    let damaged = report.damaged.iter().filter_map(|path| project.store.housekeeping().object_at(path));
+    let damaged = report.damaged.iter().filter_map(|path| project.cache.housekeeping().object_at(path));
     let wanted: BTreeSet<Digest> = damaged.collect();
-    let holders = project.store.housekeeping().holders(&wanted, &engine::describe);
+    let holders = project.cache.housekeeping().holders(&wanted, &engine::describe);
     for path in &report.damaged {
         let of = project
-            .store
+            .cache
             .housekeeping()
             .object_at(path)
             .map(|digest| owner(&holders, &digest))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Execution;
 use super::inputs::LoadedInput;
-use crate::cache::{Digest, Publication, Published, Scratch, StoreError, Tree};
+use crate::cache::{CacheError, Digest, Publication, Published, Scratch, Tree};
 use crate::engine::hardware;
 use crate::engine::items::TaskItems;
 use crate::engine::usage::ResourceUsage;
@@ -29,7 +29,7 @@ impl Execution<'_> {
         items: TaskItems<'_>,
         inputs: &[LoadedInput],
         effort: Effort,
-    ) -> Result<(Outputs, bool), StoreError> {
+    ) -> Result<(Outputs, bool), CacheError> {
         let publication = self.context.cache.publication()?;
         let outputs = self.publish(&publication, scratch, items, inputs)?;
         let provenance = self.provenance(inputs, &outputs, effort);
@@ -43,7 +43,7 @@ impl Execution<'_> {
         scratch: &Scratch,
         items: TaskItems<'_>,
         inputs: &[LoadedInput],
-    ) -> Result<BTreeMap<String, Tree>, StoreError> {
+    ) -> Result<BTreeMap<String, Tree>, CacheError> {
         let mut of_items = items.into_outputs();
         let mut outputs = BTreeMap::new();
         for (name, _) in self.unit.spec.outputs() {
@@ -95,7 +95,7 @@ impl Execution<'_> {
         publication: &Publication<'_>,
         trees: BTreeMap<String, Tree>,
         provenance: Provenance,
-    ) -> Result<(Outputs, bool), StoreError> {
+    ) -> Result<(Outputs, bool), CacheError> {
         let digests: BTreeMap<String, Digest> =
             trees.iter().map(|(name, tree)| (name.clone(), tree.digest())).collect();
         let mut record = Record::new(self.unit.preimage.clone(), digests, provenance);
@@ -131,7 +131,7 @@ impl Execution<'_> {
         Ok((ours(), false))
     }
 
-    fn adopt(&self, bytes: &[u8]) -> Result<Option<Outputs>, StoreError> {
+    fn adopt(&self, bytes: &[u8]) -> Result<Option<Outputs>, CacheError> {
         let Some(record) = Record::from_bytes(bytes) else { return Ok(None) };
         let mut outputs = Outputs::new();
         for (name, digest) in record.outputs {

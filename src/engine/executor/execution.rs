@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::commit::Effort;
 use super::inputs::LoadedInput;
 use super::{Executed, LostInput, RunContext, Unit};
-use crate::cache::StoreError;
+use crate::cache::CacheError;
 use crate::engine::failure::Failure;
 use crate::engine::items::TaskItems;
 use crate::engine::log::Log;
@@ -60,7 +60,7 @@ impl<'a> Execution<'a> {
         }
         let measured = context.meter.start();
         let log = Log::create(&self.log_path())?;
-        let scratch = cache.scratch(&unit.stage).map_err(Failure::Store)?;
+        let scratch = cache.scratch(&unit.stage).map_err(Failure::Cache)?;
         let work = cache.workdir(&unit.key);
         let kind = (unit.spec.kind().name(), unit.spec.about().version);
         let items = TaskItems::new(cache, kind, !unit.is_forced, context.options.cancelled, &log);
@@ -73,7 +73,7 @@ impl<'a> Execution<'a> {
         // The log is no result: if it cannot be kept, the record goes without.
         let kept = KeptLog::keep(log.kept(), cache);
         let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
-        let (outputs, differs) = self.commit(&scratch, items, &inputs, effort).map_err(Failure::Store)?;
+        let (outputs, differs) = self.commit(&scratch, items, &inputs, effort).map_err(Failure::Cache)?;
         // A folder that cannot be removed only takes space; the next run of this key uses it again.
         let _ = work.remove();
         log.note(&format!("done in {seconds:.3} s"));
@@ -150,11 +150,11 @@ impl<'a> Execution<'a> {
 
 fn lost(
     inputs: &[LoadedInput],
-    check: impl Fn(&LoadedInput) -> Result<Option<String>, StoreError>,
+    check: impl Fn(&LoadedInput) -> Result<Option<String>, CacheError>,
 ) -> Result<Vec<LostInput>, Failure> {
     let mut lost = Vec::new();
     for input in inputs {
-        let file = check(input).map_err(Failure::Store)?;
+        let file = check(input).map_err(Failure::Cache)?;
         lost.extend(file.map(|file| LostInput { role: input.role.clone(), file }));
     }
     Ok(lost)
@@ -163,7 +163,7 @@ fn lost(
 /// Refuses a result that was made of files other than those that were hashed.
 fn check_sources(inputs: &[LoadedInput]) -> Result<(), Failure> {
     for source in inputs.iter().filter_map(|input| input.source.as_ref()) {
-        let changed = source.changed_since().map_err(Failure::Store)?;
+        let changed = source.changed_since().map_err(Failure::Cache)?;
         if let Some(file) = changed.into_iter().next() {
             return Err(Failure::SourceChanged { file: source.root.join(file).display().to_string() });
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{RunContext, UnitInput};
 use crate::artifacts::{File, Files};
-use crate::cache::{Cache, Digest, SourceTree, StoreError, Tree, TreeEntry, hash_source};
+use crate::cache::{Cache, CacheError, Digest, SourceTree, Tree, TreeEntry, hash_source};
 use crate::engine::failure::Failure;
 use crate::plan::Resolution;
 use crate::stages::Role;
@@ -53,7 +53,7 @@ impl SharedInputs {
     }
 
     /// The tree of a digest, from memory or from the cache.
-    pub(super) fn tree(&self, digest: &Digest, cache: &Cache) -> Result<Option<Arc<Tree>>, StoreError> {
+    pub(super) fn tree(&self, digest: &Digest, cache: &Cache) -> Result<Option<Arc<Tree>>, CacheError> {
         let found = self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
         if found.is_some() {
             return Ok(found);
@@ -67,7 +67,7 @@ impl SharedInputs {
             return Ok(found);
         }
         let hashed =
-            hash_source(path, context.cache.index(), context.options.rehash).map_err(Failure::Store)?;
+            hash_source(path, context.cache.index(), context.options.rehash).map_err(Failure::Cache)?;
         let source = Arc::new(hashed);
         self.add_source(&source);
         Ok(source)
@@ -78,7 +78,7 @@ impl LoadedInput {
     /// Finds the tree and the source of an input. A source must have the bytes that the tree names.
     pub(super) fn load(input: &UnitInput, context: &RunContext<'_>) -> Result<Self, Failure> {
         let UnitInput { role, digest, whole, source } = input;
-        let tree = context.inputs.tree(digest, context.cache).map_err(Failure::Store)?;
+        let tree = context.inputs.tree(digest, context.cache).map_err(Failure::Cache)?;
         let tree = tree.ok_or_else(|| Failure::NoTree { role: role.clone() })?;
         let source = source.as_ref().map(|path| {
             let path = context.options.project.join(path);
@@ -97,7 +97,7 @@ impl LoadedInput {
     }
 
     /// Fetches missing objects if a remote has them; the first file that is still lost or damaged.
-    pub(super) fn materialise(&self, cache: &Cache) -> Result<Option<String>, StoreError> {
+    pub(super) fn materialise(&self, cache: &Cache) -> Result<Option<String>, CacheError> {
         if self.source.is_some() {
             return Ok(None);
         }
@@ -108,7 +108,7 @@ impl LoadedInput {
     }
 
     /// The first file that is lost or damaged here.
-    pub(super) fn lost(&self, cache: &Cache) -> Result<Option<String>, StoreError> {
+    pub(super) fn lost(&self, cache: &Cache) -> Result<Option<String>, CacheError> {
         if self.source.is_some() {
             return Ok(None);
         }

@@ -59,7 +59,7 @@ impl Executor for Processes<'_, '_> {
 fn run(unit: &Unit, context: &RunContext<'_>, program: &Path) -> Result<Executed, Failure> {
     // What the worker publishes stays for the readers of this run.
     context.cache.leases().hold(&unit.key);
-    let sealed = unit.seal(context).map_err(Failure::Store)?;
+    let sealed = unit.seal(context).map_err(Failure::Cache)?;
     let failed = |source| Failure::WorkerProcess { program: program.to_owned(), source };
     let mut child = start(context, program).map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::RunContext;
-use crate::cache::{Digest, StoreError};
+use crate::cache::{CacheError, Digest};
 use crate::engine::{Options, log_path};
 use crate::plan::{Plan, Preimage, Resolution, ResolvedInput, TaskId};
 use crate::stages::{Role, Spec};
@@ -126,7 +126,7 @@ impl Unit {
 impl Unit {
     /// Writes the unit for another process. The trees of its inputs are published first, so that the cache alone is
     /// enough to run it.
-    pub(in crate::engine) fn seal(&self, context: &RunContext<'_>) -> Result<Vec<u8>, StoreError> {
+    pub(in crate::engine) fn seal(&self, context: &RunContext<'_>) -> Result<Vec<u8>, CacheError> {
         let publication = context.cache.publication()?;
         for input in &self.inputs {
             if let Some(tree) = context.inputs.tree(&input.digest, context.cache)? {

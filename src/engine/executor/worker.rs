@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Executed, Execution, LostInput, RunContext, Unit};
-use crate::cache::{Cache, Digest, Lease, Origin, StoreError};
+use crate::cache::{Cache, CacheError, Digest, Lease, Origin};
 use crate::engine::{EngineError, Failure, Options};
 use crate::error_chain::error_chain;
 use crate::plan::{Output, Outputs, Record};
@@ -65,11 +65,11 @@ pub fn work(
 ) -> Result<UnitReport, EngineError> {
     let context = RunContext::new(cache, options)?;
     cache.leases().hold(&unit.key);
-    let Some(lease) = wait_for_lease(unit, &context).map_err(EngineError::Store)? else {
+    let Some(lease) = wait_for_lease(unit, &context).map_err(EngineError::Cache)? else {
         let failure = Failure::Stage(StageError::Cancelled);
         return Ok(UnitReport::of(Executed::Failed { failure, seconds: 0.0 }, hint));
     };
-    if let Some(outputs) = recorded(unit, cache).map_err(EngineError::Store)? {
+    if let Some(outputs) = recorded(unit, cache).map_err(EngineError::Cache)? {
         return Ok(UnitReport::Hit { outputs });
     }
     let executed = Execution::new(unit, &context).run();
@@ -78,7 +78,7 @@ pub fn work(
 }
 
 /// The lease of the unit's key; `None` if the user wants to stop.
-fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>, StoreError> {
+fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>, CacheError> {
     while !context.options.cancelled.load(Ordering::Relaxed) {
         if let Some(lease) = context.cache.leases().take(&unit.key)? {
             return Ok(Some(lease));
@@ -89,7 +89,7 @@ fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>
 }
 
 /// The outputs of the key's record, unless the unit is to replace it.
-fn recorded(unit: &Unit, cache: &Cache) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
+fn recorded(unit: &Unit, cache: &Cache) -> Result<Option<BTreeMap<String, Digest>>, CacheError> {
     if unit.is_replacing {
         return Ok(None);
     }
@@ -142,7 +142,7 @@ impl UnitReport {
 
 fn trees(outputs: &BTreeMap<String, Digest>, cache: &Cache) -> Result<Outputs, Failure> {
     let output = |(name, digest): (&String, &Digest)| {
-        let tree = cache.tree(digest).map_err(Failure::Store)?;
+        let tree = cache.tree(digest).map_err(Failure::Cache)?;
         let missing = || Failure::Worker {
             message: format!("the worker published no tree of its output `{name}`"),
             help: None,

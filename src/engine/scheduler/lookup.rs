@@ -42,7 +42,7 @@ impl Scheduler<'_> {
     /// Tries to take a queued task's lease.
     pub(super) fn take_lease(&mut self, task: TaskId) -> Result<SchedulerEvent, EngineError> {
         let key = self.state.key(task).expect("a queued task has a key");
-        let Some(lease) = self.cache.leases().take(&key).map_err(EngineError::Store)? else {
+        let Some(lease) = self.cache.leases().take(&key).map_err(EngineError::Cache)? else {
             return Ok(SchedulerEvent::LeaseHeld { task });
         };
         if self.state.is_restoring(task) {
@@ -104,7 +104,7 @@ impl Scheduler<'_> {
         if self.needs_all_objects(task) {
             for output in outputs.values() {
                 let whole = std::slice::from_ref(&output.tree);
-                if !self.cache.materialise(&output.tree, whole).map_err(EngineError::Store)?.is_empty() {
+                if !self.cache.materialise(&output.tree, whole).map_err(EngineError::Cache)?.is_empty() {
                     self.cache.mark_incomplete(key);
                     return Ok(None);
                 }
@@ -121,7 +121,7 @@ impl Scheduler<'_> {
     /// Whether all objects of a finished task's outputs are in the cache.
     fn is_intact(&self, task: TaskId) -> Result<bool, EngineError> {
         for output in self.state.outputs(task).into_iter().flat_map(Outputs::values) {
-            if !self.cache.objects().check(&output.tree).map_err(EngineError::Store)?.is_empty() {
+            if !self.cache.objects().check(&output.tree).map_err(EngineError::Cache)?.is_empty() {
                 return Ok(false);
             }
         }

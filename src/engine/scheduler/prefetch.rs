@@ -25,13 +25,13 @@ impl Scheduler<'_> {
                 wholes.extend(self.needs_all_objects(task).then_some(resolution.key));
             }
         }
-        self.cache.prefetch::<Record>(&keys).map_err(EngineError::Store)?;
+        self.cache.prefetch::<Record>(&keys).map_err(EngineError::Cache)?;
         let mut trees = Vec::new();
         for key in &wholes {
-            let found = self.cache.lookup::<Record>(key).map_err(EngineError::Store)?.found();
+            let found = self.cache.lookup::<Record>(key).map_err(EngineError::Cache)?.found();
             trees.extend(found.into_iter().flat_map(|found| found.trees));
         }
-        self.cache.fetch_missing(&trees).map(|_| ()).map_err(EngineError::Store)
+        self.cache.fetch_missing(&trees).map(|_| ()).map_err(EngineError::Cache)
     }
 
     /// The outputs of a record. A record of another machine is published here, with its trees.
@@ -40,8 +40,8 @@ impl Scheduler<'_> {
         if found.origin == Origin::Local {
             return Ok(Some((Outcome::Hit, outputs)));
         }
-        let publication = self.cache.publication().map_err(EngineError::Store)?;
-        let outputs = match publication.adopt(key, &found).map_err(EngineError::Store)? {
+        let publication = self.cache.publication().map_err(EngineError::Cache)?;
+        let outputs = match publication.adopt(key, &found).map_err(EngineError::Cache)? {
             Published::Ours => Some(outputs),
             // Another process was quicker; its record counts.
             Published::Theirs(_) => self.resolver.lookup(key)?.map(|(_, outputs)| outputs),

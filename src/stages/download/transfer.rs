@@ -62,6 +62,8 @@ enum Failure {
     Again { message: String, wait: Option<Duration> },
     /// A permanent failure of this address.
     Never(String),
+    /// The file at this address has another digest than the expected one.
+    OtherFile(String),
     /// An error that ends the download, such as cancellation.
     Stop(StageError),
 }
@@ -95,24 +97,31 @@ pub(super) fn obtain(
         });
     }
     let mut failures = Vec::new();
+    let mut is_other_file = false;
     for url in &source.urls {
         match obtain_from(url, &part, source, policy, context) {
             Ok(()) => return Ok(part),
             Err(Failure::Stop(error)) => return Err(error),
+            Err(Failure::OtherFile(message)) => {
+                is_other_file = true;
+                failures.push((url, message));
+            }
             Err(Failure::Again { message, .. } | Failure::Never(message)) => {
-                context.progress.log(&format!("`{url}`: {message}"));
                 failures.push((url, message));
             }
         }
+        if let Some((url, message)) = failures.last() {
+            context.progress.log(&format!("`{url}`: {message}"));
+        }
     }
-    Err(refusal(&failures))
+    Err(refusal(&failures, is_other_file))
 }
 
-fn refusal(failures: &[(&String, String)]) -> StageError {
+fn refusal(failures: &[(&String, String)], is_other_file: bool) -> StageError {
     let mut messages: Vec<String> = failures.iter().take(1).map(|(_, message)| message.clone()).collect();
     messages.extend(failures.iter().skip(1).map(|(url, message)| format!("`{url}`: {message}")));
     let message = messages.join("; ");
-    let help = if message.contains("digest") {
+    let help = if is_other_file {
         "the server has a different file: check `digest`, or whether the publisher has changed the file"
     } else {
         "check the address, or download the file by other means and use it with `path = \"…\"`"
@@ -137,7 +146,7 @@ fn obtain_from(
         remove_part(part);
         let message = format!("its digest is `{found}`, not `{}`", source.digest);
         if !is_mixed {
-            return Err(Failure::Never(message));
+            return Err(Failure::OtherFile(message));
         }
         context.progress.log(&format!("{message}: starting over"));
     }

@@ -32,7 +32,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::collection::usage::{Described, Space, StoredObject, Usage, space_of};
 use crate::cache::local::leases::{Lease, holder_at};
 use crate::cache::local::records::StoredRecord;
@@ -97,7 +97,7 @@ impl Store {
         &self,
         collection: &Collection,
         describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
-    ) -> Result<Collected, StoreError> {
+    ) -> Result<Collected, CacheError> {
         if !self.root.join("v1").exists() {
             return Ok(Collected::default());
         }
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// The right to collect. What dead processes left stays until it is counted.
-    fn collecting(&self) -> Result<Lease, StoreError> {
+    fn collecting(&self) -> Result<Lease, CacheError> {
         self.make_folders()?;
         let path = self.area(Area::Leases).join("collect");
         self.lease(path.clone())?.ok_or_else(|| {
@@ -140,7 +140,7 @@ impl Store {
             let holder = holder.map_or("another process".to_owned(), |process| {
                 format!("process {} on {}", process.pid, process.host)
             });
-            StoreError::Collecting { holder }
+            CacheError::Collecting { holder }
         })
     }
 
@@ -179,7 +179,7 @@ impl Store {
         candidates
     }
 
-    fn leftovers(&self, collection: &Collection) -> Result<Vec<Leftover>, StoreError> {
+    fn leftovers(&self, collection: &Collection) -> Result<Vec<Leftover>, CacheError> {
         let stale = scratch::stale(&self.area(Area::Tmp));
         let mut leftovers: Vec<Leftover> =
             stale.into_iter().map(|path| Leftover::new(Area::Tmp, path, None)).collect();
@@ -266,7 +266,7 @@ impl Leftover {
         Self { area, space: space_of(&path), path, _lease: lease }
     }
 
-    fn remove(&self) -> Result<(), StoreError> {
+    fn remove(&self) -> Result<(), CacheError> {
         disk::step(&self.path).writing(&self.path)?;
         absent_is_fine(scratch::remove(&self.path)).writing(&self.path)
     }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::leases::holds::keys_in;
 use crate::cache::local::scratch::Temporary;
 use crate::cache::local::{Area, Store, rename_durably};
@@ -24,10 +24,10 @@ pub struct Pin {
 impl Store {
     /// Pins the outputs of records under a name and replaces what was pinned under it. A key need not have a
     /// record yet. The name is that of a file: letters, digits, `-`, `_`, `.`, not starting with `.`.
-    pub(in crate::cache) fn pin(&self, name: &str, keys: &[Digest]) -> Result<(), StoreError> {
+    pub(in crate::cache) fn pin(&self, name: &str, keys: &[Digest]) -> Result<(), CacheError> {
         let allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
         if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.chars().all(allowed) {
-            return Err(StoreError::BadPin { name: name.to_owned() });
+            return Err(CacheError::BadPin { name: name.to_owned() });
         }
         let _pause = self.pause()?;
         let lines: Vec<String> = keys.iter().map(Digest::to_string).collect();
@@ -37,7 +37,7 @@ impl Store {
     }
 
     /// Removes a pin; returns whether there was one.
-    pub(in crate::cache) fn unpin(&self, name: &str) -> Result<bool, StoreError> {
+    pub(in crate::cache) fn unpin(&self, name: &str) -> Result<bool, CacheError> {
         if !self.pins().iter().any(|pin| pin.name == name) {
             return Ok(false);
         }
@@ -83,7 +83,7 @@ mod tests {
     fn a_name_that_leads_elsewhere_is_refused() {
         let (_folder, store) = fresh();
         for name in ["", "../x", "a/b", ".hidden", "a b"] {
-            assert!(matches!(store.pin(name, &[]), Err(StoreError::BadPin { .. })), "{name:?}");
+            assert!(matches!(store.pin(name, &[]), Err(CacheError::BadPin { .. })), "{name:?}");
             assert!(!store.unpin(name).unwrap());
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
-use crate::cache::error::StoreError;
+use crate::cache::error::CacheError;
 use crate::cache::local::objects::stat;
 use crate::cache::local::records::{RECORDED, StoredRecord};
 use crate::cache::local::{Area, Store};
@@ -180,11 +180,11 @@ impl Store {
     pub(in crate::cache) fn usage(
         &self,
         describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
-    ) -> Result<Usage, StoreError> {
+    ) -> Result<Usage, CacheError> {
         let (known, foreign) = self.listed(Area::Objects);
         let objects: Vec<Option<StoredObject>> = (known.par_iter())
             .map(|(digest, path)| Ok(stat(path)?.map(|metadata| stored(*digest, &metadata))))
-            .collect::<Result<_, StoreError>>()?;
+            .collect::<Result<_, CacheError>>()?;
         let objects: Vec<StoredObject> = objects.into_iter().flatten().collect();
         let records: Vec<_> = RECORDED.into_iter().flat_map(|area| self.listed(area).0).collect();
         let holding = |(key, path): &(Digest, std::path::PathBuf)| {

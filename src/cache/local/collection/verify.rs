@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rayon::prelude::*;
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::objects::stat;
 use crate::cache::local::records::RECORDED;
 use crate::cache::local::stat_index::FileStat;
@@ -48,7 +48,7 @@ impl Store {
     pub(in crate::cache) fn verify(
         &self,
         progress: &(dyn Fn(VerifyProgress) + Sync),
-    ) -> Result<VerifyReport, StoreError> {
+    ) -> Result<VerifyReport, CacheError> {
         let mut report = VerifyReport::default();
         self.verify_objects(&mut report, progress)?;
         for (digest, path) in self.listed_for(Area::Trees, &mut report) {
@@ -79,7 +79,7 @@ impl Store {
         &self,
         report: &mut VerifyReport,
         progress: &(dyn Fn(VerifyProgress) + Sync),
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), CacheError> {
         let objects = self.listed_for(Area::Objects, report);
         let (began, objects_total) = (SystemTime::now(), objects.len() as u64);
         let (done, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -91,7 +91,7 @@ impl Store {
             progress(VerifyProgress { objects, objects_total, bytes });
             Ok(outcome)
         });
-        let hashed: Vec<Option<(FileStat, bool)>> = hashed.collect::<Result<_, StoreError>>()?;
+        let hashed: Vec<Option<(FileStat, bool)>> = hashed.collect::<Result<_, CacheError>>()?;
         let mut verified = Vec::new();
         for ((digest, path), outcome) in objects.into_iter().zip(hashed) {
             let Some((stat, is_sound)) = outcome else { continue };
@@ -110,7 +110,7 @@ impl Store {
 }
 
 /// The stat of an object and whether it is sound; `None` if it has just been removed.
-fn rehash(path: &Path, digest: &Digest) -> Result<Option<(FileStat, bool)>, StoreError> {
+fn rehash(path: &Path, digest: &Digest) -> Result<Option<(FileStat, bool)>, CacheError> {
     let Some(metadata) = stat(path)? else { return Ok(None) };
     if !metadata.is_file() {
         return Ok(Some((FileStat::of(&metadata), false)));

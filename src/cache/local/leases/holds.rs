@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::leases::holder_at;
 use crate::cache::local::leases::process::Liveness;
 use crate::cache::local::leases::renewal::{self, Renewed};
@@ -73,7 +73,7 @@ impl Store {
 
     /// Blocks collection while the objects and the record of a task are published: it could otherwise remove an
     /// object that was there before, between the check that found it and the record that needs it.
-    pub(in crate::cache) fn pause(&self) -> Result<Pause, StoreError> {
+    pub(in crate::cache) fn pause(&self) -> Result<Pause, CacheError> {
         self.prepare()?;
         let file = self.pause_file()?;
         let is_locked = self.lease_rules.has_locks && file.lock_shared().is_ok();
@@ -81,13 +81,13 @@ impl Store {
     }
 
     /// Waits until no publication is under way, and blocks further ones.
-    pub(in crate::cache::local) fn pause_others(&self) -> Result<Pause, StoreError> {
+    pub(in crate::cache::local) fn pause_others(&self) -> Result<Pause, CacheError> {
         let file = self.pause_file()?;
         let is_locked = self.lease_rules.has_locks && file.lock().is_ok();
         Ok(Pause(is_locked.then_some(file)))
     }
 
-    fn pause_file(&self) -> Result<File, StoreError> {
+    fn pause_file(&self) -> Result<File, CacheError> {
         let path = self.area(Area::Leases).join("pause");
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).writing(&path)
     }

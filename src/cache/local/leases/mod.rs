@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::leases::process::{Liveness, ProcessIdentity};
 use crate::cache::local::scratch::fresh_name;
 use crate::cache::local::{Area, Store, disk};
@@ -93,7 +93,7 @@ pub(in crate::cache::local) struct LeaseObservation {
 
 impl Store {
     /// Takes the lease of a key; `None` at once if another process or thread holds it.
-    pub(in crate::cache) fn lock(&self, key: &Digest) -> Result<Option<Lease>, StoreError> {
+    pub(in crate::cache) fn lock(&self, key: &Digest) -> Result<Option<Lease>, CacheError> {
         self.prepare()?;
         self.lease(self.lease_path(key))
     }
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Takes the lease of a file in `v1/leases`.
-    pub(in crate::cache::local) fn lease(&self, path: PathBuf) -> Result<Option<Lease>, StoreError> {
+    pub(in crate::cache::local) fn lease(&self, path: PathBuf) -> Result<Option<Lease>, CacheError> {
         loop {
             if !self.lease_rules.has_locks {
                 return self.lease_without_locks(&path);
@@ -135,7 +135,7 @@ impl Store {
     }
 
     /// Takes a lease by creating its file, if there is none or only an orphan.
-    fn lease_without_locks(&self, path: &Path) -> Result<Option<Lease>, StoreError> {
+    fn lease_without_locks(&self, path: &Path) -> Result<Option<Lease>, CacheError> {
         if let Some(lease) = self.create_lease(path)? {
             return Ok(Some(lease));
         }
@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Creates the signed file of a lease; `None` if the name is taken.
-    fn create_lease(&self, path: &Path) -> Result<Option<Lease>, StoreError> {
+    fn create_lease(&self, path: &Path) -> Result<Option<Lease>, CacheError> {
         let fresh = self.area(Area::Tmp).join(fresh_name("lease"));
         let file = disk::create_new(&fresh).writing(&fresh)?;
         let lease = Lease::sign(file, path.to_owned(), self.lease_rules.time)?;
@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// The content of a lease whose holder is dead or has not renewed it for the lease time.
-    fn orphan(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    fn orphan(&self, path: &Path) -> Result<Option<Vec<u8>>, CacheError> {
         let content = match fs::read(path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -230,7 +230,7 @@ fn parse(content: &[u8]) -> Option<Holder> {
 }
 
 impl Lease {
-    fn sign(mut file: File, path: PathBuf, time: Duration) -> Result<Self, StoreError> {
+    fn sign(mut file: File, path: PathBuf, time: Duration) -> Result<Self, CacheError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let holder = Holder { process: ProcessIdentity::current().clone(), started: since.as_secs() };
         let text = serde_json::to_string(&holder).map_err(io::Error::from).writing(&path)?;

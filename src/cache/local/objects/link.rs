@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::Store;
 use crate::cache::local::objects::stat;
 use crate::cache::local::stat_index::FileStat;
@@ -16,13 +16,13 @@ use crate::digest::Digest;
 impl Store {
     /// Creates a file from one object, as [`Store::link_all`].
     #[cfg(test)]
-    pub(in crate::cache) fn link(&self, digest: &Digest, destination: &Path) -> Result<(), StoreError> {
+    pub(in crate::cache) fn link(&self, digest: &Digest, destination: &Path) -> Result<(), CacheError> {
         self.link_all(&[(*digest, destination.to_owned())])
     }
 
     /// Creates files from objects: shared blocks, else hard links, else copies; mode 0444. Existing files are
     /// replaced. Sound objects are linked even if others are missing or damaged.
-    pub(in crate::cache) fn link_all(&self, links: &[(Digest, PathBuf)]) -> Result<(), StoreError> {
+    pub(in crate::cache) fn link_all(&self, links: &[(Digest, PathBuf)]) -> Result<(), CacheError> {
         let (known, lost) = self.sound(links.iter().map(|(digest, _)| *digest).collect())?;
         // One refusal is enough: the others would be refused too.
         let shares = AtomicBool::new(true);
@@ -33,7 +33,7 @@ impl Store {
         lost.map_or(Ok(()), Err)
     }
 
-    fn link_one(&self, digest: &Digest, destination: &Path, shares: &AtomicBool) -> Result<(), StoreError> {
+    fn link_one(&self, digest: &Digest, destination: &Path, shares: &AtomicBool) -> Result<(), CacheError> {
         let object = self.object_path(digest);
         match fs::remove_file(destination) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).writing(destination),
@@ -64,7 +64,7 @@ impl Store {
     }
 }
 
-fn make_read_only(path: &Path, mode: u32) -> Result<(), StoreError> {
+fn make_read_only(path: &Path, mode: u32) -> Result<(), CacheError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).writing(path)
 }
 
@@ -88,7 +88,7 @@ mod tests {
             let object = FileStat::of(&fs::metadata(store.object_path(&digest)).unwrap());
             assert_eq!(store.index().lookup(&[object]), [Some(digest)]);
         }
-        assert!(matches!(store.link(&Digest::of_bytes(b"?"), &path), Err(StoreError::Missing { .. })));
+        assert!(matches!(store.link(&Digest::of_bytes(b"?"), &path), Err(CacheError::Missing { .. })));
         assert!(path.exists(), "a failed link takes nothing away");
     }
 
@@ -100,7 +100,7 @@ mod tests {
         fs::hard_link(store.object_path(&digest), &path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         fs::write(&path, "DATA").unwrap();
-        assert!(matches!(store.link(&digest, &folder.path().join("x")), Err(StoreError::Damaged { .. })));
+        assert!(matches!(store.link(&digest, &folder.path().join("x")), Err(CacheError::Damaged { .. })));
         assert_eq!(store.publish_bytes(b"data").unwrap(), digest);
         store.link(&digest, &folder.path().join("x")).unwrap();
     }

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use rayon::prelude::*;
 
-use crate::cache::error::{AtPath, StoreError};
+use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::stat_index::FileStat;
 use crate::cache::local::{Area, Store, digest_of_path};
 use crate::cache::tree::Tree;
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// The objects of a tree that are not there with the right size. Nothing is hashed or moved.
-    pub(in crate::cache) fn missing(&self, tree: &Tree) -> Result<Vec<Digest>, StoreError> {
+    pub(in crate::cache) fn missing(&self, tree: &Tree) -> Result<Vec<Digest>, CacheError> {
         let mut missing = Vec::new();
         for entry in tree.entries() {
             let size = stat(&self.object_path(&entry.digest))?.map(|metadata| metadata.len());
@@ -85,7 +85,7 @@ impl Store {
     ///
     /// An object is trusted under the stat at which it was last verified, else hashed again. A damaged
     /// one is moved to the quarantine, so that it can be made or fetched anew.
-    pub(in crate::cache) fn check(&self, tree: &Tree) -> Result<Vec<Damage>, StoreError> {
+    pub(in crate::cache) fn check(&self, tree: &Tree) -> Result<Vec<Damage>, CacheError> {
         let wanted: Vec<_> = tree.entries().iter().map(|entry| (entry.digest, Some(entry.size))).collect();
         let mut damage = Vec::new();
         for (entry, condition) in tree.entries().iter().zip(self.examine(&wanted)?) {
@@ -103,11 +103,11 @@ impl Store {
     }
 
     /// The content of an object, always hashed. A damaged one is moved to the quarantine.
-    pub(in crate::cache) fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+    pub(in crate::cache) fn read(&self, digest: &Digest) -> Result<Vec<u8>, CacheError> {
         let path = self.object_path(digest);
         let mut file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing { digest: *digest });
+                return Err(CacheError::Missing { digest: *digest });
             }
             opened => opened.reading(&path)?,
         };
@@ -116,7 +116,7 @@ impl Store {
         file.read_to_end(&mut content).reading(&path)?;
         if Digest::of_bytes(&content) != *digest {
             self.quarantine(&path, metadata.ino());
-            return Err(StoreError::Damaged { digest: *digest });
+            return Err(CacheError::Damaged { digest: *digest });
         }
         Ok(content)
     }
@@ -126,7 +126,7 @@ impl Store {
     pub(in crate::cache::local) fn sound(
         &self,
         wanted: BTreeSet<Digest>,
-    ) -> Result<(BTreeMap<Digest, FileStat>, Option<StoreError>), StoreError> {
+    ) -> Result<(BTreeMap<Digest, FileStat>, Option<CacheError>), CacheError> {
         let wanted: Vec<(Digest, Option<u64>)> = wanted.into_iter().map(|digest| (digest, None)).collect();
         let (mut sound, mut first) = (BTreeMap::new(), None);
         for ((digest, _), condition) in wanted.iter().zip(self.examine(&wanted)?) {
@@ -136,10 +136,10 @@ impl Store {
                 }
                 Condition::Damaged(_, inode) => {
                     self.quarantine(&self.object_path(digest), inode);
-                    first.get_or_insert(StoreError::Damaged { digest: *digest });
+                    first.get_or_insert(CacheError::Damaged { digest: *digest });
                 }
                 Condition::Missing => {
-                    first.get_or_insert(StoreError::Missing { digest: *digest });
+                    first.get_or_insert(CacheError::Missing { digest: *digest });
                 }
             }
         }
@@ -147,11 +147,11 @@ impl Store {
     }
 
     /// The condition of objects, given with their sizes if these are known. Nothing is moved. One lookup in the
-    /// stat cache; objects that it does not know are hashed in parallel and remembered.
+    /// stat index; objects that it does not know are hashed in parallel and remembered.
     pub(in crate::cache::local) fn examine(
         &self,
         wanted: &[(Digest, Option<u64>)],
-    ) -> Result<Vec<Condition>, StoreError> {
+    ) -> Result<Vec<Condition>, CacheError> {
         let began = SystemTime::now();
         let mut conditions = Vec::with_capacity(wanted.len());
         for (digest, size) in wanted {
@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// The digest of the file at the path of an object; `None` if it has just been removed.
-    fn hash_object(&self, digest: &Digest) -> Result<Option<Digest>, StoreError> {
+    fn hash_object(&self, digest: &Digest) -> Result<Option<Digest>, CacheError> {
         let path = self.object_path(digest);
         match Digest::of_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -199,7 +199,7 @@ impl Condition {
 }
 
 /// The condition by the stat alone; `Sound` still has to be confirmed.
-fn first_look(path: &Path, size: Option<u64>) -> Result<Condition, StoreError> {
+fn first_look(path: &Path, size: Option<u64>) -> Result<Condition, CacheError> {
     let Some(metadata) = stat(path)? else { return Ok(Condition::Missing) };
     if !metadata.is_file() {
         return Ok(Condition::Damaged(DamageKind::WrongContent, metadata.ino()));
@@ -214,7 +214,7 @@ fn first_look(path: &Path, size: Option<u64>) -> Result<Condition, StoreError> {
 }
 
 /// The metadata of a path, without following a link; `None` if there is nothing.
-pub(in crate::cache::local) fn stat(path: &Path) -> Result<Option<fs::Metadata>, StoreError> {
+pub(in crate::cache::local) fn stat(path: &Path) -> Result<Option<fs::Metadata>, CacheError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -280,8 +280,8 @@ mod tests {
         let digest = store.publish_bytes(b"content").unwrap();
         assert_eq!(store.read(&digest).unwrap(), b"content");
         damage(&store.object_path(&digest), b"cOntent");
-        assert!(matches!(store.read(&digest), Err(StoreError::Damaged { .. })));
-        assert!(matches!(store.read(&digest), Err(StoreError::Missing { .. })));
+        assert!(matches!(store.read(&digest), Err(CacheError::Damaged { .. })));
+        assert!(matches!(store.read(&digest), Err(CacheError::Missing { .. })));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 
-use crate::cache::error::{AtPath, StoreError, walk_error};
+use crate::cache::error::{AtPath, CacheError, walk_error};
 use crate::cache::local::disk;
 use crate::cache::local::objects::{Condition, stat};
 use crate::cache::local::scratch::Temporary;
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// Only regular files with UTF-8 names can be published. A file with further hard links, of another
     /// owner or on another file system is copied first.
-    pub(in crate::cache) fn publish_folder(&self, folder: &Path) -> Result<Tree, StoreError> {
+    pub(in crate::cache) fn publish_folder(&self, folder: &Path) -> Result<Tree, CacheError> {
         self.prepare()?;
         let files = regular_files(folder)?;
         let sealed: Vec<Sealed> =
@@ -93,12 +93,12 @@ impl Store {
     pub(in crate::cache) fn publish_files(
         &self,
         paths: &[PathBuf],
-    ) -> Result<Vec<(Digest, u64)>, StoreError> {
+    ) -> Result<Vec<(Digest, u64)>, CacheError> {
         self.prepare()?;
         let seal = |path: &PathBuf| {
             let metadata = fs::symlink_metadata(path).reading(path)?;
             if !metadata.is_file() {
-                return Err(StoreError::NotRegular {
+                return Err(CacheError::NotRegular {
                     path: path.clone(),
                     kind: kind_name(metadata.file_type()),
                 });
@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// Publishes one content.
-    pub(in crate::cache) fn publish_bytes(&self, content: &[u8]) -> Result<Digest, StoreError> {
+    pub(in crate::cache) fn publish_bytes(&self, content: &[u8]) -> Result<Digest, CacheError> {
         self.prepare()?;
         let digest = Digest::of_bytes(content);
         let size = content.len() as u64;
@@ -125,7 +125,7 @@ impl Store {
         Ok(digest)
     }
 
-    fn seal(&self, file: &RegularFile) -> Result<Sealed, StoreError> {
+    fn seal(&self, file: &RegularFile) -> Result<Sealed, CacheError> {
         let tmp = self.area(Area::Tmp);
         let device = fs::metadata(&tmp).reading(&tmp)?.dev();
         if file.metadata.nlink() == 1
@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// Syncs and renames the files whose objects are missing, and remembers their stats.
-    fn install(&self, mut sealed: Vec<Sealed>) -> Result<(), StoreError> {
+    fn install(&self, mut sealed: Vec<Sealed>) -> Result<(), CacheError> {
         sealed.sort_by_key(|file| file.digest);
         sealed.dedup_by_key(|file| file.digest);
         let wanted: Vec<_> = sealed.iter().map(|file| (file.digest, Some(file.stat.size))).collect();
@@ -164,7 +164,7 @@ impl Store {
         Ok(())
     }
 
-    fn install_one(&self, file: &Sealed) -> Result<Option<(FileStat, Digest)>, StoreError> {
+    fn install_one(&self, file: &Sealed) -> Result<Option<(FileStat, Digest)>, CacheError> {
         let path = self.object_path(&file.digest);
         make_shard(&path)?;
         File::open(&file.path).and_then(|open| disk::sync_data(&open, &file.path)).writing(&file.path)?;
@@ -179,14 +179,14 @@ impl Store {
         }
         if stat.size != file.stat.size || stat.modified_ns != file.stat.modified_ns {
             self.quarantine(&path, stat.inode);
-            return Err(StoreError::ChangedWhilePublished { path: file.path.clone() });
+            return Err(CacheError::ChangedWhilePublished { path: file.path.clone() });
         }
         Ok(Some((stat, file.digest)))
     }
 }
 
 /// Makes a file read-only, sets its mtime back and hashes it, in this order.
-fn seal_file(path: &Path) -> Result<Sealed, StoreError> {
+fn seal_file(path: &Path) -> Result<Sealed, CacheError> {
     disk::step(path).writing(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o444)).writing(path)?;
     let mut file = File::open(path).reading(path)?;
@@ -194,7 +194,7 @@ fn seal_file(path: &Path) -> Result<Sealed, StoreError> {
     let stat = FileStat::of(&file.metadata().reading(path)?);
     let (digest, size) = Digest::of_open_file(&mut file).reading(path)?;
     if size != stat.size {
-        return Err(StoreError::ChangedWhilePublished { path: path.into() });
+        return Err(CacheError::ChangedWhilePublished { path: path.into() });
     }
     Ok(Sealed { path: path.into(), digest, stat, _copy: None })
 }
@@ -205,7 +205,7 @@ pub(in crate::cache::local) fn is_executable(metadata: &fs::Metadata) -> bool {
 }
 
 /// The tree that `Store::publish_folder` would make of `folder`; nothing is published or moved.
-pub fn read_tree(folder: &Path) -> Result<Tree, StoreError> {
+pub fn read_tree(folder: &Path) -> Result<Tree, CacheError> {
     let files = regular_files(folder)?;
     let entry = |FolderFile { relative, file }: &FolderFile| {
         let (path, size) = (relative.clone(), file.metadata.len());
@@ -216,11 +216,11 @@ pub fn read_tree(folder: &Path) -> Result<Tree, StoreError> {
             executable: is_executable(&file.metadata),
         })
     };
-    Tree::new(files.par_iter().map(entry).collect::<Result<_, StoreError>>()?)
+    Tree::new(files.par_iter().map(entry).collect::<Result<_, CacheError>>()?)
 }
 
 /// The files under a folder, in order of name. A symlink or anything else but a file or folder is an error.
-fn regular_files(folder: &Path) -> Result<Vec<FolderFile>, StoreError> {
+fn regular_files(folder: &Path) -> Result<Vec<FolderFile>, CacheError> {
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name() {
         let entry = entry.map_err(|error| walk_error(error, folder))?;
@@ -229,7 +229,7 @@ fn regular_files(folder: &Path) -> Result<Vec<FolderFile>, StoreError> {
             continue;
         }
         if !kind.is_file() {
-            return Err(StoreError::NotRegular { path: entry.into_path(), kind: kind_name(kind) });
+            return Err(CacheError::NotRegular { path: entry.into_path(), kind: kind_name(kind) });
         }
         let relative = relative_path(folder, entry.path())?;
         let metadata = entry.metadata().map_err(|error| walk_error(error, folder))?;
@@ -239,9 +239,9 @@ fn regular_files(folder: &Path) -> Result<Vec<FolderFile>, StoreError> {
 }
 
 /// The `/`-separated path from `folder`, which contains it, to `path`.
-pub(in crate::cache::local) fn relative_path(folder: &Path, path: &Path) -> Result<String, StoreError> {
+pub(in crate::cache::local) fn relative_path(folder: &Path, path: &Path) -> Result<String, CacheError> {
     let relative = path.strip_prefix(folder).unwrap_or(path);
-    relative.to_str().map(str::to_owned).ok_or_else(|| StoreError::NotUtf8 { path: path.into() })
+    relative.to_str().map(str::to_owned).ok_or_else(|| CacheError::NotUtf8 { path: path.into() })
 }
 
 /// A word for what is no regular file.
@@ -262,8 +262,8 @@ pub(in crate::cache::local) fn kind_name(kind: fs::FileType) -> &'static str {
 /// the first error are in order of the items.
 fn on_waiting_threads<T: Sync, R: Send>(
     items: &[T],
-    work: impl Fn(&T) -> Result<R, StoreError> + Sync,
-) -> Result<Vec<R>, StoreError> {
+    work: impl Fn(&T) -> Result<R, CacheError> + Sync,
+) -> Result<Vec<R>, CacheError> {
     if items.len() < 2 {
         return items.iter().map(work).collect();
     }
@@ -333,7 +333,7 @@ mod tests {
         fs::remove_file(scratch.path().join("link")).unwrap();
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff");
         fs::write(scratch.path().join(name), "x").unwrap();
-        assert!(matches!(store.publish_folder(scratch.path()), Err(StoreError::NotUtf8 { .. })));
+        assert!(matches!(store.publish_folder(scratch.path()), Err(CacheError::NotUtf8 { .. })));
         assert_eq!(store.listed(Area::Objects).0.len(), 0, "nothing is published by halves");
     }
 
@@ -377,8 +377,8 @@ mod tests {
         std::os::unix::fs::FileExt::write_all_at(&straggler, b"F", 0).unwrap();
         let digest = sealed.digest;
         let refused = store.install(vec![sealed]);
-        assert!(matches!(refused, Err(StoreError::ChangedWhilePublished { .. })));
-        assert!(matches!(store.read(&digest), Err(StoreError::Missing { .. })));
+        assert!(matches!(refused, Err(CacheError::ChangedWhilePublished { .. })));
+        assert!(matches!(store.read(&digest), Err(CacheError::Missing { .. })));
         let digest = store.publish_folder(scratch_with(&store, &[("a", "second")]).path()).unwrap();
         let digest = digest.entries()[0].digest;
         std::os::unix::fs::FileExt::write_all_at(&straggler, b"F", 0).unwrap();
@@ -413,9 +413,9 @@ mod tests {
         assert_eq!(on_waiting_threads(&items, |item| Ok(item * 2)).unwrap()[99], 198);
         let fail = |item: &usize| match item {
             0..37 => Ok(()),
-            _ => Err(StoreError::BadTree { offset: *item }),
+            _ => Err(CacheError::BadTree { offset: *item }),
         };
         let failed = on_waiting_threads(&items, fail);
-        assert!(matches!(failed, Err(StoreError::BadTree { offset: 37 })));
+        assert!(matches!(failed, Err(CacheError::BadTree { offset: 37 })));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::fresh_in_memory;
 use super::model::{CONTENTS, TASKS, content, describe, key, object, outputs, publish, record, tree};
-use super::{Area, StatIndex, Store, StoreError};
+use super::{Area, CacheError, StatIndex, Store};
 use crate::cache::Collection;
 
 /// What each of the threads below does over and over.
@@ -18,7 +18,7 @@ fn act(store: &Store, thread: usize, round: usize, has_damage: bool) {
         0 | 1 => {
             match publish(store, task) {
                 // Someone wrote into an object at the moment in which it got its name.
-                Err(StoreError::ChangedWhilePublished { .. }) if has_damage => return,
+                Err(CacheError::ChangedWhilePublished { .. }) if has_damage => return,
                 outcome => drop(outcome.unwrap()),
             }
             for numbers in outputs(task) {
@@ -34,7 +34,7 @@ fn act(store: &Store, thread: usize, round: usize, has_damage: bool) {
                     for number in numbers {
                         match store.read(&object(number)) {
                             Ok(read) => assert_eq!(read, content(number)),
-                            Err(StoreError::Missing { .. }) => {}
+                            Err(CacheError::Missing { .. }) => {}
                             Err(error) => assert!(has_damage, "{error}"),
                         }
                     }
@@ -45,7 +45,7 @@ fn act(store: &Store, thread: usize, round: usize, has_damage: bool) {
             let (grace, now) = (Duration::ZERO, SystemTime::now());
             let collection = Collection { max_bytes: Some(0), grace, is_dry_run: false, now };
             match store.collect(&collection, &describe) {
-                Ok(_) | Err(StoreError::Collecting { .. }) => {}
+                Ok(_) | Err(CacheError::Collecting { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }

@@ -51,7 +51,7 @@ fn the_first_publication_makes_a_tagged_cache_folder() {
 fn a_file_is_not_a_store() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let opened = Store::open(file.path().into(), StatIndex::in_memory());
-    assert!(matches!(opened, Err(StoreError::NotAFolder { .. })));
+    assert!(matches!(opened, Err(CacheError::NotAFolder { .. })));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::promises::Numbers;
 use crate::cache::local::disk::crash;
 use crate::cache::local::{Area, Store};
 use crate::cache::{
-    Collected, Collection, Described, ProcessIdentity, Published, StatIndex, StoreError, StoredRecord, Tree,
+    CacheError, Collected, Collection, Described, ProcessIdentity, Published, StatIndex, StoredRecord, Tree,
     TreeEntry,
 };
 use crate::digest::Digest;
@@ -84,7 +84,7 @@ pub(super) fn describe(record: &StoredRecord) -> Option<Described> {
 }
 
 /// Publishes a task as the executor does.
-pub(super) fn publish(store: &Store, task: usize) -> Result<Published, StoreError> {
+pub(super) fn publish(store: &Store, task: usize) -> Result<Published, CacheError> {
     store.hold(&key(task));
     let _pause = store.pause()?;
     for numbers in outputs(task) {
@@ -234,8 +234,8 @@ impl Model {
         let number = self.numbers.below(CONTENTS);
         match (self.store().read(&object(number)), self.objects[number]) {
             (Ok(read), Sound) => assert_eq!(read, content(number)),
-            (Err(StoreError::Damaged { .. }), Damaged) => self.objects[number] = Absent,
-            (Err(StoreError::Missing { .. }), Absent) => {}
+            (Err(CacheError::Damaged { .. }), Damaged) => self.objects[number] = Absent,
+            (Err(CacheError::Missing { .. }), Absent) => {}
             (read, state) => panic!("{state:?}, but {read:?}"),
         }
         "read"

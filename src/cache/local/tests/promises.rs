@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use super::{fresh, fresh_in_memory};
 use crate::cache::local::{Area, Store};
-use crate::cache::{Published, StatIndex, StoreError, Tree, TreeEntry};
+use crate::cache::{CacheError, Published, StatIndex, Tree, TreeEntry};
 use crate::digest::Digest;
 
 /// A sequence of numbers, the same in every run (splitmix64).
@@ -93,8 +93,8 @@ fn read_one(store: &Store, model: &mut Model, number: usize) {
     let known = model.objects.get(&number).copied();
     match store.read(&digest(number)) {
         Ok(read) => assert_eq!((known, read), (Some(true), content(number))),
-        Err(StoreError::Missing { .. }) => assert_eq!(known, None),
-        Err(StoreError::Damaged { .. }) => assert_eq!(known, Some(false)),
+        Err(CacheError::Missing { .. }) => assert_eq!(known, None),
+        Err(CacheError::Damaged { .. }) => assert_eq!(known, Some(false)),
         Err(error) => panic!("{error}"),
     }
     if known == Some(false) {

@@ -27,17 +27,18 @@ use crate::kernels::resize::overlap;
 
 pub use filter::SyntheticFilter;
 
-/// 1: first (2026-11-24).
-pub const VERSION: u32 = 1;
+/// 1: first (2026-11-24). 2: a bank has at least 10 rows, whatever its ratio (2026-11-28).
+pub const VERSION: u32 = 2;
 
 /// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
 const PROJECTION: i64 = 128;
-/// Number of candidates up to which all are kept (constant of the reference implementation).
-const MIN_SIZE: i64 = 1000;
+/// Least number of rows: 0, so that `ratio` means the ratio. The reference implementation keeps 1000.
+const MIN_SIZE: i64 = 0;
 /// Share of normal candidates that are kept (Roth et al. 2022, section 4: 1 %).
 const NORMAL_RATIO: f64 = 0.01;
-/// Share of defect candidates that are kept: there are few (chosen).
-const DEFECT_RATIO: f64 = 0.10;
+/// Share of defect candidates that are kept: all. On KSDD (ResNet18, 5 seeds) the dual bank's image AUROC is 0.9930 with
+/// all, 0.9804 with a tenth: `docs/augmentation.md`.
+const DEFECT_RATIO: f64 = 1.0;
 /// Least share of a defect patch that its mask must cover. Normal background in the defect bank makes normal patches
 /// look like defects (measured on KSDD: image AUROC 0.545 with every patch of a crop).
 const DEFECT_OVERLAP: f64 = 0.1;

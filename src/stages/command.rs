@@ -92,7 +92,7 @@ impl Stage for Command {
             threads: self.threads,
             memory_bytes: self.memory_bytes,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: self.tools.clone(),
             implied: Vec::new(),

@@ -46,8 +46,9 @@ impl Inputs {
 
 /// Receives the progress and the log lines of a stage.
 pub trait Progress: Sync {
-    /// Reports that `done` of `total` units (`image`, `pick`, `byte`) are finished.
-    fn report(&self, done: u64, total: u64, unit: &'static str);
+    /// Reports that `done` of `total` steps are finished. `step_name` says what one step is: `image`, `pick`, `step` (of
+    /// a training) or `byte`.
+    fn report(&self, done: u64, total: u64, step_name: &'static str);
     /// Writes a line to the task's log.
     fn log(&self, line: &str);
 }

@@ -27,16 +27,16 @@ use crate::kernels::resize::overlap;
 
 pub use filter::SyntheticFilter;
 
-/// 1: first (2026-11-24).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
 /// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
 const PROJECTION: i64 = 128;
-/// Number of candidates up to which all are kept (constant of the reference implementation).
+/// Number of candidates up to which all are kept (a constant of the reference implementation).
 const MIN_SIZE: i64 = 1000;
 /// Share of normal candidates that are kept (Roth et al. 2022, section 4: 1 %).
 const NORMAL_RATIO: f64 = 0.01;
-/// Share of defect candidates that are kept: there are few (chosen).
+/// Share of defect candidates that are kept: more than of normal ones, because there are few (chosen).
 const DEFECT_RATIO: f64 = 0.10;
 /// Least share of a defect patch that its mask must cover. Normal background in the defect bank makes normal patches
 /// look like defects (measured on KSDD: image AUROC 0.545 with every patch of a crop).
@@ -139,7 +139,7 @@ impl Stage for Coreset {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: Vec::new(),
             implied: Vec::new(),
@@ -186,7 +186,8 @@ impl Stage for Coreset {
         all
     }
 
-    /// 128 numbers of four bytes for each candidate, which has 256 or more numbers of two bytes in the input.
+    /// Estimates 128 numbers of four bytes for each candidate, which has 256 or more numbers of two bytes in the
+    /// input.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes + 128_000_000
     }

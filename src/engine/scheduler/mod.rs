@@ -23,7 +23,7 @@ use crate::plan::{
     History, Models, Plan, Resolution, Resolver, TaskId, by_chain, input_bytes, ranks, typical_seconds,
 };
 
-/// Time between two looks at leases that other processes hold, and at whether the user wants to stop.
+/// Interval at which leases that other processes hold are polled, and whether the user wants to stop.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a plan to its end.
@@ -69,7 +69,7 @@ struct Scheduler<'a> {
     resolver: Resolver<'a>,
     costs: Costs<'a>,
     executor: &'a dyn Executor,
-    /// Tasks whose records were fetched ahead.
+    /// Tasks whose records were already prefetched.
     prefetched: BTreeSet<TaskId>,
     pushes: Sender<PushOrder>,
 }
@@ -152,11 +152,11 @@ impl<'a> Scheduler<'a> {
     }
 }
 
-/// What tasks use, as records of similar tasks say. The records are read once a task must run.
+/// Estimates what tasks use, from the records of similar tasks. The records are read when the first task must run.
 struct Costs<'a> {
     plan: &'a Plan,
     cache: &'a Cache,
-    /// The records, and the rank of each task.
+    /// The estimates from records, and the rank of each task among queued tasks; `None` before the records are read.
     known: Option<(Models, Vec<usize>)>,
 }
 

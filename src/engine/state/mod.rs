@@ -31,7 +31,7 @@ use crate::plan::{Outputs, Plan, Queue, Resolution, TaskId};
 pub(super) struct Attempt {
     /// Key and inputs.
     pub(super) resolution: Resolution,
-    /// What it uses.
+    /// What the execution uses.
     demand: Demand,
     /// How the task ended before, if it runs again to restore its objects.
     pub(super) earlier: Option<TaskEnd>,
@@ -39,7 +39,7 @@ pub(super) struct Attempt {
     is_reported: bool,
 }
 
-/// The state of one task, with all data that the state has.
+/// The state of one task, with all data that belongs to that state.
 #[derive(Debug)]
 pub(super) enum TaskState {
     /// Waits for upstream tasks.
@@ -150,7 +150,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// What to do next; `None` until the next event.
+    /// Returns what to do next; `None` if there is nothing to do until the next event.
     pub(super) fn next_action(&mut self) -> Option<Action> {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
@@ -165,7 +165,7 @@ impl<'a> RunState<'a> {
         self.admission.admits(demand).then_some(Action::TakeLease(task))
     }
 
-    /// Whether no event can come any more: nothing runs, and nothing is left to start.
+    /// Returns whether the run has ended: nothing runs, and nothing is left to start.
     pub(super) fn is_over(&self) -> bool {
         self.admission.is_idle() && (self.is_stopping || self.starts.is_empty())
     }
@@ -293,7 +293,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// Takes the state out, to be replaced by another.
+    /// Takes the state of a task out, to be replaced by the next one.
     fn take(&mut self, task: TaskId) -> TaskState {
         std::mem::replace(&mut self.tasks[task.0], TaskState::Waiting)
     }
@@ -311,17 +311,17 @@ impl<'a> RunState<'a> {
 
 /// What the scheduler asks of the states.
 impl RunState<'_> {
-    /// Ready tasks that were not taken yet.
+    /// Returns the ready tasks that were not taken yet.
     pub(super) fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.queue.ready()
     }
 
-    /// The outputs of a task that has ended well, also while it runs again to restore them.
+    /// Returns the outputs of a task that has ended well, also while it runs again to restore them.
     pub(super) fn outputs(&self, task: TaskId) -> Option<&Outputs> {
         self.tasks[task.0].end()?.outputs.as_ref()
     }
 
-    /// Key and inputs of a task that is not done.
+    /// Returns key and inputs of a task that is not done; `None` before they are known.
     pub(super) fn resolution(&self, task: TaskId) -> Option<&Resolution> {
         match &self.tasks[task.0] {
             TaskState::Keyed(resolution) => Some(resolution),
@@ -329,12 +329,12 @@ impl RunState<'_> {
         }
     }
 
-    /// What a task uses while it runs, if it is queued or under way.
+    /// Returns what a task uses while it runs, if it is queued or under way.
     pub(super) fn demand(&self, task: TaskId) -> Option<Demand> {
         self.tasks[task.0].attempt().map(|attempt| attempt.demand)
     }
 
-    /// The key of a task, if it is known.
+    /// Returns the key of a task, if it is known.
     pub(super) fn key(&self, task: TaskId) -> Option<Digest> {
         match &self.tasks[task.0] {
             TaskState::Waiting => None,
@@ -347,19 +347,19 @@ impl RunState<'_> {
         }
     }
 
-    /// Whether a task runs again to restore its objects.
+    /// Returns whether a task runs again to restore its objects.
     pub(super) fn is_restoring(&self, task: TaskId) -> bool {
         self.tasks[task.0].attempt().is_some_and(|attempt| attempt.earlier.is_some())
     }
 
-    /// Whether a task runs although it has a record.
+    /// Returns whether a task must run although it has a record.
     pub(super) fn is_forced(&self, task: TaskId) -> bool {
         self.options.force.contains(&self.plan.tasks[task.0].stage)
     }
 }
 
 impl TaskState {
-    /// How the task has ended, also while it runs again to restore its objects.
+    /// Returns how the task has ended, also while it runs again to restore its objects.
     fn end(&self) -> Option<&TaskEnd> {
         match self {
             Self::Done(end) => Some(end),
@@ -374,7 +374,7 @@ impl TaskState {
         }
     }
 
-    /// The earlier end of a task that runs again to restore its objects.
+    /// Returns the earlier end of a task that runs again to restore its objects.
     fn into_earlier(self) -> Option<TaskEnd> {
         match self {
             Self::Queued(attempt) | Self::Running(attempt) | Self::Stalled(attempt, _) => attempt.earlier,

@@ -26,20 +26,20 @@ const PIXEL_BLOCK: usize = 210;
 /// The operation applied to a convolution's result before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Epilogue {
-    /// `result`.
+    /// Stores the result unchanged.
     Identity,
-    /// `max(result, 0)`.
+    /// Stores `max(result, 0)`.
     Relu,
-    /// `max(output + result, 0)`, where `output` is what the output map held before.
+    /// Stores `max(before + result, 0)`, where `before` is what the output map held before: the residual sum.
     AddRelu,
 }
 
 /// A convolution whose weights are packed in the order in which the kernel reads them.
 pub(super) struct PackedConvolution {
     geometry: Convolution,
-    /// `[out / PANEL, kernel, kernel, in]`; each element holds the weights of `PANEL` output channels.
+    /// Weights: `[out / PANEL, kernel, kernel, in]`; each element holds those of `PANEL` output channels.
     weights: Vec<[f32; PANEL]>,
-    /// `[out / PANEL]`.
+    /// Biases: `[out / PANEL]`; each element holds those of `PANEL` output channels.
     bias: Vec<[f32; PANEL]>,
 }
 

@@ -115,7 +115,8 @@ impl<T, I: Iterator<Item = (usize, T)>, V: FnMut(T, f32)> pulp::WithSimd for Mea
     }
 }
 
-/// How far a computed squared distance may be from the exact one.
+/// The largest difference between a computed squared distance and the exact one. Below, `u = 2^-24` is the rounding
+/// error of f32, and `d` the length of the rows.
 ///
 /// A distance `x` may err by `relative·x + absolute`. Two computations have such a bound:
 ///

@@ -52,7 +52,7 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Writes the trace. Executions that are still running end now.
+    /// Writes the trace. Executions that are still running are drawn as if they ended now.
     pub fn write(&self) -> Result<(), ReportError> {
         let failed = |source| ReportError::Write { path: self.path.clone(), source };
         fs::write(&self.path, self.to_json() + "\n").map_err(failed)

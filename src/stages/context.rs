@@ -65,7 +65,7 @@ pub struct ItemFile {
 }
 
 impl ItemFile {
-    /// Returns it as a file of an artifact.
+    /// Converts the item's file to a file of an artifact.
     pub fn file(&self) -> File {
         let Self { path, digest, size_bytes } = self.clone();
         File { path, digest: Some(digest), size_bytes, is_executable: false }

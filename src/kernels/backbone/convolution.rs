@@ -268,7 +268,7 @@ mod tests {
         Case { convolution, folded, planes: numbers(in_channels * height * width), shape }
     }
 
-    /// The definition, in the kernel's order of summation. `before` is the output's previous content.
+    /// Convolves by the definition, in the kernel's order of summation. `before` is the output's previous content.
     fn naive(case: &Case, epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
         let Convolution { kernel, stride, padding, in_channels, out_channels, .. } = case.convolution;
         let MapShape { height, width, .. } = case.shape;

@@ -1,4 +1,4 @@
-//! Runs a plan: looks every task up, executes what no record answers, publishes, and reports progress as events.
+//! Runs a plan: looks every task up, executes those without a record, publishes, and reports progress as events.
 //!
 //! ```text
 //! state      the state of every task, changed by events: what to do next, as pure data

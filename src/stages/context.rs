@@ -46,8 +46,8 @@ impl Inputs {
 
 /// Receives the progress and the log lines of a stage.
 pub trait Progress: Sync {
-    /// Reports that `done` of `total` steps are finished. `step_name` says what one step is: `image`, `pick`, `step` (of
-    /// a training) or `byte`.
+    /// Reports that `done` of `total` steps are finished. `step_name` says what one step is: `image`, `pick`, `byte`,
+    /// or `step` of a training.
     fn report(&self, done: u64, total: u64, step_name: &'static str);
     /// Writes a line to the task's log.
     fn log(&self, line: &str);

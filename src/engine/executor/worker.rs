@@ -52,8 +52,8 @@ pub enum UnitReport {
     },
 }
 
-/// Runs one unit: takes the lease of its key, executes it unless a record answers, and publishes. `hint` returns the
-/// advice for a failure, which the report carries.
+/// Runs one unit: takes the lease of its key, executes it unless the key has a record, and publishes. `hint` returns
+/// the advice for a failure, which the report carries.
 ///
 /// # Errors
 /// [`EngineError`] if the cache or the pool of threads fails.

@@ -1,9 +1,9 @@
 //! The scheduler: one thread that performs the actions of the [`RunState`] and reports what came of them to it.
 //!
-//! A task whose upstream tasks are done is resolved to its key. A record answers it, or an equal task of this run
-//! does, or it is executed under a lease of its key, so that it runs once however many processes need it. While another
-//! process holds the lease, the task stays queued and takes no worker. An execution that finds objects of its inputs
-//! lost comes back, and the tasks that made them run again first.
+//! A task whose upstream tasks are done is resolved to its key. Its outputs come from the key's record or from an
+//! equal task of this run, or it is executed under a lease of its key, so that it runs once however many processes
+//! need it. While another process holds the lease, the task stays queued and takes no worker. An execution that finds
+//! objects of its inputs lost comes back, and the tasks that made them run again first.
 
 mod locked;
 mod lookup;

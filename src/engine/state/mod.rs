@@ -63,13 +63,13 @@ pub(super) enum TaskState {
 pub(super) enum SchedulerEvent {
     /// The key was found; `source` are the outputs of a local source, which never executes.
     Resolved { task: TaskId, resolution: Box<Resolution>, source: Option<Outputs> },
-    /// A record answers the task.
+    /// The task's key has a record.
     Recorded { task: TaskId, outcome: Outcome, outputs: Outputs },
-    /// No record answers the task.
+    /// The task's key has no record.
     NotRecorded { task: TaskId, demand: Demand },
     /// Another process holds the lease.
     LeaseHeld { task: TaskId },
-    /// The lease is held, and still no record answers the task.
+    /// The lease is held, and the key still has no record.
     Leased { task: TaskId, lease: Lease },
     /// An execution succeeded; `differs` if an earlier record had other outputs, `refused` if the lock file does not
     /// allow these.
@@ -88,7 +88,7 @@ pub(super) enum SchedulerEvent {
     Cancelled,
 }
 
-/// What the scheduler is to do next. It answers with an event, if not noted otherwise.
+/// What the scheduler is to do next. It reports an event when done, if not noted otherwise.
 #[derive(Debug)]
 pub(super) enum Action {
     /// Find the task's key.
@@ -97,13 +97,13 @@ pub(super) enum Action {
     LookUp(TaskId),
     /// Try to take the task's lease, and look up its record again.
     TakeLease(TaskId),
-    /// Give the task to an executor, which answers when it has ended.
+    /// Give the task to an executor, whose event comes when the task has ended.
     Execute { task: TaskId, lease: Lease },
     /// Find the key of a finished task again, so that it can restore its objects.
     Restore(TaskId),
-    /// Report who holds the task's lease. Has no answer.
+    /// Report who holds the task's lease. No event follows.
     ReportHolder(TaskId),
-    /// Emit an event of the run. Has no answer.
+    /// Emit an event of the run. No event follows.
     Emit(Event),
 }
 

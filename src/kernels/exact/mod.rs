@@ -3,8 +3,8 @@
 //! Two searches share this folder. [`nearest`] finds the rows of a bank that are nearest to a query; [`coreset`]
 //! chooses rows by greedy k-center, for which it needs the distance of a point to its nearest pick. Both work
 //! in the same way: a cheap **lower bound** of a distance rules a pair of rows out, and
-//! [`squared_euclidean`](super::distance::squared_euclidean) measures the remaining pairs. It alone decides, so no result
-//! depends on the bound, the processor, the device or the number of threads; all of these change speed alone.
+//! [`squared_euclidean`](super::distance::squared_euclidean) measures the remaining pairs. It alone decides, so no
+//! result depends on the bound, the processor, the device or the number of threads; all of these change speed alone.
 //!
 //! ```text
 //! queries --encode--> block with one threshold a query <--set_limit-- best distances so far

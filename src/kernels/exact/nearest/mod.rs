@@ -6,8 +6,8 @@
 //!
 //! Three lower bounds are used, the best that a bank has: codes along principal axes, int8-quantised rows, the rows
 //! in f32. Codes and int8 rows have to be computed first. A bank computes codes once searches without them have cost as
-//! much as computing them, so that the total is at most twice that of the better choice. It computes none if a trial
-//! with some queries shows that they rule out too little.
+//! much as computing them, so that the total is at most twice that of the better choice. It computes no codes if
+//! a trial with some queries shows that they rule out too little.
 //!
 //! On a GPU ([`SearchBank::on`]) libtorch selects the rows with the lowest lower bounds instead (`device`); the CPU
 //! measures them, so that the result is the same to the bit.

@@ -1,8 +1,8 @@
 //! The lower bound by short codes along principal axes, and the error bound of the codes.
 //!
 //! With the principal axes `V: [p, d]`, `‖V·Vᵀ - I‖ <= ε`, and the centre `c`, a row `a` gets the code `(V·a', ρ)`,
-//! where `a' = a - c` and `ρ` is the length of the part of `a'` that is orthogonal to the axes. In exact arithmetic, with `P` the
-//! projection on the span of the axes,
+//! where `a' = a - c` and `ρ` is the length of the part of `a'` that is orthogonal to the axes. In exact arithmetic,
+//! with `P` the projection on the span of the axes,
 //!
 //! ```text
 //! ‖q - b‖² = ‖P(q' - b')‖² + ‖(I - P)(q' - b')‖² >= ‖V(q' - b')‖²/(1 + ε) + (ρ(q) - ρ(b))²

@@ -38,7 +38,7 @@ impl Digest {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -109,7 +109,7 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = ParseDigestError;
 
-    /// Takes exactly 64 lower-case hexadecimal digits: a digest has one spelling, as it names files.
+    /// Parses exactly 64 lower-case hexadecimal digits. Other spellings are refused, because digests name files.
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
         let refuse = || ParseDigestError { text: text.into() };
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -22,14 +22,14 @@ pub struct Description {
     pub extraction: Extraction,
     /// `k_center`, `random`, `approximate`, or `all` if every row was selected.
     pub strategy: String,
-    /// Number of rows that the bank was selected from.
+    /// Number of input rows, before filtering.
     pub candidates: usize,
-    /// Number of candidates that were filtered out before the selection.
+    /// How many of them were dropped before the selection.
     pub filtered: usize,
-    /// Counts of the synthetic-sample filter; `None` if it did not run.
+    /// How many synthetic samples the filter kept and dropped; `None` if it did not run.
     #[serde(rename = "made", default, skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<SyntheticCounts>,
-    /// Images with candidates. The `image` of a row is an index into this list.
+    /// Ids of the images that the input rows come from. The `image` of a row is an index into this list.
     pub images: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl std::fmt::Display for SyntheticCounts {
 pub struct Bank {
     /// What the rows were selected from, and how.
     pub description: Description,
-    /// `[m, d]`, row-major.
+    /// Selected rows, `[m, d]`, row-major.
     pub rows: Vec<f32>,
     /// `[m]`: the image of each row, an index into the description's images.
     pub image: Vec<u32>,

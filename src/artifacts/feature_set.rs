@@ -68,13 +68,13 @@ pub enum StoragePrecision {
 /// The features of one image: `[height, width, d]`, row-major f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
-    /// Rows of patches.
+    /// Number of rows of patches.
     pub height: usize,
-    /// Columns of patches.
+    /// Number of columns of patches.
     pub width: usize,
     /// Length of a patch vector.
     pub d: usize,
-    /// `[height, width, d]`.
+    /// Patch vectors, `[height, width, d]`, row-major.
     pub data: Vec<f32>,
 }
 
@@ -143,7 +143,7 @@ pub fn read_block(file: &File) -> Result<Block, ArtifactError> {
     Ok(Block { height, width, d, data })
 }
 
-/// `‖new - old‖ / ‖old‖` of two blocks; `None` if either is no block, or their shapes differ.
+/// Returns `‖new - old‖ / ‖old‖` of two blocks; `None` if either is no block, or their shapes differ.
 pub fn relative_difference(old: &File, new: &File) -> Option<f64> {
     relative(&read_block(old).ok()?, &read_block(new).ok()?)
 }
@@ -162,7 +162,7 @@ fn relative(old: &Block, new: &Block) -> Option<f64> {
     relative.is_finite().then_some(relative)
 }
 
-/// Reads little-endian f32.
+/// Decodes little-endian f32.
 pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
 }

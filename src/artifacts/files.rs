@@ -36,7 +36,7 @@ impl Files {
         Self(files.into_iter().collect())
     }
 
-    /// Lists a folder on disk, without digests, such as the output of a command.
+    /// Lists the files of a folder on disk, without digests. Used for the output of a command, for example.
     pub fn of_folder(folder: &std::path::Path) -> Result<Self, ArtifactError> {
         let mut files = BTreeMap::new();
         for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
@@ -129,7 +129,7 @@ pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> Result<(),
     write(path, &bytes)
 }
 
-/// A field of a CSV file, quoted where it must be (RFC 4180).
+/// Formats a field of a CSV file, quoted if necessary (RFC 4180).
 pub fn csv_field(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) {
         Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))

@@ -64,9 +64,9 @@ pub struct Preprocessing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// Without defects.
+    /// The image has no defect.
     Normal,
-    /// With at least one defect.
+    /// The image has at least one defect.
     Defect,
 }
 
@@ -111,7 +111,7 @@ pub fn parse_pixels(name: &str) -> Option<&str> {
     name.strip_prefix("pixels/").unwrap_or(name).strip_prefix("images/")?.strip_suffix(".png")
 }
 
-/// Selects images of a set.
+/// Which images of a set are selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selection {
     /// Only images of this split; `None` for every split.

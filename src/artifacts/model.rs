@@ -98,14 +98,14 @@ impl TryFrom<StoredScoring> for Scoring {
     }
 }
 
-/// The score from which on an image is predicted defective.
+/// The decision threshold: images with this score or a higher one are predicted defective.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {
     /// The score.
     pub score: f32,
-    /// The quantile of the leave-one-out scores of normal training images that `score` is.
+    /// The quantile by which `score` was chosen: that of the leave-one-out scores of normal training images.
     pub quantile: f64,
-    /// Number of normal training images.
+    /// Number of normal training images that were scored.
     pub images: usize,
 }
 
@@ -116,13 +116,13 @@ pub struct Description {
     pub extraction: Extraction,
     /// How an image is scored.
     pub scoring: Scoring,
-    /// From normal training images; `None` if `fit` had no `features` input.
+    /// The decision threshold; `None` if `fit` had no `features` input of normal training images.
     pub threshold: Option<Threshold>,
     /// Quantiles for the `calibrated` dual score; `None` for every other score.
     pub calibration: Option<Calibration>,
-    /// Provenance of the normal bank.
+    /// What the normal bank was selected from, and how.
     pub normal: bank::Description,
-    /// Provenance of the defect bank; `None` for a single-bank model.
+    /// The same for the defect bank; `None` for a single-bank model.
     pub defect: Option<bank::Description>,
 }
 

@@ -37,7 +37,8 @@ pub fn write_row(path: &Path, fields: &[(&str, f64)]) -> Result<(), ArtifactErro
     super::files::write(path, &bytes)
 }
 
-/// Returns the bytes before the data: magic, version, and the dictionary, padded to a multiple of 64 bytes.
+/// Returns the header of a file, which precedes the data: magic, version, and the dictionary, padded to a multiple of
+/// 64 bytes.
 fn header(dictionary: &str) -> Vec<u8> {
     let mut header = dictionary.to_owned();
     let unpadded = 10 + header.len() + 1;

@@ -20,7 +20,7 @@ use crate::kernels::metrics::ConfidenceInterval;
 pub struct Intervals {
     /// Number of resamples.
     pub resamples: usize,
-    /// How pixel metrics are resampled, in words.
+    /// How pixel metrics are resampled, as a sentence.
     pub pixel_method: String,
     /// Upper bound of the error of both ends of the interval `pixel_auroc`, compared with resampling the exact scores.
     pub pixel_auroc_error: f64,
@@ -108,16 +108,19 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Returns the metrics of tables and of `results.npy`, with their names.
+    /// The metrics of tables and of `results.npy`: the name of each, and how it is read.
+    pub const NAMED: [(&'static str, fn(&Self) -> f64); 7] = [
+        ("image_auroc", |metrics| metrics.image_auroc),
+        ("image_ap", |metrics| metrics.image_ap),
+        ("image_f1_max", |metrics| metrics.image_f1_max),
+        ("pixel_auroc", |metrics| metrics.pixel_auroc),
+        ("pixel_ap", |metrics| metrics.pixel_ap),
+        ("pixel_f1_max", |metrics| metrics.pixel_f1_max),
+        ("aupro", |metrics| metrics.aupro),
+    ];
+
+    /// Returns the metrics of [`Self::NAMED`], with their names.
     pub fn named(&self) -> [(&'static str, f64); 7] {
-        [
-            ("image_auroc", self.image_auroc),
-            ("image_ap", self.image_ap),
-            ("image_f1_max", self.image_f1_max),
-            ("pixel_auroc", self.pixel_auroc),
-            ("pixel_ap", self.pixel_ap),
-            ("pixel_f1_max", self.pixel_f1_max),
-            ("aupro", self.aupro),
-        ]
+        Self::NAMED.map(|(name, read)| (name, read(self)))
     }
 }

@@ -8,25 +8,25 @@ use crate::cache::tree::Tree;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change {
-    /// Only the new tree has it.
+    /// Only the new tree has the file.
     Added {
-        /// The file.
+        /// Path of the file in the tree.
         path: String,
     },
-    /// Both have it, with another content or mode.
+    /// Both trees have the file, with another content or executable permission.
     Changed {
-        /// The file.
+        /// Path of the file in the trees.
         path: String,
     },
-    /// Only the old tree has it.
+    /// Only the old tree has the file.
     Removed {
-        /// The file.
+        /// Path of the file in the tree.
         path: String,
     },
 }
 
 impl Change {
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &str {
         match self {
             Self::Added { path } | Self::Changed { path } | Self::Removed { path } => path,
@@ -34,7 +34,7 @@ impl Change {
     }
 }
 
-/// The differences from `old` to `new`, in order of path.
+/// Returns the differences from `old` to `new`, ordered by path.
 pub fn difference(old: &Tree, new: &Tree) -> Vec<Change> {
     let (mut old, mut new) = (old.entries().iter().peekable(), new.entries().iter().peekable());
     let mut changes = Vec::new();

@@ -13,42 +13,42 @@ pub enum CacheError {
     /// The address of the remote cannot be used.
     #[error("cannot use the remote `{address}`")]
     Remote {
-        /// Its address.
+        /// The address.
         address: String,
-        /// Why.
+        /// Why it cannot be used.
         #[source]
         source: Box<RemoteError>,
     },
     /// A file or folder could not be opened, listed or read.
     #[error("cannot read `{}`", path.display())]
     Read {
-        /// What was read.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
     /// A file or folder could not be created, written, moved or removed.
     #[error("cannot write `{}`", path.display())]
     Write {
-        /// What was written.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// A symlink, socket, pipe or device where only regular files can stand.
+    /// A symlink, socket, pipe or device was found where only regular files are allowed.
     #[error("`{}` is a {kind}; only regular files can be stored", path.display())]
     NotRegular {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// Its type: `symlink`, for example.
         kind: &'static str,
     },
     /// A file name that is not UTF-8: digests of trees are over UTF-8 paths.
     #[error("the name of `{}` is not UTF-8", path.display())]
     NotUtf8 {
-        /// The file, with replacement characters when shown.
+        /// Path of the file; bytes that are not UTF-8 are shown as replacement characters.
         path: PathBuf,
     },
     /// A symlink leads back to a folder that contains it.
@@ -59,7 +59,7 @@ pub enum CacheError {
         /// The folder it leads back to.
         ancestor: PathBuf,
     },
-    /// A path that may not stand in a tree.
+    /// A path that a tree must not contain.
     #[error("`{path}` cannot stand in a tree")]
     BadPath {
         /// The path as given.
@@ -83,19 +83,19 @@ pub enum CacheError {
     /// The encoding of a tree is truncated or malformed.
     #[error("the tree is malformed at byte {offset}")]
     BadTree {
-        /// Where reading stopped.
+        /// Offset in bytes at which reading stopped.
         offset: usize,
     },
-    /// An object that is needed is not there.
+    /// An object that is needed is missing.
     #[error("object `{digest}` is not in the cache")]
     Missing {
-        /// The object.
+        /// Digest of the object.
         digest: Digest,
     },
-    /// An object did not hold what its name says.
+    /// The content of an object does not have the digest that the object is named by.
     #[error("object `{digest}` was damaged and has been moved to the quarantine")]
     Damaged {
-        /// The object.
+        /// Digest of the object.
         digest: Digest,
     },
     /// A file was written to after the stage that made it had ended.
@@ -110,16 +110,16 @@ pub enum CacheError {
         /// The name.
         name: String,
     },
-    /// Another collection is at work.
+    /// Another collection is running.
     #[error("{holder} is collecting garbage in this cache")]
     Collecting {
-        /// Who: `process 12 on host`.
+        /// The process that runs it: `process 12 on host`.
         holder: String,
     },
     /// A folder was expected.
     #[error("`{}` is not a folder", path.display())]
     NotAFolder {
-        /// What is there instead.
+        /// Path of what is there instead.
         path: PathBuf,
     },
 }

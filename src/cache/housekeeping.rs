@@ -9,7 +9,7 @@ use super::{
     VerifyReport,
 };
 
-/// Pins, space, collection and verification.
+/// Access to pins, space, collection and verification of the local store.
 #[derive(Debug, Clone, Copy)]
 pub struct Housekeeping<'a>(pub(super) &'a Store);
 
@@ -25,12 +25,13 @@ impl Housekeeping<'_> {
         self.0.unpin(name)
     }
 
-    /// Every pin, in order of name.
+    /// Returns every pin, in order of name.
     pub fn pins(self) -> Vec<Pin> {
         self.0.pins()
     }
 
-    /// What takes space. `describe` returns `None` for a record of unknown form: its objects count as unreferenced.
+    /// Measures what takes space. `describe` reads a record; it returns `None` for an unknown format, and the
+    /// record's objects then count as unreferenced.
     pub fn usage(
         self,
         describe: &(dyn Fn(&StoredRecord) -> Option<Described> + Sync),
@@ -38,7 +39,7 @@ impl Housekeeping<'_> {
         self.0.usage(describe)
     }
 
-    /// The records that name any of these objects, by object; the objects need not exist.
+    /// Returns the records that name these objects, by object. The objects need not exist.
     pub fn holders(
         self,
         objects: &BTreeSet<Digest>,
@@ -47,7 +48,8 @@ impl Housekeeping<'_> {
         self.0.holders(objects, describe)
     }
 
-    /// Removes what is left over, unreferenced, or cheapest to make again; `describe` as in [`Self::usage`].
+    /// Collects: removes leftovers of ended processes, objects that no record names, and then the objects that are
+    /// cheapest to make again. `describe` as in [`Self::usage`].
     pub fn collect(
         self,
         collection: &Collection,
@@ -62,7 +64,7 @@ impl Housekeeping<'_> {
         self.0.verify(progress)
     }
 
-    /// The object whose path this is; `None` for any other path.
+    /// Returns the digest of the object at this path; `None` for any other path.
     pub fn object_at(self, path: &Path) -> Option<Digest> {
         self.0.object_at(path)
     }

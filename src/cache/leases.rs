@@ -3,7 +3,7 @@
 use super::local::Store;
 use super::{CacheError, Digest, Holder, Lease};
 
-/// Who works on a key, and which records this process uses.
+/// Access to leases and holds: which process works on a key, and which records this process uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Leases<'a>(pub(super) &'a Store);
 
@@ -13,8 +13,8 @@ impl Leases<'_> {
         self.0.lock(key)
     }
 
-    /// The process that works on a key, for a message while waiting. `None` if there is none, if it is known to be
-    /// dead, and for the moment in which a lease is being signed.
+    /// Returns the process that works on a key, for a message while waiting. `None` if there is none, if it is known
+    /// to have ended, and for the moment between taking a lease and writing the holder's name into it.
     pub fn holder(self, key: &Digest) -> Option<Holder> {
         self.0.holder(key)
     }

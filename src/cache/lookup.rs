@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::{Cache, CacheError, Digest, Tree};
 
-/// A task's record, as the layer that writes records reads it. The cache itself needs only the trees that it names.
+/// A task's record, as the layer that writes records defines it. The cache itself needs only the trees that a record
+/// names.
 pub trait CachedRecord: Sized {
-    /// Reads a record; `None` for a form that this version does not know.
+    /// Decodes a record; `None` for a format that this version does not know.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 
-    /// The trees of the task's outputs, in a fixed order.
+    /// Returns the digests of the trees of the task's outputs, in a fixed order.
     fn trees(&self) -> Vec<Digest>;
 }
 
@@ -18,7 +19,7 @@ pub trait CachedRecord: Sized {
 pub enum Origin {
     /// In the local store.
     Local,
-    /// In the remote; nothing of it is kept here yet ([`super::Publication::adopt`]).
+    /// In the remote. Nothing of it is in the local store until [`super::Publication::adopt`] copies it.
     Remote,
 }
 
@@ -27,11 +28,11 @@ pub enum Origin {
 pub struct Found<R> {
     /// Where it was found.
     pub origin: Origin,
-    /// What it says.
+    /// The decoded record.
     pub record: R,
-    /// Its bytes.
+    /// The encoded record.
     pub bytes: Arc<Vec<u8>>,
-    /// Its trees, in the order of [`CachedRecord::trees`]. Their objects may be missing.
+    /// The trees that it names, in the order of [`CachedRecord::trees`]. Their objects may be missing.
     pub trees: Vec<Arc<Tree>>,
 }
 
@@ -47,7 +48,7 @@ pub enum Lookup<R> {
 }
 
 impl<R> Lookup<R> {
-    /// The record, if all of it was found.
+    /// Returns the record, if all of its trees were found.
     pub fn found(self) -> Option<Found<R>> {
         match self {
             Self::Found(found) => Some(found),
@@ -56,7 +57,7 @@ impl<R> Lookup<R> {
     }
 }
 
-/// What must be here for [`Cache::prefetch`] not to ask the remote for a key.
+/// What the local store must have of a key, so that [`Cache::prefetch`] does not ask the remote for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// The record and its trees.

@@ -89,33 +89,36 @@ impl Cache {
         Self { remote, ..self }
     }
 
-    /// Replaces the rules by which leases are kept apart.
+    /// Replaces the rules that keep two processes from holding one lease: lease time, and whether kernel locks are
+    /// used.
     #[must_use]
     pub fn with_lease_rules(self, rules: LeaseRules) -> Self {
         Self { local: self.local.with_lease_rules(rules), ..self }
     }
 
-    /// The folder of the local store.
+    /// Returns the folder of the local store.
     pub fn root(&self) -> &Path {
         self.local.root()
     }
 
-    /// The stat index, which hashing sources shares.
+    /// Returns the stat index. Hashing of sources uses the same one.
     pub fn index(&self) -> &StatIndex {
         self.local.index()
     }
 
-    /// The tree of this digest, if it is here and sound. Each is read once and kept in memory.
+    /// Returns the tree with this digest if the local store has it, undamaged. Each tree is read once and kept in
+    /// memory.
     pub fn tree(&self, digest: &Digest) -> Result<Option<Arc<Tree>>, CacheError> {
         self.local.tree(digest)
     }
 
-    /// Creates a fresh folder on the file system of the local store, removed when dropped. `label` is for people.
+    /// Creates a fresh folder on the file system of the local store, removed when dropped. `label` becomes part of
+    /// its name.
     pub fn scratch(&self, label: &str) -> Result<Scratch, CacheError> {
         self.local.scratch(label)
     }
 
-    /// The folder in which a resumable stage keeps its own files for `key`.
+    /// Returns the folder in which a resumable stage keeps its own files for `key`.
     pub fn workdir(&self, key: &Digest) -> Workdir {
         Workdir { path: self.local.work_folder(key) }
     }
@@ -125,34 +128,34 @@ impl Cache {
         Publication::begin(&self.local)
     }
 
-    /// The objects that are here.
+    /// Returns the objects of the local store.
     pub fn objects(&self) -> Objects<'_> {
         Objects(&self.local)
     }
 
-    /// The records that are here.
+    /// Returns the records of the local store.
     pub fn records(&self) -> Records<'_> {
         Records(&self.local)
     }
 
-    /// Who works on a key, and which records running processes use.
+    /// Returns access to leases (which process works on a key) and holds (which records running processes use).
     pub fn leases(&self) -> Leases<'_> {
         Leases(&self.local)
     }
 
-    /// Pins, space, collection and verification of the local store.
+    /// Returns access to pins, space, collection and verification of the local store.
     pub fn housekeeping(&self) -> Housekeeping<'_> {
         Housekeeping(&self.local)
     }
 
-    /// The remote, for the commands that copy to it and from it; `None` if there is none.
+    /// Returns the remote, for the commands that copy to it and from it; `None` if there is none.
     pub fn sharing(&self) -> Option<Sharing<'_>> {
         self.remote.as_ref().map(|remote| Sharing { local: &self.local, remote })
     }
 }
 
 impl Workdir {
-    /// The path; it may not exist.
+    /// Returns the path; it may not exist.
     pub fn path(&self) -> &Path {
         &self.path
     }

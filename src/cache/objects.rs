@@ -1,26 +1,27 @@
-//! The objects of the local store, for those who read them.
+//! The objects of the local store, for readers.
 
 use std::path::PathBuf;
 
 use super::local::Store;
 use super::{CacheError, Damage, Digest, Tree};
 
-/// The objects that are here.
+/// Access to the objects of the local store.
 #[derive(Debug, Clone, Copy)]
 pub struct Objects<'a>(pub(super) &'a Store);
 
 impl Objects<'_> {
-    /// The path of an object, whether it is there or not. Map it read-only; it never changes in path.
+    /// Returns the path of an object, whether it exists or not. Open it read-only: the content at this path never
+    /// changes.
     pub fn path(self, digest: &Digest) -> PathBuf {
         self.0.object_path(digest)
     }
 
-    /// The content of an object, always hashed. A damaged object is moved to the quarantine.
+    /// Reads an object and verifies its digest. A damaged object is moved to the quarantine.
     pub fn read(self, digest: &Digest) -> Result<Vec<u8>, CacheError> {
         self.0.read(digest)
     }
 
-    /// The objects of a tree that are not there with the right size. Nothing is hashed or moved.
+    /// Returns the objects of a tree that do not exist with the right size. Nothing is hashed or moved.
     pub fn missing(self, tree: &Tree) -> Result<Vec<Digest>, CacheError> {
         self.0.missing(tree)
     }

@@ -22,8 +22,9 @@ impl<'a> Publication<'a> {
         Ok(Self { local, _pause: local.pause()? })
     }
 
-    /// Publishes every file of `folder` and the tree of them. The folder is given up: its files move away or stay
-    /// behind read-only. Only regular files with UTF-8 names can be published; empty folders are dropped.
+    /// Publishes every file of `folder` and the tree of them. The folder must not be used afterwards: its files are
+    /// moved away or left behind read-only. Only regular files with UTF-8 names can be published; empty folders are
+    /// dropped.
     pub fn publish_folder(&self, folder: &Path) -> Result<Tree, CacheError> {
         self.local.publish_folder(folder)
     }
@@ -33,12 +34,12 @@ impl<'a> Publication<'a> {
         self.local.publish_files(paths)
     }
 
-    /// Publishes one content.
+    /// Publishes bytes as an object.
     pub fn publish_bytes(&self, content: &[u8]) -> Result<Digest, CacheError> {
         self.local.publish_bytes(content)
     }
 
-    /// Publishes a tree, whose objects need not be here.
+    /// Publishes a tree. Its objects need not be in the local store.
     pub fn publish_tree(&self, tree: &Tree) -> Result<Digest, CacheError> {
         self.local.put_tree(tree)
     }
@@ -53,7 +54,7 @@ impl<'a> Publication<'a> {
         self.local.replace_record(key, bytes)
     }
 
-    /// Publishes the record of a single item of a task, over any other of that key.
+    /// Publishes the record of a single item of a task, replacing any other of that key.
     pub fn publish_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         self.local.put_item(key, bytes)
     }

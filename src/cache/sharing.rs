@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::local::Store;
 use super::{Cache, Digest, PushOrder, Pushed, RemoteStore, RemoteWarning};
 
-/// Results that are pushed together, so that they share the requests.
+/// Number of results that are pushed together, to save requests.
 const BATCH: usize = 32;
 
 /// The remote, for the commands that are about it.
@@ -24,46 +24,46 @@ pub struct Pusher<'a> {
 }
 
 impl Sharing<'_> {
-    /// The address, as it was typed or configured.
+    /// Returns the address, as it was typed or configured.
     pub fn address(&self) -> &str {
         self.remote.address()
     }
 
-    /// Pushes records with their trees and objects, unless the remote has them. `report` is called for each one that
-    /// is through, and not for those that the user cut off.
+    /// Pushes records with their trees and objects, unless the remote has them. `report` is called for each record
+    /// that was pushed completely.
     pub fn push(&self, orders: &[PushOrder], report: impl FnMut(Pushed)) {
         self.remote.push(self.local, orders, report);
     }
 
-    /// The keys of which the remote has no record, in order.
+    /// Returns those of the keys that have no record in the remote, in order.
     pub fn absent(&self, keys: &[Digest]) -> Vec<Digest> {
         self.remote.lookup_many(keys);
         keys.iter().filter(|key| self.remote.record(key).is_none()).copied().collect()
     }
 
-    /// The keys of all records of the remote; `None` if it does not list them, as a plain HTTP server may not.
+    /// Returns the keys of all records of the remote; `None` if it cannot list them, like a plain HTTP server.
     pub fn keys(&self) -> Option<Vec<Digest>> {
         self.remote.keys()
     }
 }
 
 impl Cache {
-    /// A queue for finished results and what empties it. Without a remote that takes results, [`Pusher::run`] returns
-    /// at once and the queue is closed.
+    /// Returns a queue for finished results, and the pusher that empties it. Without a remote that takes results,
+    /// [`Pusher::run`] returns at once and the queue is closed.
     pub fn pusher(&self) -> (Sender<PushOrder>, Pusher<'_>) {
         let (sender, orders) = channel();
         (sender, Pusher { target: self.sharing().filter(|sharing| sharing.remote.is_written()), orders })
     }
 
-    /// What the user should know of the remote, each thing once; empty without a remote.
+    /// Returns warnings about the remote for the user, each once; empty without a remote.
     pub fn take_remote_warnings(&self) -> Vec<RemoteWarning> {
         self.remote.as_ref().map(RemoteStore::take_warnings).unwrap_or_default()
     }
 }
 
 impl Pusher<'_> {
-    /// Pushes until every sender is gone and the queue is empty, or `cancelled` is set. `report` is given what was
-    /// pushed so far.
+    /// Pushes results until every sender is dropped and the queue is empty, or `cancelled` is set. `report` is called
+    /// with the totals so far.
     pub fn run(self, cancelled: &AtomicBool, mut report: impl FnMut(Pushed)) {
         let Some(target) = self.target else { return };
         let mut all = Pushed::default();

@@ -11,15 +11,15 @@ use crate::digest::Digest;
 /// First bytes of an encoded tree; the number is the version of the format.
 const MAGIC: &[u8] = b"patchflow tree 1\n";
 
-/// Domain of the digest; changing it changes every key.
+/// Domain of a tree's digest: text that is hashed first. A change changes every key.
 const DOMAIN: &str = "patchflow 2026-11-01 store tree listing v1";
 
 /// One file of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TreeEntry {
-    /// `/`-separated, relative, without `.`, `..` or empty parts.
+    /// Path: `/`-separated, relative, without `.`, `..` or empty parts.
     pub path: String,
-    /// Its content.
+    /// Digest of its content.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
@@ -30,19 +30,19 @@ pub struct TreeEntry {
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathFlaw {
-    /// No characters.
+    /// The path is empty.
     #[error("it is empty")]
     Empty,
     /// It starts at the root.
     #[error("it is absolute")]
     Absolute,
-    /// `.` or `..`, which could lead out of the folder.
+    /// A part is `.` or `..`, which could lead out of the folder.
     #[error("it has a `.` or `..` part")]
     Dots,
-    /// Two separators in a row, or one at the end.
+    /// There are two separators in a row, or one at the end.
     #[error("it has an empty part")]
     EmptyPart,
-    /// NUL, or a backslash, which is a separator elsewhere.
+    /// There is a NUL, or a backslash, which is a separator on other systems.
     #[error("it has a NUL or a backslash")]
     Forbidden,
 }
@@ -61,27 +61,27 @@ impl Tree {
         Ok(Self { entries })
     }
 
-    /// The entries in order of path.
+    /// Returns the entries in order of path.
     pub fn entries(&self) -> &[TreeEntry] {
         &self.entries
     }
 
-    /// The number of files.
+    /// Returns the number of files.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no file.
+    /// Returns whether there is no file.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The sum of the files' lengths in bytes; a content that appears twice counts twice.
+    /// Returns the sum of the files' lengths in bytes. A content that appears twice counts twice.
     pub fn total_size(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
-    /// The file at `path`.
+    /// Returns the entry of the file at `path`.
     pub fn get(&self, path: &str) -> Option<&TreeEntry> {
         let found = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path));
         found.ok().map(|index| &self.entries[index])
@@ -102,23 +102,23 @@ impl Tree {
         Self { entries: self.entries.iter().filter_map(inside).collect() }
     }
 
-    /// The files for which `keep` is true.
+    /// Returns a tree of the files for which `keep` is true.
     #[must_use]
     pub fn filter(&self, mut keep: impl FnMut(&TreeEntry) -> bool) -> Self {
         Self { entries: self.entries.iter().filter(|entry| keep(entry)).cloned().collect() }
     }
 
-    /// The digest: equal exactly if all entries are equal.
+    /// Returns the digest. It is equal for two trees if and only if all entries are equal.
     pub fn digest(&self) -> Digest {
         Self::digest_of_bytes(&self.to_bytes())
     }
 
-    /// The digest of a tree with this encoding.
+    /// Returns the digest of the tree that has this encoding.
     pub(super) fn digest_of_bytes(encoded: &[u8]) -> Digest {
         Digest::from_bytes(blake3::Hasher::new_derive_key(DOMAIN).update(encoded).finalize().into())
     }
 
-    /// The encoding, as described at the top of this file.
+    /// Encodes the tree as described at the top of this file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let paths: usize = self.entries.iter().map(|entry| entry.path.len()).sum();
         let mut bytes = Vec::with_capacity(MAGIC.len() + 8 + paths + 49 * self.entries.len());

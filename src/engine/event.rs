@@ -15,9 +15,9 @@ pub enum Event {
     RunStarted {
         /// The experiment's name.
         experiment: String,
-        /// Distinct tasks.
+        /// Number of distinct tasks.
         tasks: usize,
-        /// Variants.
+        /// Number of variants.
         variants: usize,
     },
     /// A task starts to run.
@@ -28,9 +28,9 @@ pub enum Event {
         name: String,
         /// The axis values that distinguish it from other tasks of its stage.
         values: String,
-        /// Its stage.
+        /// Name of its stage.
         stage: String,
-        /// Its kind.
+        /// Name of its kind.
         kind: &'static str,
         /// Its key.
         key: String,
@@ -39,12 +39,13 @@ pub enum Event {
     TaskProgress {
         /// Its index in the plan.
         task: TaskId,
-        /// Units done.
+        /// Steps finished.
         done: u64,
-        /// Units in all.
+        /// Steps in all.
         total: u64,
-        /// The unit's name.
-        unit: &'static str,
+        /// What one step is: `image`, `pick`, `step` (of a training) or `byte`.
+        #[serde(rename = "unit")]
+        step_name: &'static str,
     },
     /// Another process executes the task; this one waits.
     TaskWaiting {
@@ -59,11 +60,11 @@ pub enum Event {
     TaskRemade {
         /// Its name.
         name: String,
-        /// Its stage.
+        /// Name of its stage.
         stage: String,
-        /// Its kind.
+        /// Name of its kind.
         kind: &'static str,
-        /// The first lost or damaged file.
+        /// Path of the first lost or damaged file.
         file: String,
     },
     /// A task that ran again has ended, well or badly.
@@ -97,9 +98,9 @@ pub enum Event {
         task: TaskId,
         /// Its name.
         name: String,
-        /// Its stage.
+        /// Name of its stage.
         stage: String,
-        /// Its kind.
+        /// Name of its kind.
         kind: &'static str,
         /// Its key, if known.
         key: Option<String>,
@@ -107,20 +108,20 @@ pub enum Event {
         outcome: Outcome,
         /// Seconds that it ran.
         seconds: f64,
-        /// The variants that share it.
+        /// Names of the variants that share it.
         variants: Vec<String>,
-        /// What went wrong.
+        /// The error with its causes, if it failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
-        /// The log of a task that ran.
+        /// Path of its log, if it ran.
         #[serde(skip_serializing_if = "Option::is_none")]
         log: Option<PathBuf>,
     },
-    /// Results were pushed to the remote; totals of the run so far.
+    /// Results were pushed to the remote. The numbers are totals of the run so far.
     Pushed {
-        /// Results that the remote did not have.
+        /// Number of results that the remote did not have.
         records: usize,
-        /// Bytes uploaded.
+        /// Bytes that were uploaded.
         bytes: u64,
     },
     /// The run is over: always the last event.
@@ -128,9 +129,9 @@ pub enum Event {
         /// How many tasks ended in each way.
         #[serde(flatten)]
         outcomes: OutcomeCounts,
-        /// Finished tasks that ran again to restore lost objects.
+        /// Number of finished tasks that ran again to restore lost objects.
         remade: usize,
-        /// Whether the user stopped it.
+        /// Whether the user stopped the run.
         interrupted: bool,
         /// Wall-clock seconds.
         seconds: f64,

@@ -16,19 +16,19 @@ pub enum Failure {
     /// The cache failed.
     #[error("the cache failed")]
     Cache(#[source] CacheError),
-    /// Its inputs or its key could not be found.
+    /// The inputs or the key of the task could not be found.
     #[error(transparent)]
     Plan(PlanError),
     /// A source was edited while the stage read it.
     #[error("`{file}` changed while the stage read it")]
     SourceChanged {
-        /// The first such file.
+        /// The first file that was edited.
         file: String,
     },
-    /// A source has changed since the unit was made.
+    /// A source has changed since the unit was made, before the stage read it.
     #[error("`{file}` has changed since the task was planned")]
     SourceDiffers {
-        /// The first such file.
+        /// The first file that has changed.
         file: String,
     },
     /// The tree of a unit's input is not in the cache.
@@ -40,9 +40,9 @@ pub enum Failure {
     /// A worker process failed.
     #[error("{message}")]
     Worker {
-        /// Its error, with all causes.
+        /// The error of the worker, with all causes.
         message: String,
-        /// Its remedy, if known.
+        /// The worker's advice, if it has any.
         help: Option<String>,
     },
     /// A worker process cannot be run.
@@ -54,41 +54,41 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
-    /// The program itself is at fault.
+    /// The stage panicked, which is a bug of the program.
     #[error("internal error: {message}")]
     Panic {
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
-    /// Lost inputs could not be restored.
+    /// Lost inputs could not be restored, because the task that makes them failed.
     #[error("`{stage}` could not be made again: {message}")]
     Remake {
-        /// The stage that failed.
+        /// Name of that task.
         stage: String,
-        /// How.
+        /// Its error, with all causes.
         message: String,
     },
     /// The log cannot be written.
     #[error("cannot write the log `{}`", path.display())]
     Log {
-        /// The log.
+        /// Path of the log.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// `--locked`: the key is not the pinned one.
     #[error("`{task}` is not as locked: its inputs or fields are others")]
     LockedKey {
-        /// The task.
+        /// Name of the task.
         task: String,
     },
     /// `--locked`: the outputs are not the pinned ones.
     #[error("`{task}` gave other bytes than the lock says: `{output}`{}", file.as_ref().map(|file| format!(", first `{file}`")).unwrap_or_default())]
     LockedOutput {
-        /// The task.
+        /// Name of the task.
         task: String,
-        /// The output.
+        /// Name of the output.
         output: String,
         /// The first file that differs, if the pinned tree is in the cache.
         file: Option<String>,
@@ -96,19 +96,20 @@ pub enum Failure {
     /// A stage produced other bytes than its record names; tasks that need the recorded bytes cannot go on.
     #[error("`{stage}` is not deterministic: it gave other bytes than its record says")]
     Nondeterministic {
-        /// The stage.
+        /// Name of the stage.
         stage: String,
     },
 }
 
 impl Failure {
-    /// Whether the user stopped it.
+    /// Returns whether the user stopped the task.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Stage(StageError::Cancelled))
     }
 }
 
-/// The file that could not be written because the disk is full, if one of the causes says so.
+/// Returns the path of the file that could not be written because the disk is full, if one of the error's causes is
+/// that.
 pub fn full_disk(error: &(dyn std::error::Error + 'static)) -> Option<PathBuf> {
     let is_full = |source: &std::io::Error| {
         matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-/// The processor's name; empty if the system does not say.
+/// Returns the name of the processor; empty if the system does not say.
 pub fn processor() -> String {
     value_of(Path::new("/proc/cpuinfo"), "model name").unwrap_or_default()
 }
 
-/// The names of the graphics cards that NVIDIA's driver lists, in the order of their bus addresses.
+/// Returns the names of the graphics cards that NVIDIA's driver lists, in the order of their bus addresses.
 pub fn graphics_cards() -> Vec<String> {
     let Ok(cards) = std::fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let mut folders: Vec<_> = cards.filter_map(|card| Some(card.ok()?.path())).collect();
@@ -15,13 +15,13 @@ pub fn graphics_cards() -> Vec<String> {
     folders.iter().filter_map(|folder| value_of(&folder.join("information"), "Model")).collect()
 }
 
-/// Bytes of available memory; `None` if the system does not say.
+/// Returns the bytes of available memory; `None` if the system does not say.
 pub fn available_memory() -> Option<u64> {
     let kib = value_of(Path::new("/proc/meminfo"), "MemAvailable")?;
     kib.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The value of the first line `name : value`.
+/// Returns the value of the first line `name : value` of a text file.
 fn value_of(file: &Path, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| {

@@ -4,12 +4,12 @@ use super::items::files_of;
 use crate::cache::{Described, StoredRecord};
 use crate::plan::{KeptLog, Record};
 
-/// Stands for the kind of item records that name none.
+/// The kind shown for per-image records that do not name one (of earlier versions).
 pub const ITEMS: &str = "single items";
 
-/// Describes the record of a task or of a single item; `None` for a form that this version does not know.
+/// Describes the record of a task, or a per-image record; `None` if this version cannot read it.
 ///
-/// An item has no seconds: those of its task's record include it.
+/// A per-image record has no seconds: those of its task's record include them.
 pub fn describe(record: &StoredRecord) -> Option<Described> {
     if let Some((kind, files)) = files_of(&record.bytes) {
         let kind = if kind.is_empty() { ITEMS.to_owned() } else { kind };

@@ -1,5 +1,5 @@
-//! The memory of single items: an image that `preprocess` or `extract` has processed with equal fields is recalled, in
-//! any run and any experiment.
+//! Per-image records: an image that `preprocess` or `extract` has processed with equal fields is reused, in any run
+//! and any experiment.
 //!
 //! An item's record is stored under `item_key(kind, VERSION, fields)`. Its objects are published as soon as the item is
 //! done, so that a run that is killed keeps every finished image.
@@ -35,7 +35,7 @@ impl ItemRecord {
     }
 }
 
-/// The kind and the files that an item's record names; `None` for other records.
+/// Returns the kind and the files that a per-image record names; `None` for other records.
 pub(super) fn files_of(bytes: &[u8]) -> Option<(String, Vec<(Digest, u64)>)> {
     ItemRecord::from_bytes(bytes).map(|record| (record.kind, record.files))
 }
@@ -43,7 +43,7 @@ pub(super) fn files_of(bytes: &[u8]) -> Option<(String, Vec<(Digest, u64)>)> {
 /// Time between two attempts to take an item's lease.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The version of the record's form.
+/// The version of the record's format.
 const SCHEMA: u32 = 1;
 
 /// The items of one running task.
@@ -51,7 +51,7 @@ pub(super) struct TaskItems<'a> {
     cache: &'a Cache,
     kind: &'static str,
     version: u32,
-    /// Whether stored items are recalled; `false` if the user forces the stage.
+    /// Whether stored items are reused; `false` if the user forces the stage.
     is_recalling: bool,
     cancelled: &'a AtomicBool,
     log: &'a Log,
@@ -81,7 +81,7 @@ impl<'a> TaskItems<'a> {
         }
     }
 
-    /// The entries that were added, by output name; they join the files of the scratch folder.
+    /// Returns the tree entries that were added, by output name; they join the files of the scratch folder.
     pub(super) fn into_outputs(self) -> BTreeMap<String, Vec<TreeEntry>> {
         let mut outputs: BTreeMap<String, Vec<TreeEntry>> = BTreeMap::new();
         for (name, entry) in self.added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
@@ -91,7 +91,7 @@ impl<'a> TaskItems<'a> {
         outputs
     }
 
-    /// The share of items that were made and not recalled; 1 if the stage has no items.
+    /// Returns the share of items that were computed and not reused; 1 if the stage has no items.
     pub(super) fn fresh_share(&self) -> f64 {
         let (made, recalled) = (self.made.load(Ordering::Relaxed), self.recalled.load(Ordering::Relaxed));
         if recalled == 0 { 1.0 } else { made as f64 / (made + recalled) as f64 }

@@ -24,7 +24,7 @@ struct State {
     kept: Kept,
 }
 
-/// The file of a task's log, in the run's folder.
+/// Returns the path of a task's log, in the run's folder.
 pub fn log_path(options: &Options<'_>, task: &Task, key: &Digest) -> PathBuf {
     let safe: String = (task.name.chars())
         .map(|letter| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '_' })
@@ -32,7 +32,7 @@ pub fn log_path(options: &Options<'_>, task: &Task, key: &Digest) -> PathBuf {
     options.logs.join(format!("{safe}-{}.log", &key.to_string()[..8]))
 }
 
-/// The beginning and the end of a text.
+/// The beginning and the end of a long text.
 #[derive(Default)]
 struct Kept {
     head: String,
@@ -51,7 +51,7 @@ impl Log {
         Ok(Self { state: Mutex::new(State { file, kept: Kept::default() }) })
     }
 
-    /// Writes a line of the stage or its program.
+    /// Writes a line that the stage, or the program that it runs, has printed.
     pub(super) fn line(&self, line: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not fail a task that can.
@@ -59,13 +59,13 @@ impl Log {
         state.kept.push(line);
     }
 
-    /// Writes a line of the engine. The cache does not keep it: the record holds the same time.
+    /// Writes a line of the engine. It is not kept in the cache, because the record holds the same facts.
     pub(super) fn note(&self, line: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = writeln!(state.file, "{line}");
     }
 
-    /// The text that the cache keeps.
+    /// Returns the text that the cache keeps.
     pub(super) fn kept(&self) -> String {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).kept.text()
     }

@@ -1,4 +1,4 @@
-//! Runs a plan: looks every task up, executes what no record answers, publishes, and reports progress as events.
+//! Runs a plan: looks every task up, executes those without a record, publishes, and reports progress as events.
 //!
 //! ```text
 //! state      the state of every task, changed by events: what to do next, as pure data
@@ -76,7 +76,7 @@ pub struct Options<'a> {
     pub force: Vec<String>,
     /// Whether a record counts only if all its objects are in the cache, even those that no task reads.
     pub restores: bool,
-    /// Whether the network may not be used.
+    /// Whether the network must not be used.
     pub is_offline: bool,
     /// The device on which coresets and neighbours are searched.
     pub search_device: Device,
@@ -84,22 +84,22 @@ pub struct Options<'a> {
     pub rehash: Rehash,
     /// The project's root.
     pub project: PathBuf,
-    /// The run's folder, relative to the project.
+    /// The run's folder, relative to the project's root.
     pub folder: PathBuf,
-    /// The folder of the tasks' logs.
+    /// The folder that the logs of the tasks are written to.
     pub logs: PathBuf,
     /// The environment from which variables may be passed to commands.
     pub environment: BTreeMap<String, String>,
     /// What the lock file pins for each task of the plan (`--locked`).
     pub pins: Option<&'a [crate::plan::LockedResult]>,
-    /// Set when the user wants to stop.
+    /// Set to true when the user wants to stop.
     pub cancelled: &'a AtomicBool,
     /// Event callback, called from any thread.
     pub listener: &'a (dyn Fn(Event) + Sync),
 }
 
 impl<'a> Options<'a> {
-    /// The options of a plain run of a project: one task at a time on one thread, trusting the stat index.
+    /// Returns the options of a plain run of a project: one task at a time on one thread, trusting the stat index.
     pub fn new(project: PathBuf, cancelled: &'a AtomicBool, listener: &'a (dyn Fn(Event) + Sync)) -> Self {
         Self {
             jobs: 1,
@@ -126,7 +126,7 @@ impl<'a> Options<'a> {
 /// What can stop a whole run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The plan cannot be resolved.
+    /// The plan cannot be resolved: an input or a key cannot be found.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
     /// The cache failed.
@@ -135,7 +135,7 @@ pub enum EngineError {
     /// The pool of threads cannot be started.
     #[error("cannot start {threads} threads")]
     Threads {
-        /// Its size.
+        /// The number of threads asked for.
         threads: usize,
         /// The cause.
         #[source]

@@ -21,7 +21,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether a record gave the outputs.
+    /// Returns whether a record gave the outputs.
     pub fn is_hit(self) -> bool {
         matches!(self, Self::Hit | Self::RemoteHit)
     }
@@ -31,17 +31,17 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OutcomeCounts {
-    /// Tasks that ran.
+    /// Number of tasks that ran.
     pub executed: usize,
-    /// Tasks answered by records.
+    /// Number of tasks with a record in the cache.
     pub hits: usize,
-    /// Tasks answered by records of the remote.
+    /// Number of tasks with a record in the remote.
     pub remote_hits: usize,
-    /// Tasks equal to another of the run.
+    /// Number of tasks whose inputs turned out equal to those of another task of the run.
     pub merged: usize,
-    /// Tasks that failed.
+    /// Number of tasks that failed.
     pub failed: usize,
-    /// Tasks that could not run.
+    /// Number of tasks that could not run.
     pub blocked: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The items of a task that `verify` runs again: nothing is recalled, and items are kept in a scratch folder instead of
-//! the cache.
+//! The per-image records of a task that `verify` runs again: no item is reused, and new ones are kept in a scratch
+//! folder instead of the cache.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::cache::{Digest, TreeEntry};
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
 
-/// Items in a scratch folder.
+/// Keeps items in a scratch folder.
 pub(super) struct ScratchItems {
     folder: PathBuf,
     number: AtomicU64,
@@ -18,12 +18,12 @@ pub(super) struct ScratchItems {
 }
 
 impl ScratchItems {
-    /// Items in `folder`, which exists and is not the one that the stage writes into.
+    /// Keeps items in `folder`, which must exist and must not be the folder that the stage writes into.
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), number: AtomicU64::new(0), added: Mutex::default() }
     }
 
-    /// The entries that were added, by `<output name>/<path>`, each with its file.
+    /// Returns the entries that were added, by `<output name>/<path>`, each with the path of its file.
     pub(super) fn into_outputs(self) -> BTreeMap<String, (TreeEntry, PathBuf)> {
         self.added.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,7 +15,7 @@ pub(super) struct Meter {
 /// A task that is being measured; it counts as running until it is dropped.
 pub(super) struct Measured<'a> {
     meter: &'a Meter,
-    /// Whether none ran when this one started, and how many had started by then.
+    /// Whether no other task ran when this one started, and how many tasks had started by then.
     was_alone: bool,
     started: usize,
     cpu_seconds: Option<f64>,
@@ -43,7 +43,7 @@ impl Meter {
 }
 
 impl Measured<'_> {
-    /// What it has used so far.
+    /// Returns what the task has used so far.
     pub(super) fn usage(&self) -> ResourceUsage {
         let is_alone = self.was_alone && self.meter.started.load(Ordering::SeqCst) == self.started;
         ResourceUsage {
@@ -63,7 +63,7 @@ impl Drop for Measured<'_> {
     }
 }
 
-/// Processor seconds of this process and of its children that have ended, in steps of a tick (10 ms).
+/// Returns the processor seconds of this process and of its children that have ended, in steps of a tick (10 ms).
 fn cpu_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The program's name, in brackets, may hold anything; utime, stime, cutime and cstime are 14 to 17.

@@ -17,33 +17,33 @@ use crate::artifacts::{File, feature_set};
 use crate::cache::{Cache, CacheError, Change, Tree, TreeEntry, difference, read_tree};
 use crate::plan::{Plan, Record, Resolution, TaskId};
 
-/// What came of one task.
+/// The result of verifying one task.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Every byte is the recorded one.
+    /// Every byte is as recorded.
     Same,
-    /// Bytes differ, and numbers by no more than the kind allows.
+    /// Bytes differ, but numbers differ by no more than the kind allows.
     Close {
         /// The largest relative difference of a file, `‖new - old‖ / ‖old‖`.
         difference: f64,
     },
-    /// It gave something else.
+    /// The outputs differ by more than the kind allows.
     Differs {
-        /// The first file, as `<output>/<path>`.
+        /// The first file that differs, as `<output>/<path>`.
         file: String,
-        /// How it differs.
+        /// How it differs, as words for the user.
         how: &'static str,
     },
-    /// It failed.
+    /// The task failed.
     Failed(Failure),
-    /// It could not run again.
+    /// The task could not run again, or could not be compared.
     Unchecked {
-        /// The reason.
+        /// What is missing from the cache (an input, or the tree of an output), as a message for the user.
         why: String,
     },
 }
 
-/// A task to run again.
+/// A cached task that is to run again.
 pub struct Suspect<'a> {
     /// The task.
     pub id: TaskId,
@@ -58,7 +58,7 @@ pub struct Suspect<'a> {
 pub struct Verified {
     /// The task.
     pub id: TaskId,
-    /// What came of it.
+    /// The result of the comparison.
     pub verdict: Verdict,
     /// Seconds that it ran.
     pub seconds: f64,
@@ -146,8 +146,9 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
     Ok(largest.map_or(Verdict::Same, |difference| Verdict::Close { difference }))
 }
 
-/// The largest difference of files whose bytes differ, `None` if all bytes are equal; or the first file that differs by
-/// more than the tolerance. `measure` gives the relative difference of a file of both trees, if it holds numbers.
+/// Compares two trees. Returns the largest difference of the files whose bytes differ, `None` if all bytes are equal;
+/// or, as an error, the first file that differs by more than the tolerance and how. `measure` returns the relative
+/// difference of a file of both trees, if it holds numbers.
 fn judge(
     old: &Tree,
     new: &Tree,
@@ -209,7 +210,8 @@ fn gather(unit: &Unit, output: &Path, items: ScratchItems) -> Result<NewOutputs,
     Ok(made)
 }
 
-/// The relative difference of two files that hold numbers; `None` if they do not, or the recorded one is lost.
+/// Returns the relative difference of two files that hold numbers; `None` if they do not, or if the recorded file is
+/// lost.
 fn relative_difference(cache: &Cache, old: &TreeEntry, new: &Path) -> Option<f64> {
     let file = |path: PathBuf, size_bytes: u64| File {
         path,

@@ -9,7 +9,7 @@
 pub struct DefectPatch {
     height: usize,
     width: usize,
-    /// `[height, width, 3]`.
+    /// RGB levels: `[height, width, 3]`.
     pixels: Vec<u8>,
     /// `[height, width]`: 1 on the defect, 0 elsewhere.
     mask: Vec<f32>,
@@ -45,11 +45,11 @@ pub struct TransformedDefect {
 
 /// The image that a defect is pasted onto, modified in place.
 pub struct TargetImage<'a> {
-    /// Rows.
+    /// Height of the image, in px.
     pub height: usize,
-    /// Columns.
+    /// Width of the image, in px.
     pub width: usize,
-    /// `[height, width, 3]`.
+    /// RGB levels: `[height, width, 3]`.
     pub pixels: &'a mut [u8],
 }
 

@@ -1,11 +1,11 @@
 //! The one definition of distance between rows, and the error bound of a faster estimate.
 //!
 //! Exact search (`exact`) promises the results of the plain algorithm to the bit. It decides by [`squared_euclidean`]
-//! alone; matrix products only rule out what cannot matter.
+//! alone; matrix products only rule out pairs that cannot change the result.
 
 use super::KernelError;
 
-/// Partial sums kept side by side (chosen: four registers of eight, so that additions do not wait).
+/// Number of partial sums (chosen: four registers of eight, so that no addition waits for the one before).
 const LANES: usize = 32;
 
 /// Half a unit in the last place of 1: the relative error of one rounding in f32.
@@ -15,7 +15,7 @@ const ROUNDING: f32 = 1.0 / 16_777_216.0;
 ///
 /// Term `c` goes to partial sum `c mod 32`, in ascending order; the partial sums are then added in a tree of halves.
 /// Nothing is fused, so the bits are the same on every machine and for every vector width. Relative error at most
-/// `(d/32 + 8)·2^-24` to first order. NaN in, NaN out; no rows, 0.
+/// `(d/32 + 8)·2^-24` to first order. If a value is NaN, so is the result; for `d = 0` it is 0.
 ///
 /// # Panics
 /// If the rows differ in length.
@@ -82,8 +82,8 @@ pub(crate) fn squared_to_centre(rows: &[f32], d: usize, centre: &[f32], out: &mu
 
 /// Computes the squared distance from `query: [d]` to some of `rows: [m, d]` and passes each to `visit`.
 ///
-/// `items` yields the index of a row and whatever `visit` needs with its distance. One call for many rows pays the
-/// dispatch to the widest vectors once; same bits as [`squared_euclidean`].
+/// `items` yields the index of a row and a value that is passed to `visit` with the row's distance. The widest vector
+/// instructions are chosen once per call, not once per row. Same bits as [`squared_euclidean`].
 pub(crate) fn measure<T>(
     query: &[f32],
     rows: &[f32],
@@ -115,7 +115,8 @@ impl<T, I: Iterator<Item = (usize, T)>, V: FnMut(T, f32)> pulp::WithSimd for Mea
     }
 }
 
-/// How far a computed squared distance may be from the exact one.
+/// The largest difference between a computed squared distance and the exact one. Below, `u = 2^-24` is the rounding
+/// error of f32, and `d` the length of the rows.
 ///
 /// A distance `x` may err by `relative·x + absolute`. Two computations have such a bound:
 ///
@@ -140,7 +141,7 @@ pub(crate) struct ErrorBound {
     absolute: f32,
 }
 
-/// Squared norm from which the sum of two, and what is added to them, might overflow: `2^124`.
+/// Squared norm (`2^124`) above which the sum of two, and what is added to them, might overflow.
 const LARGEST_NORM: f32 = f32::from_bits((127 + 124) << 23);
 
 impl ErrorBound {
@@ -157,8 +158,8 @@ impl ErrorBound {
         }
     }
 
-    /// Returns a row's lower bound term: `lower(a) + lower(b) - 2·a·b` is at most the distance. NaN, which rules
-    /// nothing out, where the sum of two squared norms might overflow.
+    /// Returns the term of a row of this squared norm in lower bounds: `lower(a) + lower(b) - 2·a·b` is at most the
+    /// squared distance of rows `a` and `b`. NaN, which rules nothing out, if sums of two such norms might overflow.
     pub(crate) fn lower(&self, squared_norm: f32) -> f32 {
         if squared_norm < LARGEST_NORM {
             (squared_norm - squared_norm * self.relative) - self.absolute
@@ -167,7 +168,8 @@ impl ErrorBound {
         }
     }
 
-    /// Returns a row's upper bound term: `upper(a) + upper(b) - 2·a·b` is at least the distance. NaN as above.
+    /// Returns the term of a row in upper bounds: `upper(a) + upper(b) - 2·a·b` is at least the squared distance of
+    /// rows `a` and `b`. NaN as in [`Self::lower`].
     #[cfg(any(feature = "torch", test))]
     pub(crate) fn upper(&self, squared_norm: f32) -> f32 {
         if squared_norm < LARGEST_NORM {

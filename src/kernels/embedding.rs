@@ -62,16 +62,16 @@ pub struct EmbeddingOptions {
     pub embedding: Embedding,
 }
 
-/// The patch vectors of one image.
+/// The patch vectors of one image, on a grid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchGrid {
-    /// Rows of patches.
+    /// Number of rows of patches.
     pub height: usize,
-    /// Columns of patches.
+    /// Number of columns of patches.
     pub width: usize,
     /// Length of a patch vector.
     pub dimension: usize,
-    /// `[height, width, dimension]`, row-major.
+    /// Patch vectors: `[height, width, dimension]`, row-major.
     pub data: Vec<f32>,
 }
 
@@ -83,7 +83,7 @@ pub enum EmbeddingError {
     NoMap,
     #[error("the `reference` neighbourhood needs maps of at least 3×3, not {height}×{width}")]
     MapTooSmall { height: usize, width: usize },
-    /// `channels` are those of the layers given.
+    /// The layers have other numbers of channels than 512 and 1024: `channels`.
     #[error("the `patchcore-1024` embedding needs two layers of 512 and 1024 channels, not {channels:?}")]
     PatchcoreChannels { channels: Vec<usize> },
     #[error("the `patchcore-1024` embedding takes no other neighbourhood or alignment than the default")]

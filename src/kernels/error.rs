@@ -11,17 +11,17 @@ pub enum KernelError {
     /// An image has no patches, or a sample has no values.
     #[error("there are no values to summarise")]
     NoValues,
-    /// `row` is the first row with NaN or an infinity.
+    /// A value is NaN or infinite. `row` is the first such row.
     #[error("row {row} holds a number that is not finite")]
     NotFinite { row: usize },
     #[error("`calibrated` needs the quantiles of the normal training patches")]
     CalibrationMissing,
-    /// The caller's progress callback returned that it wants to stop.
+    /// The progress callback returned false: the caller wants to stop.
     #[error("cancelled")]
     Cancelled,
     #[error("this build cannot search on `{device}`")]
     NotBuilt { device: Device },
-    /// `count` is the number of CUDA devices that libtorch can use.
+    /// The CUDA device does not exist. `count` is the number of CUDA devices that libtorch can use.
     #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
     NoDevice { device: Device, count: usize },
     /// The device failed, or its products are not f32.

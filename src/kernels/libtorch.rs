@@ -14,10 +14,10 @@ use tch::{Kind, TchError, Tensor};
 use super::KernelError;
 use super::backbone::{Device, cuda_devices};
 
-/// Most numbers of a product held at once: 256 MB, and with its copies under 1 GB (chosen, untested on a GPU).
+/// Largest number of products held at once: 256 MB, and with their copies under 1 GB (chosen, untested on a GPU).
 pub(super) const PRODUCTS: usize = 1 << 26;
 
-/// Numbers copied to the device at once, so that the processor's memory holds no second copy of all.
+/// Number of values copied to the device at a time, so that main memory does not hold a second copy of all.
 const COPIED: usize = 1 << 24;
 
 /// Side of the product that a device is tested with: large enough for the kernels of real searches.
@@ -47,8 +47,8 @@ pub(super) fn find(device: Device) -> Result<tch::Device, KernelError> {
     })
 }
 
-/// Says whether products keep the last bits of their factors: every sum of `1 + 2^-12`, up to 512 of them, has no
-/// more bits than f32, and TF32, of 10 bits after the first, makes 512 of 512.125. The factors are first rounded to
+/// Returns whether products keep the last bits of their factors. Every sum of `1 + 2^-12`, up to 512 of them, fits
+/// into f32; TF32, with 10 bits after the first, gives 512 instead of 512.125. The factors are first rounded to
 /// `factors`.
 fn is_f32(device: tch::Device, factors: Kind) -> Result<bool, TchError> {
     let number = 1.0 + 2.0_f64.powi(-12);

@@ -243,7 +243,8 @@ mod tests {
     use crate::kernels::golden_file;
     use crate::kernels::random::Rng;
 
-    /// Made by `tests/golden/kernels.py` (versions in its first line).
+    /// Expected results of the map kernels, written by `tests/golden/kernels.py`. The first line of the file names
+    /// the library versions.
     const GOLDEN: &str = include_str!("../../tests/golden/map.txt");
 
     fn hashed(count: u32) -> Vec<f32> {
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(gaussian_blur(&map, 12, 9, 0.0), map);
     }
 
-    /// One pixel of the blur along one axis, directly from the formula.
+    /// One pixel of the blur along one axis, computed directly from the formula.
     fn written(at: impl Fn(isize) -> f32, kernel: &[f64]) -> f32 {
         let pair = |x: usize| kernel[x] * (f64::from(at(-(x as isize))) + f64::from(at(x as isize)));
         (kernel[0] * f64::from(at(0)) + (1..kernel.len()).map(pair).fold(0.0, |sum, one| sum + one)) as f32

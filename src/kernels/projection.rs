@@ -77,7 +77,8 @@ pub fn join_blocks<E: Send>(
     })
 }
 
-/// Lets `fill` write each block's rows, on all threads.
+/// Calls `fill(block, out)` for each block, on all threads, to write its rows, `[sizes[block], to]`; returns all
+/// rows, `[n, to]`.
 fn fill_blocks<E: Send>(
     sizes: &[usize],
     to: usize,

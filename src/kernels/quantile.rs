@@ -7,7 +7,8 @@ use super::KernelError;
 /// Quantiles that are stored per distance: steps of 1/1000 (chosen, untested).
 const QUANTILES: usize = 1001;
 
-/// The distribution of the distances of normal training patches to the two banks, as 1001 quantiles each.
+/// The distribution of the distances of normal training patches to the normal bank (`d-`) and to the defect bank
+/// (`d+`), as 1001 quantiles each.
 ///
 /// The `rank` of a distance is the fraction of normal training patches with a smaller distance, interpolated linearly
 /// between quantiles; a distance equal to several quantiles has the mean of their ranks. Beyond the largest and the
@@ -16,9 +17,9 @@ const QUANTILES: usize = 1001;
 /// of them would be equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Evenly spaced quantiles of d-, ascending, from the minimum to the maximum.
+    /// Evenly spaced quantiles of `d-`, ascending, from the minimum to the maximum.
     pub normal: Vec<f32>,
-    /// The same quantiles of d+.
+    /// The same quantiles of `d+`.
     pub defect: Vec<f32>,
 }
 
@@ -31,7 +32,7 @@ impl Calibration {
         Ok(Self { normal: quantile_table(normal)?, defect: quantile_table(defect)? })
     }
 
-    /// Returns `rank(d-) - rank(d+)`.
+    /// Returns `rank(d-) - rank(d+)` for a patch at the distances `d-` and `d+`.
     pub fn score(&self, normal: f32, defect: f32) -> f32 {
         (rank(&self.normal, normal) - rank(&self.defect, defect)) as f32
     }

@@ -173,7 +173,8 @@ mod tests {
     use crate::kernels::golden_file;
     use crate::kernels::random::Rng;
 
-    /// Made by `tests/golden/kernels.py` (versions in its first line).
+    /// Expected results of resizing, written by `tests/golden/kernels.py`. The first line of the file names the
+    /// library versions.
     const GOLDEN: &str = include_str!("../../tests/golden/resize.txt");
 
     fn golden(name: &str) -> Vec<u8> {

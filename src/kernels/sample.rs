@@ -1,4 +1,4 @@
-//! Samples of rows: evenly spaced indices, and the mean of some rows.
+//! Samples of rows: evenly spaced indices, and the mean of rows.
 
 /// Returns at most `count` indices of `0..n`, evenly spaced, ascending.
 pub(crate) fn evenly_spaced(n: usize, count: usize) -> impl ExactSizeIterator<Item = usize> {

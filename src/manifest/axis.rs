@@ -18,9 +18,9 @@ pub(super) struct GridAxis {
     pub(super) name: AxisName,
     pub(super) name_span: Span,
     pub(super) values: Vec<(Value, Span)>,
-    /// The text of each value in the names of variants; unique, even where letter case does not count.
+    /// The label of each value in the names of variants; unique, even on file systems that ignore letter case.
     pub(super) labels: Vec<String>,
-    /// Values of the axis before it was narrowed.
+    /// Values that the axis had before `--set` or an including file replaced them.
     pub(super) former: Vec<Value>,
     pub(super) is_repeat: bool,
 }
@@ -38,12 +38,12 @@ impl Index<AxisIndex> for Combination {
 }
 
 impl GridAxis {
-    /// Returns a value with its span; `None` if the axis is empty, which is a mistake of its own.
+    /// Returns a value with its span; `None` if the axis is empty, which is reported elsewhere.
     pub(super) fn value(&self, index: ValueIndex) -> Option<&(Value, Span)> {
         self.values.get(index.index())
     }
 
-    /// Finds a value.
+    /// Returns the index of a value.
     pub(super) fn find(&self, value: &Value) -> Option<ValueIndex> {
         let index = self.values.iter().position(|(known, _)| is_same(known, value))?;
         Some(ValueIndex(index as u32))
@@ -60,7 +60,7 @@ pub(super) fn find_axis(axes: &[GridAxis], name: &str) -> Option<AxisIndex> {
     axes.iter().position(|axis| axis.name.as_str() == name).map(AxisIndex)
 }
 
-/// The mistake of naming an axis that does not exist.
+/// Returns the mistake of naming an axis that does not exist.
 pub(super) fn unknown_axis(name: &str, span: Span, axes: &[GridAxis]) -> Diagnostic {
     let names: Vec<&str> = axes.iter().map(|axis| axis.name.as_str()).collect();
     let help = if names.is_empty() {
@@ -71,7 +71,7 @@ pub(super) fn unknown_axis(name: &str, span: Span, axes: &[GridAxis]) -> Diagnos
     Diagnostic::new("grid::unknown_axis", format!("no axis `{name}`")).at(span, "not an axis").help(help)
 }
 
-/// The mistake of a value of the wrong type in `[grid]`.
+/// Returns the mistake of a value of the wrong type in `[grid]`.
 pub(super) fn wrong_type(name: &str, expected: &str, node: &TomlNode, help: impl Into<String>) -> Diagnostic {
     let message = format!("`{name}` must be {expected}, not {}", node.value().type_name());
     Diagnostic::new("grid::wrong_type", message).at(node.span, "here").help(help)
@@ -101,7 +101,7 @@ impl AxisReader<'_> {
         }
     }
 
-    /// Whether an axis can have that name; reports if not.
+    /// Returns whether an axis can have that name, and reports the mistake if not.
     fn is_free(&mut self, entry: &TomlEntry) -> bool {
         if !is_name(&entry.name) {
             let message = format!("`{}` cannot name an axis", entry.name);

@@ -13,12 +13,12 @@ use crate::stages::fields::Reader;
 /// Name of the file.
 pub const CONFIG_FILE: &str = "patchflow.toml";
 
-/// The settings of `patchflow.toml`.
+/// The settings of `patchflow.toml`, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Folder of the cache. The file gives it relative to the project.
     pub cache: PathBuf,
-    /// Most tasks at once; `None` for the number of cores.
+    /// Largest number of tasks that run at once; `None` for the number of cores.
     pub jobs: Option<usize>,
     /// Threads that all tasks share; `None` for the number of cores.
     pub threads: Option<usize>,
@@ -33,7 +33,7 @@ pub struct Config {
 pub struct RemoteConfig {
     /// A folder relative to the project, or a URL.
     pub url: String,
-    /// Whether runs publish their results there.
+    /// Whether runs push their results to it.
     pub is_written: bool,
 }
 

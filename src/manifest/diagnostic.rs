@@ -12,7 +12,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, S
 /// Most lines between two labels of one excerpt (chosen: `miette` prints every line between them).
 const NEAR_LINES: usize = 6;
 
-/// A span and its words.
+/// A span and the text shown at it.
 type Label = (Span, String);
 
 /// A range of bytes in a source.
@@ -42,9 +42,9 @@ pub struct Diagnostic {
     pub code: String,
     /// What is wrong: a lower-case fragment.
     pub message: String,
-    /// Spans with their words; the first is the one to change.
+    /// Spans, each with the text shown at it. The first is the one to change.
     pub labels: Vec<(Span, String)>,
-    /// What to type instead.
+    /// Advice: what to type instead.
     pub help: Option<String>,
 }
 
@@ -54,13 +54,13 @@ impl Diagnostic {
         Self { code: format!("patchflow::{code}"), message: message.into(), labels: Vec::new(), help: None }
     }
 
-    /// Adds a span with its words.
+    /// Adds a span and the text shown at it.
     pub(super) fn at(mut self, span: Span, words: impl Into<String>) -> Self {
         self.labels.push((span, words.into()));
         self
     }
 
-    /// Sets what to type instead.
+    /// Sets the advice.
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self

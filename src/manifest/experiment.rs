@@ -83,7 +83,7 @@ impl ResolvedStage {
 }
 
 impl ResolvedPort {
-    /// Whether the stage depends on it.
+    /// Returns whether the stage depends on the port.
     pub fn is_read(&self) -> bool {
         self.access == Access::Read
     }
@@ -94,7 +94,7 @@ impl ResolvedPort {
 pub struct Experiment {
     /// The name; safe as the name of a folder.
     pub name: String,
-    /// The question that it asks.
+    /// The question that the experiment answers.
     pub question: Option<String>,
     /// The axes in the order of the manifest, repeats last.
     pub axes: Vec<Axis>,
@@ -109,7 +109,7 @@ pub struct Experiment {
     /// The whole manifest after includes and `--set`, with each `${axis}` as written. Later runs are compared with it.
     pub document: Fields,
     pub(super) resolved: Vec<ResolvedStage>,
-    /// Variants × stages; `None` if `when` excludes the stage.
+    /// The stages of all variants, row by row: `[variants, stages]`. `None` if `when` excludes the stage.
     pub(super) table: Vec<Option<ResolvedIndex>>,
 }
 
@@ -128,8 +128,8 @@ impl Experiment {
         self.stages.iter().position(|stage| stage.name.as_str() == name).map(StageIndex)
     }
 
-    /// Returns the targets of a variant: the stages that `--target` names, else those of a target kind, else those that
-    /// no other stage reads.
+    /// Returns the targets of a variant: the stages that `--target` names; without any, the stages whose kind is a
+    /// target (`evaluate`); without any, those that no other stage reads.
     pub fn targets_of(&self, variant: usize) -> Vec<StageIndex> {
         let row = self.row(variant);
         if self.targets.is_empty() {
@@ -142,13 +142,14 @@ impl Experiment {
         named
     }
 
-    /// The stages of a variant.
+    /// Returns the stages of a variant, in the order of [`Experiment::stages`]; `None` for those that `when`
+    /// excludes.
     fn row(&self, variant: usize) -> &[Option<ResolvedIndex>] {
         &self.table[variant * self.stages.len()..][..self.stages.len()]
     }
 }
 
-/// The stages of a variant whose kind is a target, else those that no other stage reads.
+/// Returns the stages of a variant whose kind is a target; if there are none, those that no other stage reads.
 pub(super) fn default_targets(row: &[Option<ResolvedIndex>], resolved: &[ResolvedStage]) -> Vec<StageIndex> {
     let present = || {
         let all = row.iter().enumerate();

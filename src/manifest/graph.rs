@@ -39,9 +39,9 @@ type OutputOf<'a> = (StageIndex, &'a str);
 /// What each stage of a combination is resolved to.
 type Row<'a> = &'a [Option<ResolvedIndex>];
 
-/// The variants in which a gap occurs.
+/// How often a gap (a port to an absent stage) occurs.
 struct GapCount {
-    /// Index of the first combination.
+    /// Index of the first combination in which it occurs.
     first_row: usize,
     count: usize,
 }
@@ -171,7 +171,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// For each stage of a combination the stages that it reads.
+    /// Returns, for each stage of a combination, the stages that it reads.
     fn edges(&self, row: Row<'_>) -> Vec<BTreeSet<usize>> {
         let resolved = row.iter().map(|index| index.map(|index| self.wiring.resolved(index)));
         resolved
@@ -192,7 +192,7 @@ impl<'a> Checker<'a> {
         diagnostic
     }
 
-    /// The span of the field in which `stage` names `next`.
+    /// Returns the span of the field in which `stage` names `next`.
     fn port_span(&self, stage: StageIndex, next: StageIndex) -> Span {
         let mut links = self.specs.all_of(stage).iter().flat_map(|parsed| &parsed.links);
         let link = links.find(|link| link.stage == next && link.is_read());
@@ -201,7 +201,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The image sets that a stage extracts.
+/// Returns the image sets that a stage extracts.
 fn members(giver: &ResolvedStage) -> Vec<OutputOf<'_>> {
     giver.fan_out().map(|port| (port.stage, port.output.as_str())).collect()
 }

@@ -10,7 +10,7 @@ use super::pattern::Pattern;
 use super::raw::{Content, TomlEntry, TomlNode, TomlTable};
 use crate::stages::fields::suggestion;
 
-/// Most combinations of a grid (chosen, untested): more is a mistake, or should be several manifests.
+/// Largest number of combinations of a grid (chosen, untested): more is a mistake, or should be several manifests.
 const MOST: usize = 1_000_000;
 
 /// Axes and combinations.
@@ -149,7 +149,7 @@ impl Combiner<'_> {
     }
 }
 
-/// Every combination, the last axis running fastest; one empty combination if there are no axes.
+/// Returns every combination, the last axis running fastest; one empty combination if there are no axes.
 fn product(lengths: &[usize]) -> Vec<Combination> {
     let mut combinations = vec![Vec::with_capacity(lengths.len())];
     for &length in lengths {

@@ -65,19 +65,19 @@ impl fmt::Display for VariantId {
     }
 }
 
-/// Whether `name` may name a stage or an axis: ASCII letters, digits, `_`, `-`; not empty.
+/// Returns whether `name` can name a stage or an axis: ASCII letters, digits, `_`, `-`; not empty.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter))
 }
 
-/// Makes such a name of any text: other letters become `_`.
+/// Makes the name of a stage or an axis from any text: other letters become `_`.
 pub(super) fn name_of(text: &str) -> String {
     let name: String =
         text.chars().map(|letter| if is_name(&letter.to_string()) { letter } else { '_' }).collect();
     if name.is_empty() { "_".to_owned() } else { name }
 }
 
-/// Whether `name` is safe as a folder on every system: letters, digits, `_`, `-`, `.`; no dot at either end.
+/// Returns whether `name` is safe as a folder on every system: letters, digits, `_`, `-`, `.`; no dot at either end.
 pub(super) fn is_folder_name(name: &str) -> bool {
     let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
     !name.is_empty()
@@ -87,7 +87,7 @@ pub(super) fn is_folder_name(name: &str) -> bool {
         && !name.ends_with('.')
 }
 
-/// Makes such a name of any text.
+/// Makes the name of a folder from any text.
 pub(super) fn folder_name_of(text: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
     let name: String = text.chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();

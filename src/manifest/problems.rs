@@ -22,7 +22,7 @@ pub(super) fn located(area: &str, problem: &Problem, table: &TomlTable, header: 
     diagnostic
 }
 
-/// The words at the span.
+/// Returns the text shown at the span.
 fn label(kind: &ProblemKind) -> &'static str {
     match kind {
         ProblemKind::Missing { .. } => "missing in here",

@@ -48,9 +48,9 @@ pub(super) struct ParsedStage {
     pub(super) spec: Spec,
     pub(super) links: Vec<Link>,
     pub(super) outputs: Vec<(String, Artifact)>,
-    /// Equal if the outputs are equal.
+    /// Index of the outputs; equal for stages with equal outputs.
     pub(super) outputs_index: OutputsIndex,
-    /// Whether its fields have no mistakes.
+    /// Whether the fields are free of mistakes.
     pub(super) is_sound: bool,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct ParsedStage {
 pub(super) enum StageState {
     /// `when` excludes it.
     Absent,
-    /// It is present, but its kind is a mistake.
+    /// It is present, but the manifest names no kind that exists.
     UnknownKind,
     /// It is present, with these fields.
     Parsed(ParsedIndex),
@@ -67,9 +67,9 @@ pub(super) enum StageState {
 
 /// Every stage, parsed.
 pub(super) struct Specs {
-    /// By stage.
+    /// The parsed forms of each stage: by stage, then by [`ParsedIndex`].
     parsed: Vec<Vec<ParsedStage>>,
-    /// By stage, then by combination.
+    /// The state of each stage in each combination: by stage, then by combination.
     states: Vec<Vec<StageState>>,
 }
 
@@ -186,7 +186,7 @@ impl<'a> StageParser<'a> {
         }) as u32)
     }
 
-    /// The fields with each `${…}` filled in.
+    /// Returns the fields with each `${…}` filled in.
     fn fields(&self, combination: &Combination) -> Fields {
         let Outline { grid, head, .. } = self.outline;
         fill(self.stage.table, &OWN_FIELDS, &|name| match find_axis(&grid.axes, name) {

@@ -16,7 +16,7 @@ pub(super) const OWN_FIELDS: [&str; 2] = ["kind", "when"];
 pub(super) struct RawStage<'a> {
     pub(super) name: StageName,
     pub(super) header: Span,
-    /// `None` after a mistake.
+    /// The kind; `None` if the manifest names none that exists.
     pub(super) kind: Option<Kind>,
     pub(super) table: &'a TomlTable,
     pub(super) when: Option<Pattern>,
@@ -24,7 +24,7 @@ pub(super) struct RawStage<'a> {
 }
 
 impl RawStage<'_> {
-    /// Whether the stage is in the variant of that combination.
+    /// Returns whether the stage is in the variant of that combination: whether `when` matches.
     pub(super) fn is_in(&self, combination: &Combination) -> bool {
         self.when.as_ref().is_none_or(|when| when.matches(combination))
     }

@@ -19,7 +19,7 @@ struct Use {
     axis: Option<AxisIndex>,
     /// Path of the field within the stage, with numbers for members of lists.
     path: Vec<String>,
-    /// Whether it cannot be filled in. The mistake has been reported.
+    /// Whether it cannot be filled in; the reason has been reported.
     is_broken: bool,
 }
 

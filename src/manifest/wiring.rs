@@ -26,7 +26,7 @@ pub(super) struct Gap {
 #[derive(Debug, Default)]
 pub(super) struct Wiring {
     pub(super) resolved: Vec<ResolvedStage>,
-    /// For each resolved stage the ports that lead nowhere.
+    /// For each resolved stage, its ports to absent stages.
     gaps: Vec<Vec<Gap>>,
     /// Combinations × stages; `None` if the stage is absent or its kind is a mistake.
     pub(super) table: Vec<Option<ResolvedIndex>>,
@@ -38,7 +38,7 @@ impl Wiring {
         &self.resolved[index.index()]
     }
 
-    /// Returns the ports of a resolved stage that lead nowhere.
+    /// Returns the ports of a resolved stage that lead to absent stages.
     pub(super) fn gaps(&self, index: ResolvedIndex) -> &[Gap] {
         &self.gaps[index.index()]
     }
@@ -146,8 +146,8 @@ impl Connector<'_> {
         self.specs.state(link.stage, self.row)
     }
 
-    /// Whether an absent stage is missed. A list leaves out absent members; if all are absent, its first member is the
-    /// gap.
+    /// Returns whether an absent stage is a gap. A list leaves absent members out; if all are absent, its first
+    /// member is the gap.
     fn is_gap(&self, link: &Link, parsed: &ParsedStage) -> bool {
         let mut members = parsed.links.iter().filter(|other| other.field == link.field);
         match link.index {

@@ -82,7 +82,7 @@ pub fn between(
     found
 }
 
-/// Tasks of the same name, and those that have no counterpart.
+/// Pairs tasks of the same name. A task without a counterpart is alone in its pair.
 fn paired(plan: &Plan, ones: &[TaskId], others: &[TaskId]) -> Vec<(Option<TaskId>, Option<TaskId>)> {
     let name = |id: &TaskId| &plan.tasks[id.0].name;
     let counterpart =

@@ -19,12 +19,12 @@ use crate::stages::{Estimates, Spec};
 /// Least share of new items at which a record predicts a whole run: below it, the fixed cost dominates.
 const MOSTLY_FRESH: f64 = 0.5;
 
-/// The estimated cost of a task.
+/// The estimated time, memory and output size of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Wall-clock seconds.
+    /// Wall-clock seconds of the task.
     pub seconds: f64,
-    /// Peak memory of the whole process, if it was measured.
+    /// Peak memory of the whole process in bytes; `None` if the record does not have it.
     pub peak_bytes: Option<u64>,
     /// Bytes of the outputs.
     pub output_bytes: u64,
@@ -39,16 +39,16 @@ pub enum Basis {
     Itself,
     /// Another task of the kind; the size of the inputs is known.
     Scaled {
-        /// Stage of that task.
+        /// Stage of that other task.
         stage: String,
         /// Bytes of the inputs divided by those of that task.
         factor: f64,
     },
     /// Another task of the kind; the inputs do not exist yet, so the factor is that of the tasks that make them.
     Guess {
-        /// Stage of that task.
+        /// Stage of that other task.
         stage: String,
-        /// The factor by which its record is scaled.
+        /// The factor by which the seconds and bytes of its record are multiplied.
         factor: f64,
     },
 }
@@ -134,7 +134,8 @@ pub fn typical_seconds(plan: &Plan, models: &mut Models) -> Vec<f64> {
     plan.tasks.iter().map(|task| models.nearest(task).map_or(1.0, seconds)).collect()
 }
 
-/// Scales a record; returns the estimate and the factor.
+/// Scales a record to `inputs` bytes or, if these are unknown, by the factor `inherited` from upstream tasks. Returns
+/// the estimate and the factor.
 fn of_record(record: &Record, inputs: Option<u64>, inherited: f64) -> (Estimate, f64) {
     let stage = record.provenance.stage.clone();
     let (factor, basis) = match (inputs, record.provenance.input_bytes) {
@@ -152,12 +153,12 @@ fn of_record(record: &Record, inputs: Option<u64>, inherited: f64) -> (Estimate,
 #[derive(Debug, Default)]
 pub struct Models {
     history: History,
-    /// Index of the record among those of the kind.
+    /// Index of the record among those of its kind, by the fields and name of a stage; `None` if no record fits.
     found: HashMap<(Spec, String), Option<usize>>,
 }
 
 impl Models {
-    /// Estimates from the records of `history`.
+    /// Creates estimates from the records of `history`.
     pub fn new(history: History) -> Self {
         Self { history, found: HashMap::new() }
     }
@@ -216,7 +217,7 @@ fn chains(plan: &Plan, seconds: &[f64]) -> Vec<f64> {
     longest
 }
 
-/// Seconds until the last task ends if `jobs` run at once, the longest chain first (list scheduling,
+/// Returns the seconds until the last task ends if `jobs` run at once, the longest chain first (list scheduling,
 /// Graham 1969: at most twice the optimum).
 pub fn makespan(plan: &Plan, seconds: &[f64], jobs: usize) -> f64 {
     let mut queue = Queue::ordered(plan, &by_chain(plan, seconds));
@@ -235,7 +236,7 @@ pub fn makespan(plan: &Plan, seconds: &[f64], jobs: usize) -> f64 {
     }
 }
 
-/// All tasks by the length of the chain that waits for them, longest first; ties in the plan's order.
+/// Returns all tasks by the length of the chain that waits for them, longest first; ties in the plan's order.
 pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<TaskId> {
     let chains = chains(plan, seconds);
     let mut order: Vec<TaskId> = (0..plan.tasks.len()).map(TaskId).collect();

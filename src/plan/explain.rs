@@ -17,7 +17,7 @@ pub struct Explanation {
     pub task: String,
     /// The axis values that distinguish it from other tasks of its stage, such as `bank=dual,seed=0`.
     pub values: String,
-    /// The reason.
+    /// Why the task is in its state.
     pub reason: Reason,
 }
 
@@ -48,7 +48,8 @@ pub fn explain(plan: &Plan, statuses: &[Status], cache: &Cache, stage: &str) -> 
         .collect()
 }
 
-/// The reason of the survey, with the difference from the nearest earlier record if there is no record of the key.
+/// Returns the reason of the survey, with the difference from the nearest earlier record if there is no record of the
+/// key.
 fn reason(plan: &Plan, id: TaskId, statuses: &[Status], history: &History, cache: &Cache) -> Reason {
     let status = &statuses[id.0];
     match (&status.reason, &status.resolution) {
@@ -76,11 +77,11 @@ fn difference_from_nearest(task: &Task, resolution: &Resolution, history: &Histo
     }
 }
 
-/// The most records whose files are compared.
+/// Largest number of records whose files are compared.
 const COMPARED: usize = 16;
 
-/// The nearest record: one of the same stage name, then with the fewest differing leaves, then with the fewest
-/// differing files, then the newest.
+/// Finds the nearest earlier record: one of the same stage name, then with the fewest differences, then with the
+/// fewest differing files, then the newest.
 fn nearest<'a>(
     mut candidates: Vec<&'a Earlier>,
     resolution: &Resolution,
@@ -108,7 +109,7 @@ fn nearest<'a>(
     })
 }
 
-/// The leaves that differ between an earlier preimage and that of a resolved task.
+/// Compares an earlier preimage with that of a resolved task, part by part: version, seed, each field and each input.
 pub(super) fn differences(old: &Preimage, resolution: &Resolution, cache: &Cache) -> Vec<Difference> {
     let new = &resolution.preimage;
     let tree = |role: &str| {
@@ -142,7 +143,7 @@ pub(super) fn differences(old: &Preimage, resolution: &Resolution, cache: &Cache
     found
 }
 
-/// The fields and seeds that differ between two tasks; their inputs are ignored.
+/// Returns the fields and seeds that differ between two tasks. Their inputs are ignored.
 pub(super) fn spec_differences(old: &Task, new: &Task) -> Vec<Difference> {
     let mut found = Vec::new();
     walk_fields("", old.spec.key_fields(), new.spec.key_fields(), &mut |path, old, new| {

@@ -51,7 +51,7 @@ pub struct Task {
     pub seed: Option<u64>,
     /// The inputs.
     pub inputs: Vec<Input>,
-    /// Indices of the variants that share the task.
+    /// Indices, in [`Plan::variants`], of the variants that share the task.
     pub variants: Vec<usize>,
     /// Whether the run's folder shows its outputs.
     pub is_shown: bool,
@@ -204,7 +204,7 @@ struct Builder<'a> {
     known: HashMap<Identity, TaskId>,
 }
 
-/// The tasks of one variant by stage, and their number with implied ones.
+/// The tasks of one variant by stage, and the number of its tasks, including those of implied stages.
 struct OfVariant {
     index: usize,
     tasks: BTreeMap<StageIndex, Vec<TaskId>>,
@@ -219,7 +219,7 @@ struct Member<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// The tasks of a stage in a variant: one, or one for each member of a port that fans out.
+    /// Returns the tasks of a stage in a variant: one, or one for each member of a port that fans out.
     fn stage(&mut self, variant: &mut OfVariant, stage: StageIndex) -> Result<Vec<TaskId>, PlanError> {
         if let Some(tasks) = variant.tasks.get(&stage) {
             return Ok(tasks.clone());
@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
         Ok(tasks)
     }
 
-    /// One task for each member of a port; `shared` are the inputs that all of them read.
+    /// Makes one task for each member of a port; `shared` are the inputs that all of them read.
     fn fan_out(
         &mut self,
         variant: &mut OfVariant,
@@ -264,7 +264,7 @@ impl<'a> Builder<'a> {
         Ok(tasks)
     }
 
-    /// The inputs from implied stages, which are not in the manifest.
+    /// Returns the inputs from implied stages, which the plan adds and the manifest does not have.
     fn implied(
         &mut self,
         variant: &mut OfVariant,
@@ -295,7 +295,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The inputs that every task of the stage reads: those of all ports but the ones that fan out.
+    /// Returns the inputs that every task of the stage reads: those of all ports but the ones that fan out.
     fn inputs(
         &mut self,
         variant: &mut OfVariant,

@@ -39,13 +39,14 @@ impl History {
         self.kinds.entry(earlier.record.preimage.kind.clone()).or_default().push(earlier);
     }
 
-    /// The tasks of a kind, in order of key.
+    /// Returns the tasks of a kind, in the order of their keys.
     pub fn of_kind(&self, kind: &str) -> &[Earlier] {
         self.kinds.get(kind).map_or(&[], Vec::as_slice)
     }
 }
 
-/// The number of leaves that differ between two preimages. An input counts once, however many of its files differ.
+/// Counts the differences between two preimages: version, seed, fields and inputs. An input counts once, however many
+/// of its files differ.
 pub(super) fn distance(old: &Preimage, new: &Preimage) -> usize {
     let digest = |preimage: &Preimage, role: &str| {
         preimage.inputs.iter().find(|input| input.role == role).map(|input| input.digest)
@@ -59,14 +60,15 @@ pub(super) fn distance(old: &Preimage, new: &Preimage) -> usize {
         + usize::from(old.version != new.version)
 }
 
-/// The number of fields that differ.
+/// Counts the fields that differ.
 pub(super) fn field_distance(old: &Fields, new: &Fields) -> usize {
     let mut count = 0;
     walk_fields("", old, new, &mut |_, _, _| count += 1);
     count
 }
 
-/// Calls `found` with path, old and new value of each field that differs, in order of path.
+/// Calls `found(path, old, new)` for each field that differs, in the order of paths. `None` is a field that is
+/// absent.
 pub(super) fn walk_fields(
     prefix: &str,
     old: &Fields,

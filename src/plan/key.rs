@@ -34,9 +34,9 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Digest;
 use crate::stages::fields::{Fields, Value};
 
-/// Domain of task keys. A change invalidates every cache.
+/// Domain of task keys: text that is hashed before the preimage. A change invalidates every cache.
 pub const TASK_DOMAIN: &str = "patchflow 2026-11-24 task key 1";
-/// Domain of the keys of per-image records.
+/// Domain of the keys of per-image records. A change invalidates these records.
 pub const ITEM_DOMAIN: &str = "patchflow 2026-11-24 item key 1";
 
 /// The data that a key is the hash of.

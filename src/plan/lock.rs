@@ -39,7 +39,7 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     version: u32,
-    /// The program that wrote it.
+    /// Version of the program that wrote it.
     pub patchflow: String,
     /// The experiment's name.
     pub experiment: String,
@@ -72,7 +72,7 @@ pub enum PlanExtent {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message names them")]
 pub enum LockError {
-    /// There is no lock file.
+    /// There is no lock file at `path`.
     #[error("there is no lock file `{}`", path.display())]
     Absent { path: PathBuf },
     /// The lock file cannot be read or written.
@@ -89,10 +89,10 @@ pub enum LockError {
         #[source]
         source: Box<toml::de::Error>,
     },
-    /// Another version of the program wrote it.
+    /// The lock file has another format version.
     #[error("the lock file `{}` has version {version}, this program reads {VERSION}", path.display())]
     Version { path: PathBuf, version: u32 },
-    /// The cache does not hold the whole table.
+    /// The cache does not hold the results of all tasks; `missing` names the others.
     #[error("not every task is in the cache; missing: {}", missing.join("; "))]
     Incomplete { missing: Vec<String> },
     /// The plan differs from the lock; `first` is the first difference, as `explain` would print it.
@@ -100,13 +100,13 @@ pub enum LockError {
     Differs { first: String },
 }
 
-/// The lock file of a manifest: `experiments/x.lock` beside `experiments/x.toml`.
+/// Returns the path of a manifest's lock file: `experiments/x.lock` beside `experiments/x.toml`.
 pub fn lock_path(manifest: &Path) -> PathBuf {
     manifest.with_extension("lock")
 }
 
 impl Lock {
-    /// Pins a plan whose every task is cached; `metrics` reads those of a record that shows some.
+    /// Locks a plan whose every task is cached. `metrics` reads the metrics of a record, if it is of an evaluation.
     pub fn of(
         plan: &Plan,
         statuses: &[Status],
@@ -165,7 +165,7 @@ impl Lock {
         std::fs::rename(&fresh, path).map_err(failed)
     }
 
-    /// The keys of its tasks, whose objects garbage collection must keep.
+    /// Returns the keys of the locked tasks, whose objects garbage collection must keep.
     pub fn keys(&self) -> BTreeSet<Digest> {
         self.tasks.iter().map(|task| task.key).collect()
     }
@@ -192,8 +192,8 @@ impl Lock {
         text
     }
 
-    /// Returns what the lock requires of a plan's tasks, in the plan's order. Fails if a variant or a task of the plan is not locked
-    /// or, with [`PlanExtent::Whole`], if the lock has one that the plan lacks.
+    /// Returns what the lock requires of a plan's tasks, in the plan's order. Fails if a variant or a task of the
+    /// plan is not locked or, with [`PlanExtent::Whole`], if the lock has one that the plan lacks.
     pub fn results(&self, plan: &Plan, extent: PlanExtent) -> Result<Vec<LockedResult>, LockError> {
         let differs = |first: String| Err(LockError::Differs { first });
         if let Some(new) = plan.variants.iter().find(|variant| !self.variants.contains_key(&variant.id)) {
@@ -250,7 +250,7 @@ pub fn check_locked(
     Ok(())
 }
 
-/// Returns the name of the first output that differs from its locked.
+/// Returns the name of the first output whose digest is not the locked one.
 pub fn differing_output<'a>(
     outputs: &'a BTreeMap<String, Digest>,
     locked: &'a LockedResult,
@@ -283,7 +283,7 @@ fn why(plan: &Plan, id: TaskId, statuses: &[Status], locked: &LockedResult, cach
     }
 }
 
-/// The output trees of a record, or the tree of a local source; `None` if the task would run.
+/// Returns the digests of the trees of a record's outputs, or of a local source; `None` if the task would run.
 fn outputs_of(status: &Status) -> Option<BTreeMap<String, Digest>> {
     if let Some(record) = &status.record {
         return Some(record.outputs.clone());

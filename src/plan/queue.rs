@@ -1,6 +1,7 @@
 //! The ready queue: which tasks can start, as pure data. No clock, no I/O, no thread.
 //!
-//! The scheduler takes ready tasks in the plan's order, the estimate of a run by the length of the chains behind them.
+//! The scheduler takes ready tasks in the plan's order; the estimate of a run takes them by the length of the chains
+//! behind them.
 
 use std::collections::BTreeSet;
 
@@ -19,13 +20,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue of a plan's tasks; ready tasks are taken in the plan's order.
+    /// Creates the queue of a plan's tasks; ready tasks are taken in the plan's order.
     pub fn of(plan: &Plan) -> Self {
         let order: Vec<TaskId> = (0..plan.tasks.len()).map(TaskId).collect();
         Self::ordered(plan, &order)
     }
 
-    /// The queue of a plan's tasks; ready tasks are taken in the given order of all tasks.
+    /// Creates the queue of a plan's tasks; ready tasks are taken in the given order, which holds all tasks.
     pub fn ordered(plan: &Plan, order: &[TaskId]) -> Self {
         let upstream: Vec<Vec<TaskId>> = (0..order.len()).map(|index| plan.upstream(TaskId(index))).collect();
         Self::new(&upstream, ranks(order))
@@ -50,7 +51,7 @@ impl Queue {
         self.ready.pop_first().map(|(_, task)| task)
     }
 
-    /// The ready tasks, by rank.
+    /// Returns the ready tasks, by rank.
     pub fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.ready.iter().map(|&(_, task)| task)
     }
@@ -65,7 +66,7 @@ impl Queue {
         }
     }
 
-    /// All direct and indirect readers of a task.
+    /// Returns all direct and indirect readers of a task.
     pub fn downstream(&self, task: TaskId) -> BTreeSet<TaskId> {
         let mut found = BTreeSet::new();
         let mut left = vec![task];
@@ -80,7 +81,7 @@ impl Queue {
     }
 }
 
-/// The rank of each task in an order of all tasks.
+/// Returns the rank of each task in an order of all tasks.
 pub fn ranks(order: &[TaskId]) -> Vec<usize> {
     let mut ranks = vec![0; order.len()];
     order.iter().enumerate().for_each(|(rank, task)| ranks[task.0] = rank);

@@ -14,9 +14,9 @@ use crate::stages::fields::Value;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
-    /// The cache has a record of the key.
+    /// The cache has a record of the task's key.
     Recorded,
-    /// The remote has a record of the key.
+    /// The remote has a record of the task's key.
     RecordedRemotely,
     /// It is a local source, which is hashed in place and never runs.
     LocalSource,
@@ -54,21 +54,21 @@ pub enum Reason {
         stage: String,
         /// When the earlier task ended (RFC 3339).
         finished: String,
-        /// The leaves that differ.
+        /// What differs between the two tasks.
         differences: Vec<Difference>,
     },
 }
 
-/// One leaf that differs between a task and an earlier one.
+/// One difference between a task and an earlier one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "old and new values, named by the variant")]
 pub enum Difference {
-    /// `VERSION` of the kind.
+    /// `VERSION` of the kind differs.
     Version { old: u32, new: u32 },
-    /// The seed; `None` if the stage is not random.
+    /// The seed differs; `None` if the stage is not random.
     Seed { old: Option<u64>, new: Option<u64> },
-    /// A field, by its path; `None` if it is absent.
+    /// A field differs. It is named by its path; `None` if it is absent.
     Field {
         path: String,
         #[serde(serialize_with = "plain")]
@@ -76,7 +76,7 @@ pub enum Difference {
         #[serde(serialize_with = "plain")]
         new: Option<Value>,
     },
-    /// Files of an input; `None` if the tree of the earlier input is gone.
+    /// Files of an input differ; `None` if the tree of the earlier input is gone.
     Files { role: String, changes: Option<Vec<Change>> },
     /// An input that is new or gone.
     Input { role: String, is_new: bool },
@@ -118,7 +118,7 @@ impl Reason {
     }
 }
 
-/// The reason in a few words, as `plan` prints it; empty for a record in the cache.
+/// Writes the reason in a few words, as `plan` prints it; nothing for a record in the cache.
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -146,7 +146,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Files named one by one before the rest is counted.
+/// Largest number of files that are named; the others are counted.
 const NAMED_FILES: usize = 10;
 
 impl fmt::Display for Difference {

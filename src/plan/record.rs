@@ -43,23 +43,23 @@ pub struct Provenance {
     /// Peak memory of the process while it ran, including that of tasks that ran at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_bytes: Option<u64>,
-    /// Bytes of its inputs.
+    /// Bytes of the task's inputs.
     #[serde(default)]
     pub input_bytes: u64,
-    /// Bytes of its outputs.
+    /// Bytes of the task's outputs.
     #[serde(default)]
     pub output_bytes: u64,
-    /// Share of its items that it made; the others were reused from per-image records. 1 for a stage that does not work
-    /// item by item.
+    /// Share of the task's items (images) that it computed; the others were reused from per-image records. 1 for a
+    /// stage that does not work item by item.
     #[serde(default = "whole")]
     pub fresh_share: f64,
-    /// When it ended (RFC 3339).
+    /// When the task ended (RFC 3339).
     pub finished: String,
-    /// The machine.
+    /// Name of the machine that ran the task.
     pub host: String,
     /// The processor's widest vector instructions: features may differ in the last bits between levels.
     pub simd: String,
-    /// The program's version.
+    /// Version of the program that ran the task.
     pub patchflow: String,
     /// What the network ran on; `None` if the task runs no network.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,7 +15,7 @@ use crate::stages::{MASKS, Member, Reads, Role, Spec};
 /// One output of a finished task.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Its files.
+    /// The files of the output.
     pub tree: Arc<Tree>,
     /// The local source that holds the files; `None` if they are objects of the cache.
     pub source: Option<Arc<SourceTree>>,
@@ -54,7 +54,8 @@ pub struct Resolution {
     pub inputs: Vec<ResolvedInput>,
 }
 
-/// Identifies a cut: the digest of the whole tree, the part that is read, and the digest of the labels.
+/// Identifies a tree that was cut to the part that a task reads: the digest of the whole tree, that part, and the
+/// digest of the labels.
 type CutKey = (Digest, Reads, Option<Digest>);
 
 /// Resolves the tasks of a plan. Keeps hashed sources, cut trees and the output of tools for later tasks.
@@ -177,7 +178,7 @@ impl<'a> Resolver<'a> {
         Ok(printed)
     }
 
-    /// Returns the outputs of a local source, which is hashed in place and never runs; `None` for other stages.
+    /// Hashes a local source in place and returns its outputs; `None` for a stage that is no local source.
     pub fn source_outputs(&mut self, stage: &str, spec: &Spec) -> Result<Option<Outputs>, PlanError> {
         let Some(path) = &spec.about().source else { return Ok(None) };
         let source = self.source(stage, path)?;

@@ -25,7 +25,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether there is a record, in the cache or in the remote.
+    /// Returns whether there is a record, in the cache or in the remote.
     pub fn is_hit(self) -> bool {
         matches!(self, Self::Hit | Self::RemoteHit)
     }
@@ -85,8 +85,8 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, cache: &Cache) -> Result
     Ok(statuses)
 }
 
-/// The tasks in an order in which they can be looked up. If the cache prefers batches, tasks that do not depend on each
-/// other form one level.
+/// Groups the tasks into levels that can be looked up one after the other. If the cache prefers batches, tasks that
+/// do not depend on each other form one level.
 fn levels(plan: &Plan, prefers_batches: bool) -> Vec<Vec<TaskId>> {
     if !prefers_batches {
         return vec![(0..plan.tasks.len()).map(TaskId).collect()];
@@ -127,7 +127,7 @@ fn prefetch(
     cache.prefetch::<Record>(&keys).map_err(PlanError::Cache)
 }
 
-/// Whether the local cache lacks objects of any output.
+/// Returns whether the local cache lacks objects of any output.
 fn is_gone(cache: &Cache, outputs: &Outputs) -> Result<bool, PlanError> {
     for output in outputs.values() {
         if !cache.objects().missing(&output.tree).map_err(PlanError::Cache)?.is_empty() {

@@ -33,7 +33,7 @@ pub(super) fn cut(tree: &Tree, reads: &Reads, labels: Option<&Tree>) -> Tree {
     }
 }
 
-/// Whether a cut feature set has any blocks.
+/// Returns whether a cut feature set has any blocks.
 pub(super) fn has_blocks(tree: &Tree) -> bool {
     tree.entries().iter().any(|entry| parse_block(&entry.path).is_some())
 }

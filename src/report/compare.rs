@@ -11,32 +11,32 @@ use crate::engine::Outcome;
 /// The value in each of two runs; `None` if that run does not have it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OldNew<T> {
-    /// In the first run.
+    /// In the first run; `None` if it does not have the value.
     pub old: Option<T>,
-    /// In the second.
+    /// In the second run; `None` if it does not have the value.
     pub new: Option<T>,
 }
 
 /// One metric of one variant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MetricChange {
-    /// The variant.
+    /// Name of the variant.
     pub variant: String,
-    /// The metric's name.
+    /// Name of the metric.
     pub metric: String,
-    /// Both values.
+    /// The metric in both runs.
     #[serde(flatten)]
     pub values: OldNew<f64>,
     /// The second minus the first, if both runs have the metric.
     pub difference: Option<f64>,
 }
 
-/// One leaf of the manifest.
+/// One field of the manifest that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FieldChange {
-    /// Its path.
+    /// Its path, such as `stages.model.bank`.
     pub path: String,
-    /// Both values.
+    /// Its value in both runs, as text.
     #[serde(flatten)]
     pub values: OldNew<String>,
 }
@@ -46,7 +46,7 @@ pub struct FieldChange {
 pub struct KeyChange {
     /// The task's name.
     pub task: String,
-    /// The variants in which it differs.
+    /// Names of the variants in which it differs.
     pub variants: Vec<String>,
     /// The number of variants in which both runs know its key.
     pub of: usize,
@@ -55,16 +55,16 @@ pub struct KeyChange {
 /// The seconds of one stage, over its tasks that ran.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StageTime {
-    /// Seconds.
+    /// Seconds of these tasks together.
     pub seconds: f64,
-    /// Tasks that ran.
+    /// Number of tasks that ran.
     pub executed: usize,
 }
 
 /// One stage's time in both runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TimeChange {
-    /// The stage.
+    /// Name of the stage.
     pub stage: String,
     /// In the first run.
     pub old: StageTime,
@@ -75,28 +75,28 @@ pub struct TimeChange {
 /// The differences between two runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Whether metrics, manifest and keys are the same; times are ignored.
+    /// Whether metrics, manifest and keys are the same. Times are not compared.
     pub equal: bool,
-    /// Variants that only the first has.
+    /// Names of the variants that only the first run has.
     pub removed: Vec<String>,
-    /// Variants that only the second has.
+    /// Names of the variants that only the second run has.
     pub added: Vec<String>,
-    /// Metrics of the variants that both runs have, in order: all of them, or those that differ.
+    /// Metrics of the variants that both runs have, in order: all metrics, or those that differ.
     pub metrics: Vec<MetricChange>,
-    /// The leaves of the manifest that differ, by path.
+    /// The fields of the manifest that differ, by path.
     pub manifest: Vec<FieldChange>,
     /// The tasks whose keys differ, by name.
     pub keys: Vec<KeyChange>,
-    /// Every stage that ran in either, by name.
+    /// The times of every stage that ran in either run, by name.
     pub seconds: Vec<TimeChange>,
 }
 
-/// Which metrics a comparison holds.
+/// Which metrics a comparison lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricsShown {
-    /// Those that differ.
+    /// Metrics that differ.
     Differing,
-    /// All.
+    /// All metrics.
     All,
 }
 
@@ -152,14 +152,15 @@ impl Comparison {
     }
 }
 
-/// The values of two maps, joined by name.
+/// Joins two maps by name.
 fn pairs<T: Clone>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> BTreeMap<String, OldNew<T>> {
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let pair = |name: &String| OldNew { old: old.get(name).cloned(), new: new.get(name).cloned() };
     names.into_iter().map(|name| (name.clone(), pair(name))).collect()
 }
 
-/// The manifest leaves that differ. Empty if a summary was written by a version that did not store them.
+/// Compares two manifests, field by field. Empty if a summary was written by a version that did not store its
+/// manifest.
 fn manifest(old: &RunSummary, new: &RunSummary) -> Vec<FieldChange> {
     let (old, new) = (&old.run.fields, &new.run.fields);
     if old.is_empty() || new.is_empty() {

@@ -14,7 +14,7 @@ use crate::plan::Plan;
 /// One comparison of two values of an axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PairedDifference {
-    /// The axis.
+    /// Name of the axis.
     pub axis: String,
     /// The value that is subtracted.
     pub from: String,
@@ -22,7 +22,7 @@ pub struct PairedDifference {
     pub to: String,
     /// The values of the other axes: `bank=dual, count=50`.
     pub at: String,
-    /// For each shown metric; `None` if no repeat has both values.
+    /// The interval of each shown metric; `None` if no repeat has both values.
     pub intervals: Vec<Option<MeanInterval>>,
 }
 
@@ -129,7 +129,7 @@ fn compare(plan: &Plan, axis: &str, column: usize, from: &Row, to: &Row) -> Pair
     }
 }
 
-/// `+0.0123 ± 0.0045*`: the mean, half of the interval, and a star if the interval does not contain 0.
+/// Formats `+0.0123 ± 0.0045*`: the mean, half of the interval, and a star if the interval does not contain 0.
 fn text(interval: Option<&MeanInterval>) -> String {
     match interval {
         None => String::new(),
@@ -141,7 +141,7 @@ fn text(interval: Option<&MeanInterval>) -> String {
 }
 
 impl Differences {
-    /// The largest number of repeats in a comparison.
+    /// Returns the largest number of repeats in a comparison.
     pub fn repeats(&self) -> usize {
         self.0
             .iter()
@@ -150,7 +150,7 @@ impl Differences {
             .unwrap_or(0)
     }
 
-    /// Explains the columns.
+    /// Returns the caption that explains the columns.
     pub fn caption(&self) -> String {
         format!(
             "differences, paired over {} repeats: mean ± half of the 95 % t interval, * if it does not contain 0 (not \

@@ -61,17 +61,17 @@ impl Folder {
         unreachable!("some number is free")
     }
 
-    /// Its path.
+    /// Returns the absolute path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its path from the project's root.
+    /// Returns the path of the folder relative to the project's root.
     pub fn relative(&self) -> &Path {
         &self.relative
     }
 
-    /// The folder of the task logs.
+    /// Returns the folder of the task logs.
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")
     }

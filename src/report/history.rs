@@ -49,11 +49,11 @@ impl RunStatus {
 /// A variant and the headline metric that it reached.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Best {
-    /// The variant.
+    /// Name of the variant.
     pub variant: String,
-    /// The metric's name.
+    /// Name of the metric.
     pub metric: &'static str,
-    /// Its value.
+    /// Value of the metric.
     pub value: f64,
 }
 
@@ -62,23 +62,23 @@ pub struct Best {
 pub struct PastRun {
     /// The experiment's name.
     pub experiment: String,
-    /// The run's id.
+    /// The run's id: its time and process.
     pub id: String,
     /// When it began (RFC 3339); empty if unknown.
     pub started: String,
-    /// The manifest; empty if unknown.
+    /// Path of the manifest; empty if unknown.
     pub manifest: String,
-    /// Its status.
+    /// How the run ended, or that it has not.
     pub outcome: RunStatus,
-    /// Tasks that ran.
+    /// Number of tasks that ran.
     pub executed: usize,
-    /// Tasks whose results were cached.
+    /// Number of tasks whose results were cached.
     pub cached: usize,
     /// Wall-clock seconds; `None` if the run did not finish.
     pub seconds: Option<f64>,
     /// The variant with the highest image AUROC; the first one among equals.
     pub best: Option<Best>,
-    /// Its folder.
+    /// The run's folder.
     #[serde(skip)]
     pub folder: PathBuf,
 }
@@ -90,7 +90,7 @@ pub enum HistoryError {
     /// No run in the folder `runs` has that name.
     #[error("no run `{name}`")]
     Unknown { name: String, runs: PathBuf },
-    /// The names of several runs begin with it.
+    /// Several run names begin with `name`; `found` lists them.
     #[error("`{name}` is the beginning of several runs: {found}")]
     Ambiguous { name: String, found: String },
     /// The run has no summary.
@@ -119,7 +119,7 @@ pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
     runs
 }
 
-/// The folders of runs, each with its experiment and id, the newest first, without opening them.
+/// Lists the folders of runs, each with its experiment and id, newest first, without opening them.
 fn named(project: &Path, experiment: Option<&str>) -> Vec<(String, String, PathBuf)> {
     let runs = project.join("runs");
     let experiments = match experiment {
@@ -137,7 +137,7 @@ fn named(project: &Path, experiment: Option<&str>) -> Vec<(String, String, PathB
     found
 }
 
-/// The names of the folders (not of links to folders) in a folder, sorted.
+/// Returns the names of the folders (not of links to folders) in a folder, sorted.
 fn names_of_folders(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

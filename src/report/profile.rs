@@ -29,9 +29,9 @@ pub struct Profile {
 #[derive(Default)]
 struct State {
     experiment: String,
-    /// Running executions, by task.
+    /// Executions that are still running, by task.
     open: BTreeMap<TaskId, Open>,
-    /// The number of lanes used.
+    /// Number of lanes used so far.
     lanes: usize,
     events: Vec<Value>,
 }
@@ -52,7 +52,7 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Writes the trace. Executions that are still running end now.
+    /// Writes the trace. Executions that are still running are drawn as if they ended now.
     pub fn write(&self) -> Result<(), ReportError> {
         let failed = |source| ReportError::Write { path: self.path.clone(), source };
         fs::write(&self.path, self.to_json() + "\n").map_err(failed)
@@ -108,7 +108,7 @@ impl Profile {
         json!({ "displayTimeUnit": "ms", "traceEvents": events }).to_string()
     }
 
-    /// Microseconds since the start.
+    /// Returns the microseconds since the start.
     fn now(&self) -> f64 {
         self.began.elapsed().as_nanos() as f64 / 1000.0
     }

@@ -44,12 +44,12 @@ impl Bars {
                 bar.enable_steady_tick(Duration::from_millis(200));
                 state.tasks.insert(*task, bar);
             }
-            Event::TaskProgress { task, done, total, unit } => {
+            Event::TaskProgress { task, done, total, step_name } => {
                 if let Some(bar) = state.tasks.get(task) {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
                         bar.set_style(style(&format!(
-                            "{{spinner}} {{prefix}} {{bar:20}} {{pos}}/{{len}} {unit}s  {{per_sec}}  {{eta}} left"
+                            "{{spinner}} {{prefix}} {{bar:20}} {{pos}}/{{len}} {step_name}s  {{per_sec}}  {{eta}} left"
                         )));
                     }
                     bar.set_position(*done);

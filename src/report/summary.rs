@@ -17,11 +17,11 @@ use crate::stages::fields::{Fields, Value};
 pub struct RunRequest {
     /// The manifest's path, relative to the project's root if it is inside.
     pub manifest: String,
-    /// Each `--set`.
+    /// The values of `--set`, as given.
     pub sets: Vec<String>,
-    /// `--only`.
+    /// The value of `--only`.
     pub only: Option<String>,
-    /// Each `--target`.
+    /// The values of `--target`, as given.
     pub targets: Vec<String>,
     /// When the run began (RFC 3339).
     pub started: String,
@@ -29,12 +29,12 @@ pub struct RunRequest {
     pub process: Option<ProcessIdentity>,
     /// The program's version.
     pub patchflow: String,
-    /// The manifest's leaves after includes and `--set`, by path, as text: `stages.model.bank` → `${bank}`.
+    /// The manifest's fields after includes and `--set`, by path, as text: `stages.model.bank` → `${bank}`.
     pub fields: BTreeMap<String, String>,
 }
 
 impl RunRequest {
-    /// The leaves of a manifest's document.
+    /// Lists the fields of a manifest's document, by path.
     pub fn leaves(document: &Fields) -> BTreeMap<String, String> {
         let mut leaves = BTreeMap::new();
         gather("", document, &mut leaves);
@@ -66,7 +66,7 @@ pub struct RunSummary {
     pub patchflow: String,
     /// The request.
     pub run: RunRequest,
-    /// Whether the user stopped it.
+    /// Whether the user stopped the run.
     pub interrupted: bool,
     /// The number of planned tasks, and of tasks with each outcome.
     pub tasks: TaskCounts,
@@ -84,7 +84,7 @@ pub struct RunSummary {
 pub struct TaskCounts {
     /// Distinct tasks of the plan.
     pub planned: usize,
-    /// Tasks by outcome.
+    /// Number of tasks with each outcome.
     #[serde(flatten)]
     pub outcomes: OutcomeCounts,
 }
@@ -94,9 +94,9 @@ pub struct TaskCounts {
 pub struct TaskSummary {
     /// Its name.
     pub task: String,
-    /// Its stage.
+    /// Name of its stage.
     pub stage: String,
-    /// Its kind.
+    /// Name of its kind.
     pub kind: String,
     /// The axis values that distinguish it from other tasks of its stage.
     pub values: String,
@@ -114,7 +114,7 @@ pub struct TaskSummary {
 pub struct VariantSummary {
     /// Its name.
     pub id: String,
-    /// Its axes' values.
+    /// Value of each axis, by the name of the axis.
     pub axes: BTreeMap<String, String>,
     /// Its metrics by name.
     pub metrics: BTreeMap<String, f64>,

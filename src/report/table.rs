@@ -11,7 +11,7 @@ use crate::artifacts::scores::Metrics;
 use crate::engine::{Outcome, Run};
 use crate::plan::{Plan, PlanVariant};
 
-/// The metrics that the table shows: title, and name in `metrics.json`.
+/// The metrics that the table shows: title, and name in [`Metrics::NAMED`].
 pub(super) const SHOWN: [(&str, &str); 5] = [
     ("image AUROC", "image_auroc"),
     ("image AP", "image_ap"),
@@ -82,13 +82,13 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
     ResultTable { axes, rows: rows.into_iter().map(row).collect() }
 }
 
-/// The tasks that evaluate a variant.
+/// Returns the tasks that evaluate a variant.
 pub(super) fn evaluations(plan: &Plan, variant: &PlanVariant) -> Vec<usize> {
     let tasks = variant.targets.iter().map(|id| id.0);
     tasks.filter(|&task| plan.tasks[task].spec.about().is_target).collect()
 }
 
-/// The metric of that name.
+/// Returns the metric with this name in `metrics.json`.
 pub(super) fn value_of(metrics: &Metrics, name: &str) -> Option<f64> {
     metrics.named().iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
 }
@@ -120,13 +120,13 @@ impl ResultTable {
         })
     }
 
-    /// The largest number of repeats in a row, for the caption; 0 without rows.
+    /// Returns the largest number of repeats in a row, for the caption; 0 without rows.
     pub fn repeats(&self) -> usize {
         let n = |cell: &ResultCell| if let ResultCell::Value(summary) = cell { summary.n } else { 0 };
         self.rows.iter().flat_map(|(_, cells, _)| cells.iter().map(n)).max().unwrap_or(0)
     }
 
-    /// The number of repeats without metrics, over all rows.
+    /// Returns the number of repeats without metrics, over all rows.
     pub fn missing(&self) -> usize {
         self.rows.iter().map(|(_, _, missing)| missing).sum()
     }
@@ -223,6 +223,14 @@ mod tests {
             [ResultCell::Missing("failed"), ResultCell::Missing("failed"), ResultCell::Missing("blocked")];
         let row = (vec!["wide_resnet50_2".to_owned()], cells.into_iter().chain(rest).collect(), 2);
         ResultTable { axes: vec!["backbone".to_owned()], rows: vec![row] }
+    }
+
+    /// A metric of another name would have no value, and its cells would read `blocked`.
+    #[test]
+    fn every_shown_metric_has_a_value() {
+        for (title, name) in SHOWN {
+            assert!(Metrics::NAMED.iter().any(|(known, _)| *known == name), "`{title}` shows `{name}`");
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub struct TaskVerdict {
     pub task: String,
     /// The axis values that distinguish it from other tasks of its stage.
     pub values: String,
-    /// Its kind.
+    /// Name of its kind.
     pub kind: &'static str,
     /// Its key.
     pub key: String,
@@ -99,7 +99,7 @@ pub struct Verdicts {
     pub manifest: String,
     /// When it began (RFC 3339).
     pub started: String,
-    /// The machine.
+    /// Name of the machine that verified.
     pub host: String,
     /// The program's version.
     pub patchflow: &'static str,
@@ -109,12 +109,12 @@ pub struct Verdicts {
     pub sample: Option<usize>,
     /// Counts for each kind of stage.
     pub kinds: BTreeMap<&'static str, KindVerdicts>,
-    /// Every verified task, in the order of the draw.
+    /// Every verified task, in the order of verification: pseudo-random, from `seed` and the keys.
     pub tasks: Vec<TaskVerdict>,
 }
 
 impl Verdicts {
-    /// Adds a task.
+    /// Adds the verdict on a task.
     pub fn add(&mut self, plan: &Plan, record: &Record, key: String, verified: &Verified) {
         let task = &plan.tasks[verified.id.0];
         let kind = task.spec.kind().name();
@@ -145,7 +145,7 @@ impl Verdicts {
         });
     }
 
-    /// The number of tasks with a verdict.
+    /// Returns the number of tasks with this verdict.
     pub fn count(&self, verdict: VerdictKind) -> usize {
         self.tasks.iter().filter(|task| task.verdict == verdict).count()
     }

@@ -17,7 +17,7 @@ use super::program::{Program, Stdin};
 use super::{About, Context, Estimates, Inputs, Member, PortUse, Reads, Shape, Stage, StageError};
 use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
 
-/// 1: first (2026-11-24).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
 /// Names of the output types in a manifest.
@@ -92,7 +92,7 @@ impl Stage for Command {
             threads: self.threads,
             memory_bytes: self.memory_bytes,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: self.tools.clone(),
             implied: Vec::new(),
@@ -129,7 +129,7 @@ impl Stage for Command {
         ])
     }
 
-    /// The memory that the manifest declares.
+    /// Returns the memory that the manifest declares.
     fn estimated_memory(&self, _: u64) -> u64 {
         self.memory_bytes
     }

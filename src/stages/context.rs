@@ -46,8 +46,9 @@ impl Inputs {
 
 /// Receives the progress and the log lines of a stage.
 pub trait Progress: Sync {
-    /// Reports that `done` of `total` units (`image`, `pick`, `byte`) are finished.
-    fn report(&self, done: u64, total: u64, unit: &'static str);
+    /// Reports that `done` of `total` steps are finished. `step_name` says what one step is: `image`, `pick`, `byte`,
+    /// or `step` of a training.
+    fn report(&self, done: u64, total: u64, step_name: &'static str);
     /// Writes a line to the task's log.
     fn log(&self, line: &str);
 }
@@ -64,7 +65,7 @@ pub struct ItemFile {
 }
 
 impl ItemFile {
-    /// Returns it as a file of an artifact.
+    /// Converts the item's file to a file of an artifact.
     pub fn file(&self) -> File {
         let Self { path, digest, size_bytes } = self.clone();
         File { path, digest: Some(digest), size_bytes, is_executable: false }

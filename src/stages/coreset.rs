@@ -27,7 +27,7 @@ use crate::kernels::resize::overlap;
 
 pub use filter::SyntheticFilter;
 
-/// 1: first (2026-11-24). 2: a bank has at least 10 rows, whatever its ratio (2026-11-28).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least 10 rows, whatever its ratio (2026-11-28).
 pub const VERSION: u32 = 2;
 
 /// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
@@ -140,7 +140,7 @@ impl Stage for Coreset {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: Vec::new(),
             implied: Vec::new(),
@@ -187,7 +187,8 @@ impl Stage for Coreset {
         all
     }
 
-    /// 128 numbers of four bytes for each candidate, which has 256 or more numbers of two bytes in the input.
+    /// Estimates 128 numbers of four bytes for each candidate, which has 256 or more numbers of two bytes in the
+    /// input.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes + 128_000_000
     }

@@ -137,7 +137,7 @@ impl Stage for Download {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source,
             tools: Vec::new(),
             implied: Vec::new(),

@@ -28,8 +28,8 @@ use crate::artifacts::{Artifact, File};
 use crate::kernels::map::{default_sigma, gaussian_blur, reference_blur, upsample};
 use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, PixelScores, PixelStatistics};
 
-/// 1: first (2026-11-24).
-/// 2: intervals of pixel metrics from exact quantiles, with the bound of their error (2026-11-24).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: intervals of pixel
+/// metrics from exact quantiles, with the bound of their error (2026-11-24).
 pub const VERSION: u32 = 2;
 
 /// Upper limit of the false positive rate for AUPRO (Bergmann et al. 2020, MVTec AD).
@@ -108,7 +108,7 @@ impl Stage for Evaluate {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: Vec::new(),
             implied: Vec::new(),
@@ -148,7 +148,7 @@ impl Stage for Evaluate {
         all
     }
 
-    /// The banks, and a few images at a time.
+    /// Estimates the memory of the banks and of a few images at a time.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes / 2 + 256_000_000
     }

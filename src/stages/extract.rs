@@ -24,13 +24,14 @@ use crate::kernels::backbone::{
 };
 use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood};
 
-/// 1: first (2026-11-24). 2: own convolutions instead of `rten` (2026-11-24).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: own convolutions
+/// instead of `rten` (2026-11-24).
 pub const VERSION: u32 = 2;
 
 /// Where the weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WeightSource {
-    /// The port `weights`.
+    /// The weight file at the port `weights`.
     Port,
     /// The ImageNet weights that torchvision publishes (`IMAGENET1K_V1`), downloaded by name.
     Published,
@@ -122,7 +123,7 @@ impl Stage for Extract {
             threads: 1,
             memory_bytes: 0,
             tolerance: self.tolerance(),
-            target: Some(self.target),
+            compute_target: Some(self.target),
             source: None,
             tools: Vec::new(),
             implied: published.then(implied).into_iter().collect(),
@@ -167,7 +168,7 @@ impl Stage for Extract {
         all
     }
 
-    /// Two copies of the weights while batch norms are folded, and a few batches.
+    /// Estimates two copies of the weights, which exist while batch norms are folded, and a few batches.
     fn estimated_memory(&self, _: u64) -> u64 {
         1_024_000_000
     }

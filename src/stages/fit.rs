@@ -22,7 +22,7 @@ use crate::kernels::nearest::Neighbours;
 use crate::kernels::sample::evenly_spaced;
 use crate::kernels::scoring::{Calibration, DualScore, Excluded, quantile};
 
-/// 1: first (2026-11-24).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
 /// Quantile of the scores of normal images that becomes the threshold (chosen: one false alarm in 200 normal images).
@@ -96,7 +96,7 @@ impl Stage for Fit {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: Vec::new(),
             implied: Vec::new(),
@@ -137,7 +137,7 @@ impl Stage for Fit {
         all
     }
 
-    /// The banks, and the features for the threshold.
+    /// Estimates the memory of the banks, and of the features for the threshold.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes / 2 + 256_000_000
     }

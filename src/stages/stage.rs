@@ -19,7 +19,7 @@
 //!     threads: 1,
 //!     memory_bytes: 0,
 //!     tolerance: None,
-//!     target: None,
+//!     compute_target: None,
 //!     source: None,
 //!     tools: Vec::new(),
 //!     implied: Vec::new(),
@@ -44,7 +44,7 @@
 //!     threads: 1,
 //!     memory_bytes: 0,
 //!     tolerance: None,
-//!     target: None,
+//!     compute_target: None,
 //!     source: None,
 //!     tools: Vec::new(),
 //!     implied: Vec::new(),
@@ -155,9 +155,9 @@ pub struct About {
     /// Greatest allowed relative difference `‖new - old‖ / ‖old‖` of a file's numbers between two executions with
     /// equal inputs. `None` if the bytes must be equal.
     pub tolerance: Option<f64>,
-    /// Library, device and precision that the stage computes with, stored in the record: their last bits may differ on
-    /// other machines.
-    pub target: Option<Target>,
+    /// Backend, device and number format of the stage's network, stored in the record: with others, the last bits of
+    /// the outputs may differ. `None` for a stage without a network.
+    pub compute_target: Option<Target>,
     /// A local folder or file that is the stage's output, relative to the project. It is hashed in place, and the
     /// stage never runs.
     pub source: Option<String>,

@@ -44,7 +44,7 @@ impl Stage for Toy {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: None,
+            compute_target: None,
             source: None,
             tools: Vec::new(),
             implied: Vec::new(),

@@ -1,5 +1,6 @@
 //! The words of `docs/glossary.md`, held in `src/`: a type's name belongs to one layer, and coinages that the
-//! glossary replaces do not come back, neither as identifiers nor in comments.
+//! glossary replaces do not come back, neither as identifiers nor in comments. And source files that the docs name
+//! exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -212,6 +213,40 @@ fn comments_are_plain() {
     refuse("comments", &offenders);
 }
 
+/// The back-quoted paths of source files in a page.
+fn source_paths(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|quoted| quoted.ends_with(".rs"))
+}
+
+/// A path is relative to the project's root. A bare name stands for a file of `src/`.
+#[test]
+fn source_files_that_the_docs_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names: BTreeSet<_> =
+        sources().iter().filter_map(|source| Some(source.path.file_name()?.to_owned())).collect();
+    let is_there = |path: &str| {
+        if path.contains('/') {
+            root.join(path).is_file()
+        } else {
+            names.contains(std::ffi::OsStr::new(path))
+        }
+    };
+    let docs = crate::project::files(&root.join("docs")).into_iter().map(|path| Path::new("docs").join(path));
+    let pages = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let (mut seen, mut offenders) = (0, Vec::new());
+    for page in pages.chain([PathBuf::from("README.md")]) {
+        let text = std::fs::read_to_string(root.join(&page)).unwrap();
+        for path in source_paths(&text) {
+            seen += 1;
+            if !is_there(path) {
+                offenders.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} paths were seen: the test misses them");
+    refuse("source files", &offenders);
+}
+
 #[test]
 fn the_rules_themselves_hold() {
     let text =
@@ -224,4 +259,5 @@ fn the_rules_themselves_hold() {
     assert!(!has_phrase("retold stories", "told") && has_phrase("Told of it", "told"));
     assert_eq!(public_type("    pub(crate) struct Held<'a> {"), Some("Held"));
     assert_eq!(public_type("pub fn struct_of()"), None);
+    assert_eq!(source_paths("`a.rs`, b.rs, `c`\n`d/e.rs`").collect::<Vec<_>>(), ["a.rs", "d/e.rs"]);
 }

@@ -11,18 +11,19 @@ use crate::engine::usage::ResourceUsage;
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
 use crate::plan::{BackboneProvenance, KeptLog, Output, Outputs, Provenance, Record};
 
-/// What an execution took, and its log.
+/// What an execution cost, and its log.
 pub(super) struct Effort {
     pub(super) seconds: f64,
     pub(super) usage: ResourceUsage,
-    /// The share of single items that were made and not recalled.
+    /// The share of single items (images) that were computed and not reused from per-image records.
     pub(super) fresh_share: f64,
     pub(super) log: Option<KeptLog>,
 }
 
 impl Execution<'_> {
-    /// Publishes the outputs and the record; says whether an earlier record had other outputs. Collection is paused
-    /// meanwhile: objects that the outputs share with earlier ones must still be there when the record names them.
+    /// Publishes the outputs and the record. Returns the outputs, and whether an earlier record had others.
+    /// Collection is paused meanwhile: objects that the outputs share with earlier ones must still be there when the
+    /// record names them.
     pub(super) fn commit(
         &self,
         scratch: &Scratch,
@@ -83,13 +84,13 @@ impl Execution<'_> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             simd: simd_level().to_owned(),
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
-            backbone: self.unit.spec.about().target.map(backbone_provenance),
+            backbone: self.unit.spec.about().compute_target.map(backbone_provenance),
             log,
         }
     }
 
-    /// Writes the record, or adopts the one that another process wrote first; says whether an earlier one had other
-    /// outputs.
+    /// Writes the record, or adopts the one that another process wrote first. Returns the outputs that the record
+    /// names, and whether an earlier record had others.
     fn record(
         &self,
         publication: &Publication<'_>,

@@ -22,9 +22,9 @@ use crate::stages::{Context, Inputs, Items, Progress, StageError};
 pub(in crate::engine) struct StageFolders<'a> {
     /// The empty folder that it writes into.
     pub(in crate::engine) output: &'a Path,
-    /// Its own files that survive a stop.
+    /// The folder for its own files, which is kept if the run is stopped, so that the next run can resume.
     pub(in crate::engine) work: &'a Path,
-    /// The memory of single items.
+    /// The per-image records that it may reuse.
     pub(in crate::engine) items: &'a dyn Items,
     /// Its log.
     pub(in crate::engine) log: &'a Log,
@@ -80,12 +80,12 @@ impl<'a> Execution<'a> {
         Ok(Executed::Done { outputs, seconds, differs })
     }
 
-    /// The file of the unit's log.
+    /// Returns the path of the unit's log.
     pub(in crate::engine) fn log_path(&self) -> PathBuf {
         self.context.options.project.join(&self.unit.log)
     }
 
-    /// The trees and sources of the inputs.
+    /// Loads the trees and sources of the inputs.
     pub(in crate::engine) fn load_inputs(&self) -> Result<Vec<LoadedInput>, Failure> {
         self.unit.inputs.iter().map(|input| LoadedInput::load(input, self.context)).collect()
     }
@@ -104,8 +104,8 @@ impl<'a> Execution<'a> {
         check_sources(inputs)
     }
 
-    /// What a stage's error means. If an input was removed while it ran, by someone who deletes files of the cache or
-    /// collects without working locks, the input is restored like one that was lost before.
+    /// Interprets the error of a stage. If an input was removed while the stage ran, by someone who deletes files of
+    /// the cache or collects without working locks, the input is restored like one that was lost before.
     fn failed(&self, failure: Failure, inputs: &[LoadedInput]) -> Result<Executed, Failure> {
         if matches!(failure, Failure::Stage(_)) && !failure.is_cancelled() {
             let lost = self.lost(inputs)?;
@@ -116,12 +116,12 @@ impl<'a> Execution<'a> {
         Err(failure)
     }
 
-    /// Fetches missing objects of inputs if a remote has them; the inputs that are still lost.
+    /// Fetches missing objects of inputs if a remote has them. Returns the inputs that are still incomplete.
     fn materialise(&self, inputs: &[LoadedInput]) -> Result<Vec<LostInput>, Failure> {
         lost(inputs, |input| input.materialise(self.context.cache))
     }
 
-    /// Inputs with objects that are lost or damaged here.
+    /// Returns the inputs with objects that are lost or damaged in the local cache.
     pub(in crate::engine) fn lost(&self, inputs: &[LoadedInput]) -> Result<Vec<LostInput>, Failure> {
         lost(inputs, |input| input.lost(self.context.cache))
     }
@@ -160,7 +160,8 @@ fn lost(
     Ok(lost)
 }
 
-/// Refuses a result that was made of files other than those that were hashed.
+/// Fails if a source has changed since it was hashed, because the result would be stored under the digest of other
+/// files.
 fn check_sources(inputs: &[LoadedInput]) -> Result<(), Failure> {
     for source in inputs.iter().filter_map(|input| input.source.as_ref()) {
         let changed = source.changed_since().map_err(Failure::Cache)?;
@@ -187,8 +188,8 @@ struct Reporter<'a> {
 }
 
 impl Progress for Reporter<'_> {
-    fn report(&self, done: u64, total: u64, unit: &'static str) {
-        (self.options.listener)(Event::TaskProgress { task: self.task, done, total, unit });
+    fn report(&self, done: u64, total: u64, step_name: &'static str) {
+        (self.options.listener)(Event::TaskProgress { task: self.task, done, total, step_name });
     }
 
     fn log(&self, line: &str) {

@@ -1,4 +1,4 @@
-//! The inputs of a unit: what its digests and paths stand for.
+//! Loads the inputs of a unit: the trees and local sources that its digests and paths name.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::engine::failure::Failure;
 use crate::plan::Resolution;
 use crate::stages::Role;
 
-/// Trees and hashed sources that the units of one process share. What is not here is read from the cache, or hashed.
+/// Trees and hashed sources that the units of one process share. Others are read from the cache, or hashed.
 #[derive(Default)]
 pub(in crate::engine) struct SharedInputs {
     trees: Mutex<HashMap<Digest, Arc<Tree>>>,
@@ -22,17 +22,17 @@ pub(in crate::engine) struct SharedInputs {
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct LoadedInput {
     pub(super) role: Role,
-    /// What is read.
+    /// The files that are read.
     pub(super) tree: Arc<Tree>,
-    /// Its digest, and that of the whole output that it is a part of.
+    /// Digest of that tree, and of the whole output that it is a part of.
     digest: Digest,
     whole: Digest,
-    /// Where its files lie, if they are not objects of the cache.
+    /// The local source that holds the files; `None` if they are objects of the cache.
     pub(super) source: Option<Arc<SourceTree>>,
 }
 
 impl SharedInputs {
-    /// Adds the inputs of a task.
+    /// Adds the trees and sources of a task's inputs, for its unit.
     pub(in crate::engine) fn add(&self, resolution: &Resolution) {
         for input in &resolution.inputs {
             self.add_tree(input.digest, &input.tree);
@@ -52,7 +52,7 @@ impl SharedInputs {
         sources.entry(source.path.clone()).or_insert_with(|| source.clone());
     }
 
-    /// The tree of a digest, from memory or from the cache.
+    /// Returns the tree with this digest, from memory or from the cache; `None` if neither has it.
     pub(super) fn tree(&self, digest: &Digest, cache: &Cache) -> Result<Option<Arc<Tree>>, CacheError> {
         let found = self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
         if found.is_some() {
@@ -96,7 +96,8 @@ impl LoadedInput {
         Ok(Self { role: role.clone(), tree, digest: *digest, whole: *whole, source: source.transpose()? })
     }
 
-    /// Fetches missing objects if a remote has them; the first file that is still lost or damaged.
+    /// Fetches missing objects if a remote has them. Returns the path of the first file that is still lost or
+    /// damaged.
     pub(super) fn materialise(&self, cache: &Cache) -> Result<Option<String>, CacheError> {
         if self.source.is_some() {
             return Ok(None);
@@ -107,7 +108,7 @@ impl LoadedInput {
         Ok(damage.into_iter().next().map(|first| first.path))
     }
 
-    /// The first file that is lost or damaged here.
+    /// Returns the path of the first file that is lost or damaged in the local cache.
     pub(super) fn lost(&self, cache: &Cache) -> Result<Option<String>, CacheError> {
         if self.source.is_some() {
             return Ok(None);
@@ -115,7 +116,7 @@ impl LoadedInput {
         Ok(cache.objects().check(&self.tree)?.into_iter().next().map(|first| first.path))
     }
 
-    /// The files that the stage reads.
+    /// Returns the files as the stage sees them.
     pub(super) fn files(&self, cache: &Cache) -> Files {
         Files::new(self.tree.entries().iter().map(|entry| {
             let path = match &self.source {

@@ -47,21 +47,21 @@ pub(super) trait Executor {
 
 /// The end of a unit.
 pub(super) struct UnitEnd {
-    /// The task that it executed.
+    /// The task that the unit executed.
     pub(super) task: TaskId,
-    /// What came of it.
+    /// How it ended.
     pub(super) executed: Executed,
 }
 
-/// What came of the execution of a unit.
+/// How the execution of a unit ended.
 pub(super) enum Executed {
-    /// Outputs are published; `differs` if an earlier record of the key had others.
+    /// The outputs are published. `differs` says whether an earlier record of the key had others.
     Done { outputs: Outputs, seconds: f64, differs: bool },
-    /// A record answered it before it ran.
+    /// Nothing ran, because the cache has a record of the key.
     Recorded { outputs: Outputs },
     /// Objects of inputs are lost or damaged, and must be restored first.
     InputsLost(Vec<LostInput>),
-    /// It failed.
+    /// The execution failed.
     Failed { failure: Failure, seconds: f64 },
 }
 
@@ -70,7 +70,7 @@ pub(super) enum Executed {
 pub struct LostInput {
     /// The input's role.
     pub role: Role,
-    /// Its first lost file.
+    /// Path of its first lost file.
     pub file: String,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct RunContext<'a> {
     pub(super) pool: rayon::ThreadPool,
     /// Measures what units use.
     pub(super) meter: Meter,
-    /// Trees and sources that are in memory already.
+    /// Trees and sources that are already in memory.
     pub(super) inputs: SharedInputs,
 }
 
@@ -100,7 +100,8 @@ impl<'a> RunContext<'a> {
     }
 }
 
-/// Sends the end of a unit. The scheduler is gone only if it failed, which needs no end.
+/// Sends the end of a unit to the scheduler. If the scheduler has failed, it is not listening any more, which is
+/// ignored.
 fn send(ends: &Sender<UnitEnd>, task: TaskId, executed: Executed) {
     let _ = ends.send(UnitEnd { task, executed });
 }

@@ -1,7 +1,7 @@
 //! Runs each unit in a process of its own: `PROGRAM worker -`, with the sealed unit on standard input.
 //!
-//! The program may be any launcher that ends in `patchflow worker -` on a machine that shares the cache. A worker that
-//! is stopped hard, or whose run is, leaves what a run that is stopped leaves: its lease is given back by the system.
+//! The program may be any launcher that ends in `patchflow worker -` on a machine that shares the cache. If a worker
+//! or its run is killed, the operating system gives back the lease, as for every killed run.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ use super::{Executed, Executor, RunContext, Unit, UnitEnd, UnitReport, send};
 use crate::cache::Lease;
 use crate::engine::Failure;
 
-/// Time between two looks at a worker, and at whether the user wants to stop.
+/// Interval at which a worker is polled, and whether the user wants to stop.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Runs each unit in a worker process.
@@ -28,7 +28,7 @@ pub(in crate::engine) struct Processes<'scope, 'env> {
 }
 
 impl<'scope, 'env> Processes<'scope, 'env> {
-    /// Workers started by `program`; ends of units are sent to `ends`.
+    /// Starts workers with `program`; the ends of units are sent to `ends`.
     pub(in crate::engine) fn new(
         scope: &'scope Scope<'scope, 'env>,
         context: &'env RunContext<'env>,

@@ -14,7 +14,7 @@ pub(in crate::engine) struct Threads<'scope, 'env> {
 }
 
 impl<'scope, 'env> Threads<'scope, 'env> {
-    /// Threads of a scope; ends of units are sent to `ends`.
+    /// Starts threads in `scope`; the ends of units are sent to `ends`.
     pub(in crate::engine) fn new(
         scope: &'scope Scope<'scope, 'env>,
         context: &'env RunContext<'env>,

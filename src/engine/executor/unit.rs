@@ -17,16 +17,16 @@ use crate::engine::{Options, log_path};
 use crate::plan::{Plan, Preimage, Resolution, ResolvedInput, TaskId};
 use crate::stages::{Role, Spec};
 
-/// The version of the form in which units are written.
+/// The version of the format of sealed units.
 const UNIT_FORMAT: u32 = 1;
 
 /// The version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What a unit was made by.
+/// The program and format version that made a unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Build {
-    /// The version of the form.
+    /// The version of the format.
     format: u32,
     /// The version of the program.
     patchflow: String,
@@ -36,19 +36,19 @@ pub(in crate::engine) struct Build {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message names them")]
 pub enum UnitError {
-    /// The bytes are no unit.
+    /// The bytes are not a sealed unit.
     #[error("not a sealed unit")]
     Unreadable(#[source] serde_json::Error),
-    /// The form is another.
+    /// The unit has another format version: `format`.
     #[error("the unit has format {format}, this build reads format {UNIT_FORMAT}")]
     OtherFormat { format: u32 },
     /// Another version of the program made it.
     #[error("the unit was made by patchflow {made_by}, this is {VERSION}")]
     OtherProgram { made_by: String },
-    /// The stage's kind has another version.
+    /// The kind of the stage has version `needed` in the unit, and `ours` in this program.
     #[error("the unit needs version {needed} of `{kind}`, this build has {ours}")]
     OtherKind { kind: String, needed: u32, ours: u32 },
-    /// Fields, inputs or key do not belong together.
+    /// The key is not that of the fields and inputs.
     #[error("the unit's key is not that of its fields and inputs")]
     WrongKey,
 }
@@ -56,7 +56,7 @@ pub enum UnitError {
 /// One execution of a task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unit {
-    /// What made the unit.
+    /// The program that made the unit.
     #[serde(flatten)]
     pub(in crate::engine) build: Build,
     /// The task's index in the plan.
@@ -69,7 +69,7 @@ pub struct Unit {
     pub experiment: String,
     /// The key of the record to be made.
     pub key: Digest,
-    /// What the key is the hash of; names the kind and its version.
+    /// The data that the key is the hash of, with the kind and its version.
     pub preimage: Preimage,
     /// The stage's fields.
     pub spec: Spec,
@@ -77,20 +77,20 @@ pub struct Unit {
     pub inputs: Vec<UnitInput>,
     /// Whether the new record takes the place of an earlier one.
     pub is_replacing: bool,
-    /// Whether single items are made anew as well.
+    /// Whether per-image records are ignored and made again.
     pub is_forced: bool,
     /// Whether the network may not be used.
     pub is_offline: bool,
     /// Threads on which the stage computes.
     pub threads: usize,
-    /// Bytes of memory that it is expected to use.
+    /// Bytes of memory that the unit is expected to use.
     pub memory_bytes: u64,
-    /// The file of its log; relative to the project if it lies there.
+    /// Path of the log; relative to the project if it lies there.
     pub log: PathBuf,
 }
 
 impl Unit {
-    /// The unit of a task of a plan, with these inputs and this key.
+    /// Makes the unit of a task whose inputs and key are known.
     pub(in crate::engine) fn new(
         plan: &Plan,
         task: TaskId,
@@ -156,8 +156,8 @@ impl Unit {
         if unit.is_consistent() { Ok(unit) } else { Err(UnitError::WrongKey) }
     }
 
-    /// Whether the key is that of the fields and inputs which would be run. A number that JSON does not carry exactly
-    /// (one of more than 15 digits may come back one unit in the last place off) gives another key, and is refused.
+    /// Returns whether the key is that of the fields and inputs. A number that JSON does not carry exactly (one of
+    /// more than 15 digits may come back one unit in the last place off) gives another key, and is refused.
     fn is_consistent(&self) -> bool {
         let Preimage { kind, spec, inputs, .. } = &self.preimage;
         let is_keyed = |input: &UnitInput| {
@@ -187,7 +187,7 @@ pub struct UnitInput {
     pub source: Option<PathBuf>,
 }
 
-/// A path as a unit names it: relative to the project if it lies there.
+/// Returns a path as a unit names it: relative to the project if it lies there.
 fn portable(project: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(project).unwrap_or(path).to_owned()
 }

@@ -13,10 +13,10 @@ use crate::error_chain::error_chain;
 use crate::plan::{Output, Outputs, Record};
 use crate::stages::StageError;
 
-/// Time between two looks at whether another process has given the lease back.
+/// Interval at which a lease is polled that another process holds.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What came of a unit, as one line of JSON.
+/// How a unit ended in a worker process, as one line of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum UnitReport {
@@ -29,14 +29,14 @@ pub enum UnitReport {
         /// Whether an earlier record of the key had other outputs.
         differs: bool,
     },
-    /// A record answered it, and nothing ran.
+    /// Nothing ran, because the cache has a record of the key.
     Hit {
         /// Digests of the outputs by name.
         outputs: BTreeMap<String, Digest>,
     },
     /// Objects of inputs are lost, and must be restored first.
     InputsLost {
-        /// The inputs.
+        /// The inputs, each with its first lost file.
         lost: Vec<LostInput>,
     },
     /// It failed.
@@ -45,15 +45,15 @@ pub enum UnitReport {
         error: String,
         /// The remedy, if known.
         help: Option<String>,
-        /// Whether it was stopped.
+        /// Whether the user stopped it.
         is_cancelled: bool,
         /// Seconds that it ran.
         seconds: f64,
     },
 }
 
-/// Runs one unit: takes the lease of its key, executes it unless a record answers, and publishes. `hint` returns the
-/// advice for a failure, which the report carries.
+/// Runs one unit: takes the lease of its key, executes it unless the key has a record, and publishes. `hint` returns
+/// the advice for a failure, which the report carries.
 ///
 /// # Errors
 /// [`EngineError`] if the cache or the pool of threads fails.
@@ -77,7 +77,7 @@ pub fn work(
     Ok(UnitReport::of(executed, hint))
 }
 
-/// The lease of the unit's key; `None` if the user wants to stop.
+/// Waits for the lease of the unit's key; `None` if the user wants to stop.
 fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>, CacheError> {
     while !context.options.cancelled.load(Ordering::Relaxed) {
         if let Some(lease) = context.cache.leases().take(&unit.key)? {
@@ -88,7 +88,7 @@ fn wait_for_lease(unit: &Unit, context: &RunContext<'_>) -> Result<Option<Lease>
     Ok(None)
 }
 
-/// The outputs of the key's record, unless the unit is to replace it.
+/// Returns the outputs that the key's record names; `None` without a record, or if the unit is to replace it.
 fn recorded(unit: &Unit, cache: &Cache) -> Result<Option<BTreeMap<String, Digest>>, CacheError> {
     if unit.is_replacing {
         return Ok(None);
@@ -122,7 +122,7 @@ impl UnitReport {
 }
 
 impl UnitReport {
-    /// What the report means for the scheduler that has sent the unit.
+    /// Converts the report to what the scheduler, which sent the unit, expects.
     pub(super) fn into_executed(self, cache: &Cache) -> Result<Executed, Failure> {
         Ok(match self {
             Self::Executed { outputs, seconds, differs } => {

@@ -9,13 +9,13 @@ use crate::engine::failure::Failure;
 use crate::plan::{Outputs, TaskId, differing_output};
 
 impl Scheduler<'_> {
-    /// The failure of a task whose key is not the pinned one.
+    /// Returns a failure if the task's key is not the pinned one.
     pub(super) fn refused_key(&self, task: TaskId, key: &Digest) -> Option<Failure> {
         let pin = &self.options.pins?[task.0];
         (pin.key != *key).then(|| Failure::LockedKey { task: self.plan.tasks[task.0].name.clone() })
     }
 
-    /// The failure of a task whose outputs are not as pinned.
+    /// Returns a failure if the task's outputs are not the pinned ones.
     pub(super) fn refused_outputs(&self, task: TaskId, outputs: &Outputs) -> Option<Failure> {
         let pin = &self.options.pins?[task.0];
         let digests: BTreeMap<String, Digest> =

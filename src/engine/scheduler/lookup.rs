@@ -1,4 +1,4 @@
-//! What answers a task: a source, a record, or nothing; and its lease.
+//! Finds the keys and the records of tasks, and takes their leases.
 
 use super::Scheduler;
 use crate::cache::Digest;
@@ -81,14 +81,15 @@ impl Scheduler<'_> {
         (self.options.listener)(Event::TaskWaiting { task, name, holder });
     }
 
-    /// The event of a task that a record answers. The record's outputs must be as the lock file pins them.
+    /// Looks up a task's record. Returns the event of a task that has one, `None` for others. The event is a failure
+    /// if the outputs are not as the lock file pins them.
     fn recorded(&self, task: TaskId) -> Result<Option<SchedulerEvent>, EngineError> {
         let Some(key) = self.state.key(task) else { return Ok(None) };
         let Some((outcome, outputs)) = self.record(task, &key)? else { return Ok(None) };
         Ok(Some(self.answered(task, outcome, outputs)))
     }
 
-    /// The event of a task that a record answers with these outputs.
+    /// Returns the event of a task whose record has these outputs.
     pub(super) fn answered(&self, task: TaskId, outcome: Outcome, outputs: Outputs) -> SchedulerEvent {
         match self.refused_outputs(task, &outputs) {
             Some(failure) => SchedulerEvent::Failed { task, failure, seconds: 0.0 },
@@ -96,8 +97,9 @@ impl Scheduler<'_> {
         }
     }
 
-    /// The outputs that a record names. Objects that the run's folder shows must be in the cache, too. The record is
-    /// held before it is looked at, so that what is there now stays until the run has read and shown it.
+    /// Finds the record of a key and returns the outputs that it names; `None` without a record. Objects that the
+    /// run's folder shows must be in the cache, too. The record is held before it is read, so that its objects stay
+    /// until the run has read and shown them.
     fn record(&self, task: TaskId, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
         let Some((outcome, outputs)) = self.adopted(key)? else { return Ok(None) };
         self.cache.leases().hold(key);
@@ -113,12 +115,12 @@ impl Scheduler<'_> {
         Ok(Some((outcome, outputs)))
     }
 
-    /// Whether a task's record counts only if all its objects are in the cache.
+    /// Returns whether a task's record counts only if all its objects are in the cache.
     pub(super) fn needs_all_objects(&self, task: TaskId) -> bool {
         self.plan.tasks[task.0].is_shown || self.options.restores
     }
 
-    /// Whether all objects of a finished task's outputs are in the cache.
+    /// Returns whether all objects of a finished task's outputs are in the cache.
     fn is_intact(&self, task: TaskId) -> Result<bool, EngineError> {
         for output in self.state.outputs(task).into_iter().flat_map(Outputs::values) {
             if !self.cache.objects().check(&output.tree).map_err(EngineError::Cache)?.is_empty() {

@@ -1,9 +1,9 @@
 //! The scheduler: one thread that performs the actions of the [`RunState`] and reports what came of them to it.
 //!
-//! A task whose upstream tasks are done is resolved to its key. A record answers it, or an equal task of this run
-//! does, or it is executed under a lease of its key, so that it runs once however many processes need it. While another
-//! process holds the lease, the task stays queued and takes no worker. An execution that finds objects of its inputs
-//! lost comes back, and the tasks that made them run again first.
+//! A task whose upstream tasks are done is resolved to its key. Its outputs come from the key's record or from an
+//! equal task of this run, or it is executed under a lease of its key, so that it runs once however many processes
+//! need it. While another process holds the lease, the task stays queued and takes no worker. An execution that finds
+//! objects of its inputs lost comes back, and the tasks that made them run again first.
 
 mod locked;
 mod lookup;
@@ -23,7 +23,7 @@ use crate::plan::{
     History, Models, Plan, Resolution, Resolver, TaskId, by_chain, input_bytes, ranks, typical_seconds,
 };
 
-/// Time between two looks at leases that other processes hold, and at whether the user wants to stop.
+/// Interval at which leases that other processes hold are polled, and whether the user wants to stop.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a plan to its end.
@@ -69,7 +69,7 @@ struct Scheduler<'a> {
     resolver: Resolver<'a>,
     costs: Costs<'a>,
     executor: &'a dyn Executor,
-    /// Tasks whose records were fetched ahead.
+    /// Tasks whose records were already prefetched.
     prefetched: BTreeSet<TaskId>,
     pushes: Sender<PushOrder>,
 }
@@ -152,11 +152,11 @@ impl<'a> Scheduler<'a> {
     }
 }
 
-/// What tasks use, as records of similar tasks say. The records are read once a task must run.
+/// Estimates what tasks use, from the records of similar tasks. The records are read when the first task must run.
 struct Costs<'a> {
     plan: &'a Plan,
     cache: &'a Cache,
-    /// The records, and the rank of each task.
+    /// The estimates from records, and the rank of each task among queued tasks; `None` before the records are read.
     known: Option<(Models, Vec<usize>)>,
 }
 

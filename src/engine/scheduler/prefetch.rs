@@ -1,4 +1,4 @@
-//! What other machines share with a run: records and objects are prefetched for many tasks at once, and adopted.
+//! Prefetches the records and objects of many tasks at once from the remote, and copies records to the cache.
 
 use super::Scheduler;
 use crate::cache::{Digest, Origin, Presence, Published};
@@ -34,7 +34,8 @@ impl Scheduler<'_> {
         self.cache.fetch_missing(&trees).map(|_| ()).map_err(EngineError::Cache)
     }
 
-    /// The outputs of a record. A record of another machine is published here, with its trees.
+    /// Returns the outputs that the record of a key names; `None` without a record. A record from the remote is first
+    /// copied to the cache, with its trees.
     pub(super) fn adopted(&self, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
         let Some((found, outputs)) = self.resolver.lookup(key)? else { return Ok(None) };
         if found.origin == Origin::Local {

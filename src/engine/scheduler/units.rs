@@ -1,4 +1,4 @@
-//! Units: how they are made of tasks, and what their ends mean.
+//! Makes units of tasks, and handles the ends of units.
 
 use super::Scheduler;
 use crate::cache::{Lease, PushOrder};
@@ -47,7 +47,7 @@ impl Scheduler<'_> {
         self.state.handle(event);
     }
 
-    /// The tasks that made lost inputs, each with the lost file.
+    /// Returns the tasks that made the lost inputs, each with the lost file.
     fn producers(&self, task: TaskId, lost: Vec<LostInput>) -> Vec<(TaskId, String)> {
         let inputs = self.state.resolution(task).map(|resolution| &resolution.inputs);
         let producer =

@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 
 use crate::plan::TaskId;
 
-/// What may be used at the same time.
+/// The limits of what may run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Limits {
-    /// Tasks.
+    /// Number of tasks.
     pub(in crate::engine) jobs: usize,
-    /// Threads that tasks declare.
+    /// Sum of the threads that the tasks declare.
     pub(in crate::engine) threads: usize,
-    /// Bytes of memory; `None` if unknown.
+    /// Sum of the bytes of memory that the tasks use; `None` if the machine's memory is unknown, which means no
+    /// limit.
     pub(in crate::engine) memory: Option<u64>,
 }
 
@@ -25,9 +26,9 @@ pub(in crate::engine) struct Limits {
 pub(in crate::engine) struct Demand {
     /// Rank among queued tasks; the lowest starts first. Unique per task.
     pub(in crate::engine) rank: usize,
-    /// Threads.
+    /// Number of threads that the task declares.
     pub(in crate::engine) threads: usize,
-    /// Bytes of memory.
+    /// Bytes of memory that the task is expected to use.
     pub(in crate::engine) memory: u64,
 }
 
@@ -51,7 +52,7 @@ impl StartQueue {
         self.by_rank.remove(&demand.rank);
     }
 
-    /// The next task of this pass.
+    /// Returns the next task of this pass.
     pub(super) fn candidate(&self) -> Option<(TaskId, Demand)> {
         self.by_rank.range(self.cursor..).next().map(|(_, &found)| found)
     }
@@ -82,7 +83,7 @@ impl Admission {
         Self { limits, running: BTreeMap::new() }
     }
 
-    /// Whether a task fits beside the running ones.
+    /// Returns whether a task may start beside the running ones.
     pub(super) fn admits(&self, demand: Demand) -> bool {
         let sum = |of: fn(&Demand) -> u64| self.running.values().map(of).sum::<u64>();
         let threads = sum(|demand| demand.threads as u64) + demand.threads as u64;

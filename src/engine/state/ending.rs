@@ -47,14 +47,14 @@ pub struct Run {
     pub tasks: Vec<TaskEnd>,
     /// Finished tasks that ran again to restore lost objects.
     pub remade: usize,
-    /// Whether the user stopped it.
+    /// Whether the user stopped the run.
     pub is_interrupted: bool,
-    /// Wall-clock time.
+    /// Wall-clock time of the run.
     pub duration: Duration,
 }
 
 impl Run {
-    /// How many tasks ended in each way.
+    /// Counts how many tasks ended in each way.
     pub fn counts(&self) -> OutcomeCounts {
         self.tasks.iter().map(|task| task.outcome).collect()
     }
@@ -71,7 +71,8 @@ impl RunState<'_> {
         }
     }
 
-    /// Ends a task as its leader has ended: with these outputs, or badly.
+    /// Ends a task that waited for an equal one (its leader), as the leader ended: with these outputs, or badly if
+    /// `None`.
     pub(super) fn follow(&mut self, task: TaskId, of_leader: Outcome, outputs: Option<Outputs>) {
         let key = self.key(task);
         if let Some(outputs) = outputs {
@@ -111,7 +112,7 @@ impl RunState<'_> {
         self.is_stopping |= !self.options.keep_going;
     }
 
-    /// The failure of a task that needs objects of `producer`, which could not restore them.
+    /// Returns the failure of a task that needs objects which `producer` could not restore.
     fn failure_of_reader(&self, producer: TaskId, failure: &Failure) -> Failure {
         if failure.is_cancelled() {
             return Failure::Stage(StageError::Cancelled);
@@ -166,7 +167,7 @@ impl RunState<'_> {
         }
     }
 
-    /// The closed run.
+    /// Returns the finished run. Every task must have ended.
     pub(in crate::engine) fn into_run(self, is_interrupted: bool, duration: Duration) -> Run {
         let ends = self.tasks.into_iter().map(|state| match state {
             TaskState::Done(end) => end,

@@ -31,7 +31,7 @@ use crate::plan::{Outputs, Plan, Queue, Resolution, TaskId};
 pub(super) struct Attempt {
     /// Key and inputs.
     pub(super) resolution: Resolution,
-    /// What it uses.
+    /// What the execution uses.
     demand: Demand,
     /// How the task ended before, if it runs again to restore its objects.
     pub(super) earlier: Option<TaskEnd>,
@@ -39,7 +39,7 @@ pub(super) struct Attempt {
     is_reported: bool,
 }
 
-/// The state of one task, with all data that the state has.
+/// The state of one task, with all data that belongs to that state.
 #[derive(Debug)]
 pub(super) enum TaskState {
     /// Waits for upstream tasks.
@@ -63,13 +63,13 @@ pub(super) enum TaskState {
 pub(super) enum SchedulerEvent {
     /// The key was found; `source` are the outputs of a local source, which never executes.
     Resolved { task: TaskId, resolution: Box<Resolution>, source: Option<Outputs> },
-    /// A record answers the task.
+    /// The task's key has a record.
     Recorded { task: TaskId, outcome: Outcome, outputs: Outputs },
-    /// No record answers the task.
+    /// The task's key has no record.
     NotRecorded { task: TaskId, demand: Demand },
     /// Another process holds the lease.
     LeaseHeld { task: TaskId },
-    /// The lease is held, and still no record answers the task.
+    /// The lease is held, and the key still has no record.
     Leased { task: TaskId, lease: Lease },
     /// An execution succeeded; `differs` if an earlier record had other outputs, `refused` if the lock file does not
     /// allow these.
@@ -88,7 +88,7 @@ pub(super) enum SchedulerEvent {
     Cancelled,
 }
 
-/// What the scheduler is to do next. It answers with an event, if not noted otherwise.
+/// What the scheduler is to do next. It reports an event when done, if not noted otherwise.
 #[derive(Debug)]
 pub(super) enum Action {
     /// Find the task's key.
@@ -97,13 +97,13 @@ pub(super) enum Action {
     LookUp(TaskId),
     /// Try to take the task's lease, and look up its record again.
     TakeLease(TaskId),
-    /// Give the task to an executor, which answers when it has ended.
+    /// Give the task to an executor, whose event comes when the task has ended.
     Execute { task: TaskId, lease: Lease },
     /// Find the key of a finished task again, so that it can restore its objects.
     Restore(TaskId),
-    /// Report who holds the task's lease. Has no answer.
+    /// Report who holds the task's lease. No event follows.
     ReportHolder(TaskId),
-    /// Emit an event of the run. Has no answer.
+    /// Emit an event of the run. No event follows.
     Emit(Event),
 }
 
@@ -150,7 +150,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// What to do next; `None` until the next event.
+    /// Returns what to do next; `None` if there is nothing to do until the next event.
     pub(super) fn next_action(&mut self) -> Option<Action> {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
@@ -165,7 +165,7 @@ impl<'a> RunState<'a> {
         self.admission.admits(demand).then_some(Action::TakeLease(task))
     }
 
-    /// Whether no event can come any more: nothing runs, and nothing is left to start.
+    /// Returns whether the run has ended: nothing runs, and nothing is left to start.
     pub(super) fn is_over(&self) -> bool {
         self.admission.is_idle() && (self.is_stopping || self.starts.is_empty())
     }
@@ -293,7 +293,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// Takes the state out, to be replaced by another.
+    /// Takes the state of a task out, to be replaced by the next one.
     fn take(&mut self, task: TaskId) -> TaskState {
         std::mem::replace(&mut self.tasks[task.0], TaskState::Waiting)
     }
@@ -311,17 +311,17 @@ impl<'a> RunState<'a> {
 
 /// What the scheduler asks of the states.
 impl RunState<'_> {
-    /// Ready tasks that were not taken yet.
+    /// Returns the ready tasks that were not taken yet.
     pub(super) fn ready(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.queue.ready()
     }
 
-    /// The outputs of a task that has ended well, also while it runs again to restore them.
+    /// Returns the outputs of a task that has ended well, also while it runs again to restore them.
     pub(super) fn outputs(&self, task: TaskId) -> Option<&Outputs> {
         self.tasks[task.0].end()?.outputs.as_ref()
     }
 
-    /// Key and inputs of a task that is not done.
+    /// Returns key and inputs of a task that is not done; `None` before they are known.
     pub(super) fn resolution(&self, task: TaskId) -> Option<&Resolution> {
         match &self.tasks[task.0] {
             TaskState::Keyed(resolution) => Some(resolution),
@@ -329,12 +329,12 @@ impl RunState<'_> {
         }
     }
 
-    /// What a task uses while it runs, if it is queued or under way.
+    /// Returns what a task uses while it runs, if it is queued or under way.
     pub(super) fn demand(&self, task: TaskId) -> Option<Demand> {
         self.tasks[task.0].attempt().map(|attempt| attempt.demand)
     }
 
-    /// The key of a task, if it is known.
+    /// Returns the key of a task, if it is known.
     pub(super) fn key(&self, task: TaskId) -> Option<Digest> {
         match &self.tasks[task.0] {
             TaskState::Waiting => None,
@@ -347,19 +347,19 @@ impl RunState<'_> {
         }
     }
 
-    /// Whether a task runs again to restore its objects.
+    /// Returns whether a task runs again to restore its objects.
     pub(super) fn is_restoring(&self, task: TaskId) -> bool {
         self.tasks[task.0].attempt().is_some_and(|attempt| attempt.earlier.is_some())
     }
 
-    /// Whether a task runs although it has a record.
+    /// Returns whether a task must run although it has a record.
     pub(super) fn is_forced(&self, task: TaskId) -> bool {
         self.options.force.contains(&self.plan.tasks[task.0].stage)
     }
 }
 
 impl TaskState {
-    /// How the task has ended, also while it runs again to restore its objects.
+    /// Returns how the task has ended, also while it runs again to restore its objects.
     fn end(&self) -> Option<&TaskEnd> {
         match self {
             Self::Done(end) => Some(end),
@@ -374,7 +374,7 @@ impl TaskState {
         }
     }
 
-    /// The earlier end of a task that runs again to restore its objects.
+    /// Returns the earlier end of a task that runs again to restore its objects.
     fn into_earlier(self) -> Option<TaskEnd> {
         match self {
             Self::Queued(attempt) | Self::Running(attempt) | Self::Stalled(attempt, _) => attempt.earlier,

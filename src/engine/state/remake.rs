@@ -59,14 +59,14 @@ impl RunState<'_> {
         }
     }
 
-    /// Ends a task again as it has ended before.
+    /// Gives a task that ran again its earlier end, and emits whether its objects are restored.
     pub(super) fn end_restoring(&mut self, task: TaskId, end: TaskEnd, succeeded: bool, seconds: f64) {
         let name = self.plan.tasks[task.0].name.clone();
         self.emit(Event::RemakeFinished { task, name, succeeded, seconds });
         self.tasks[task.0] = TaskState::Done(TaskEnd { seconds: end.seconds + seconds, ..end });
     }
 
-    /// The tasks that wait for `producer` to restore its objects.
+    /// Returns the tasks that wait for `producer` to restore its objects.
     pub(super) fn stalled_on(&self, producer: TaskId) -> Vec<TaskId> {
         let is_stalled = |state: &TaskState| matches!(state, TaskState::Stalled(_, producers) if producers.contains(&producer));
         (0..self.tasks.len()).map(TaskId).filter(|task| is_stalled(&self.tasks[task.0])).collect()

@@ -16,7 +16,7 @@ fn options(jobs: usize, keep_going: bool) -> Options<'static> {
     Options { jobs, keep_going, ..Options::new("project".into(), &CANCELLED, &|_| {}) }
 }
 
-/// Outputs of one file with this content.
+/// Returns outputs of one file with this content.
 fn outputs(content: &str) -> Outputs {
     let entry = TreeEntry {
         path: "file".to_owned(),
@@ -28,7 +28,7 @@ fn outputs(content: &str) -> Outputs {
     Outputs::from([("files".to_owned(), Output { tree, source: None })])
 }
 
-/// A state, and what it has emitted.
+/// A run's state, and the events that it has emitted.
 struct Fixture<'a> {
     state: RunState<'a>,
     cache: Cache,
@@ -44,7 +44,7 @@ impl<'a> Fixture<'a> {
         Self { state: RunState::new(plan, options), cache, _folder: folder, events: Vec::new() }
     }
 
-    /// The next action that is no event.
+    /// Returns the next action other than emitting an event.
     fn next(&mut self) -> Option<Action> {
         loop {
             match self.state.next_action()? {
@@ -118,7 +118,7 @@ impl<'a> Fixture<'a> {
         self.handle(SchedulerEvent::Failed { task: TaskId(task), failure, seconds: 0.0 });
     }
 
-    /// Ends the run: the outcome of each task, the run, and its events.
+    /// Ends the run. Returns the outcome of each task, the run, and its events.
     fn outcomes(mut self) -> (Vec<Outcome>, Run, Vec<Event>) {
         self.state.close();
         assert!(self.next().is_none());

@@ -26,20 +26,20 @@ const PIXEL_BLOCK: usize = 210;
 /// The operation applied to a convolution's result before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Epilogue {
-    /// `result`.
+    /// Stores the result unchanged.
     Identity,
-    /// `max(result, 0)`.
+    /// Stores `max(result, 0)`.
     Relu,
-    /// `max(output + result, 0)`, where `output` is what the output map held before.
+    /// Stores `max(before + result, 0)`, where `before` is what the output map held before: the residual sum.
     AddRelu,
 }
 
 /// A convolution whose weights are packed in the order in which the kernel reads them.
 pub(super) struct PackedConvolution {
     geometry: Convolution,
-    /// `[out / PANEL, kernel, kernel, in]`; each element holds the weights of `PANEL` output channels.
+    /// Weights: `[out / PANEL, kernel, kernel, in]`; each element holds those of `PANEL` output channels.
     weights: Vec<[f32; PANEL]>,
-    /// `[out / PANEL]`.
+    /// Biases: `[out / PANEL]`; each element holds those of `PANEL` output channels.
     bias: Vec<[f32; PANEL]>,
 }
 
@@ -268,7 +268,7 @@ mod tests {
         Case { convolution, folded, planes: numbers(in_channels * height * width), shape }
     }
 
-    /// The definition, in the kernel's order of summation. `before` is the output's previous content.
+    /// Convolves by the definition, in the kernel's order of summation. `before` is the output's previous content.
     fn naive(case: &Case, epilogue: Epilogue, before: &[f32]) -> Vec<f32> {
         let Convolution { kernel, stride, padding, in_channels, out_channels, .. } = case.convolution;
         let MapShape { height, width, .. } = case.shape;

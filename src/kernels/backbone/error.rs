@@ -4,7 +4,7 @@ use super::network::{Layer, Network};
 use super::target::{Backend, Device, Target};
 use super::weights::WeightsError;
 
-/// Why a backbone cannot be built or run, on any backend.
+/// Errors of building or running a backbone that every backend can return.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message names them")]
 pub enum BackboneError {
@@ -31,10 +31,10 @@ pub enum RuntimeError {
     Backbone(#[from] BackboneError),
     #[error("this build has no backend `{}`", .0.name())]
     NotBuilt(Backend),
-    /// `count` is the number of CUDA devices that libtorch can use.
+    /// The CUDA device does not exist. `count` is the number of CUDA devices that libtorch can use.
     #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
     NoDevice { device: Device, count: usize },
-    /// The backend supports the device or the arithmetic on no machine.
+    /// The backend does not support this device or this number format on any machine.
     #[error("the backend `{}` has no `{}` on `{}`", .0.backend.name(), .0.arithmetic.name(), .0.device)]
     Unsupported(Target),
     #[error("libtorch failed on `{network}`")]

@@ -1,28 +1,28 @@
 //! Feature maps, the outputs of a backbone.
 
-/// The output of one layer for a batch.
+/// The feature maps of one layer for a batch of images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureMap {
-    /// Channels.
+    /// Number of channels.
     pub channels: usize,
-    /// Rows of a map.
+    /// Number of rows of each map.
     pub height: usize,
-    /// Columns of a map.
+    /// Number of columns of each map.
     pub width: usize,
-    /// `[n, channels, height, width]`, row-major.
+    /// Values of all images: `[n, channels, height, width]`, row-major.
     pub data: Vec<f32>,
 }
 
-/// The output of one layer for one image.
+/// The feature map of one layer for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImageMap<'a> {
-    /// Channels.
+    /// Number of channels.
     pub channels: usize,
-    /// Rows of the map.
+    /// Number of rows.
     pub height: usize,
-    /// Columns of the map.
+    /// Number of columns.
     pub width: usize,
-    /// `[channels, height, width]`, row-major.
+    /// Values: `[channels, height, width]`, row-major.
     pub data: &'a [f32],
 }
 

@@ -41,7 +41,7 @@ pub(super) struct PaddedMap {
 }
 
 impl Buffers {
-    /// Takes the memory of a map that is no longer needed.
+    /// Keeps the memory of a map that is no longer needed, for later maps.
     pub(super) fn recycle(&mut self, map: PaddedMap) {
         self.0.push(map.values);
     }

@@ -36,7 +36,8 @@ pub(super) struct RustBackbone {
 struct PackedBlock {
     branch: Vec<PackedConvolution>,
     shortcut: Option<PackedConvolution>,
-    /// Index of the requested layer whose map this block's output is.
+    /// Index, in the list of requested layers, of the layer whose map is this block's output; `None` if that was not
+    /// requested.
     output: Option<usize>,
 }
 
@@ -150,11 +151,11 @@ impl RustBackbone {
 
 /// One image of a batch, with the output slices for its maps.
 struct BatchImage<'a> {
-    /// `[3, height, width]`.
+    /// Normalised pixels: `[3, height, width]`.
     pixels: &'a [f32],
     height: usize,
     width: usize,
-    /// `[channels, height, width]` for each requested layer.
+    /// Where the map of each requested layer is written: `[channels, height, width]`.
     outputs: Vec<&'a mut [f32]>,
 }
 

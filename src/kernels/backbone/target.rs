@@ -45,7 +45,8 @@ impl Target {
     pub const DEFAULT: Self =
         Self { backend: Backend::Rust, device: Device::Cpu, arithmetic: Arithmetic::F32 };
 
-    /// Returns whether the backend supports the device and the arithmetic at all, on some machine.
+    /// Returns whether the backend supports this device and number format on any machine; not whether this machine
+    /// has the device.
     pub fn is_supported(self) -> bool {
         self.backend == Backend::Torch || self == Self::DEFAULT
     }

@@ -57,7 +57,7 @@ struct Folded {
 }
 
 struct FoldedBlock {
-    /// The layer that the block ends, if any: its map is the block's output.
+    /// The layer whose map is this block's output; `None` if the block is not the last of its layer.
     ends: Option<Layer>,
     branch: Vec<Folded>,
     shortcut: Option<Folded>,

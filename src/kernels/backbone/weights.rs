@@ -243,7 +243,7 @@ fn expected_variances(network: Network) -> BTreeMap<String, f64> {
     variances
 }
 
-/// Most faults that the message of a [`WeightsError`] lists.
+/// Largest number of faults that the message of a [`WeightsError`] lists.
 const NAMED_FAULTS: usize = 10;
 
 fn list(faults: &[TensorFault]) -> String {

@@ -3,7 +3,7 @@
 use super::{Architecture, DiffusionError, Parameters};
 use crate::kernels::backbone::Device;
 
-/// As in `unet.rs`.
+/// The fields of `LossInputs` in `unet.rs`.
 #[expect(dead_code, reason = "read by the network on libtorch alone")]
 pub(super) struct LossInputs<'a> {
     pub(super) noisy: &'a [f32],

@@ -50,13 +50,13 @@ pub const INPUT_CHANNELS: usize = 2 * IMAGE_CHANNELS + 1;
 pub enum DiffusionError {
     #[error("this build of patchflow cannot run diffusion models: it has no libtorch")]
     NotBuilt,
-    /// `count` is the number of CUDA devices that libtorch can use.
+    /// The CUDA device does not exist. `count` is the number of CUDA devices that libtorch can use.
     #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
     NoDevice { device: Device, count: usize },
-    /// `reason` is the first line of libtorch's message.
+    /// libtorch failed. `reason` is the first line of its message.
     #[error("libtorch failed: {reason}")]
     Torch { reason: String },
-    /// Steps are counted from 0.
+    /// The loss or the gradient of a step is not finite. Steps are counted from 0.
     #[error("the training diverged: the loss of step {step} is not finite")]
     Diverged { step: usize },
     /// The checkpoint is damaged, or belongs to another network or recipe.
@@ -72,11 +72,11 @@ pub fn is_built() -> bool {
 /// A batch of training patches of equal size.
 #[derive(Debug, Clone, Default)]
 pub struct TrainingBatch {
-    /// `[n, 3, side, side]`.
+    /// Images: `[n, 3, side, side]`, values in \[-1, 1\].
     pub images: Vec<f32>,
-    /// `[n, side, side]`.
+    /// Masks: `[n, side, side]`, 1 on the defect and 0 elsewhere.
     pub masks: Vec<f32>,
-    /// `[n, side, side]`.
+    /// Holes: `[n, side, side]`, 1 where pixels are generated and 0 elsewhere.
     pub holes: Vec<f32>,
     /// Standard normal noise, `[n, 3, side, side]`.
     pub noise: Vec<f32>,

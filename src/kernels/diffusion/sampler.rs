@@ -10,9 +10,9 @@ use crate::kernels::random::Rng;
 pub struct InpaintCondition<'a> {
     /// The image, `[3, side, side]` with values in \[-1, 1\]. Its content inside the hole is ignored.
     pub image: &'a [f32],
-    /// `[side, side]`: 1 where a defect is to be generated.
+    /// Mask: `[side, side]`, 1 where a defect is to be generated and 0 elsewhere.
     pub mask: &'a [f32],
-    /// `[side, side]`: 1 where pixels are generated.
+    /// Hole: `[side, side]`, 1 where pixels are generated and 0 elsewhere.
     pub hole: &'a [f32],
 }
 

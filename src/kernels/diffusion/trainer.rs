@@ -40,11 +40,11 @@ pub struct Trainer {
 #[derive(Debug, Clone, PartialEq)]
 struct TrainerState {
     parameters: Parameters,
-    /// Moving average of the parameters.
+    /// Moving average of the parameters, which is the trained network.
     average: Parameters,
-    /// First moments of Adam.
+    /// First moments of Adam, one for each parameter.
     first: Vec<f32>,
-    /// Second moments of Adam.
+    /// Second moments of Adam, one for each parameter.
     second: Vec<f32>,
     /// The loss of each step so far.
     losses: Vec<f32>,
@@ -277,7 +277,7 @@ pub(super) mod testing {
         Trainer::with(architecture, recipe, TrainerState::new(parameters), Device::Cpu).unwrap()
     }
 
-    /// Trains one step with a given learning rate and decay.
+    /// Trains one step with a given learning rate and decay of the moving average.
     pub(in super::super) fn step(trainer: &mut Trainer, batch: &TrainingBatch, rate: f64, ema: f64) {
         let noised = NoisedBatch::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
         let (loss, gradient) =

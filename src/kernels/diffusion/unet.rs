@@ -21,13 +21,13 @@ const NORM_EPSILON: f64 = 1e-5;
 
 /// The inputs, targets and weights of the loss of a batch: [`super::TrainingBatch`] with noise added.
 pub(super) struct LossInputs<'a> {
-    /// `[n, 3, side, side]`.
+    /// Patches with noise added, `[n, 3, side, side]`.
     pub(super) noisy: &'a [f32],
-    /// `[n, 3, side, side]`.
+    /// Patches without the content of the hole, `[n, 3, side, side]`.
     pub(super) background: &'a [f32],
-    /// `[n, side, side]`.
+    /// Masks of the defects, `[n, side, side]`.
     pub(super) masks: &'a [f32],
-    /// `[n]`.
+    /// Timestep of each patch, `[n]`.
     pub(super) times: &'a [usize],
     /// Target outputs, `[n, 3, side, side]`.
     pub(super) wanted: &'a [f32],
@@ -181,7 +181,7 @@ impl Denoiser {
 struct UNet {
     architecture: Architecture,
     device: tch::Device,
-    /// In the order of [`Architecture::tensors`].
+    /// The parameters as tensors, in the order of [`Architecture::tensors`].
     leaves: Vec<Tensor>,
     indices: HashMap<String, usize>,
 }
@@ -292,7 +292,7 @@ impl UNet {
         h.f_add(x)
     }
 
-    /// Applies self-attention with one head over all positions.
+    /// Adds self-attention with one head over all positions to `x`.
     fn attend(&self, part: &str, x: &Tensor) -> Result<Tensor, TchError> {
         let inner = |name: &str| format!("{part}.{name}");
         let (n, channels, height, width) = x.size4()?;

@@ -1,4 +1,4 @@
-//! The lower bound in f32: `‖a‖² + ‖b‖² - 2·a·b` by a matrix product, less what it may err.
+//! The lower bound in f32: `‖a‖² + ‖b‖² - 2·a·b` by a matrix product, less its largest possible rounding error.
 //!
 //! With bound terms `lower(a)` (`ErrorBound::of_product`), a pair is ruled out if
 //!
@@ -16,7 +16,7 @@ use crate::kernels::distance::ErrorBound;
 use crate::kernels::product::inner_products;
 use crate::kernels::product::int8::TILE;
 
-/// Rows, or codes of rows, with their bound terms.
+/// Rows, or PCA codes of rows, each with its bound term `ErrorBound::lower`.
 pub(super) struct F32Filter {
     d: usize,
     error: ErrorBound,
@@ -24,10 +24,10 @@ pub(super) struct F32Filter {
     lower: Vec<f32>,
 }
 
-/// Rows in one matrix product (measured 2026-11-24 on 2 Zen 4 cores: 256 to 2048 within 10 %).
+/// Number of rows in one matrix product (measured 2026-11-24 on 2 Zen 4 cores: 256 to 2048 within 10 %).
 pub(super) const STEP: usize = 512;
 
-/// A query's bound term, and the threshold of `lower - 2·product` above which a row is out.
+/// A query's bound term, and the threshold of `lower - 2·product` above which a row is ruled out.
 #[derive(Clone, Copy)]
 pub(super) struct F32Query {
     lower: f32,
@@ -37,29 +37,29 @@ pub(super) struct F32Query {
 pub(super) type F32Queries = Block<F32Query, f32>;
 
 impl F32Filter {
-    /// Takes `rows: [n, d]` with their squared norms.
+    /// Creates a filter from `rows: [n, d]` and their squared norms.
     pub(super) fn new(rows: Vec<f32>, norms: &[f32], d: usize) -> Self {
         let error = ErrorBound::of_product(d);
         let lower = norms.iter().map(|&norm| error.lower(norm)).collect();
         Self { d, error, rows, lower }
     }
 
-    /// The rows, `[n, d]`.
+    /// Returns the rows, `[n, d]`.
     pub(super) fn rows(&self) -> &[f32] {
         &self.rows
     }
 
-    /// The length of a row.
+    /// Returns the length of a row.
     pub(super) fn dimension(&self) -> usize {
         self.d
     }
 
-    /// The rows' bound terms, `[n]`.
+    /// Returns the rows' bound terms, `[n]`.
     pub(super) fn lower(&self) -> &[f32] {
         &self.lower
     }
 
-    /// Returns the bound terms of other rows.
+    /// Returns the bound terms of other rows, from their squared norms.
     pub(super) fn lower_of(&self, norms: &[f32]) -> Vec<f32> {
         norms.iter().map(|&norm| self.error.lower(norm)).collect()
     }
@@ -133,7 +133,8 @@ impl pulp::WithSimd for Compare<'_> {
     }
 }
 
-/// Returns the lanes of a tile whose `lower - 2·product` does not exceed the threshold, as bits; NaN does not.
+/// Returns a mask with bit `j` set if row `j` of the tile is a candidate: `lower[j] - 2·products[j]` is at most the
+/// threshold, or NaN.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `Compare`")]
 fn mask_of(products: &[f32], lower: &[f32], threshold: f32) -> u32 {

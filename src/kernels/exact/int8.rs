@@ -1,5 +1,5 @@
 //! The lower bound in int8, where the processor multiplies bytes: a quarter of the work of a product in f32, and as
-//! rigorous. The rows may be those that are measured, or their codes (`pca`).
+//! rigorous. The rows may be those that are measured, or their PCA codes (`pca`).
 //!
 //! **Quantised rows.** With `μ` near the mean of the rows, which shortens them (a product of long rows that are close
 //! cancels), a row `x` becomes `x̂ = s·q`, `q` integers of at most 127 and `s` its own step, so that `x - μ = x̂ +
@@ -39,67 +39,72 @@ use crate::kernels::sample::{mean, sample_rows};
 /// Half a unit in the last place of 1.
 const ROUNDING: f32 = 1.0 / 16_777_216.0;
 
-/// Squared norm of a row above which sums could overflow.
+/// Largest squared norm of a row; above it, sums could overflow.
 const LARGEST_NORM: f32 = 1e30;
 
-/// Rows that the centre is the mean of (chosen: it only has to be near).
+/// Number of sampled rows whose mean is the centre. Not tuned: the centre need only be close to the mean of all rows.
 const SAMPLE: usize = 4096;
 
-/// Rows quantised by one task.
+/// Number of rows that one parallel task quantises.
 const BLOCK: usize = 32 * TILE;
 
-/// Quantised rows, in tiles.
+/// Quantised rows, in tiles of [`TILE`].
 pub(super) struct Int8Filter {
     centre: Vec<f32>,
-    /// Words a row.
+    /// Words per row.
     width: usize,
-    /// Of the distance that is measured.
+    /// Rounding error of the exact distance.
     distance: ErrorBound,
-    /// What underflow may have lost, and the largest error bound of the rows, if they are codes.
+    /// Slack added to distances (not squared): what underflow may lose and, if the rows are codes, their largest
+    /// error bound.
     margin: f64,
     tiles: Vec<Tile>,
-    /// The largest `e` of each tile.
+    /// The largest error `e` of the rows of each tile.
     errors: Vec<f32>,
     rows: usize,
 }
 
-/// A query, except its words.
+/// What is kept of one quantised query, except its bytes: they are in `Block::words`, four to a `u32`.
 #[derive(Clone, Copy)]
 pub(super) struct Int8Query {
-    /// Its limit is `-‖x̂‖²`.
+    /// Left operand of the products. Its limit is `-‖x̂‖²`, to which `candidates` adds the limit of a tile.
     left: LeftRow,
-    /// `e`, and the error bound of a code; NaN for rows that might overflow.
+    /// `e`, plus the error bound if the query is a code; NaN, so that nothing is ruled out, if its numbers might
+    /// overflow.
     error: f64,
-    /// How far from the query a quantised row may be, `e_b` not counted.
+    /// Distance (not squared) from the query within which a quantised row is a candidate, before the row's own `e` is
+    /// added.
     threshold: f32,
 }
 
 pub(super) type Int8Queries = Block<Int8Query, u32>;
 
 impl Int8Filter {
-    /// Returns a filter without rows, to which some of `rows: [n, d]` will be added; `None` where it does not pay or
-    /// sums could overflow. `norms` are their squared norms.
+    /// Returns a filter without rows, to which some of `rows: [n, d]` will be added. `None` if the processor has no
+    /// fast int8 products, the rows are too long, or sums could overflow. `norms` are the squared norms of the rows.
     pub(super) fn without_rows(rows: &[f32], d: usize, norms: &[f32]) -> Option<Self> {
         (pays_for(d) && norms.iter().all(|&norm| norm <= LARGEST_NORM)).then(|| Self::about_mean(rows, d))
     }
 
-    /// Quantises `rows: [n, d]`; `None` as above.
+    /// Quantises `rows: [n, d]`. `None` as in [`Self::without_rows`].
     pub(super) fn of_rows(rows: &[f32], d: usize) -> Option<Self> {
         pays_for(d).then(|| Self::about_mean(rows, d).with(rows))?
     }
 
-    /// Quantises codes of rows of length `d`: `codes: [n, length]`, already about a centre, each within `error` of
-    /// its exact value; `None` as above.
+    /// Quantises PCA codes of rows of length `d`. `codes: [n, length]` are relative to a centre; each is within
+    /// `error` of its exact value. `None` as in [`Self::without_rows`].
     pub(super) fn of_codes(codes: &[f32], length: usize, d: usize, error: f64) -> Option<Self> {
         pays_for(length).then(|| Self::about(vec![0.0; length], d, error).with(codes))?
     }
 
-    /// Returns a filter without rows about the mean of some; for every processor, fast or not.
+    /// Returns a filter without rows whose centre is the mean of a sample of `rows: [n, d]`; on every processor, even
+    /// if int8 is slow there.
     pub(super) fn about_mean(rows: &[f32], d: usize) -> Self {
         Self::about(mean(&sample_rows(rows, d, SAMPLE).1, d), d, 0.0)
     }
 
-    /// Returns a filter without rows about a centre; `d` is the length of the rows that are measured.
+    /// Returns a filter without rows with this centre. `d` is the length of the rows that are measured, `error` the
+    /// error bound of codes (0 for rows).
     pub(super) fn about(centre: Vec<f32>, d: usize, error: f64) -> Self {
         Self {
             width: centre.len().div_ceil(WORD),
@@ -112,7 +117,7 @@ impl Int8Filter {
         }
     }
 
-    /// Adds `rows: [n, length]` to a filter without rows, in parallel; `None` where sums could overflow.
+    /// Adds `rows: [n, length]` to a filter without rows, in parallel. `None` if sums could overflow.
     pub(super) fn with(mut self, rows: &[f32]) -> Option<Self> {
         let length = self.centre.len();
         let norms = squared_norms(rows, length).ok()?;
@@ -133,7 +138,7 @@ impl Int8Filter {
         Some(self)
     }
 
-    /// Encodes codes, `error(query)` the error bound of each; as [`LowerBound::encode`].
+    /// Encodes `codes: [n, length]` as [`LowerBound::encode`] does. `error(i)` bounds the error of code `i`.
     pub(super) fn encode_codes(
         &self,
         codes: &[f32],
@@ -154,7 +159,7 @@ impl Int8Filter {
     }
 }
 
-/// Says whether the processor multiplies bytes, and a row of this length fits.
+/// Returns whether the processor has fast int8 products and a row of this length fits.
 fn pays_for(length: usize) -> bool {
     has_fast_int8() && length <= LONGEST
 }

@@ -1,10 +1,10 @@
 //! Exact search: results of brute force to the bit, at a fraction of its work.
 //!
 //! Two searches share this folder. [`nearest`] finds the rows of a bank that are nearest to a query; [`coreset`]
-//! chooses rows by greedy k-center, for which it needs the distance of a point to its nearest pick. Both are drivers
-//! of the same idea: a cheap **lower bound** of a distance rules a pair of rows out, and
-//! [`squared_euclidean`](super::distance::squared_euclidean) measures what is left. It alone decides, so no result
-//! depends on the bound, the processor, the device or the number of threads; all of these change speed alone.
+//! chooses rows by greedy k-center, for which it needs the distance of a point to its nearest pick. Both work
+//! in the same way: a cheap **lower bound** of a distance rules a pair of rows out, and
+//! [`squared_euclidean`](super::distance::squared_euclidean) measures the remaining pairs. It alone decides, so no
+//! result depends on the bound, the processor, the device or the number of threads; all of these change speed alone.
 //!
 //! ```text
 //! queries --encode--> block with one threshold a query <--set_limit-- best distances so far
@@ -39,7 +39,7 @@ use std::ops::Range;
 use super::distance::measure;
 use super::product::int8::{LeftRow, TILE};
 
-/// A way to prove that rows are farther from queries than a limit.
+/// Proves cheaply that rows are farther from queries than a limit.
 trait LowerBound: Sync {
     /// A block of encoded queries, each with a threshold.
     type Queries;
@@ -48,17 +48,19 @@ trait LowerBound: Sync {
     /// matrix product faster, but limits are updated only between calls.
     fn step(&self) -> usize;
 
-    /// Encodes `rows: [n, d]` with their squared norms. No limit is set, so that nothing is ruled out.
+    /// Encodes `rows: [n, d]` as queries; `norms` are their squared norms. No limit is set yet, so nothing is ruled
+    /// out.
     fn encode(&self, rows: Vec<f32>, norms: &[f32]) -> Self::Queries;
 
     /// Sets the limit of a query: rows at a larger squared distance, as `squared_euclidean` computes it, need not be
     /// candidates.
     fn set_limit(&self, queries: &mut Self::Queries, query: usize, limit: f32);
 
-    /// Finds the candidates among some of the filter's rows; the range starts with a tile.
+    /// Finds the candidates among some of the filter's rows. The range starts at a multiple of `TILE`.
     fn candidates(&self, queries: &Self::Queries, rows: Range<usize>, out: &mut Candidates);
 
-    /// Returns `k` allowed rows that are likely to be near a query, for a first limit; empty if unknown.
+    /// Returns `k` allowed rows that are likely to be near the query; their distances give its first limit. Empty if
+    /// such rows are not known.
     fn likely_rows(
         &self,
         _queries: &Self::Queries,
@@ -70,22 +72,23 @@ trait LowerBound: Sync {
     }
 }
 
-/// A filter whose rows and blocks change: picks are added, and points leave a block.
+/// A filter that changes during a greedy search: picks are added as rows, and points that are ruled out leave the
+/// queries.
 trait Growing: LowerBound {
-    /// Picks to compare at a time: a point goes on past the pick that rules it out to the end of the step.
+    /// Number of picks in one step. A point that one pick rules out is still compared with the others of the step.
     const PICK_STEP: usize;
 
-    /// Adds a row with its squared norm.
+    /// Adds a row; `norm` is its squared norm.
     fn push(&mut self, row: &[f32], norm: f32);
 
-    /// Removes the queries that are not kept, preserving the order.
+    /// Removes the queries that are not kept. The others stay in order.
     fn retain(queries: &mut Self::Queries, is_kept: &[bool]);
 }
 
-/// Encoded queries: what is known of each, and its numbers, of the same count for all.
+/// Encoded queries: a summary of each, and the numbers of all, equally many for each.
 struct Block<Q, W> {
     queries: Vec<Q>,
-    /// `[n, words]`
+    /// `[n, words]`: the numbers that are multiplied.
     words: Vec<W>,
 }
 
@@ -105,11 +108,11 @@ impl<Q: Copy, W: Copy> Block<Q, W> {
     }
 }
 
-/// The pairs that a filter did not rule out, and memory that it reuses.
+/// The pairs that a filter did not rule out, and buffers that are reused between calls.
 #[derive(Default)]
 struct Candidates {
-    /// `[tiles, n]`: bit `j` of `masks[t, i]` is set unless row `j` of tile `t` is certainly beyond the limit of
-    /// query `i`. Bits of rows beyond the last mean nothing.
+    /// `[tiles, n]`: bit `j` of `masks[t, i]` is cleared if row `j` of tile `t` is certainly beyond the limit of
+    /// query `i`. Bits beyond the last row have no meaning.
     masks: Vec<u32>,
     queries: usize,
     products: Vec<f32>,
@@ -123,7 +126,8 @@ impl Candidates {
         self.masks.resize(rows.div_ceil(TILE) * queries, 0);
     }
 
-    /// Yields query, first row of the tile, and mask, for masks with candidates; the rows compared start at `first`.
+    /// Yields (query, first row of the tile, mask) for each mask with candidates. `first` is the first row that was
+    /// compared.
     fn iter(&self, first: usize) -> impl Iterator<Item = (usize, usize, u32)> {
         let tiles = self.masks.chunks(self.queries).enumerate();
         tiles.flat_map(move |(tile, masks)| {

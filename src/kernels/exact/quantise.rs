@@ -1,31 +1,32 @@
-//! Quantisation of a row to int8 about a centre: its integers, its own step, and the length of what is lost.
+//! Quantisation of a row to int8 after subtraction of a centre: its integers, its step (the value of 1), and the length
+//! of the rounding error.
 //!
 //! The error analysis is at the head of `int8`.
 
 use crate::kernels::product::int8::WORD;
 
-/// Largest integer of a quantised row.
+/// Largest absolute value of a quantised number.
 const LARGEST: f32 = 127.0;
 
 /// Half a unit in the last place of 1.
 const ROUNDING: f32 = 1.0 / 16_777_216.0;
 
-/// Partial sums; words come by so many bytes.
+/// Numbers processed at a time, each with its own partial sum.
 const LANES: usize = 16;
 
-/// A quantised row, except its words.
+/// What is kept of a quantised row, except its integers.
 #[derive(Clone, Copy)]
 pub(super) struct QuantisedRow {
     /// The sum of the integers.
     pub(super) sum: i32,
     pub(super) step: f32,
-    /// `‖x̂‖²`, lowered.
+    /// `‖x̂‖²`, lowered by its rounding error.
     pub(super) norm: f32,
-    /// `e`, at least the length of what was lost.
+    /// `e`: an upper bound of the length of what quantisation lost.
     pub(super) error: f32,
 }
 
-/// Appends a row's integers to `words`, four a word, zeros at the end.
+/// Quantises `row - centre`: appends the integers to `words`, four per word and padded with zeros.
 pub(super) fn quantise(row: &[f32], centre: &[f32], words: &mut Vec<u32>) -> QuantisedRow {
     let start = words.len();
     words.resize(start + row.len().div_ceil(LANES) * LANES / WORD, 0);
@@ -71,7 +72,7 @@ impl pulp::WithSimd for QuantiseRow<'_> {
     }
 }
 
-/// Folds halves onto each other.
+/// Reduces the lanes to one value, by folding the second half onto the first until one is left.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of `QuantiseRow`")]
 fn fold_lanes<T: Copy>(mut lanes: [T; LANES], fold: impl Fn(T, T) -> T) -> T {

@@ -30,7 +30,7 @@ pub struct ScoreBins {
 pub struct ImageBins {
     /// Number of normal pixels: `[bins]`.
     pub(super) negatives: Vec<u32>,
-    /// `None` if the image has no defective pixel.
+    /// Histogram of the defective pixels; `None` if the image has none.
     pub(super) defects: Option<DefectBins>,
 }
 

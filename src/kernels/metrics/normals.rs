@@ -33,7 +33,7 @@ const BUFFERED: usize = 4096;
 /// Possible keys of a page: one per value of a key's lower half.
 const PAGE_KEYS: usize = 1 << 16;
 
-/// Counts of keys.
+/// Counts how often each key was added.
 #[derive(Debug, Clone)]
 pub(super) struct KeyCounts {
     /// `[PAGES]`, indexed by the upper half of the key.
@@ -44,7 +44,7 @@ pub(super) struct KeyCounts {
 /// The counts of the keys with the same upper half.
 #[derive(Debug, Clone, Default)]
 struct KeyPage {
-    /// Lower halves that are not counted yet.
+    /// Lower halves of the keys that are not counted yet.
     listed: Vec<u16>,
     /// `[PAGE_KEYS]`, indexed by the lower half; empty while the page only lists.
     counts: Vec<u64>,

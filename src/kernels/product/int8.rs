@@ -8,24 +8,24 @@
 /// Rows on the right that are compared together, a tile: two registers of sixteen.
 pub(crate) const TILE: usize = 32;
 
-/// Numbers in a register.
+/// 32-bit numbers in a vector register.
 const LANES: usize = 16;
 
-/// Bytes in a word, the unit of one product.
+/// Bytes in a word. A vector instruction multiplies whole words.
 pub(crate) const WORD: usize = 4;
 
-/// Rows on the left whose sums are kept in registers at the same time.
+/// Number of left rows whose sums are in registers at the same time.
 const ROWS: usize = 8;
 
 /// Most bytes of a row for which no 32-bit sum overflows: `d·255·127 < 2^31`.
 pub(crate) const LONGEST: usize = 65_536;
 
-/// A row of the left operand, except its words.
+/// A left row, except its bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct LeftRow {
-    /// `-128·Σ_c left_c`.
+    /// Start of its sums: `-128·Σ_c left_c`.
     pub(crate) start: i32,
-    /// Factor of its products.
+    /// Factor that its products are multiplied by.
     pub(crate) factor: f32,
     /// Limit that the row's values are compared with.
     pub(crate) limit: f32,
@@ -42,18 +42,18 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    /// Returns a tile of rows that are within no limit, for rows of so many words.
+    /// Returns a tile for rows of this many words. Its rows are not within any limit, until they are set.
     pub(crate) fn new(words: usize) -> Self {
         Self { words: vec![[0; TILE]; words], scale: [0.0; TILE], norm: [f32::INFINITY; TILE] }
     }
 }
 
-/// The value of a pair: `norm - factor·(scale·product)`, the last two operations fused.
+/// The value that is compared with the limit: `norm - factor·(scale·product)`, the last two operations fused.
 fn value(left: &LeftRow, tile: &Tile, lane: usize, product: i32) -> f32 {
     (-left.factor).mul_add(tile.scale[lane] * product as f32, tile.norm[lane])
 }
 
-/// The masks of [`super::byte_pairs_within`], without vectors.
+/// Scalar version of [`super::int8_masks`], for processors without VNNI. Writes the same bits.
 pub(super) fn plain(lefts: &[LeftRow], words: &[u32], tile: &Tile, masks: &mut [u32]) {
     for ((left, words), mask) in lefts.iter().zip(words.chunks_exact(tile.words.len())).zip(masks) {
         let mut sums = [left.start; TILE];
@@ -73,8 +73,8 @@ pub(super) fn plain(lefts: &[LeftRow], words: &[u32], tile: &Tile, masks: &mut [
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod vnni {
-    //! The same with vectors. Every intrinsic here takes values, none a pointer, so all of it is safe where the
-    //! processor has the instructions.
+    //! The version with vector instructions. Every intrinsic here takes values, none a pointer, so all of it is safe
+    //! on a processor that has the instructions.
 
     use std::arch::x86_64::{
         __m512, __m512i, _CMP_NGT_UQ, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
@@ -83,7 +83,7 @@ pub(super) mod vnni {
 
     use super::{LANES, LeftRow, ROWS, TILE, Tile};
 
-    /// As [`super::plain`], bit for bit.
+    /// Vector version of [`super::plain`]. Writes the same bits.
     #[target_feature(enable = "avx512f,avx512vl,avx512vnni")]
     pub(in super::super) fn vectors(lefts: &[LeftRow], words: &[u32], tile: &Tile, masks: &mut [u32]) {
         let width = tile.words.len();

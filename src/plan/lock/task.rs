@@ -26,7 +26,7 @@ pub struct LockedTask {
 }
 
 impl LockedTask {
-    /// Pins a task.
+    /// Makes the entry of a task of a plan.
     pub(super) fn of(plan: &Plan, id: TaskId, key: Digest, outputs: BTreeMap<String, Digest>) -> Self {
         let task = &plan.tasks[id.0];
         let mut of_task = task.variants.iter().map(|&variant| &plan.variants[variant]);
@@ -102,7 +102,7 @@ impl LockedTask {
     }
 }
 
-/// A name as a TOML key, quoted only if necessary.
+/// Returns a name as a TOML key, quoted only if necessary.
 fn key_text(name: &str) -> String {
     let is_bare = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
     if !name.is_empty() && name.chars().all(is_bare) {

@@ -172,8 +172,8 @@ impl Painting {
         Err(StageError::kernel("cannot generate defects with `ddpm`", DiffusionError::NotBuilt))
     }
 
-    /// Returns backend, device and precision.
-    pub(super) fn target(&self) -> Target {
+    /// Returns backend, device and number format of the network.
+    pub(super) fn compute_target(&self) -> Target {
         Target { backend: Backend::Torch, device: self.device, arithmetic: Arithmetic::F32 }
     }
 

@@ -107,7 +107,7 @@ impl Stage for Augment {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
-            target: self.target(),
+            compute_target: self.compute_target(),
             source: None,
             tools: Vec::new(),
             implied: Vec::new(),
@@ -159,12 +159,12 @@ impl Stage for Augment {
 }
 
 impl Augment {
-    /// Returns backend, device and precision of a generator in this build. `None` for the others.
-    fn target(&self) -> Option<Target> {
+    /// Returns backend, device and number format of a generator in this build; `None` for the other methods.
+    fn compute_target(&self) -> Option<Target> {
         match &self.method {
             // The libraries of an external program are not part of this build. The program logs their versions.
             Method::CutPaste(_) | Method::SdxlInpaint(_) => None,
-            Method::Ddpm(painting) => Some(painting.target()),
+            Method::Ddpm(painting) => Some(painting.compute_target()),
         }
     }
 

@@ -40,8 +40,8 @@ impl Motions {
         all.insert("min_area".to_owned(), (*min_area).into());
     }
 
-    /// Draws a transform after which the defect is not empty and fits into `height × width` px. `colour` is the range
-    /// of the contrast.
+    /// Draws a transform whose result is not empty and fits into `height × width` px; after [`DRAWS`] misses returns
+    /// the identity. The contrast is drawn from `1 ± colour`.
     pub(super) fn draw(
         &self,
         rng: &mut Rng,
@@ -72,7 +72,7 @@ impl Motions {
 }
 
 /// Draws the position (top, left) of a transformed defect so that all marked pixels are inside the image. A defect
-/// larger than the image starts at the edge.
+/// larger than the image starts at its edge.
 pub(super) fn position(
     rng: &mut Rng,
     moved: &TransformedDefect,

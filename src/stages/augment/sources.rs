@@ -15,7 +15,7 @@ pub(super) struct Defect<'a> {
     pub(super) image: &'a str,
     /// Index of the image in [`Sources::defective`].
     pub(super) image_index: usize,
-    /// Index among the components of the image.
+    /// Index of the defect among the components of the image's mask.
     pub(super) component: usize,
     /// The defect with the surrounding surface.
     pub(super) patch: DefectPatch,

@@ -220,7 +220,8 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Decides on every object, least value first; returns those to remove.
+/// Returns the objects to remove: all that no record names, then, while the store exceeds `max_bytes`, those of least
+/// value (seconds to make again per byte). Objects with a reason to be kept stay. Adds the counts to `collected`.
 fn choose(
     mut candidates: Vec<Candidate<'_>>,
     max_bytes: Option<u64>,

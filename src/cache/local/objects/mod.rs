@@ -23,7 +23,7 @@ use crate::digest::Digest;
 pub struct Damage {
     /// The path in the tree.
     pub path: String,
-    /// The object.
+    /// Digest of the object, which the tree expects.
     pub digest: Digest,
     /// What was found.
     pub kind: DamageKind,

@@ -1,15 +1,16 @@
 //! Greedy k-center that measures a point only when it could be picked.
 //!
-//! A point's distance to its nearest pick only falls, so what was last known of it bounds what it is. The search goes
-//! in rounds:
-//! 0. **lower** all bounds to the upper bounds of a GPU, if there is one (`device`);
+//! A point's distance to its nearest pick never grows, so its last known value is an upper bound (`bounds`). The search
+//! goes in rounds:
+//! 0. **lower** all bounds to the upper bounds that a GPU has computed, if there is one (`device`);
 //! 1. **admit** the points with the largest bounds, a few thousand; every other point is below the lowest of them,
 //!    the threshold. They come from a candidate heap, which is filled for several rounds at a time;
-//! 2. **refresh** them against the picks that they have not seen. Blocks of points by blocks of picks go through a
-//!    lower bound (`LowerBound`), which rules out nearly all pairs; what is left is measured by `squared_euclidean`.
-//!    A point that falls below the threshold is dropped, with the number of picks it has seen;
-//! 3. **pick** the farthest while it is not below the threshold (so no point outside can be farther), measuring those
-//!    still above the threshold, the active set, against each new pick.
+//! 2. **refresh** them: compare them with the picks that they were not compared with yet (not *seen*). Blocks of points
+//!    by blocks of picks go through a lower bound (`LowerBound`), which rules out nearly all pairs; the others are
+//!    measured by `squared_euclidean`. A point that falls below the threshold is dropped; the number of picks that it
+//!    has seen is kept;
+//! 3. **pick** the farthest point while it is not below the threshold (so no point outside can be farther). The points
+//!    that are still not below it, the active set, are measured against each new pick.
 //!
 //! What it costs, and what did not pay (features of KSDD by `resnet18`, projected to 128; 2026-11-24, CPU seconds of
 //! the picks, 10 % of 148,960 rows):
@@ -35,25 +36,26 @@ use crate::kernels::exact::device::UpperBounds;
 use crate::kernels::exact::{Candidates, Growing, measure_candidates};
 use crate::kernels::product::int8::TILE;
 
-/// Points admitted in the first round, and the bounds within which later rounds adapt.
+/// Number of points admitted in the first round, and the limits (`LEAST`, `MOST`) within which later rounds adapt it.
 const ADMITTED: usize = 1024;
 const ADMITTED_LEAST: usize = 256;
 const ADMITTED_MOST: usize = 16_384;
 
-/// Picks a round should yield: below the first more points are admitted, above the second fewer.
+/// Number of picks that a round should yield: after fewer than `PICKS_FEW`, the next round admits more points; after
+/// more than `PICKS_MANY`, fewer.
 const PICKS_FEW: usize = 16;
 const PICKS_MANY: usize = 128;
 
-/// Points compared together by one task.
+/// Number of points that one parallel task compares with the picks.
 const POINT_BLOCK: usize = 128;
 
-/// Points measured against a new pick by one task.
+/// Number of points whose distances to a new pick one parallel task measures.
 const ACTIVE_BLOCK: usize = 1024;
 
-/// Rounds that the candidate heap is filled for.
+/// Number of rounds for which the candidate heap is filled.
 const HEAP_ROUNDS: usize = 32;
 
-/// The bound of a point that was picked: below every distance.
+/// The bound of a picked point: it is below every distance, so that the point is not picked again.
 const PICKED: f32 = -1.0;
 
 /// Returns the key by which points are ordered: by bound, then the lower index first. 0 for a picked point, which is
@@ -62,28 +64,28 @@ pub(super) fn sort_key(bound: f32, point: u32) -> u64 {
     if bound < 0.0 { 0 } else { (u64::from(bound.to_bits()) + 1) << 32 | u64::from(!point) }
 }
 
-/// The state of a search.
+/// The state of a greedy search.
 pub(super) struct Search<'a, F> {
     points: &'a [f32],
     d: usize,
     norms: &'a [f32],
     filter: F,
-    /// Squared distance of each point to the nearest of the picks that it has seen, or less: at least the distance to
-    /// the nearest of all (`device`).
+    /// `[n]`: upper bound of each point's squared distance to its nearest pick: the distance to the nearest of the
+    /// picks that the point was compared with, or a smaller upper bound from a device. [`PICKED`] for picks.
     bounds: Vec<f32>,
-    /// How many picks each point has seen.
+    /// `[n]`: number of picks, in their order, that each point was compared with.
     seen: Vec<u32>,
     picks: Vec<u32>,
-    /// Picks that are in the device's upper bounds.
+    /// Number of picks that the device's upper bounds include.
     synced: usize,
-    /// Rows of the picks, side by side, where a point finds them sooner.
+    /// Rows of the picks, copied next to each other for faster access: `[picks, d]`.
     pick_rows: Vec<f32>,
     round: Round,
     admitted: usize,
     heap: CandidateHeap,
 }
 
-/// The points of a round that are not below its threshold.
+/// The points of a round that are not below its threshold (the active set).
 struct Round {
     /// Rows of the admitted points, `[admitted, d]`.
     rows: Vec<f32>,
@@ -94,13 +96,13 @@ struct Round {
 
 #[derive(Clone, Copy)]
 struct ActivePoint {
-    /// Index into the round's rows.
+    /// Index of the point in the round's rows.
     slot: u32,
     point: u32,
     bound: f32,
 }
 
-/// What a refresh knows of a point: exact, or below the threshold.
+/// A point after a refresh. Its bound is the exact distance to the nearest pick, or is below the threshold.
 struct Refreshed {
     point: u32,
     bound: f32,
@@ -115,7 +117,8 @@ struct BlockState<F: Growing> {
 }
 
 impl<'a, F: Growing> Search<'a, F> {
-    /// Starts from `bounds`, which are the distances to the pick `first` if there is one, and a filter without rows.
+    /// Starts a search. `bounds: [n]` are squared distances: to the pick `first` if there is one. `filter` must have
+    /// no rows.
     pub(super) fn new(
         points: &'a [f32],
         d: usize,
@@ -166,7 +169,7 @@ impl<'a, F: Growing> Search<'a, F> {
         }
     }
 
-    /// Returns the point farthest from all picks, unless all are picked.
+    /// Returns the point farthest from all picks with its squared distance; `None` if all points are picked.
     fn farthest(&mut self, upper: &mut dyn UpperBounds) -> Result<Option<(u32, f32)>, KernelError> {
         loop {
             let farthest = self.round.active.iter().max_by_key(|active| sort_key(active.bound, active.point));
@@ -256,7 +259,7 @@ impl<'a, F: Growing> Search<'a, F> {
         BlockState { points, bounds, queries }
     }
 
-    /// Lowers each bound to the distance to the nearest of its candidates among the picks, if that is less.
+    /// Lowers each bound to the smallest distance to a candidate. The candidates are picks from number `start` on.
     fn tighten(&self, state: &mut BlockState<F>, start: usize, candidates: &Candidates) {
         for (query, first, mask) in candidates.iter(start) {
             let row = row(self.points, self.d, state.points[query]);
@@ -272,7 +275,8 @@ impl<'a, F: Growing> Search<'a, F> {
         }
     }
 
-    /// Takes a point of the round, and measures the rest of the active set against it.
+    /// Picks a point of the round, lowers the bounds of the other active points by their distances to it, and drops
+    /// those that fall below the threshold.
     fn pick(&mut self, point: u32) {
         self.add_pick(point);
         self.round.picks += 1;

@@ -1,20 +1,20 @@
-//! The candidate heap: the points of the largest bounds, from which rounds are admitted.
+//! The candidate heap: the points with the largest bounds, from which each round admits its points.
 
 use rayon::prelude::*;
 
 use super::greedy::sort_key;
 
-/// Points to admit from. Bounds only fall, so no point outside rises above the threshold.
+/// The points with the largest bounds. Bounds only fall, so no other point can rise above the threshold.
 #[derive(Default)]
 pub(super) struct CandidateHeap {
     points: Vec<u32>,
-    /// No other point has a key of this or more.
+    /// All points outside the heap have keys below this.
     threshold: u64,
 }
 
 impl CandidateHeap {
-    /// Returns the keys of the largest `count` points, in any order; at least one, unless all points are picked. If
-    /// the heap has fewer left, it is filled with `refill` points.
+    /// Returns the `count` largest keys, in any order; at least one, unless all points are picked. If the heap has
+    /// fewer points left, it is filled again with the `refill` points of largest bounds.
     pub(super) fn largest(&mut self, bounds: &[f32], count: usize, refill: usize) -> Vec<u64> {
         let mut keys = self.keys(bounds);
         if keys.len() < count && self.points.len() < bounds.len() {
@@ -43,7 +43,7 @@ impl CandidateHeap {
     }
 }
 
-/// Returns the point of a key.
+/// Returns the point that [`sort_key`] made a key of.
 pub(super) fn point_of(key: u64) -> u32 {
     !(key as u32)
 }

@@ -23,7 +23,7 @@ use crate::kernels::distance::{squared_norms, squared_to_centre};
 pub use crate::kernels::projection::{Projection, join_blocks};
 use crate::kernels::random::Rng;
 
-/// Rows measured against one centre by one task.
+/// Number of rows whose distances to a centre one parallel task measures.
 const ROW_BLOCK: usize = 256;
 
 /// The rows chosen by a greedy sampler, in the order of choosing.
@@ -54,7 +54,7 @@ pub fn random_rows(n: usize, count: usize, stream: &mut Rng) -> Vec<u32> {
     stream.choose(n, count).into_iter().map(|row| row as u32).collect()
 }
 
-/// Points to choose from, and the device that bounds their distances, unless it is the processor.
+/// The points to choose from, and the GPU that bounds their distances, if one is used.
 #[derive(Debug)]
 pub struct Points<'a> {
     rows: &'a [f32],
@@ -64,24 +64,25 @@ pub struct Points<'a> {
 }
 
 impl<'a> Points<'a> {
-    /// Takes `rows: [n, d]`, row-major. Cost `n·d`.
+    /// Creates the points from `rows: [n, d]`, row-major. Cost `n·d`.
     ///
     /// # Errors
-    /// If one holds NaN or an infinity.
+    /// If a row holds NaN or an infinity.
     ///
     /// # Panics
-    /// If they are no rows of `d`, or `n` does not fit 32 bits.
+    /// If the length of `rows` is no multiple of `d`, or `n` does not fit 32 bits.
     pub fn new(rows: &'a [f32], d: usize) -> Result<Self, KernelError> {
         Ok(Self { rows, d, norms: norms_for(rows, d)?, device: Device::Cpu })
     }
 
-    /// Takes rows whose distances a device bounds; on [`Device::Cpu`] as [`Points::new`].
+    /// Creates the points from rows, and copies them to a device that bounds their distances; on [`Device::Cpu`] the
+    /// same as [`Points::new`].
     ///
-    /// Picks and radii are the same bits on every device. A choice takes the points' `4·n·d` bytes of the device's
-    /// memory and at most a gigabyte beside, and `2·n·count·d` operations there.
+    /// Picks and radii have the same bits on every device. A choice needs the points' `4·n·d` bytes of the device's
+    /// memory and at most one gigabyte more, and `2·n·count·d` operations there.
     ///
     /// # Errors
-    /// As [`Points::new`] and [`require_device`]; a later choice, if the device fails.
+    /// As [`Points::new`] and [`require_device`]. A later choice fails if the device fails.
     ///
     /// # Panics
     /// As [`Points::new`].
@@ -167,10 +168,10 @@ impl<'a> Points<'a> {
     }
 }
 
-/// Makes sure that a device can bound distances; the processor never takes its place.
+/// Checks that a device can bound distances. There is no fallback to the CPU.
 ///
 /// # Errors
-/// If this build has the processor alone, or the device is not there, fails, or its products are not f32.
+/// If this build supports only the CPU, or the device does not exist, fails, or does not compute its products in f32.
 pub fn require_device(device: Device) -> Result<(), KernelError> {
     match device {
         Device::Cpu => Ok(()),

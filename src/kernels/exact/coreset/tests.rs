@@ -5,7 +5,7 @@ use super::*;
 use crate::kernels::backbone::Backend;
 use crate::kernels::distance::squared_euclidean;
 
-/// The textbook algorithm, from given distances.
+/// The textbook algorithm, starting from given distances.
 fn textbook(points: &[f32], d: usize, mut bounds: Vec<f32>, first: Option<usize>, count: usize) -> Picks {
     let row = |index: usize| &points[index * d..][..d];
     let mut picks = Picks { rows: Vec::new(), radii: Vec::new() };
@@ -37,7 +37,8 @@ fn greedy(points: &[f32], d: usize, first: usize, count: usize) -> Picks {
     Points::new(points, d).unwrap().k_center_greedy(first, count, &|_| true).unwrap()
 }
 
-/// Exact distances, some a little or much higher, some unknown: every upper bound is allowed.
+/// Upper bounds that are exact, slightly or much too high, or missing: the search must give the same picks with any
+/// of them.
 struct Loose<'a> {
     points: &'a [f32],
     d: usize,
@@ -69,7 +70,7 @@ impl UpperBounds for Loose<'_> {
     }
 }
 
-/// The devices of this build that are there on every machine.
+/// Returns the sources of upper bounds that every machine can run.
 fn upper_bounds<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn UpperBounds + 'a>> {
     vec![
         Box::new(NoUpperBounds),
@@ -79,7 +80,8 @@ fn upper_bounds<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn UpperBounds + 'a
     ]
 }
 
-/// The same by both filters, whichever of them this processor would use, and with all upper bounds.
+/// Returns the picks of every implementation: both filters, whichever of them this processor would use, with each
+/// source of upper bounds.
 fn by_all_ways(points: &[f32], d: usize, first: usize, count: usize) -> Vec<Picks> {
     let norms = norms_for(points, d).unwrap();
     let mut found = Vec::new();

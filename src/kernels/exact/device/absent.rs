@@ -1,4 +1,4 @@
-//! A build without libtorch: it has no device.
+//! The functions of `libtorch.rs` in a build without libtorch: they fail, because there is no device.
 
 use super::{DeviceLowerBounds, UpperBounds};
 use crate::kernels::KernelError;

@@ -1,8 +1,8 @@
-//! Bounds from libtorch's device, by matrix products.
+//! Bounds of distances, computed by libtorch on a device as matrix products.
 //!
-//! Upper bounds: `upper(x) + upper(c) - 2·x·c` is at least the distance as `squared_euclidean` computes it
-//! ([`ErrorBound`]). The device keeps for each point the least of it over all picks. A point or pick whose norm might
-//! overflow has no upper bound and gives none.
+//! Upper bounds: `upper(x) + upper(c) - 2·x·c` is at least the squared distance as `squared_euclidean` computes it
+//! ([`ErrorBound`]). The device keeps, for each point, the least such bound over all picks. A point or pick whose
+//! norm might overflow has no upper bound and does not lower any.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,13 +15,13 @@ use crate::kernels::backbone::Device;
 use crate::kernels::distance::ErrorBound;
 use crate::kernels::libtorch::{PRODUCTS, download, failed, find, upload};
 
-/// Most picks in one product (chosen, untested on a GPU: a round rarely has more).
+/// Largest number of picks in one matrix product (chosen, untested on a GPU: a round rarely has more).
 const PICKS: usize = 1024;
 
-/// Bounds lowered by one task.
+/// Number of bounds that one parallel task lowers.
 const BOUND_BLOCK: usize = 65_536;
 
-/// Makes sure that a device is there and its products are f32.
+/// Checks that the device exists and computes its products in f32.
 pub(in super::super) fn find_device(device: Device) -> Result<(), KernelError> {
     find(device).map(drop)
 }
@@ -63,9 +63,9 @@ pub(in super::super) fn device_upper_bounds(
 /// Rows and their bound terms on a device.
 struct DeviceRows {
     on: tch::Device,
-    /// `[n, d]`
+    /// Rows: `[n, d]`.
     rows: Tensor,
-    /// `[n]`
+    /// Bound term of each row: `[n]`.
     terms: Tensor,
 }
 
@@ -75,10 +75,11 @@ impl DeviceRows {
     }
 }
 
-/// A bank on the device, `-2` times its rows.
+/// A bank on the device. Its rows are stored multiplied by -2.
 struct LibtorchBank {
     device: Device,
-    /// Tensors can be sent to another thread, but not be shared with it; and one product fills a device.
+    /// Locked during a search: a tensor can be sent to another thread but not shared, and one product fills a device
+    /// anyway.
     rows: Mutex<DeviceRows>,
 }
 
@@ -127,17 +128,17 @@ fn group_tensor(groups: &[u32], on: tch::Device) -> Result<Tensor, TchError> {
     Tensor::f_from_slice(&groups)?.f_to_device(on)?.f_to_kind(Kind::Int64)
 }
 
-/// Points on the device, and the least upper bound of each so far, `[n]`.
+/// Points on the device, and the least upper bound of the distance of each to any pick so far, `[n]`.
 struct LibtorchPoints {
     device: Device,
     points: DeviceRows,
     least: Tensor,
-    /// Whether a point has an upper bound.
+    /// Whether each point has an upper bound: `[n]`.
     is_bounded: Vec<bool>,
 }
 
 impl LibtorchPoints {
-    /// Lowers the least upper bounds to those of some picks.
+    /// Lowers the bound of each point to its smallest upper bound over these picks.
     fn approach(&mut self, picks: &[i64]) -> Result<(), TchError> {
         let DeviceRows { on, rows: points, terms: upper } = &self.points;
         let index = Tensor::f_from_slice(picks)?.f_to_device(*on)?;

@@ -38,14 +38,14 @@ pub(super) use self::libtorch::{device_lower_bounds, device_upper_bounds, find_d
 use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
 
-/// A source of upper bounds.
+/// Computes upper bounds of the distances of points to picks.
 pub(super) trait UpperBounds {
-    /// Lowers `bounds: [n]` to upper bounds of the squared distances to the nearest pick, where they are higher.
-    /// `picks` are those since the last call; the bounds of picked points are negative and stay.
+    /// Lowers each of `bounds: [n]` to an upper bound of the point's squared distance to its nearest pick, if that is
+    /// lower. `picks` are those made since the last call. Negative bounds, which mark picked points, are not changed.
     fn lower(&mut self, picks: &[u32], bounds: &mut [f32]) -> Result<(), KernelError>;
 }
 
-/// No bounds except what the search measures.
+/// Computes no upper bounds, for searches without a device.
 pub(super) struct NoUpperBounds;
 
 impl UpperBounds for NoUpperBounds {
@@ -58,10 +58,10 @@ impl UpperBounds for NoUpperBounds {
 pub(super) trait DeviceLowerBounds: Send + Sync {
     fn device(&self) -> Device;
 
-    /// Returns the number of queries of one search, for a bank of `m` rows.
+    /// Returns how many queries one call of [`Self::lowest`] should have, for a bank of `m` rows.
     fn queries_at_once(&self, m: usize) -> usize;
 
-    /// Finds for each of `queries: [n, d]` the `count` rows of the least lower bounds; `count` is at most `m`.
+    /// Finds, for each of `queries: [n, d]`, the `count` rows with the lowest lower bounds; `count` is at most `m`.
     fn lowest(
         &self,
         queries: &[f32],
@@ -70,14 +70,15 @@ pub(super) trait DeviceLowerBounds: Send + Sync {
     ) -> Result<Lowest, KernelError>;
 }
 
-/// For each query some rows, in ascending order of their lower bounds without the query's bound term.
+/// For each query, the rows with the lowest lower bounds, ascending. A bound lacks the query's own term, which is the
+/// same for all rows of that query.
 pub(super) struct Lowest {
-    /// `[n, count]`; what cannot be compared is `-∞`, a row of the query's own group `∞`.
+    /// `[n, count]`. `-∞` if the bound cannot be computed (overflow), `∞` for a row of the query's own group.
     pub(super) bounds: Vec<f32>,
     pub(super) rows: Vec<i64>,
 }
 
-/// The group of each query and bank row, the image that it is from: rows of a query's own group are excluded.
+/// The groups of queries and bank rows. A group is an image; rows of the query's own image are excluded.
 #[derive(Clone, Copy)]
 pub(super) struct ExclusionGroups<'a> {
     pub(super) query: &'a [u32],
@@ -85,7 +86,7 @@ pub(super) struct ExclusionGroups<'a> {
 }
 
 impl ExclusionGroups<'_> {
-    /// Says whether a row is of another group than a query.
+    /// Returns whether a row belongs to another group than the query.
     pub(super) fn is_allowed(self, query: usize, row: usize) -> bool {
         self.query[query] != self.bank[row]
     }

@@ -1,7 +1,7 @@
 //! The search of one block of queries with a lower bound.
 //!
-//! A filter rules out only rows that are certainly farther than `k` rows already measured, and what is left is
-//! measured by `squared_euclidean`, which alone decides.
+//! A filter rules out only rows that are certainly farther than `k` rows already measured. The others are measured by
+//! `squared_euclidean`, which alone decides.
 
 use super::NO_ROW;
 use crate::kernels::distance::measure;
@@ -52,7 +52,7 @@ pub(super) fn search_block<F: LowerBound>(
     }
 }
 
-/// Measures rows: the largest of their squared distances; `None` if there are none.
+/// Returns the largest squared distance of the query to these rows; `None` if there are no rows.
 fn largest_distance(query: &[f32], bank: &[f32], rows: &[usize]) -> Option<f32> {
     let mut largest = None;
     measure(query, bank, rows.iter().map(|&row| (row, ())), |(), squared| {
@@ -65,7 +65,8 @@ fn largest_distance(query: &[f32], bank: &[f32], rows: &[usize]) -> Option<f32> 
 struct CandidateList {
     squared: Vec<f32>,
     rows: Vec<u32>,
-    /// A measured squared distance that `k` rows do not exceed.
+    /// Upper bound of the `k`-th smallest squared distance: at least `k` rows were measured within it; infinity
+    /// before that.
     limit: f32,
 }
 
@@ -74,7 +75,7 @@ impl CandidateList {
         Self { squared: vec![f32::INFINITY; k], rows: vec![NO_ROW; k], limit: f32::INFINITY }
     }
 
-    /// Inserts a row if it is nearer than the last, or as near with a lower index.
+    /// Inserts a row if it is nearer than the last one, or as near and has a lower index.
     fn insert(&mut self, squared: f32, row: usize) {
         if squared > self.limit {
             return;

@@ -1,4 +1,4 @@
-//! The search with a device: it finds the rows of least lower bound, and the processor measures them.
+//! The search with a device: it finds the rows with the lowest lower bounds, and the CPU measures them.
 //!
 //! With `e = lower(b) - 2·q·b` from the device, `lower(q) + e` is at most the distance as `squared_euclidean`
 //! computes it (`ErrorBound`). The device selects the rows of least `e`, a few more than the neighbours that are
@@ -14,10 +14,11 @@ use crate::kernels::KernelError;
 use crate::kernels::distance::squared_to_centre;
 use crate::kernels::exact::device::{DeviceLowerBounds, ExclusionGroups, Lowest};
 
-/// Rows selected beyond the neighbours (chosen, untested on a GPU: the error bound lets a few rows in between).
+/// Number of rows selected beyond the `k` neighbours (chosen, untested on a GPU: the error bound lets a few rows in
+/// between).
 const SPARE: usize = 16;
 
-/// Factor by which a query that needs more rows is searched among more.
+/// Factor by which the number of selected rows grows for a query that needs more.
 const GROWTH: usize = 8;
 
 /// A bank whose lower bounds come from a device.
@@ -28,11 +29,11 @@ pub(super) struct DeviceBank<'a> {
     pub(super) bounds: &'a dyn DeviceLowerBounds,
 }
 
-/// The nearest rows of one query, by distance and then by index; `None` if more rows have to be seen.
+/// The nearest rows of one query as (squared distance, row), ascending; `None` if more rows must be measured.
 type Hits = Option<Vec<(f32, u32)>>;
 
 impl DeviceBank<'_> {
-    /// Finds the `k` nearest rows of each of `queries: [n, d]`; `lower: [n]` are their bound terms.
+    /// Finds the `k` nearest rows of each of `queries: [n, d]`; `lower: [n]` are the bound terms of the queries.
     pub(super) fn search(
         self,
         queries: &[f32],
@@ -59,7 +60,7 @@ impl DeviceBank<'_> {
         self.rows.len() / self.d
     }
 
-    /// Searches for the queries `open` among the `count` rows of least lower bound of each.
+    /// Searches the queries with the indices `open` among the `count` rows of lowest lower bound of each.
     fn search_among(
         self,
         queries: &[f32],
@@ -86,7 +87,7 @@ impl DeviceBank<'_> {
             .collect()
     }
 
-    /// Measures candidates until the lower bound of the next is above the `k`-th distance.
+    /// Measures candidates until the lower bound of the next is above the `k`-th smallest distance.
     fn measure(
         self,
         query: &[f32],
@@ -124,15 +125,15 @@ impl DeviceBank<'_> {
         Ok((is_done || whole(last) > limit).then_some(near))
     }
 
-    /// The check costs one comparison a measured row and proves nothing, but a device that rounds more than it claims
-    /// is caught sooner or later.
+    /// The error if a lower bound is above the measured distance. The check costs one comparison per measured row. It
+    /// proves nothing, but will sooner or later catch a device that rounds more than it claims.
     fn wrong_bound(self) -> KernelError {
         let reason = "a lower bound is above the distance: its products are not f32".to_owned();
         KernelError::Device { device: self.bounds.device(), reason }
     }
 }
 
-/// Writes the hits and returns the queries that have to be searched again.
+/// Writes the results of the queries `open` and returns the queries that have to be searched again.
 fn write(open: &[usize], hits: Vec<Hits>, k: usize, neighbours: &mut Neighbours) -> Vec<usize> {
     let mut again = Vec::new();
     for (&query, hits) in open.iter().zip(hits) {

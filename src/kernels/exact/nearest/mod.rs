@@ -5,12 +5,12 @@
 //! ties included, for every number of threads and every choice below.
 //!
 //! Three lower bounds are used, the best that a bank has: codes along principal axes, int8-quantised rows, the rows
-//! in f32. Codes and int8 have to be made first. A bank makes codes once searches without them have cost as much as
-//! making them; so it never spends more than twice what the better choice would have. It never makes codes if a trial
-//! with some queries says that they rule out too little.
+//! in f32. Codes and int8 rows have to be computed first. A bank computes codes once searches without them have cost as
+//! much as computing them, so that the total is at most twice that of the better choice. It computes no codes if
+//! a trial with some queries shows that they rule out too little.
 //!
-//! On a GPU ([`SearchBank::on`]) libtorch selects the rows of least lower bound instead (`device`); the processor measures
-//! them, so that the result is the same to the bit.
+//! On a GPU ([`SearchBank::on`]) libtorch selects the rows with the lowest lower bounds instead (`device`); the CPU
+//! measures them, so that the result is the same to the bit.
 //!
 //! [`squared_euclidean`]: super::super::distance::squared_euclidean
 
@@ -36,21 +36,21 @@ use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
 use crate::kernels::distance::squared_norms;
 
-/// Most queries in one block (measured 2026-11-24 on 2 Zen 4 cores: 128 and 256 alike); fewer where threads would
-/// have none.
+/// Largest number of queries in one block (measured 2026-11-24 on 2 Zen 4 cores: 128 and 256 alike). Blocks are
+/// smaller if there are too few queries for all threads.
 const QUERY_BLOCK: usize = 256;
 
-/// Queries after which a bank without codes quantises its rows, which costs about as much as searching for ten
-/// (chosen).
+/// Number of queries after which a bank without codes quantises its rows to int8, which costs about as much as
+/// searching for ten (chosen).
 const INT8_AFTER: usize = 32;
 
-/// The index of "no row": there are fewer rows than neighbours.
+/// Stands for "no row" where there are fewer allowed rows than neighbours.
 pub const NO_ROW: u32 = u32::MAX;
 
-/// For each query its `k` nearest bank rows: `[n, k]`, row-major.
+/// The `k` nearest bank rows of each query: `[n, k]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbours {
-    /// Bank rows, the nearest first; among equal distances the lower index first.
+    /// Indices of bank rows, nearest first; among equal distances, lower index first.
     pub index: Vec<u32>,
     /// Plain (not squared) Euclidean distances, ascending.
     pub distance: Vec<f32>,
@@ -65,13 +65,13 @@ impl Neighbours {
 /// Rows prepared for many searches: norms are computed once, codes and int8 once they pay.
 pub struct SearchBank {
     rows: F32Filter,
-    /// Queries searched for so far.
+    /// Number of queries searched for so far.
     queries_seen: AtomicUsize,
-    /// `None` inside if codes do not pay.
+    /// PCA codes of the rows, once made; `None` inside if they do not pay.
     pca: OnceLock<Option<PcaFilter>>,
-    /// `None` inside if int8 does not pay.
+    /// The rows in int8, once made; `None` inside if that does not pay.
     int8: OnceLock<Option<Int8Filter>>,
-    /// Of a bank on a device.
+    /// The rows on a device; `None` for a bank on the CPU.
     device: Option<Box<dyn DeviceLowerBounds>>,
 }
 
@@ -113,8 +113,8 @@ impl SearchBank {
     /// gigabyte of the device's memory. Searches of several threads take turns.
     ///
     /// # Errors
-    /// As [`SearchBank::new`]; and if the device is not there, fails, or its products are not f32. The processor never
-    /// takes its place.
+    /// As [`SearchBank::new`]; and if the device does not exist, fails, or does not compute its products in f32.
+    /// There is no fallback to the CPU.
     ///
     /// # Panics
     /// As [`SearchBank::new`].
@@ -160,9 +160,9 @@ impl SearchBank {
     ///
     /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its square root.
     /// Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed of the matrix product, less
-    /// where codes rule most rows out, which a later search of the same bank makes; memory a megabyte a thread, and
-    /// the codes, at most two thirds of the rows' own. On a device: [`SearchBank::on`]. No queries give an empty result, as
-    /// does `k = 0`.
+    /// where codes rule most rows out; a later search of the same bank may compute them. Memory: a megabyte per
+    /// thread, and the codes, at most two thirds of the memory of the rows. On a device: [`SearchBank::on`]. The result
+    /// is empty if there are no queries or `k` is 0.
     ///
     /// [`squared_euclidean`]: crate::kernels::distance::squared_euclidean
     ///
@@ -175,17 +175,17 @@ impl SearchBank {
         self.search(queries, k.min(self.len()), None)
     }
 
-    /// Finds the nearest row of each query among those of other groups: leave one image out.
+    /// Finds, for each query, the nearest row of another group (leave one image out).
     ///
-    /// `query_group: [n]` and `bank_group: [m]` number the image that each row is from. Where every row is of the
-    /// query's own group, the distance is `f32::INFINITY` and the index [`NO_ROW`]. Otherwise as [`SearchBank::nearest`]
-    /// with `k = 1`.
+    /// `query_group: [n]` and `bank_group: [m]` number the image of each row. If all rows belong to the query's own
+    /// group, the distance is `f32::INFINITY` and the index [`NO_ROW`]. Otherwise as [`SearchBank::nearest`] with `k
+    /// = 1`.
     ///
     /// # Errors
     /// If a query holds NaN or an infinity, or the device of [`SearchBank::on`] fails.
     ///
     /// # Panics
-    /// If the groups have other lengths than the rows.
+    /// If `query_group` or `bank_group` is not as long as its rows.
     pub fn nearest_excluding(
         &self,
         queries: &[f32],
@@ -224,7 +224,7 @@ impl SearchBank {
         })
     }
 
-    /// Makes codes and int8 rows, once they pay.
+    /// Makes PCA codes or int8 rows as soon as they pay.
     fn prepare(&self, queries: &[f32], k: usize, is_allowed: impl Fn(usize, usize) -> bool) {
         let (rows, d) = (self.rows(), self.dimension());
         let n = queries.len() / d;
@@ -241,7 +241,8 @@ impl SearchBank {
         }
     }
 
-    /// Searches with a lower bound, block by block of the queries, which come with their squared norms.
+    /// Searches with a lower bound, in parallel blocks of queries. `(queries, norms)` are the queries and their
+    /// squared norms.
     fn search_with(
         &self,
         filter: &impl LowerBound,

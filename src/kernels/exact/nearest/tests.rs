@@ -9,14 +9,14 @@ use crate::kernels::exact::pca::PrincipalAxes;
 use crate::kernels::product::inner_products;
 use crate::kernels::random::Rng;
 
-/// Prepares a bank on one of the devices below.
+/// Creates a bank on one of the tested devices.
 type Make = fn(&[f32], usize) -> SearchBank;
 
 fn plain(rows: &[f32], d: usize) -> SearchBank {
     SearchBank::new(rows.to_vec(), d).unwrap()
 }
 
-/// A device whose bounds the processor computes.
+/// A device whose bounds are computed by the CPU.
 struct SimulatedDevice(F32Filter);
 
 fn simulated(rows: &[f32], d: usize) -> SearchBank {
@@ -62,7 +62,7 @@ fn libtorch(rows: &[f32], d: usize) -> SearchBank {
     plain(rows, d).with_bounds_of(Device::Cpu).unwrap()
 }
 
-/// Checks banks on every device that is there on every machine.
+/// Runs `check` for banks on every device that all machines have.
 fn on_all_devices(check: fn(Make)) {
     check(plain);
     check(simulated);

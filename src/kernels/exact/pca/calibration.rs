@@ -7,21 +7,21 @@ use super::principal_axes::PrincipalAxes;
 use crate::kernels::distance::squared_euclidean;
 use crate::kernels::sample::sample_rows;
 
-/// Queries and rows of the trial (chosen: under 1 % of a search of 2,000 in 20,000).
+/// Number of queries, and of rows, of the trial (chosen: under 1 % of a search of 2,000 in 20,000).
 const QUERIES: usize = 32;
 const ROWS: usize = 1024;
 
-/// Steps of the code's length.
+/// Code lengths that are tried are multiples of this.
 const STEP: usize = 16;
 
-/// Cost of a row that the coarse codes leave, in multiplications of the matrix product (measured 2026-11-24 on Zen 4:
-/// about 15 ns against 0.02 ns).
+/// Cost of measuring a row that the coarse codes did not rule out, in multiplications of the matrix product (measured
+/// 2026-11-24 on Zen 4: about 15 ns against 0.02 ns).
 const CANDIDATE_COST: f64 = 750.0;
 
 /// Share of the plain search's cost above which codes are not worth their preparation (chosen).
 const WORTH: f64 = 0.7;
 
-/// Finds the width of a coarse code with the least expected cost; `None` if the plain search is as good.
+/// Finds the length of coarse codes with the least expected cost; `None` if a search without codes is about as cheap.
 ///
 /// `(rows, queries)` are `[m, d]` and `[n, d]`. The `k`-th smallest distance of a sampled query to sampled rows (not
 /// below that of the whole bank, so the trial is pessimistic) is compared with the part of each distance that the

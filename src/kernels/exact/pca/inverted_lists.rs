@@ -13,10 +13,10 @@ use crate::kernels::product::inner_products;
 /// Mean number of rows of a list (chosen: a few times the neighbours that are searched for).
 const LIST: usize = 40;
 
-/// Most centroids (chosen).
+/// Largest number of centroids (chosen).
 const MOST_CENTROIDS: usize = 256;
 
-/// Rows of one matrix product.
+/// Number of rows in one matrix product.
 const BLOCK: usize = 512;
 
 /// The rows of each list; the centroids are the bank's first rows.
@@ -60,7 +60,8 @@ impl InvertedLists {
     }
 }
 
-/// Returns for each of `codes: [n, width]` the centroid with the least `lower - 2·product`; the first if all are NaN.
+/// Returns, for each of `codes: [n, width]`, the index of the nearest centroid: the one with the least `lower -
+/// 2·product`. The first if all are NaN.
 pub(super) fn nearest_centroids(codes: &[f32], centroids: &[f32], width: usize, lower: &[f32]) -> Vec<usize> {
     let count = centroids.len() / width;
     let mut products = vec![0.0; codes.len() / width * count];

@@ -1,8 +1,8 @@
-//! The lower bound by short codes along principal axes, and what the codes may err.
+//! The lower bound by short codes along principal axes, and the error bound of the codes.
 //!
 //! With the principal axes `V: [p, d]`, `‖V·Vᵀ - I‖ <= ε`, and the centre `c`, a row `a` gets the code `(V·a', ρ)`,
-//! where `a' = a - c` and `ρ` is the length of what the axes do not see of `a'`. In exact arithmetic, with `P` the
-//! projection on the span of the axes,
+//! where `a' = a - c` and `ρ` is the length of the part of `a'` that is orthogonal to the axes. In exact arithmetic,
+//! with `P` the projection on the span of the axes,
 //!
 //! ```text
 //! ‖q - b‖² = ‖P(q' - b')‖² + ‖(I - P)(q' - b')‖² >= ‖V(q' - b')‖²/(1 + ε) + (ρ(q) - ρ(b))²
@@ -24,8 +24,8 @@
 //! derivation needs `ε <= 0.01` and `d·u <= 0.01`.
 //!
 //! **Two codes a row.** The coarse one, of the first axes, goes through a matrix product in f32; the fine one, of all
-//! axes, is compared one by one with what that leaves. Where the processor multiplies bytes, the fine codes in int8
-//! take the place of both (`int8`).
+//! axes, is compared only for the pairs that the coarse one did not rule out. Where the processor multiplies bytes,
+//! the fine codes in int8 take the place of both (`int8`).
 
 mod calibration;
 mod inverted_lists;
@@ -46,23 +46,23 @@ use crate::kernels::distance::{ErrorBound, measure, squared_norm};
 use crate::kernels::product::int8::TILE;
 use crate::kernels::sample::sample_rows;
 
-/// Rows that the axes are found from (measured 2026-11-24: from 512, 1024 and 2048 of 20,000 rows, the first 64 axes
-/// hold 81.3, 82.6 and 83.3 % of the variance).
+/// Number of rows that the axes are computed from (measured 2026-11-24: from 512, 1024 and 2048 of 20,000 rows, the
+/// first 64 axes hold 81.3, 82.6 and 83.3 % of the variance).
 const SAMPLE: usize = 2048;
 
-/// Most axes: a longer fine code costs more than the distances that it saves (chosen, of 127 and 255).
+/// Largest number of axes: a longer fine code costs more than the distances that it saves (chosen, of 127 and 255).
 const MOST_AXES: usize = 255;
 
-/// Below this length rows are measured as fast as codes (chosen, untested).
+/// Shortest row that is encoded: shorter ones are measured as fast as their codes (chosen, untested).
 const SHORTEST_ROW: usize = 96;
 
 /// Longest row for which the error bound is derived: `d·u <= 0.01`.
 const LONGEST_ROW: usize = 1 << 17;
 
-/// Rows encoded by one task.
+/// Number of rows that one parallel task encodes.
 const ENCODE_BLOCK: usize = 256;
 
-/// How far codes may lie from the exact ones: `error` of the module's inequality (1).
+/// Distance between computed and exact codes, at most: `error` in the module's inequality (1).
 #[derive(Debug, Clone, Copy, Default)]
 struct CodeError {
     coarse: f64,
@@ -71,27 +71,28 @@ struct CodeError {
 
 /// The codes of some rows.
 struct Codes {
-    /// `[n, width]`: the first axes, then the length that they do not see.
+    /// Coarse codes, `[n, width]`: the products with the first `width - 1` axes, then the length of the rest of the
+    /// row.
     coarse: Vec<f32>,
-    /// Squared norms of the coarse codes.
+    /// Squared norms of the coarse codes, `[n]`.
     norms: Vec<f32>,
-    /// `[n, fine width]`: the same of all axes.
+    /// Fine codes, `[n, fine width]`: the same with all axes.
     fine: Vec<f32>,
     errors: Vec<CodeError>,
 }
 
-/// Codes of a bank's rows, and the axes that make those of queries.
+/// The codes of a bank's rows, and the axes by which queries are encoded.
 pub(super) struct PcaFilter {
     axes: PrincipalAxes,
     coarse: F32Filter,
     fine: Vec<f32>,
-    /// The largest of the rows' code errors.
+    /// The largest code errors of all rows.
     error: CodeError,
-    /// Of the distance that is measured, and of that between codes, which errs by no more: codes are no longer than
+    /// Rounding error of the exact distance. It also covers the distance between codes, which are no longer than
     /// rows.
     distance: ErrorBound,
     lists: InvertedLists,
-    /// The fine codes in int8, if that pays.
+    /// The fine codes in int8; `None` if that does not pay.
     int8: Option<Int8Filter>,
 }
 
@@ -100,21 +101,21 @@ pub(super) struct PcaQueries {
     coarse: F32Queries,
     fine: Vec<f32>,
     errors: Vec<CodeError>,
-    /// Squared distances of fine codes above which a row is out.
+    /// `[n]`: squared distance between fine codes above which a row is ruled out.
     thresholds: Vec<f32>,
-    /// The nearest centroid of each.
+    /// `[n]`: the inverted list of each query, that of its nearest centroid.
     lists: Vec<usize>,
     int8: Option<Int8Queries>,
 }
 
 impl PcaFilter {
-    /// Returns the multiplications, to first order, that [`PcaFilter::calibrated`] costs for a bank of `m` rows.
+    /// Returns about how many multiplications [`PcaFilter::calibrated`] takes for `m` rows of length `d`.
     pub(super) fn cost(m: usize, d: usize) -> usize {
         let axes = axes_for(d);
         (SAMPLE.min(m) * d + 2 * ROUNDS * axes * d + m * axes) * d
     }
 
-    /// Encodes `rows: [m, d]`, if a trial with some of `queries: [n, d]` says that it pays.
+    /// Encodes `rows: [m, d]`; `None` if a trial with some of `queries: [n, d]` shows that codes do not pay.
     ///
     /// `is_allowed` and `k` are those of the search. They have no influence on results.
     pub(super) fn calibrated(
@@ -132,7 +133,7 @@ impl PcaFilter {
         Some(Self::new(axes, width, rows))
     }
 
-    /// Encodes rows with codes of `width` and of all axes.
+    /// Encodes rows with coarse codes of length `width`, and with fine codes of all axes.
     pub(super) fn new(axes: PrincipalAxes, width: usize, rows: &[f32]) -> Self {
         let Codes { coarse, norms, fine, errors } = encode(&axes, width, rows);
         let error = errors.iter().fold(CodeError::default(), |most, error| CodeError {
@@ -146,7 +147,7 @@ impl PcaFilter {
         Self { axes, coarse, fine, error, distance, lists, int8 }
     }
 
-    /// Sets whether int8 is used, whatever the processor.
+    /// Sets whether fine codes are compared in int8, even if this processor is slow at it.
     #[cfg(test)]
     pub(super) fn with_int8(mut self, has_int8: bool) -> Self {
         let (length, d) = (self.axes.count() + 1, self.axes.dimension());
@@ -155,7 +156,7 @@ impl PcaFilter {
         self
     }
 
-    /// Compares the fine codes of the coarse ones' candidates.
+    /// Compares fine codes of the pairs that the coarse codes left, and clears the bits of those that are ruled out.
     fn refine(&self, queries: &PcaQueries, rows: Range<usize>, out: &mut Candidates) {
         let width = self.axes.count() + 1;
         let n = queries.thresholds.len();
@@ -236,7 +237,8 @@ impl LowerBound for PcaFilter {
     }
 }
 
-/// Returns a third of the dimensions, such that codes of all axes fill vectors of 32.
+/// Returns the number of axes: about a third of the dimensions, such that a fine code (one number more) is a multiple
+/// of 32 long.
 fn axes_for(d: usize) -> usize {
     (d / 3).next_multiple_of(32).saturating_sub(1).min(MOST_AXES)
 }
@@ -271,7 +273,7 @@ fn encode(axes: &PrincipalAxes, width: usize, rows: &[f32]) -> Codes {
     codes
 }
 
-/// The module's `κ`.
+/// Writes codes and bounds their errors with the module's `κ`.
 struct Encoder {
     kappa: f64,
 }
@@ -283,8 +285,8 @@ impl Encoder {
         Self { kappa: products + axes.skew() + 4.0 * rounding }
     }
 
-    /// Writes the code of a row of squared length `squared` about the centre whose products with the axes are
-    /// `along`; returns its error bound.
+    /// Writes the code of a row and returns its error bound. `squared` is the squared length of the row after
+    /// subtraction of the centre, `along` its products with the axes.
     fn write(&self, squared: f64, along: &[f32], code: &mut [f32]) -> f64 {
         let (seen, rest) = code.split_at_mut(code.len() - 1);
         seen.copy_from_slice(&along[..seen.len()]);

@@ -14,7 +14,7 @@ use crate::kernels::sample::mean;
 /// 79.3, 82.5, 83.3 and 83.5 % of the variance after 1, 2, 4 and 8; the best hold 84.2).
 pub(super) const ROUNDS: usize = 4;
 
-/// Partial sums.
+/// Number of partial sums.
 const LANES: usize = 16;
 
 /// Nearly orthonormal directions about a centre.
@@ -80,8 +80,8 @@ impl PrincipalAxes {
     }
 }
 
-/// `Σ (row - centre)·(row - centre)ᵀ`, `[d, d]`, and a small multiple of the identity: it turns no axis, and no
-/// direction loses its length where rows span few dimensions.
+/// Returns `Σ (row - centre)·(row - centre)ᵀ`, `[d, d]`, plus a small multiple of the identity. The multiple does not
+/// change the axes, and keeps directions that the rows do not span from vanishing.
 fn scatter(rows: &[f32], centre: &[f32]) -> Vec<f32> {
     let (d, count) = (centre.len(), rows.len() / centre.len());
     let mut columns = vec![0.0; rows.len()];

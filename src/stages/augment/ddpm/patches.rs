@@ -196,7 +196,7 @@ impl<'a> Patches<'a> {
     }
 }
 
-/// Draws the index of a marked pixel. Returns 0 if no pixel is marked.
+/// Draws the index of a marked pixel. Returns 0 if no pixel is marked, and draws nothing.
 pub(super) fn any_marked(rng: &mut Rng, marked: &[bool]) -> usize {
     let pixels: Vec<usize> = (0..marked.len()).filter(|&pixel| marked[pixel]).collect();
     if pixels.is_empty() { 0 } else { pixels[rng.below(pixels.len())] }

@@ -27,7 +27,8 @@ use crate::kernels::random::Rng;
 /// Number of samples between two checks for cancellation.
 const BATCH: usize = 8;
 
-/// Number of masks that are tried before one below `min_area` in its window is accepted.
+/// Number of masks that are drawn for a sample. The last is accepted even if it has fewer than `min_area` pixels in
+/// its window.
 const DRAWS: usize = 8;
 
 /// The random choices for a sample, made before it is inpainted.
@@ -40,9 +41,9 @@ struct Draft<'a> {
     top: isize,
     left: isize,
     window: Window,
-    /// The mask within the window.
+    /// Whether each pixel of the window is inside the mask: `[side, side]`.
     mask: Vec<bool>,
-    /// The source of the noise.
+    /// The generator of the noise.
     rng: Rng,
 }
 
@@ -217,7 +218,7 @@ impl<'a> Draft<'a> {
         Ok((image, whole))
     }
 
-    /// Returns the pixels of the window, `[side, side, 3]`.
+    /// Cuts the window out of an image: `[side, side, 3]`.
     fn cut(&self, image: &RgbImage, side: usize) -> Vec<u8> {
         let pixel = |index: usize| {
             let (row, column) = (self.window.top + index / side, self.window.left + index % side);

@@ -48,7 +48,7 @@ const PASSED: [&str; 19] = [
     "PIP_INDEX_URL",
 ];
 
-/// A run of the stage.
+/// What a run of the stage needs.
 pub(super) struct Jobs<'a> {
     pub(super) inpainting: &'a Inpainting,
     pub(super) spec: &'a Augment,
@@ -301,7 +301,7 @@ impl<'a> Jobs<'a> {
         })
     }
 
-    /// Returns whether the program must work without network access to the hub.
+    /// Returns whether the program must not use the network to find the model.
     fn is_local(&self) -> bool {
         self.context.is_offline || self.inpainting.pipeline == Pipeline::Files
     }
@@ -380,7 +380,7 @@ impl Draft<'_> {
     }
 }
 
-/// Returns the seed of the sample for a generator that takes 63 bits.
+/// Returns the seed of the sample's noise, cut to 63 bits, which is what the generator takes.
 fn noise_seed(seed: u64) -> u64 {
     seed & (u64::MAX >> 1)
 }

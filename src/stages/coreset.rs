@@ -27,7 +27,8 @@ use crate::kernels::resize::overlap;
 
 pub use filter::SyntheticFilter;
 
-/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least 10 rows, whatever its ratio (2026-11-28).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least 10
+/// rows, whatever its ratio (2026-11-28).
 pub const VERSION: u32 = 2;
 
 /// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).

@@ -10,6 +10,9 @@ use crate::stages::Progress;
 /// Number of groups that a line lists. Further files are only counted.
 const NAMED_GROUPS: usize = 12;
 
+/// Number of folders that a pattern shows.
+const SHOWN_FOLDERS: usize = 4;
+
 /// Extensions of files that describe data. They are counted, without a warning.
 const DESCRIPTIONS: [&str; 16] = [
     "txt", "md", "json", "jsonl", "xml", "csv", "tsv", "yaml", "yml", "html", "pdf", "pyb", "pkl", "py",
@@ -101,15 +104,14 @@ fn reason(
     }
 }
 
-/// Returns the pattern that stands for a file and its neighbours: the folder, at most two levels deep, and the extension.
+/// Returns the pattern that stands for a file and its neighbours: at most [`SHOWN_FOLDERS`] folders, and the extension.
 pub(super) fn pattern(name: &str) -> String {
-    let end = name.rsplit_once('.').map(|(_, end)| end).filter(|end| !end.contains('/'));
-    let end = end.map_or(String::new(), |end| format!(".{end}"));
-    match parts(name)[..] {
-        [file] => file.to_owned(),
-        [folder, _] => format!("{folder}/*{end}"),
-        [folder, inner, _] => format!("{folder}/{inner}/*{end}"),
-        [folder, inner, ..] => format!("{folder}/{inner}/…/*{end}"),
-        [] => String::new(),
+    let folders = parts(folder_of(name));
+    if folders == [""] {
+        return name.to_owned();
     }
+    let rest = if folders.len() > SHOWN_FOLDERS { "…/" } else { "" };
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let end = file.rsplit_once('.').map_or(String::new(), |(_, end)| format!(".{end}"));
+    format!("{}/{rest}*{end}", folders[..folders.len().min(SHOWN_FOLDERS)].join("/"))
 }

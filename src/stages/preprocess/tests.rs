@@ -28,12 +28,20 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    /// Adds an image of 20×30 px that no other name has.
     fn image(self, name: &str) -> Self {
-        self.sized_image(name, 20, 30)
+        let blue = Digest::of_bytes(name.as_bytes()).as_bytes()[0];
+        self.coloured_image(name, 20, 30, blue)
     }
 
+    /// Adds an image; those of one size are equal.
+
     fn sized_image(self, name: &str, height: u32, width: u32) -> Self {
-        let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 99]));
+        self.coloured_image(name, height, width, 99)
+    }
+
+    fn coloured_image(self, name: &str, height: u32, width: u32, blue: u8) -> Self {
+        let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, blue]));
         write_rgb(&self.path(name), &image).unwrap();
         self
     }
@@ -289,8 +297,8 @@ fn a_table_serves_any_folder() {
     ] {
         assert!(error.contains(wanted), "{wanted}: {error}");
     }
-    let error = failure(&[], &Folder::new().text("images.csv", "file,split\na,train\n"));
-    assert!(error.contains("no column `path`, only `file`, `split`"), "{error}");
+    let error = failure(&[], &Folder::new().text("images.csv", "photo,split\na,train\n"));
+    assert!(error.contains("no column `path`, only `photo`, `split`"), "{error}");
 }
 
 #[test]
@@ -438,7 +446,7 @@ fn a_changed_image_is_recomputed_and_a_moved_image_is_not() {
     assert_eq!(added.len(), 3 * 2 + 2 * 2);
     assert_eq!(count_new_items(&folder), 0);
     assert_eq!(*cache.added.lock().unwrap(), added, "cached items are added under the same names");
-    let folder = folder.sized_image("test/20000.png", 20, 31).sized_image("test/20000.png", 20, 30);
+    let folder = folder.sized_image("test/20000.png", 20, 31).image("test/20000.png");
     assert_eq!(count_new_items(&folder), 0, "equal bytes");
     let folder = folder.mask("test/20000_GT.png", &[(1, 1), (2, 2)]);
     assert_eq!(count_new_items(&folder), 1);

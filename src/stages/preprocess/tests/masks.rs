@@ -132,7 +132,8 @@ fn images_without_masks_are_labelled_by_their_folder() {
 fn padding_is_uncounted_and_its_box_is_kept() {
     let folder = Folder::new().ksdd2("");
     let pairs = [("height", int(30)), ("width", int(30)), ("resize", "fit".into())];
-    let files = run_on(&TestContext::new(), &pairs, &folder, IMAGES).unwrap();
+    let context = TestContext::new();
+    let files = run_on(&context, &pairs, &folder, IMAGES).unwrap();
     assert_eq!(read_padding(&files).unwrap()["train/10000"], [5, 0, 20, 30]);
     let one = labelled(&files)["test/20000"].clone();
     let truth = read_truth(one.mask).unwrap();

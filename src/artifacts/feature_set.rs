@@ -4,7 +4,10 @@
 //! ```text
 //! features.json               how the features were extracted (Extraction), the same for every image
 //! blocks/<id>.safetensors     "features": [h, w, d], f16 or f32
+//!                             "frame": [1, 1, 4], i64 (only of padded images): top, left, height, width
 //! ```
+//! A block has no features of the padding around its image. If there is any, "frame" says where the patches lie in the
+//! grid of the padded image: first row and column, and the size of the grid.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,6 +79,70 @@ pub struct Block {
     pub d: usize,
     /// Patch vectors, `[height, width, d]`, row-major.
     pub data: Vec<f32>,
+    /// Where the patches lie in the grid of a padded image; `None` if the image has no padding.
+    pub frame: Option<Frame>,
+}
+
+/// Where the patches of an image lie in the grid of its padded image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Rows of the grid.
+    pub height: usize,
+    /// Columns of the grid.
+    pub width: usize,
+}
+
+impl Block {
+    /// Makes a block of the features of a padded image: `[height, width, d]` on the whole grid. `inside` is the box of the
+    /// image in the padded image of `size` px: top, left, height and width. Keeps the patches of which the image covers
+    /// half or more in each direction, and at least one row and column.
+    pub fn of_padded(
+        [height, width, d]: [usize; 3],
+        data: &[f32],
+        inside: [usize; 4],
+        size: (usize, usize),
+    ) -> Self {
+        let rows = covered(inside[0], inside[2], size.0, height);
+        let columns = covered(inside[1], inside[3], size.1, width);
+        let frame = Frame { top: rows.start, left: columns.start, height, width };
+        let row = |row: usize| &data[(row * width + columns.start) * d..(row * width + columns.end) * d];
+        let kept = rows.clone().flat_map(row).copied().collect();
+        Self { height: rows.len(), width: columns.len(), d, data: kept, frame: Some(frame) }
+    }
+
+    /// Returns a map of the patches on the grid of the padded image: the padding takes the value of the nearest patch.
+    pub fn on_grid(&self, map: &[f32]) -> (Vec<f32>, [usize; 2]) {
+        let Some(frame) = self.frame else { return (map.to_vec(), [self.height, self.width]) };
+        let near = |index: usize, first: usize, count: usize| index.saturating_sub(first).min(count - 1);
+        let value = |row: usize, column: usize| {
+            map[near(row, frame.top, self.height) * self.width + near(column, frame.left, self.width)]
+        };
+        let cells = (0..frame.height).flat_map(|row| (0..frame.width).map(move |column| (row, column)));
+        (cells.map(|(row, column)| value(row, column)).collect(), [frame.height, frame.width])
+    }
+}
+
+/// Returns the cells of a grid of `cells` over `side` px that `start..start + length` covers to a half or more.
+fn covered(start: usize, length: usize, side: usize, cells: usize) -> std::ops::Range<usize> {
+    // In units of 1/cells px, a cell has `side` of them.
+    let (from, to) = (start * cells, (start + length) * cells);
+    let covers = |cell: &usize| {
+        let shared = to.min((cell + 1) * side).saturating_sub(from.max(cell * side));
+        2 * shared >= side
+    };
+    let first = (0..cells).find(covers);
+    let last = (0..cells).rev().find(covers);
+    match (first, last) {
+        (Some(first), Some(last)) => first..last + 1,
+        _ => {
+            let middle = ((from + to) / (2 * side)).min(cells - 1);
+            middle..middle + 1
+        }
+    }
 }
 
 /// Returns the file name of an image's block within the set.
@@ -113,7 +180,18 @@ pub fn write_block(path: &Path, block: &Block, precision: StoragePrecision) -> R
     };
     let error = |source| ArtifactError::SafeTensors { path: path.to_owned(), source };
     let view = TensorView::new(dtype, shape, &bytes).map_err(error)?;
-    let file = safetensors::serialize([("features", view)], None).map_err(error)?;
+    let frame = block.frame.map(|frame| {
+        let Frame { top, left, height, width } = frame;
+        [top, left, height, width]
+            .iter()
+            .flat_map(|&number| (number as i64).to_le_bytes())
+            .collect::<Vec<u8>>()
+    });
+    let mut tensors = vec![("features", view)];
+    if let Some(frame) = &frame {
+        tensors.push(("frame", TensorView::new(Dtype::I64, vec![1, 1, 4], frame).map_err(error)?));
+    }
+    let file = safetensors::serialize(tensors, None).map_err(error)?;
     super::files::write(path, &file)
 }
 
@@ -140,7 +218,16 @@ pub fn read_block(file: &File) -> Result<Block, ArtifactError> {
         }
         _ => return Err(wrong()),
     };
-    Ok(Block { height, width, d, data })
+    Ok(Block { height, width, d, data, frame: frame(&tensors).ok_or_else(wrong)? })
+}
+
+/// Reads the frame. The outer `None` means that it is malformed.
+fn frame(tensors: &SafeTensors<'_>) -> Option<Option<Frame>> {
+    let Ok(view) = tensors.tensor("frame") else { return Some(None) };
+    let number = |bytes: &[u8]| usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok();
+    let numbers: Vec<usize> = view.data().chunks_exact(8).map(number).collect::<Option<_>>()?;
+    let [top, left, height, width] = numbers[..] else { return None };
+    Some(Some(Frame { top, left, height, width }))
 }
 
 /// Returns `‖new - old‖ / ‖old‖` of two blocks; `None` if either is no block, or their shapes differ.
@@ -149,7 +236,7 @@ pub fn relative_difference(old: &File, new: &File) -> Option<f64> {
 }
 
 fn relative(old: &Block, new: &Block) -> Option<f64> {
-    if (old.height, old.width, old.d) != (new.height, new.width, new.d) {
+    if (old.height, old.width, old.d, old.frame) != (new.height, new.width, new.d, new.frame) {
         return None;
     }
     let (mut difference, mut norm) = (0.0, 0.0);
@@ -175,21 +262,29 @@ struct TensorHeader {
 
 /// Reads the shape of a block, `[h, w, d]`, without its values.
 pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
-    use std::io::Read;
-    let io = |source| ArtifactError::Io { path: file.path.clone(), source };
     let wrong = || ArtifactError::Tensor {
         path: file.path.clone(),
         tensor: "features".to_owned(),
         expected: "[h, w, d] of f16 or f32".to_owned(),
     };
+    read_header(file)?.get("features").map(|tensor| tensor.shape).ok_or_else(wrong)
+}
+
+/// Reads where the patches of a block lie in a padded image; `None` without padding. Reads the values only if there is any.
+pub fn read_frame(file: &File) -> Result<Option<Frame>, ArtifactError> {
+    if read_header(file)?.contains_key("frame") { Ok(read_block(file)?.frame) } else { Ok(None) }
+}
+
+fn read_header(file: &File) -> Result<BTreeMap<String, TensorHeader>, ArtifactError> {
+    use std::io::Read;
+    let io = |source| ArtifactError::Io { path: file.path.clone(), source };
     let mut open = std::fs::File::open(&file.path).map_err(io)?;
     let mut head = vec![0; 8];
     open.read_exact(&mut head).map_err(io)?;
     let length = head.iter().rev().fold(0_u64, |length, &byte| (length << 8) | u64::from(byte));
     open.take(length.min(MAX_HEADER_BYTES)).read_to_end(&mut head).map_err(io)?;
-    let header: BTreeMap<String, TensorHeader> = serde_json::from_slice(&head[8..])
-        .map_err(|source| ArtifactError::Json { path: file.path.clone(), source })?;
-    header.get("features").map(|tensor| tensor.shape).ok_or_else(wrong)
+    serde_json::from_slice(&head[8..])
+        .map_err(|source| ArtifactError::Json { path: file.path.clone(), source })
 }
 
 #[cfg(test)]
@@ -198,7 +293,7 @@ mod tests {
 
     #[test]
     fn blocks_are_compared_by_their_norms() {
-        let block = |data: &[f32]| Block { height: 1, width: 2, d: 1, data: data.to_vec() };
+        let block = |data: &[f32]| Block { height: 1, width: 2, d: 1, data: data.to_vec(), frame: None };
         let old = block(&[3.0, 4.0]);
         assert_eq!(relative(&old, &old), Some(0.0));
         assert_eq!(relative(&old, &block(&[3.0, 4.5])), Some(0.1));
@@ -210,7 +305,8 @@ mod tests {
     #[test]
     fn a_block_comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let block = Block { height: 2, width: 1, d: 3, data: vec![0.0, 1.0, -2.5, 0.1, 3.0, 1000.0] };
+        let data = vec![0.0, 1.0, -2.5, 0.1, 3.0, 1000.0];
+        let block = Block { height: 2, width: 1, d: 3, data, frame: None };
         for precision in [StoragePrecision::F32, StoragePrecision::F16] {
             let path = folder.path().join("block");
             write_block(&path, &block, precision).unwrap();
@@ -221,5 +317,25 @@ mod tests {
             let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() / 1024.0;
             assert!(read.data.iter().zip(&block.data).all(close), "{read:?}");
         }
+    }
+
+    #[test]
+    fn a_padded_block_keeps_the_patches_of_its_image() {
+        // 4 × 2 cells of 8 px over 32 × 16 px; the image covers rows 10 to 25: row 1 to 6/8, row 3 to 2/8.
+        let data: Vec<f32> = (0..8).map(|cell| cell as f32).collect();
+        let block = Block::of_padded([4, 2, 1], &data, [10, 0, 16, 16], (32, 16));
+        assert_eq!((block.height, block.width), (2, 2));
+        assert_eq!(block.data, [2.0, 3.0, 4.0, 5.0]);
+        let (map, grid) = block.on_grid(&block.data);
+        assert_eq!(grid, [4, 2]);
+        assert_eq!(map, [2.0, 3.0, 2.0, 3.0, 4.0, 5.0, 4.0, 5.0]);
+        let thin = Block::of_padded([4, 2, 1], &data, [15, 0, 2, 16], (32, 16));
+        assert_eq!((thin.height, thin.frame.unwrap().top), (1, 2), "at least one row remains");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("block");
+        write_block(&path, &block, StoragePrecision::F32).unwrap();
+        let file = File { path, digest: None, size_bytes: 0, is_executable: false };
+        assert_eq!(read_block(&file).unwrap(), block);
+        assert_eq!((read_shape(&file).unwrap(), read_frame(&file).unwrap()), ([2, 2, 1], block.frame));
     }
 }

@@ -3,13 +3,15 @@
 //! ```text
 //! pixels/set.json                          how the images were preprocessed (Preprocessing)
 //! pixels/images/<id>.png                   RGB, 8 bits
+//! pixels/padding.json                      where the images lie within their padding (only if one has any)
 //! labels/<split>/normal/<id>.png           mask, all 0
 //! labels/<split>/defect/<kind>/<id>.png    mask, 0 or 255, of the size of the image
 //! provenance.csv                           the origin of each image (only from `augment`)
 //! ```
 //! The folder of a mask gives the split and the label of its image, so that a listing of names is enough to select
 //! images: only the names and digests of the selected files enter the key of a stage. `extract` reads only `pixels/`,
-//! so new masks do not rerun it. An id may contain `/` (`train/10000`).
+//! so new masks do not rerun it. A pixel of a mask is 128 if no metric may count it: in the padding around an image, and
+//! everywhere if an image is defective and nothing says where. An id may contain `/` (`train/10000`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,12 @@ pub const UNKNOWN_KIND: &str = "any";
 
 /// The kind of the synthetic defects of an `augment` stage.
 pub const SYNTHETIC_KIND: &str = "synthetic";
+
+/// The level of a mask's pixels that no metric counts: padding, and images whose defects have no region.
+pub const UNCOUNTED: u8 = 128;
+
+/// File name of the boxes of padded images.
+pub const PADDING: &str = "pixels/padding.json";
 
 /// Folder of the images, and the only one that `extract` reads.
 pub const PIXELS: &str = "pixels";
@@ -166,9 +174,75 @@ pub fn read_rgb(file: &File) -> Result<RgbImage, ArtifactError> {
     Ok(decode(file)?.into_rgb8())
 }
 
-/// Decodes a mask as grey levels.
+/// Decodes a mask: defects are 255, everything else is 0.
 pub fn read_mask(file: &File) -> Result<GrayImage, ArtifactError> {
-    Ok(decode(file)?.into_luma8())
+    let mut mask = decode(file)?.into_luma8();
+    mask.iter_mut().filter(|level| **level == UNCOUNTED).for_each(|level| *level = 0);
+    Ok(mask)
+}
+
+/// A mask with the part of it that metrics count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truth {
+    /// Defects are not 0.
+    pub mask: GrayImage,
+    /// The part that counts; `None` if nothing says where the defects are.
+    pub counted: Option<Region>,
+}
+
+/// A rectangle in an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// Number of columns.
+    pub width: usize,
+}
+
+impl Region {
+    /// Cuts the region out of `[height, width]` values with rows of `width` values.
+    pub fn cut<T: Copy>(&self, values: &[T], width: usize) -> Vec<T> {
+        let rows = values.chunks_exact(width.max(1)).skip(self.top).take(self.height);
+        rows.flat_map(|row| row[self.left..self.left + self.width].iter().copied()).collect()
+    }
+}
+
+/// Decodes a mask with the part of it that metrics count. Uncounted pixels must be around that part.
+pub fn read_truth(file: &File) -> Result<Truth, ArtifactError> {
+    let mut mask = decode(file)?.into_luma8();
+    let (width, height) = (mask.width() as usize, mask.height() as usize);
+    let is_counted = |row: usize, column: usize| mask.as_raw()[row * width + column] != UNCOUNTED;
+    let rows: Vec<usize> =
+        (0..height).filter(|&row| (0..width).any(|column| is_counted(row, column))).collect();
+    let columns: Vec<usize> =
+        (0..width).filter(|&column| (0..height).any(|row| is_counted(row, column))).collect();
+    let counted = match (rows.first(), rows.last(), columns.first(), columns.last()) {
+        (Some(&top), Some(&bottom), Some(&left), Some(&right)) => {
+            Some(Region { top, left, height: bottom - top + 1, width: right - left + 1 })
+        }
+        _ => None,
+    };
+    let is_whole = counted.is_none_or(|region| !region.cut(mask.as_raw(), width).contains(&UNCOUNTED));
+    if !is_whole {
+        return Err(ArtifactError::Mask { path: file.path.clone() });
+    }
+    mask.iter_mut().filter(|level| **level == UNCOUNTED).for_each(|level| *level = 0);
+    Ok(Truth { mask, counted })
+}
+
+/// Writes the boxes of padded images: top, left, height and width in px, by id. Writes nothing without any.
+pub fn write_padding(set: &Path, boxes: &BTreeMap<&str, [usize; 4]>) -> Result<(), ArtifactError> {
+    if boxes.is_empty() { Ok(()) } else { write_json(&set.join(PADDING), boxes) }
+}
+
+/// Reads the boxes of padded images, by id.
+pub fn read_padding(files: &Files) -> Result<BTreeMap<String, [usize; 4]>, ArtifactError> {
+    let file = files.get(PADDING).or_else(|| files.get("padding.json"));
+    file.map_or_else(|| Ok(BTreeMap::new()), File::read_json)
 }
 
 fn decode(file: &File) -> Result<image::DynamicImage, ArtifactError> {

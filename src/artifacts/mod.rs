@@ -74,6 +74,9 @@ pub enum ArtifactError {
     /// The image cannot be decoded, or cannot be encoded.
     #[error("cannot decode the image `{}`", path.display())]
     Image { path: PathBuf, source: image::ImageError },
+    /// Uncounted pixels must lie around the counted ones.
+    #[error("the mask `{}` has uncounted pixels (level 128) amid counted ones", path.display())]
+    Mask { path: PathBuf },
     /// `expected` is the expected shape and number format.
     #[error("`{}` does not hold the tensor `{tensor}` as {expected}", path.display())]
     Tensor { path: PathBuf, tensor: String, expected: String },

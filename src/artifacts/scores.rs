@@ -20,14 +20,18 @@ use crate::kernels::metrics::ConfidenceInterval;
 pub struct Intervals {
     /// Number of resamples.
     pub resamples: usize,
-    /// How pixel metrics are resampled, as a sentence.
-    pub pixel_method: String,
+    /// How pixel metrics are resampled, in words. Like everything else of pixels, `None` if no defect has a region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_method: Option<String>,
     /// Upper bound of the error of both ends of the interval `pixel_auroc`, compared with resampling the exact scores.
-    pub pixel_auroc_error: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_auroc_error: Option<f64>,
     /// The same bound for `pixel_ap`.
-    pub pixel_ap_error: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_ap_error: Option<f64>,
     /// The same bound for `aupro`.
-    pub aupro_error: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aupro_error: Option<f64>,
     /// The interval of `image_auroc`.
     pub image_auroc: ConfidenceInterval,
     /// The interval of `image_ap`.
@@ -35,11 +39,14 @@ pub struct Intervals {
     /// The interval of `image_f1_max`.
     pub image_f1_max: ConfidenceInterval,
     /// The interval of `pixel_auroc`.
-    pub pixel_auroc: ConfidenceInterval,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_auroc: Option<ConfidenceInterval>,
     /// The interval of `pixel_ap`.
-    pub pixel_ap: ConfidenceInterval,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_ap: Option<ConfidenceInterval>,
     /// The interval of `aupro`.
-    pub aupro: ConfidenceInterval,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aupro: Option<ConfidenceInterval>,
 }
 
 /// Predictions at the threshold of the model, which is computed from normal images only.
@@ -79,14 +86,18 @@ pub struct Metrics {
     pub image_f1_max: f64,
     /// The threshold of `image_f1_max`.
     pub image_f1_max_threshold: f64,
-    /// Area under the pixel ROC curve.
-    pub pixel_auroc: f64,
+    /// Area under the pixel ROC curve. Like every pixel metric, `None` if no defect of the split has a region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_auroc: Option<f64>,
     /// Pixel average precision.
-    pub pixel_ap: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_ap: Option<f64>,
     /// The best pixel F1 over all thresholds, chosen with knowledge of the masks.
-    pub pixel_f1_max: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_f1_max: Option<f64>,
     /// Area under the per-region overlap curve up to the false positive rate `aupro_fpr_limit`, divided by that rate.
-    pub aupro: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aupro: Option<f64>,
     /// The false positive rate up to which `aupro` is computed.
     pub aupro_fpr_limit: f64,
     /// Predictions at the threshold of the model; `None` if the model has no threshold.
@@ -99,28 +110,37 @@ pub struct Metrics {
     pub images: usize,
     /// Number of defective images.
     pub defects: usize,
+    /// Number of defective images that no pixel metric counts, because nothing says where their defects are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub without_region: usize,
     /// Number of defective pixels.
     pub defect_pixels: u64,
-    /// Number of pixels.
+    /// Number of pixels that are counted: those of padding and of images without a region are not.
     pub pixels: u64,
     /// Digest of (image, split, label) of all images. Metrics are comparable only if their digests are equal.
     pub split_digest: String,
 }
 
 impl Metrics {
-    /// The metrics of tables and of `results.npy`: the name of each, and how it is read.
-    pub const NAMED: [(&'static str, fn(&Self) -> f64); 7] = [
-        ("image_auroc", |metrics| metrics.image_auroc),
-        ("image_ap", |metrics| metrics.image_ap),
-        ("image_f1_max", |metrics| metrics.image_f1_max),
+    /// The metrics of tables and of `results.npy`: the name of each, and how it is read. Those of pixels are absent if no
+    /// defect has a region.
+    pub const NAMED: [(&'static str, fn(&Self) -> Option<f64>); 7] = [
+        ("image_auroc", |metrics| Some(metrics.image_auroc)),
+        ("image_ap", |metrics| Some(metrics.image_ap)),
+        ("image_f1_max", |metrics| Some(metrics.image_f1_max)),
         ("pixel_auroc", |metrics| metrics.pixel_auroc),
         ("pixel_ap", |metrics| metrics.pixel_ap),
         ("pixel_f1_max", |metrics| metrics.pixel_f1_max),
         ("aupro", |metrics| metrics.aupro),
     ];
 
-    /// Returns the metrics of [`Self::NAMED`], with their names.
-    pub fn named(&self) -> [(&'static str, f64); 7] {
-        Self::NAMED.map(|(name, read)| (name, read(self)))
+    /// Returns the metrics of [`Self::NAMED`] that there are, with their names.
+    pub fn named(&self) -> Vec<(&'static str, f64)> {
+        Self::NAMED.iter().filter_map(|(name, read)| Some((*name, read(self)?))).collect()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

@@ -13,7 +13,9 @@ use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, ProcessIdentity};
 use crate::engine::{self, Event, Failure, Options, Outcome, OutcomeCounts, Run, Workers};
 use crate::manifest::Experiment;
-use crate::plan::{Lock, LockedResult, Plan, PlanExtent, Status, TaskId, check_locked, lock_path};
+use crate::plan::{
+    Lock, LockedResult, Notice, Plan, PlanExtent, Record, Status, TaskId, check_locked, lock_path,
+};
 use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
     variant_table,
@@ -150,7 +152,8 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let table = variant_table(&plan, &run, &of_task);
     let differences = differences(&plan, &of_task);
     let linked = folder.link_variants(&plan, &run, &project.cache);
-    let summarised = RunSummary::new(request, &plan, &run, &of_task);
+    let summarised =
+        RunSummary::new(request, &plan, &run, &of_task, &|task| notices(&run, task, &project.cache));
     folder.write(&summarised, &table, &differences).map_err(CliError::Report)?;
     if !run.is_interrupted && run.counts().failed == 0 && arguments.manifest.targets.is_empty() {
         folder.point_latest().map_err(CliError::Report)?;
@@ -287,6 +290,7 @@ fn log(event: &Event) {
         Event::TaskFinished { name, kind, outcome, seconds, .. } => {
             tracing::info!("{kind} `{name}` {outcome:?} in {seconds:.1} s");
         }
+        Event::TaskWarning { name, message, .. } => tracing::warn!("`{name}`: {message}"),
         Event::TaskWaiting { name, holder, .. } => tracing::info!("`{name}` waits: {holder} is making it"),
         Event::TaskRemade { name, file, .. } => {
             tracing::info!("`{name}` is made again: `{file}` is gone or damaged");
@@ -334,6 +338,13 @@ fn options<'a>(
 fn read_metrics(plan: &Plan, run: &Run, cache: &Cache) -> Vec<Option<Metrics>> {
     let read = |task: usize| session::metrics(cache, &run.tasks[task].outputs.as_ref()?.get("scores")?.tree);
     (0..plan.tasks.len()).map(|task| if plan.tasks[task].is_shown { read(task) } else { None }).collect()
+}
+
+/// What the stage of a task has noted and warned of, from the task's record.
+fn notices(run: &Run, task: usize, cache: &Cache) -> Vec<Notice> {
+    let bytes = run.tasks[task].key.and_then(|key| cache.records().get(&key).ok().flatten());
+    let record = bytes.and_then(|bytes| Record::from_bytes(&bytes));
+    record.map(|record| record.provenance.notices).unwrap_or_default()
 }
 
 fn show_warning(cache: &Cache) {

@@ -47,6 +47,15 @@ pub enum Event {
         #[serde(rename = "unit")]
         step_name: &'static str,
     },
+    /// A stage warns of something in its inputs. A task that a record answers repeats the warnings of its execution.
+    TaskWarning {
+        /// Its index in the plan.
+        task: TaskId,
+        /// Its name.
+        name: String,
+        /// The warning.
+        message: String,
+    },
     /// Another process executes the task; this one waits.
     TaskWaiting {
         /// Its index in the plan.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Failure, Options};
 use crate::cache::Digest;
-use crate::plan::Task;
+use crate::plan::{Notice, Task};
 
 /// Bytes of a log's beginning that the cache keeps, and as many of its end (chosen: a program prints its settings first
 /// and its result last).
@@ -22,6 +22,7 @@ pub(super) struct Log {
 struct State {
     file: std::fs::File,
     kept: Kept,
+    notices: Vec<Notice>,
 }
 
 /// Returns the path of a task's log, in the run's folder.
@@ -48,7 +49,7 @@ impl Log {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-        Ok(Self { state: Mutex::new(State { file, kept: Kept::default() }) })
+        Ok(Self { state: Mutex::new(State { file, kept: Kept::default(), notices: Vec::new() }) })
     }
 
     /// Writes a line that the stage, or the program that it runs, has printed.
@@ -59,7 +60,18 @@ impl Log {
         state.kept.push(line);
     }
 
-    /// Writes a line of the engine. It is not kept in the cache, because the record holds the same facts.
+    /// Writes a line of the stage that its record keeps as well.
+    pub(super) fn notice(&self, notice: Notice) {
+        self.line(&if notice.is_warning { format!("warning: {}", notice.text) } else { notice.text.clone() });
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).notices.push(notice);
+    }
+
+    /// What the record keeps.
+    pub(super) fn notices(&self) -> Vec<Notice> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).notices.clone()
+    }
+
+    /// Writes a line of the engine. The cache does not keep it: the record holds the same time.
     pub(super) fn note(&self, line: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = writeln!(state.file, "{line}");

@@ -47,7 +47,7 @@ pub use lock::{
 };
 pub use queue::{Queue, ranks};
 pub use reason::{Difference, Reason};
-pub use record::{BackboneProvenance, KeptLog, Provenance, Record};
+pub use record::{BackboneProvenance, KeptLog, Notice, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
 pub use survey::{State, Status, survey};
 

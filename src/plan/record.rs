@@ -67,6 +67,18 @@ pub struct Provenance {
     /// The task's log; `None` if it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<KeptLog>,
+    /// What the stage has noted and warned of, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+}
+
+/// A line that a stage has written for the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Whether it is a warning.
+    pub is_warning: bool,
+    /// The line.
+    pub text: String,
 }
 
 /// What the cache keeps of a task's log.

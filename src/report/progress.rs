@@ -55,6 +55,9 @@ impl Bars {
                     bar.set_position(*done);
                 }
             }
+            Event::TaskWarning { name, message, .. } => {
+                let _ = self.bars.println(format!("warning: `{name}`: {message}"));
+            }
             Event::TaskWaiting { name, holder, .. } => {
                 let _ = self.bars.println(format!("waiting for `{name}`: {holder} is making it"));
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifacts::scores::Metrics;
 use crate::cache::ProcessIdentity;
 use crate::engine::{Outcome, OutcomeCounts, Run};
-use crate::plan::{Plan, TaskId};
+use crate::plan::{Notice, Plan, TaskId};
 use crate::stages::fields::{Fields, Value};
 
 /// The request of a run: the content of `run.json`, and the member `run` of `summary.json`.
@@ -106,6 +106,9 @@ pub struct TaskSummary {
     pub outcome: Outcome,
     /// Seconds that it ran.
     pub seconds: f64,
+    /// What its stage has noted and warned of, in this run or in the one that made its result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
 }
 
 /// The results of one variant.
@@ -123,12 +126,13 @@ pub struct VariantSummary {
 }
 
 impl RunSummary {
-    /// Summarises a run. `metrics` returns the metrics of a task of the plan.
+    /// Summarises a run. `metrics` returns the metrics of a task of the plan, `notices` what its stage has noted.
     pub fn new(
         request: RunRequest,
         plan: &Plan,
         run: &Run,
         metrics: &dyn Fn(usize) -> Option<Metrics>,
+        notices: &dyn Fn(usize) -> Vec<Notice>,
     ) -> Self {
         Self {
             experiment: plan.experiment.clone(),
@@ -138,13 +142,13 @@ impl RunSummary {
             interrupted: run.is_interrupted,
             tasks: TaskCounts { planned: plan.tasks.len(), outcomes: run.counts() },
             seconds: run.duration.as_secs_f64(),
-            ended: ended(plan, run),
+            ended: ended(plan, run, notices),
             variants: variants(plan, run, metrics),
         }
     }
 }
 
-fn ended(plan: &Plan, run: &Run) -> Vec<TaskSummary> {
+fn ended(plan: &Plan, run: &Run, notices: &dyn Fn(usize) -> Vec<Notice>) -> Vec<TaskSummary> {
     let ends = plan.tasks.iter().zip(&run.tasks).enumerate();
     ends.map(|(index, (task, end))| TaskSummary {
         task: task.name.clone(),
@@ -154,6 +158,7 @@ fn ended(plan: &Plan, run: &Run) -> Vec<TaskSummary> {
         key: end.key.map(|key| key.to_string()),
         outcome: end.outcome,
         seconds: end.seconds,
+        notices: notices(index),
     })
     .collect()
 }
@@ -168,11 +173,13 @@ fn variants(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) 
     }
     let variants = plan.variants.iter().zip(keys).map(|(variant, tasks)| {
         let found = variant.targets.iter().find_map(|id| metrics(id.0));
-        let named = found.map(|metrics| metrics.named().map(|(name, value)| (name.to_owned(), value)));
+        let named = found.map(|metrics| {
+            metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        });
         VariantSummary {
             id: variant.id.clone(),
             axes: variant.values.iter().cloned().collect(),
-            metrics: named.map(|named| named.into_iter().collect()).unwrap_or_default(),
+            metrics: named.unwrap_or_default(),
             tasks,
         }
     });

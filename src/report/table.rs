@@ -20,12 +20,15 @@ pub(super) const SHOWN: [(&str, &str); 5] = [
     ("AUPRO", "aupro"),
 ];
 
+/// What a cell shows if the evaluations have no such metric.
+const NOT_MEASURED: &str = "-";
+
 /// One metric of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ResultCell {
     /// Statistics over the repeats that have a value.
     Value(Summary),
-    /// No repeat has a value: `failed` or `blocked`.
+    /// No repeat has a value: `failed`, `blocked`, or `-` if the metric is not defined on the data.
     Missing(&'static str),
 }
 
@@ -95,6 +98,7 @@ pub(super) fn value_of(metrics: &Metrics, name: &str) -> Option<f64> {
 
 fn cell(repeats: &[Option<Metrics>], name: &str, why: &'static str) -> ResultCell {
     let values: Vec<f64> = repeats.iter().flatten().filter_map(|metrics| value_of(metrics, name)).collect();
+    let why = if repeats.iter().any(Option::is_some) { NOT_MEASURED } else { why };
     summarise(&values).map_or(ResultCell::Missing(why), ResultCell::Value)
 }
 
@@ -202,6 +206,7 @@ impl ResultTable {
         text += "\\midrule\n";
         for (values, cells, _) in &self.rows {
             let cells = cells.iter().map(|cell| match cell {
+                ResultCell::Missing(NOT_MEASURED) => "--".to_owned(),
                 ResultCell::Missing(why) => format!("\\textit{{{why}}}"),
                 ResultCell::Value(_) => format!("${}$", cell.text(" \\pm ")),
             });

@@ -51,6 +51,15 @@ pub trait Progress: Sync {
     fn report(&self, done: u64, total: u64, step_name: &'static str);
     /// Writes a line to the task's log.
     fn log(&self, line: &str);
+    /// Writes a line to the task's log and record: what the stage has read, in numbers.
+    fn note(&self, line: &str) {
+        self.log(line);
+    }
+    /// Shows a line to the user as a warning, now and in every run that reuses the result. It is in the log and in the
+    /// record too.
+    fn warn(&self, line: &str) {
+        self.log(&format!("warning: {line}"));
+    }
 }
 
 /// One file of an item in the cache.
@@ -167,6 +176,8 @@ pub(crate) mod testing {
         cancelled: AtomicBool,
         environment: BTreeMap<String, String>,
         project: PathBuf,
+        /// Notes, and warnings after `warning: `.
+        notices: Mutex<Vec<String>>,
     }
 
     impl TestContext {
@@ -181,7 +192,13 @@ pub(crate) mod testing {
                 added: Mutex::default(),
                 cancelled: AtomicBool::new(false),
                 environment: BTreeMap::new(),
+                notices: Mutex::default(),
             }
+        }
+
+        /// Returns the notes of the stages that ran, and their warnings after `warning: `.
+        pub(crate) fn notices(&self) -> Vec<String> {
+            self.notices.lock().unwrap().clone()
         }
 
         /// Sets an environment variable.
@@ -230,6 +247,12 @@ pub(crate) mod testing {
     impl Progress for TestContext {
         fn report(&self, _: u64, _: u64, _: &'static str) {}
         fn log(&self, _: &str) {}
+        fn note(&self, line: &str) {
+            self.notices.lock().unwrap().push(line.to_owned());
+        }
+        fn warn(&self, line: &str) {
+            self.notices.lock().unwrap().push(format!("warning: {line}"));
+        }
     }
 
     impl Items for TestContext {

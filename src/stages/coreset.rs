@@ -15,7 +15,7 @@ use super::scorer::require_comparable;
 use super::selection::{LABELS, features_shape, read_selection};
 use super::{About, Context, Estimates, Inputs, MASKS, PortUse, Reads, Role, Stage, StageError};
 use crate::artifacts::bank::{Bank, Description};
-use crate::artifacts::feature_set::{self, Extraction, read_block, read_shape};
+use crate::artifacts::feature_set::{self, Extraction, read_block, read_frame, read_shape};
 use crate::artifacts::image_set::{self, Label, Selection};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
@@ -333,10 +333,22 @@ fn patches_of(
         return Ok((all.collect(), is_synthetic));
     }
     let mask = image_set::read_mask(labelled.mask)?;
-    let (h, w) = (mask.height() as usize, mask.width() as usize);
-    let shares = overlap(mask.as_raw(), h, w, height, width);
+    let shares = shares(&mask, block, [height, width])?;
     let covered = all.filter(|&patch| f64::from(shares[patch as usize]) >= spec.min_overlap);
     Ok((covered.collect(), is_synthetic))
+}
+
+/// Returns the share of each patch that the mask covers.
+fn shares(
+    mask: &image::GrayImage,
+    block: &File,
+    [height, width]: [usize; 2],
+) -> Result<Vec<f32>, StageError> {
+    let (h, w) = (mask.height() as usize, mask.width() as usize);
+    let Some(frame) = read_frame(block)? else { return Ok(overlap(mask.as_raw(), h, w, height, width)) };
+    let shares = overlap(mask.as_raw(), h, w, frame.height, frame.width);
+    let rows = shares.chunks_exact(frame.width).skip(frame.top).take(height);
+    Ok(rows.flat_map(|row| row[frame.left..frame.left + width].iter().copied()).collect())
 }
 
 fn rows_of(source: &Source<'_>) -> Result<Vec<f32>, StageError> {

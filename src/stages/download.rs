@@ -68,12 +68,25 @@ pub struct HttpSource {
     pub max_entries: usize,
 }
 
-/// Data sets by name, with the addresses and the digest that their authors publish.
-const DATASETS: [(&str, &[&str], &str); 1] = [(
-    "ksdd2",
-    &["https://go.vicos.si/kolektorsdd2", "http://go.vicos.si/kolektorsdd2"],
-    "md5:1ed0f628122776ace4965afa30dfe316",
-)];
+/// Data sets by name, with the addresses of their authors, and digests that independent users recorded (for `ksdd` and
+/// `btad`: anomalib 2.7). Archives that are not zip files cannot be unpacked and are not here.
+const DATASETS: [(&str, &[&str], &str); 3] = [
+    (
+        "ksdd2",
+        &["https://go.vicos.si/kolektorsdd2", "http://go.vicos.si/kolektorsdd2"],
+        "md5:1ed0f628122776ace4965afa30dfe316",
+    ),
+    (
+        "ksdd",
+        &["https://go.vicos.si/kolektorsdd", "http://go.vicos.si/kolektorsdd"],
+        "sha256:65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc",
+    ),
+    (
+        "btad",
+        &["https://avires.dimi.uniud.it/papers/btad/btad.zip"],
+        "sha256:461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
+    ),
+];
 
 /// The fields that name a source. Exactly one of them is set.
 const SOURCES: [&str; 5] = ["path", "url", "dataset", "weights", "synthetic"];

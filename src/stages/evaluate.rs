@@ -10,6 +10,7 @@ mod files;
 mod measure;
 mod picture;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -22,11 +23,11 @@ use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::{Scored, Scorer, require_comparable};
 use super::{About, Context, Estimates, Inputs, PortUse, Reads, Shape, Stage, StageError};
 use crate::artifacts::feature_set::{self, read_block};
-use crate::artifacts::image_set::{self, Label, Labelled, Selection};
+use crate::artifacts::image_set::{self, Label, Labelled, Selection, Truth};
 use crate::artifacts::model::Model;
 use crate::artifacts::{Artifact, File};
 use crate::kernels::map::{default_sigma, gaussian_blur, reference_blur, upsample};
-use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, PixelScores, PixelStatistics};
+use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, MetricError, PixelScores, PixelStatistics};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: intervals of pixel
 /// metrics from exact quantiles, with the bound of their error (2026-11-24).
@@ -166,7 +167,7 @@ impl Stage for Evaluate {
 struct Image<'a> {
     row: Row<'a>,
     full: Vec<f32>,
-    mask: image::GrayImage,
+    truth: Truth,
 }
 
 /// The part of an image's scores that is kept until the end.
@@ -177,6 +178,38 @@ pub(super) struct Row<'a> {
     pub(super) grid: [usize; 2],
     /// Height and width of the mask.
     pub(super) size: [usize; 2],
+    /// Whether nothing says where the defects are.
+    pub(super) is_without_region: bool,
+}
+
+/// The pixels of a split.
+#[derive(Default)]
+struct Pixels {
+    scores: PixelScores,
+    /// Whether any of them is defective.
+    has_defects: bool,
+}
+
+impl Pixels {
+    /// Counts the part of an image that metrics count.
+    fn add(&mut self, full: &[f32], truth: &Truth) -> Result<(), MetricError> {
+        let Some((map, mask, [height, width])) = counted(full, truth) else { return Ok(()) };
+        self.has_defects |= mask.iter().any(|&level| level != 0);
+        self.scores.add(&map, &mask, height, width)
+    }
+}
+
+/// Map, mask and size of the part of an image that metrics count.
+type Counted<'t> = (Cow<'t, [f32]>, Cow<'t, [u8]>, [usize; 2]);
+
+/// Returns the part of an image that metrics count; `None` if there is none.
+fn counted<'t>(full: &'t [f32], truth: &'t Truth) -> Option<Counted<'t>> {
+    let (region, width) = (truth.counted?, truth.mask.width() as usize);
+    let mask: &[u8] = truth.mask.as_raw();
+    if [region.height, region.width] == [truth.mask.height() as usize, width] {
+        return Some((full.into(), mask.into(), [region.height, region.width]));
+    }
+    Some((region.cut(full, width).into(), region.cut(mask, width).into(), [region.height, region.width]))
 }
 
 impl Row<'_> {
@@ -205,12 +238,30 @@ fn run(spec: &Evaluate, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let scorer = scorer.map_err(|error| StageError::kernel("cannot use the model", error))?;
     let folder = output.join("scores");
     let all: Vec<&Labelled<'_>> = labelled.values().collect();
-    let (rows, mut pixel_scores) = score(spec, &scorer, &all, &blocks, context)?;
-    let statistics = second_pass(spec, &rows, &mut pixel_scores, &folder, context)?;
+    let (rows, mut pixels) = score(spec, &scorer, &all, &blocks, context)?;
+    report_pixels(spec, &rows, &pixels, context);
+    let statistics = second_pass(spec, &rows, &mut pixels, &folder, context)?;
+    let pixel_scores = pixels.has_defects.then_some(pixels.scores);
     let metrics = measure(spec, &model, &rows, pixel_scores, statistics.as_ref(), context)?;
     write_files(&folder, &model, &rows, &metrics)?;
     picture::draw(spec, &folder, &rows, images)?;
     Ok(())
+}
+
+/// Says which images no pixel metric counts.
+fn report_pixels(spec: &Evaluate, rows: &[Row<'_>], pixels: &Pixels, context: &Context<'_>) {
+    let defects = rows.iter().filter(|row| row.is_defect()).count();
+    let without = rows.iter().filter(|row| row.is_without_region).count();
+    let split = &spec.split;
+    if defects > 0 && !pixels.has_defects {
+        context
+            .progress
+            .warn(&format!("no defect of the split `{split}` has a region: pixel metrics are not measured"));
+    } else if without > 0 {
+        context.progress.warn(&format!(
+            "{without} of {defects} defective images of the split `{split}` have no region: no pixel metric counts them"
+        ));
+    }
 }
 
 /// Scores the images in order and counts their pixels.
@@ -220,22 +271,19 @@ fn score<'a>(
     all: &[&'a Labelled<'a>],
     blocks: &BTreeMap<&str, &File>,
     context: &Context<'_>,
-) -> Result<(Vec<Row<'a>>, PixelScores), StageError> {
-    let (mut rows, mut pixel_scores) = (Vec::with_capacity(all.len()), PixelScores::new());
+) -> Result<(Vec<Row<'a>>, Pixels), StageError> {
+    let (mut rows, mut pixels) = (Vec::with_capacity(all.len()), Pixels::default());
     for some in all.chunks(IMAGES_AT_ONCE) {
         context.check()?;
         let scored: Result<Vec<Image<'_>>, StageError> =
             some.par_iter().map(|image| score_image(spec, scorer, image, blocks)).collect();
-        for Image { row, full, mask } in scored? {
-            let [height, width] = row.size;
-            pixel_scores
-                .add(&full, mask.as_raw(), height, width)
-                .map_err(|error| invalid_map(row.labelled, error))?;
+        for Image { row, full, truth } in scored? {
+            pixels.add(&full, &truth).map_err(|error| invalid_map(row.labelled, error))?;
             rows.push(row);
         }
         context.progress.report(rows.len() as u64, all.len() as u64, "image");
     }
-    Ok((rows, pixel_scores))
+    Ok((rows, pixels))
 }
 
 fn invalid_map(labelled: &Labelled<'_>, error: impl std::error::Error + Send + Sync + 'static) -> StageError {
@@ -258,10 +306,13 @@ fn score_image<'a>(
     let block = read_block(block)?;
     let failed = |error| StageError::kernel(format!("cannot score `{id}`"), error);
     let scored = scorer.score(&block).map_err(failed)?;
-    let mask = image_set::read_mask(labelled.mask)?;
-    let (grid, size) = ([block.height, block.width], [mask.height() as usize, mask.width() as usize]);
+    let (map, grid) = block.on_grid(&scored.map);
+    let scored = Scored { map, ..scored };
+    let truth = image_set::read_truth(labelled.mask)?;
+    let size = [truth.mask.height() as usize, truth.mask.width() as usize];
     let full = smooth(spec, &scored.map, grid, size);
-    Ok(Image { row: Row { labelled, scored, grid, size }, full, mask })
+    let is_without_region = truth.counted.is_none();
+    Ok(Image { row: Row { labelled, scored, grid, size, is_without_region }, full, truth })
 }
 
 /// Computes the full-size maps a second time, for the bins of the bootstrap and for `full_maps`. Returns `None` without
@@ -269,13 +320,14 @@ fn score_image<'a>(
 fn second_pass(
     spec: &Evaluate,
     rows: &[Row<'_>],
-    pixel_scores: &mut PixelScores,
+    pixels: &mut Pixels,
     folder: &Path,
     context: &Context<'_>,
 ) -> Result<Option<PixelStatistics>, StageError> {
     let bins = match spec.bootstrap {
         0 => None,
-        _ => Some(pixel_scores.bins(DEFAULT_BINS).map_err(|error| no_metric(spec, rows, error))?),
+        _ if !pixels.has_defects => None,
+        _ => Some(pixels.scores.bins(DEFAULT_BINS).map_err(|error| no_metric(spec, rows, error))?),
     };
     let mut full_maps = if spec.full_maps { Some(FullMaps::new(folder, rows)?) } else { None };
     if bins.is_none() && full_maps.is_none() {
@@ -285,9 +337,12 @@ fn second_pass(
     let count = |row: &Row<'_>| -> Result<(Vec<f32>, Option<ImageBins>), StageError> {
         let full = smooth(spec, &row.scored.map, row.grid, row.size);
         let Some(bins) = &bins else { return Ok((full, None)) };
-        let mask = image_set::read_mask(row.labelled.mask)?;
-        let counted = bins.count(&full, mask.as_raw(), row.size[0], row.size[1]);
-        Ok((full, Some(counted.map_err(|error| invalid_map(row.labelled, error))?)))
+        let truth = image_set::read_truth(row.labelled.mask)?;
+        let Some((map, mask, [height, width])) = counted(&full, &truth) else { return Ok((full, None)) };
+        let counts = bins.count(&map, &mask, height, width);
+        let counts = counts.map_err(|error| invalid_map(row.labelled, error))?;
+        drop((map, mask));
+        Ok((full, Some(counts)))
     };
     for some in rows.chunks(IMAGES_AT_ONCE) {
         context.check()?;

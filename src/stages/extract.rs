@@ -22,7 +22,7 @@ use crate::artifacts::{Artifact, File, image_set};
 use crate::kernels::backbone::{
     Arithmetic, Backbone, Backend, Device, Layer, Network, RuntimeError, Target, Weights,
 };
-use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood};
+use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood, PatchGrid};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: own convolutions
 /// instead of `rten` (2026-11-24).
@@ -291,13 +291,15 @@ fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     let images = inputs.require("images")?;
     let (digest, file) = weights_input(spec, inputs)?;
     let extraction = spec.extraction(image_set::read_preprocessing(images)?, digest.clone());
+    let padding = Padding { boxes: image_set::read_padding(images)?, how: extraction.preprocessing.clone() };
     write_json(&output.join("features").join(feature_set::DESCRIPTION), &extraction)?;
     let pixels = image_set::pixels(images);
     let mut finished = Finished { context, count: 0, total: pixels.len() as u64 };
     let mut missing = Vec::new();
     for (id, file) in pixels {
         context.check()?;
-        let fields = item_fields(spec, &digest, file);
+        let mut fields = item_fields(spec, &digest, file);
+        padding.add_fields(id, &mut fields);
         match context.items.recall(&fields) {
             Some(item) => finished.add_output(id, &item),
             None => missing.push((id, file, fields)),
@@ -309,11 +311,34 @@ fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     let backbone = load_backbone(spec, file, context)?;
     pipeline::run(spec, &backbone, &missing, context, |(id, _, fields), grid| {
         let path = output.join(block_name(id));
-        let block = Block { height: grid.height, width: grid.width, d: grid.dimension, data: grid.data };
-        write_block(&path, &block, spec.storage)?;
+        write_block(&path, &padding.block(id, grid), spec.storage)?;
         finished.add_output(id, &context.items.keep(fields, &[path], "")?);
         Ok(())
     })
+}
+
+/// The padding around the images of a set, of which a block has no features.
+struct Padding {
+    /// Top, left, height and width of padded images, by id.
+    boxes: BTreeMap<String, [usize; 4]>,
+    how: image_set::Preprocessing,
+}
+
+impl Padding {
+    /// Adds the box of a padded image to the fields of its item.
+    fn add_fields(&self, id: &str, fields: &mut Fields) {
+        if let Some([top, left, height, width]) = self.boxes.get(id) {
+            fields.insert("inside".to_owned(), format!("{top} {left} {height} {width}").into());
+        }
+    }
+
+    fn block(&self, id: &str, grid: PatchGrid) -> Block {
+        let PatchGrid { height, width, dimension, data } = grid;
+        match (self.boxes.get(id), self.how.height_px.zip(self.how.width_px)) {
+            (Some(&inside), Some(size)) => Block::of_padded([height, width, dimension], &data, inside, size),
+            _ => Block { height, width, d: dimension, data, frame: None },
+        }
+    }
 }
 
 /// Adds finished blocks to the output and reports progress.

@@ -8,30 +8,37 @@
 //! images/     ImageSet of every image
 //! crops/      ImageSet of the defect components of the training split, if `crops` is set
 //! ```
-//! Masks are resized so that no defect vanishes. An error lists all data that cannot be used, not only the first.
-//! Nothing is guessed: an image without a mask does not count as normal.
-//!
-//! The lists of KSDD2 for weak supervision (`split_weakly_N.pyb`) are not read: every mask of the training split is
-//! used.
+//! Masks are resized so that no defect vanishes. An error lists all data that cannot be used, not only the first. Nothing is
+//! guessed or passed over: what is read is counted by split and label, what is not read is counted with the reason, and an
+//! image without a mask is normal only if its folder or table says so.
 
+mod census;
 mod crop;
+mod duplicates;
 mod item;
 mod layout;
+mod left_out;
+mod marks;
+mod names;
 mod pixels;
+mod reading;
 mod spec;
-mod tables;
 
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use self::item::LabelledItem;
+use self::item::{LabelledItem, Meaning};
 use self::layout::Source;
 use super::{Context, Inputs, Item, StageError};
-use crate::artifacts::image_set::{Label, UNKNOWN_KIND, label_name, pixels_name, write_preprocessing};
+use crate::artifacts::image_set::{
+    self, Label, UNCOUNTED, UNKNOWN_KIND, label_name, pixels_name, write_padding, write_preprocessing,
+};
 
+pub use layout::Layout;
 pub use pixels::resize_pixels;
-pub use spec::{Crops, Layout, MaskResize, Preprocess};
+pub use reading::{Duplicates, EmptyMask, Reading};
+pub use spec::{Crops, MaskResize, Preprocess};
 
 /// Raised when outputs change for equal inputs.
 ///
@@ -55,16 +62,26 @@ pub(super) const CROPS: &str = "crops";
 /// [`StageError::Data`] if the layout is unknown or ambiguous, masks are missing or do not fit, ids are not unique, a
 /// split is empty, or several images cannot be used; [`StageError::Image`] if a single image cannot be decoded.
 fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
-    let sources = layout::find(spec, inputs.require("input")?, context.progress)?;
+    let found = layout::find(&spec.reading, inputs.require("input")?, context.progress)?;
+    let sources = &found.sources;
     let scratch = output.join("scratch");
-    let items = process(spec, &sources, &scratch, context)?;
+    let items = process(spec, sources, &scratch, context)?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|source| StageError::io("delete", &scratch, source))?;
     }
-    check_splits(&sources, &items, spec)?;
-    for (source, item) in sources.iter().zip(&items) {
-        add_outputs(source, item, context);
+    let all = || sources.iter().zip(&items);
+    let facts = all().map(|(source, item)| (source, &item.note.masks));
+    marks::report(facts, found.codes.as_ref(), spec.mask_threshold, context.progress)?;
+    census::report_unmarked(spec.reading.empty_mask, sources, &items, context.progress);
+    census::report_and_check(sources, &items, spec, context.progress)?;
+    let kept = || all().filter(|(_, item)| item.meaning != Meaning::LeftOut);
+    let pictures = kept().map(|(source, item)| (source, item.item.files[0].digest));
+    duplicates::report(pictures, spec.reading.duplicates, context.progress)?;
+    for (source, item) in kept() {
+        add_outputs(source, item, output, context)?;
     }
+    let padded = kept().filter_map(|(source, item)| Some((source.id.as_str(), item.note.inside?)));
+    write_padding(&output.join(IMAGES), &padded.collect())?;
     write_preprocessing(&output.join(IMAGES), &spec.preprocessing())?;
     if let Some(crops) = &spec.crops {
         write_preprocessing(&output.join(CROPS), &crops.preprocessing())?;
@@ -117,6 +134,11 @@ impl Problems {
         self.0.extend(errors);
     }
 
+    /// Returns whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Fails if there are problems: with the problem itself if it is the only one, else with a list of all under the
     /// heading `what`.
     pub(super) fn finish(mut self, what: &str) -> Result<(), StageError> {
@@ -139,52 +161,35 @@ impl Problems {
     }
 }
 
-/// Checks that the splits `train` and `test` have images, and that there are defects to crop if `crops` is set.
-fn check_splits(sources: &[Source<'_>], items: &[LabelledItem], spec: &Preprocess) -> Result<(), StageError> {
-    let count = |split: &str, label: Label| {
-        let images = sources.iter().zip(items);
-        images.filter(|(source, item)| source.split == split && item.label == label).count()
-    };
-    let mut splits: Vec<&str> = sources.iter().map(|source| source.split.as_str()).collect();
-    splits.sort_unstable();
-    splits.dedup();
-    let found: Vec<String> = splits
-        .iter()
-        .map(|split| {
-            let (normal, defect) = (count(split, Label::Normal), count(split, Label::Defect));
-            format!("`{split}` with {normal} normal and {defect} defective images")
-        })
-        .collect();
-    for split in ["train", "test"] {
-        if !splits.contains(&split) {
-            return Err(StageError::data(
-                format!("no image is in the split `{split}`; found {}", found.join(", ")),
-                "the data set needs the splits `train` and `test`: see `layout`",
-            ));
-        }
-    }
-    if spec.crops.is_some() && count("train", Label::Defect) == 0 {
-        return Err(StageError::data(
-            format!("`crops` would be empty: the training split has no defect; found {}", found.join(", ")),
-            "remove `crops`",
-        ));
-    }
-    Ok(())
-}
-
 /// Adds the files of an item to the outputs: pixels, mask, then pixels and mask of each crop.
-fn add_outputs(source: &Source<'_>, item: &LabelledItem, context: &Context<'_>) {
+fn add_outputs(
+    source: &Source<'_>,
+    item: &LabelledItem,
+    output: &Path,
+    context: &Context<'_>,
+) -> Result<(), StageError> {
     let kind = source.kind.as_deref().unwrap_or(UNKNOWN_KIND);
     let Item { files, note: _ } = &item.item;
     let labels = |id: &str, label| label_name(&source.split, label, kind, id);
     context.items.add_output(&files[0], &format!("{IMAGES}/{}", pixels_name(&source.id)));
-    context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, item.label)));
+    match item.meaning {
+        Meaning::Labelled(label) => {
+            context.items.add_output(&files[1], &format!("{IMAGES}/{}", labels(&source.id, label)));
+        }
+        Meaning::WithoutRegion => {
+            let size = image_set::read_mask(&files[1].file())?.dimensions();
+            let unknown = image::GrayImage::from_pixel(size.0, size.1, image::Luma([UNCOUNTED]));
+            image_set::write_mask(&output.join(IMAGES).join(labels(&source.id, Label::Defect)), &unknown)?;
+        }
+        Meaning::LeftOut => {}
+    }
     for (number, pair) in files[2..].chunks_exact(2).enumerate() {
         let id = format!("{}_{number}", source.id);
         context.items.add_output(&pair[0], &format!("{CROPS}/{}", pixels_name(&id)));
         // A crop always shows a defect, even if the defect vanished from the image's mask in a later resize.
         context.items.add_output(&pair[1], &format!("{CROPS}/{}", labels(&id, Label::Defect)));
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod history;
 mod housekeeping;
 mod layers;
 mod locking;
+mod own_images;
 mod pipeline;
 mod processes;
 mod project;

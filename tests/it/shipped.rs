@@ -32,6 +32,7 @@ fn every_manifest_is_sound() {
             "dual_aug.toml",
             "exdd.toml",
             "mvtec.toml",
+            "own_images.toml",
             "quickstart.toml"
         ]
     );

@@ -9,7 +9,7 @@ use crate::engine::hardware;
 use crate::engine::items::TaskItems;
 use crate::engine::usage::ResourceUsage;
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
-use crate::plan::{BackboneProvenance, KeptLog, Output, Outputs, Provenance, Record};
+use crate::plan::{BackboneProvenance, KeptLog, Notice, Output, Outputs, Provenance, Record};
 
 /// What an execution cost, and its log.
 pub(super) struct Effort {
@@ -18,6 +18,7 @@ pub(super) struct Effort {
     /// The share of single items (images) that were computed and not reused from per-image records.
     pub(super) fresh_share: f64,
     pub(super) log: Option<KeptLog>,
+    pub(super) notices: Vec<Notice>,
 }
 
 impl Execution<'_> {
@@ -70,7 +71,7 @@ impl Execution<'_> {
         outputs: &BTreeMap<String, Tree>,
         effort: Effort,
     ) -> Provenance {
-        let Effort { seconds, usage, fresh_share, log } = effort;
+        let Effort { seconds, usage, fresh_share, log, notices } = effort;
         Provenance {
             stage: self.unit.stage.clone(),
             experiment: self.unit.experiment.clone(),
@@ -86,6 +87,7 @@ impl Execution<'_> {
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
             backbone: self.unit.spec.about().compute_target.map(backbone_provenance),
             log,
+            notices,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::engine::items::TaskItems;
 use crate::engine::log::Log;
 use crate::engine::{Event, Options};
 use crate::error_chain::error_chain;
-use crate::plan::{KeptLog, TaskId};
+use crate::plan::{KeptLog, Notice, TaskId};
 use crate::stages::{Context, Inputs, Items, Progress, StageError};
 
 /// The folders and services that a stage is given.
@@ -72,7 +72,8 @@ impl<'a> Execution<'a> {
         let seconds = started.elapsed().as_secs_f64();
         // The log is no result: if it cannot be kept, the record goes without.
         let kept = KeptLog::keep(log.kept(), cache);
-        let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept };
+        let notices = log.notices();
+        let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept, notices };
         let (outputs, differs) = self.commit(&scratch, items, &inputs, effort).map_err(Failure::Cache)?;
         // A folder that cannot be removed only takes space; the next run of this key uses it again.
         let _ = work.remove();
@@ -128,7 +129,7 @@ impl<'a> Execution<'a> {
 
     fn run_stage(&self, folders: &StageFolders<'_>, inputs: &[LoadedInput]) -> Result<(), StageError> {
         let Self { unit, context: RunContext { cache, options, pool, .. } } = self;
-        let reporter = Reporter { log: folders.log, options, task: unit.task };
+        let reporter = Reporter { log: folders.log, options, task: unit.task, name: &unit.name };
         let context = Context {
             seed: unit.preimage.seed.unwrap_or_default(),
             threads: options.threads,
@@ -185,6 +186,7 @@ struct Reporter<'a> {
     log: &'a Log,
     options: &'a Options<'a>,
     task: TaskId,
+    name: &'a str,
 }
 
 impl Progress for Reporter<'_> {
@@ -194,5 +196,15 @@ impl Progress for Reporter<'_> {
 
     fn log(&self, line: &str) {
         self.log.line(line);
+    }
+
+    fn note(&self, line: &str) {
+        self.log.notice(Notice { is_warning: false, text: line.to_owned() });
+    }
+
+    fn warn(&self, line: &str) {
+        self.log.notice(Notice { is_warning: true, text: line.to_owned() });
+        let (name, message) = (self.name.to_owned(), line.to_owned());
+        (self.options.listener)(Event::TaskWarning { task: self.task, name, message });
     }
 }

@@ -4,7 +4,7 @@ use super::Scheduler;
 use crate::cache::Digest;
 use crate::engine::state::SchedulerEvent;
 use crate::engine::{EngineError, Event, Failure, Outcome};
-use crate::plan::{Outputs, TaskId};
+use crate::plan::{Outputs, Record, TaskId};
 
 impl Scheduler<'_> {
     /// Finds a ready task's key.
@@ -93,7 +93,23 @@ impl Scheduler<'_> {
     pub(super) fn answered(&self, task: TaskId, outcome: Outcome, outputs: Outputs) -> SchedulerEvent {
         match self.refused_outputs(task, &outputs) {
             Some(failure) => SchedulerEvent::Failed { task, failure, seconds: 0.0 },
-            None => SchedulerEvent::Recorded { task, outcome, outputs },
+            None => {
+                self.repeat_warnings(task);
+                SchedulerEvent::Recorded { task, outcome, outputs }
+            }
+        }
+    }
+
+    /// Emits the warnings that a task's record keeps.
+    pub(super) fn repeat_warnings(&self, task: TaskId) {
+        let Some(key) = self.state.key(task) else { return };
+        // A record that cannot be read any more has no warnings to repeat.
+        let bytes = self.cache.records().get(&key).ok().flatten();
+        let notices =
+            bytes.and_then(|bytes| Record::from_bytes(&bytes)).map(|record| record.provenance.notices);
+        for notice in notices.into_iter().flatten().filter(|notice| notice.is_warning) {
+            let name = self.plan.tasks[task.0].name.clone();
+            (self.options.listener)(Event::TaskWarning { task, name, message: notice.text });
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::Scheduler;
 use crate::cache::{Lease, PushOrder};
-use crate::engine::Outcome;
 use crate::engine::executor::{Executed, LostInput, Unit, UnitEnd};
 use crate::engine::state::SchedulerEvent;
+use crate::engine::{Outcome, Workers};
 use crate::plan::{Outputs, TaskId};
 use crate::stages::Role;
 
@@ -34,6 +34,10 @@ impl Scheduler<'_> {
         let event = match executed {
             Executed::Done { outputs, seconds, differs } => {
                 self.push(task, &outputs);
+                if self.options.workers != Workers::Threads {
+                    // A worker process emits no events.
+                    self.repeat_warnings(task);
+                }
                 let refused =
                     if self.state.is_restoring(task) { None } else { self.refused_outputs(task, &outputs) };
                 SchedulerEvent::Executed { task, outputs, seconds, differs, refused }

@@ -228,7 +228,7 @@ mod tests {
 
     /// Adds an image with one patch per value. Its mask covers all patches.
     fn add(folder: &Path, id: &str, kind: &str, values: &[[f32; 2]]) {
-        let block = Block { height: 1, width: values.len(), d: 2, data: values.concat() };
+        let block = Block { height: 1, width: values.len(), d: 2, data: values.concat(), frame: None };
         write_block(&folder.join("features").join(block_name(id)), &block, StoragePrecision::F32).unwrap();
         let mask = GrayImage::from_pixel(values.len() as u32 * 8, 8, Luma([255]));
         let name = label_name("train", Label::Defect, kind, id);

@@ -4,16 +4,16 @@ use super::{Evaluate, Row};
 use crate::artifacts::image_set;
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::{AtThreshold, Intervals, KindMetrics, Metrics};
-use crate::kernels::metrics::{self, DEFAULT_BINS, MetricError, PixelErrors, PixelScores, PixelStatistics};
+use crate::kernels::metrics::{self, DEFAULT_BINS, MetricError, PixelMetrics, PixelScores, PixelStatistics};
 use crate::kernels::random::Rng;
 use crate::stages::{Context, StageError};
 
-/// Computes all metrics. Confidence intervals are computed only if there are `statistics`.
+/// Computes all metrics: those of pixels only if there are `pixel_scores`, their intervals only if there are `statistics`.
 pub(super) fn measure(
     spec: &Evaluate,
     model: &Model,
     rows: &[Row<'_>],
-    pixel_scores: PixelScores,
+    pixel_scores: Option<PixelScores>,
     statistics: Option<&PixelStatistics>,
     context: &Context<'_>,
 ) -> Result<Metrics, StageError> {
@@ -21,8 +21,8 @@ pub(super) fn measure(
     let labels: Vec<bool> = rows.iter().map(Row::is_defect).collect();
     let failed = |error| no_metric(spec, rows, error);
     let best = metrics::f1_max(&scores, &labels).map_err(failed)?;
-    let intervals = statistics
-        .map(|statistics| bootstrap(&scores, &labels, statistics, spec.bootstrap, context.seed))
+    let intervals = (spec.bootstrap > 0)
+        .then(|| bootstrap(&scores, &labels, statistics, spec.bootstrap, context.seed))
         .transpose()
         .map_err(failed)?;
     let at_threshold = match &model.description.threshold {
@@ -33,24 +33,26 @@ pub(super) fn measure(
             Some(AtThreshold { threshold, precision: at.precision, recall: at.recall, f1: at.f1 })
         }
     };
-    let pixels = pixel_scores.finish(spec.fpr_limit).map_err(failed)?;
+    let pixels = pixel_scores.map(|scores| scores.finish(spec.fpr_limit)).transpose().map_err(failed)?;
+    let count = |of: fn(&PixelMetrics) -> u64| pixels.as_ref().map_or(0, of);
     Ok(Metrics {
         image_auroc: metrics::auroc(&scores, &labels).map_err(failed)?,
         image_ap: metrics::average_precision(&scores, &labels).map_err(failed)?,
         image_f1_max: best.f1,
         image_f1_max_threshold: f64::from(best.threshold),
-        pixel_auroc: pixels.auroc,
-        pixel_ap: pixels.average_precision,
-        pixel_f1_max: pixels.f1_max,
-        aupro: pixels.aupro,
+        pixel_auroc: pixels.as_ref().map(|pixels| pixels.auroc),
+        pixel_ap: pixels.as_ref().map(|pixels| pixels.average_precision),
+        pixel_f1_max: pixels.as_ref().map(|pixels| pixels.f1_max),
+        aupro: pixels.as_ref().map(|pixels| pixels.aupro),
         aupro_fpr_limit: spec.fpr_limit,
         at_threshold,
         intervals,
         kinds: by_kind(rows).map_err(failed)?,
         images: rows.len(),
         defects: labels.iter().filter(|&&is_defect| is_defect).count(),
-        defect_pixels: pixels.positives,
-        pixels: pixels.positives + pixels.negatives,
+        without_region: rows.iter().filter(|row| row.is_without_region).count(),
+        defect_pixels: count(|pixels| pixels.positives),
+        pixels: count(|pixels| pixels.positives + pixels.negatives),
         split_digest: split_digest(rows),
     })
 }
@@ -74,26 +76,28 @@ pub(super) fn no_metric(spec: &Evaluate, rows: &[Row<'_>], error: MetricError) -
 fn bootstrap(
     scores: &[f32],
     labels: &[bool],
-    statistics: &PixelStatistics,
+    statistics: Option<&PixelStatistics>,
     resamples: usize,
     seed: u64,
 ) -> Result<Intervals, MetricError> {
     let mut rng = Rng::new(seed, "bootstrap");
     let images = metrics::image_intervals(scores, labels, resamples, &mut rng)?;
-    let pixels = metrics::pixel_intervals(statistics, resamples, &mut rng)?;
-    let PixelErrors { auroc, average_precision, aupro } = pixels.errors;
+    let pixels = statistics.map(|all| metrics::pixel_intervals(all, resamples, &mut rng)).transpose()?;
+    let errors = pixels.as_ref().map(|pixels| pixels.errors);
     Ok(Intervals {
         resamples,
-        pixel_method: format!("by image, from histograms of about {DEFAULT_BINS} bins an image"),
-        pixel_auroc_error: auroc,
-        pixel_ap_error: average_precision,
-        aupro_error: aupro,
+        pixel_method: pixels
+            .as_ref()
+            .map(|_| format!("by image, from histograms of about {DEFAULT_BINS} bins an image")),
+        pixel_auroc_error: errors.map(|errors| errors.auroc),
+        pixel_ap_error: errors.map(|errors| errors.average_precision),
+        aupro_error: errors.map(|errors| errors.aupro),
         image_auroc: images.auroc,
         image_ap: images.average_precision,
         image_f1_max: images.f1_max,
-        pixel_auroc: pixels.auroc,
-        pixel_ap: pixels.average_precision,
-        aupro: pixels.aupro,
+        pixel_auroc: pixels.as_ref().map(|pixels| pixels.auroc),
+        pixel_ap: pixels.as_ref().map(|pixels| pixels.average_precision),
+        aupro: pixels.as_ref().map(|pixels| pixels.aupro),
     })
 }
 

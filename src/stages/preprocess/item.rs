@@ -3,27 +3,62 @@
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, RgbImage};
+use serde::{Deserialize, Serialize};
 
 use super::layout::Source;
-use super::pixels::{binarise, decode, resize_mask_once, resize_once, steps};
+use super::marks::{self, MaskFacts};
+use super::pixels::{decode, inside, resize_mask_once, resize_once, steps};
+use super::reading::EmptyMask;
 use super::spec::Preprocess;
 use super::{crop, layout};
-use crate::artifacts::image_set::{Label, write_mask, write_rgb};
+use crate::artifacts::image_set::{Label, UNCOUNTED, write_mask, write_rgb};
 use crate::stages::fields::{Fields, Value};
 use crate::stages::{Context, Item, StageError};
 
 /// A finished item: pixels, mask, and pixels and mask of each crop, in this order.
 pub(super) struct LabelledItem {
     pub(super) item: Item,
-    pub(super) label: Label,
+    pub(super) note: ItemNote,
+    pub(super) meaning: Meaning,
 }
 
-/// The note of an item: the mask has no defect, before and after it was resized.
-const NORMAL: &str = "normal";
-/// The note of an item: the resized mask has a defect.
-const DEFECT: &str = "defect";
-/// The note of an item: the resized mask has lost its defect, by `mask_resize = "reference"` or `resize = "crop"`.
-const VANISHED: &str = "vanished";
+/// What an item means in its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The label; the mask says where the defects are.
+    Labelled(Label),
+    /// Defective, and nothing says where.
+    WithoutRegion,
+    /// It is no part of the set.
+    LeftOut,
+}
+
+/// The note of an item, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ItemNote {
+    /// What the mask marks.
+    pub(super) marking: Marking,
+    /// What is known of the masks.
+    pub(super) masks: MaskFacts,
+    /// Top, left, height and width of the image within its padding; `None` if it has none.
+    pub(super) inside: Option<[usize; 4]>,
+}
+
+/// What a mask marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Marking {
+    /// No defect, before and after it was resized.
+    Normal,
+    /// The resized mask has a defect.
+    Defect,
+    /// The resized mask has lost its defect, by `mask_resize = "reference"` or `resize = "crop"`.
+    Vanished,
+}
+
+fn parse(item: &Item) -> Option<ItemNote> {
+    serde_json::from_str(&item.note).ok()
+}
 
 /// Returns the item of `source` from the cache, or computes it. `index` is the index of the source, which names its
 /// scratch files.
@@ -35,25 +70,31 @@ pub(super) fn obtain(
     context: &Context<'_>,
 ) -> Result<LabelledItem, StageError> {
     let fields = item_fields(spec, source);
-    let item = if let Some(item) = context.items.recall(&fields) {
-        item
+    let recalled = context.items.recall(&fields);
+    let (item, note) = if let Some(found) = recalled.and_then(|item| parse(&item).map(|note| (item, note))) {
+        found
     } else {
         let (files, note) = write(spec, source, &scratch.join(index.to_string()))?;
-        context.items.keep(&fields, &files, note)?
+        let text = serde_json::to_string(&note).expect("a note holds only numbers and words");
+        (context.items.keep(&fields, &files, &text)?, note)
     };
-    let label = label(source, &item.note, context)?;
-    Ok(LabelledItem { item, label })
+    let meaning = meaning(spec, source, note.marking, context)?;
+    Ok(LabelledItem { item, note, meaning })
 }
 
 /// Returns everything that can change a byte of the item's files, and nothing else. Name and label are left out.
 fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
     let mut fields = spec.pixel_fields();
     fields.insert("image".to_owned(), source.image.digest_text().into());
-    if let Some(mask) = source.mask {
+    if let [mask] = source.masks[..] {
         fields.insert("mask".to_owned(), mask.digest_text().into());
-        if let Some(crops) = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN) {
-            fields.insert("crops".to_owned(), Value::Table(crops.key_fields()));
-        }
+    } else if !source.masks.is_empty() {
+        let masks: Vec<String> = source.masks.iter().map(|mask| mask.digest_text()).collect();
+        fields.insert("masks".to_owned(), masks.into());
+    }
+    let cut = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN && !source.masks.is_empty());
+    if let Some(crops) = cut {
+        fields.insert("crops".to_owned(), Value::Table(crops.key_fields()));
     }
     fields
 }
@@ -63,11 +104,16 @@ fn write(
     spec: &Preprocess,
     source: &Source<'_>,
     stem: &Path,
-) -> Result<(Vec<PathBuf>, &'static str), StageError> {
+) -> Result<(Vec<PathBuf>, ItemNote), StageError> {
     let image = decode(source.image)?.into_rgb8();
-    let mask = read_mask(spec, source, &image)?;
-    let is_defect = mask.iter().any(|&value| value != 0);
-    let (pixels, marks, crops) = resized(spec, source, image, mask);
+    let (mask, facts) = marks::read(spec.mask_threshold, source, image.dimensions())?;
+    let is_defect = mask.contains(&255);
+    let inside = inside(spec.resize, spec.size, (image.height() as usize, image.width() as usize));
+    let (pixels, mut marks, crops) = resized(spec, source, image, mask);
+    let is_marked = marks.contains(&255);
+    if let Some(inside) = inside {
+        leave_padding_out(&mut marks, inside);
+    }
     let path = |name: String| stem.with_file_name(format!("{}-{name}.png", name_of(stem)));
     let mut files = vec![path("pixels".to_owned()), path("mask".to_owned())];
     write_rgb(&files[0], &pixels)?;
@@ -78,12 +124,24 @@ fn write(
         write_mask(&mask, marks)?;
         files.extend([pixels, mask]);
     }
-    let note = match (is_defect, marks.iter().any(|&value| value != 0)) {
-        (false, _) => NORMAL,
-        (true, true) => DEFECT,
-        (true, false) => VANISHED,
+    let marking = match (is_defect, is_marked) {
+        (false, _) => Marking::Normal,
+        (true, true) => Marking::Defect,
+        (true, false) => Marking::Vanished,
     };
-    Ok((files, note))
+    Ok((files, ItemNote { marking, masks: facts, inside }))
+}
+
+/// Marks the pixels around the image, so that no metric counts them.
+fn leave_padding_out(marks: &mut GrayImage, [top, left, height, width]: [usize; 4]) {
+    let is_inside = |x: u32, y: u32| {
+        (left..left + width).contains(&(x as usize)) && (top..top + height).contains(&(y as usize))
+    };
+    for (x, y, pixel) in marks.enumerate_pixels_mut() {
+        if !is_inside(x, y) {
+            pixel.0 = [UNCOUNTED];
+        }
+    }
 }
 
 fn name_of(stem: &Path) -> std::borrow::Cow<'_, str> {
@@ -114,55 +172,60 @@ fn resized(
     (current.0, current.1, crops)
 }
 
-/// Reads the mask. Returns an empty mask if the layout has none, which means that the image is normal.
-fn read_mask(spec: &Preprocess, source: &Source<'_>, image: &RgbImage) -> Result<GrayImage, StageError> {
-    let Some(file) = source.mask else { return Ok(GrayImage::new(image.width(), image.height())) };
-    let mask = decode(file)?;
-    if (mask.width(), mask.height()) != image.dimensions() {
-        let message = format!(
-            "the mask `{}` has {}×{} px, its image `{}` has {}×{} px (height × width)",
-            file.path.display(),
-            mask.height(),
-            mask.width(),
-            source.image.path.display(),
-            image.height(),
-            image.width()
-        );
-        return Err(StageError::data(message, "a mask must have the size of its image"));
-    }
-    Ok(binarise(&mask, spec.mask_threshold))
-}
-
-/// Returns the label. Fails if the mask contradicts the folder or table.
-fn label(source: &Source<'_>, note: &str, context: &Context<'_>) -> Result<Label, StageError> {
+/// Returns what the image means in its set. Fails if the mask contradicts the folder or table.
+fn meaning(
+    spec: &Preprocess,
+    source: &Source<'_>,
+    marking: Marking,
+    context: &Context<'_>,
+) -> Result<Meaning, StageError> {
     let path = source.image.path.display();
-    let name = |mask: &crate::artifacts::File| mask.path.display().to_string();
-    match (source.label, note) {
-        (None | Some(Label::Normal), NORMAL) => Ok(Label::Normal),
-        (None | Some(Label::Defect), DEFECT) => Ok(Label::Defect),
-        (None, _) => {
+    match (source.label, marking) {
+        (None | Some(Label::Normal), Marking::Normal) => Ok(Meaning::Labelled(Label::Normal)),
+        (None | Some(Label::Defect), Marking::Defect) => Ok(Meaning::Labelled(Label::Defect)),
+        (None, Marking::Vanished) => {
             context.progress.log(&format!(
                 "`{path}`: the defect vanished when the mask was resized, so the image counts as normal"
             ));
-            Ok(Label::Normal)
+            Ok(Meaning::Labelled(Label::Normal))
         }
-        (Some(Label::Defect), VANISHED) => {
+        (Some(Label::Defect), Marking::Vanished) => {
             context.progress.log(&format!("`{path}`: the defect vanished when the mask was resized"));
-            Ok(Label::Defect)
+            Ok(Meaning::Labelled(Label::Defect))
         }
-        (Some(Label::Defect), _) => Err(StageError::data(
-            format!(
-                "`{path}` is labelled as a defect, but no pixel of its mask `{}` is marked",
-                source.mask.map_or_else(String::new, name)
-            ),
-            "correct the mask or the label; `mask_threshold` defines which levels are a defect",
-        )),
+        (Some(Label::Defect), Marking::Normal) => unmarked(spec.reading.empty_mask, source),
         (Some(Label::Normal), _) => Err(StageError::data(
-            format!(
-                "`{path}` is labelled as normal, but its mask `{}` marks a defect",
-                source.mask.map_or_else(String::new, name)
-            ),
+            format!("`{path}` is labelled as normal, but its mask `{}` marks a defect", masks(source)),
             "correct the mask or the label; `mask_threshold` defines which levels are a defect",
         )),
     }
+}
+
+/// Returns what an image means that is labelled as defective without a mark.
+fn unmarked(how: EmptyMask, source: &Source<'_>) -> Result<Meaning, StageError> {
+    match how {
+        EmptyMask::WithoutRegion => Ok(Meaning::WithoutRegion),
+        EmptyMask::Normal => Ok(Meaning::Labelled(Label::Normal)),
+        EmptyMask::LeaveOut => Ok(Meaning::LeftOut),
+        EmptyMask::Refuse => {
+            let path = source.image.path.display();
+            let what = if source.masks.is_empty() {
+                format!("`{path}` is labelled as a defect, but has no mask")
+            } else {
+                format!(
+                    "`{path}` is labelled as a defect, but no pixel of its mask `{}` is marked",
+                    masks(source)
+                )
+            };
+            Err(StageError::data(
+                what,
+                "correct the mask or the label, or let `empty_mask` decide: \"without_region\", \"normal\" or \
+                 \"leave_out\"",
+            ))
+        }
+    }
+}
+
+fn masks(source: &Source<'_>) -> String {
+    source.masks.iter().map(|mask| mask.path.display().to_string()).collect::<Vec<_>>().join("`, `")
 }

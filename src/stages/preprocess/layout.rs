@@ -1,32 +1,150 @@
 //! Finds the images of an input folder, with their masks, labels and splits.
 //!
-//! ```text
-//! ksdd2    train/NNNNN.png  train/NNNNN_GT.png                     the same in test/
-//! ksdd     kosNN/PartM.jpg  kosNN/PartM_label.bmp
-//! mvtec    train/good/NNN.png  test/KIND/NNN.png  ground_truth/KIND/NNN_mask.png
-//! csv      images.csv with the columns path, split[, mask][, label][, kind]
-//! ```
-//! Enclosing folders (an archive with one top folder, a category) are skipped. Files that do not fit the layout cause
-//! an error or a line in the log. Nothing is guessed.
+//! A layout is a row of [`ROWS`]: a name, a test that fits or not by the names of the files alone, and a reader. The file
+//! of each row describes how the files lie on disk. A row that is not read is still recognised, and refused by its name.
+//!
+//! Enclosing folders (an archive with one top folder, a category) are skipped. Files that do not fit the layout are an
+//! error, or counted in a warning. Nothing is guessed.
+
+mod folders;
+mod graded;
+mod inspection;
+mod kolektor;
+mod refused;
+mod table;
+mod visa;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use super::Problems;
-use super::spec::{Layout, Preprocess};
-use super::tables;
+use serde::{Deserialize, Serialize};
+
+use super::names::{FileKind, extension, file_kind, is_image, parts};
+use super::reading::Reading;
+use super::{Problems, left_out};
 use crate::artifacts::image_set::Label;
 use crate::artifacts::{File, Files};
 use crate::stages::{Progress, StageError};
 
 /// The split that models are trained on.
 pub(super) const TRAIN: &str = "train";
-const TEST: &str = "test";
+/// The split that models are evaluated on.
+pub(super) const TEST: &str = "test";
+/// The split of normal images for calibration.
+const VALIDATION: &str = "validation";
 
-/// Extensions of image files in lower case. This build has decoders for all of them.
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+/// Every layout. Messages list them in this order. A row that is missing here is unused code, which does not compile
+/// without a warning.
+const ROWS: &[&Row] = &[
+    &table::CSV,
+    &kolektor::KSDD2,
+    &kolektor::KSDD,
+    &graded::MVTEC,
+    &graded::MVTEC_AD_2,
+    &graded::MVTEC_LOCO,
+    &graded::AUTOVI,
+    &visa::VISA,
+    &inspection::REAL_IAD,
+    &inspection::DAGM,
+    &inspection::MAGNETIC_TILE,
+    &inspection::AITEX,
+    &folders::FOLDERS,
+    &refused::MVTEC_3D,
+    &refused::KAPUTT,
+    &refused::BMAD,
+    &refused::SEVERSTAL,
+    &refused::DAGM_COMPETITION,
+    &refused::DEEP_PCB,
+    &refused::ELPV,
+    &refused::NEU,
+    &refused::COCO,
+    &refused::YOLO,
+    &refused::VOC,
+    &refused::CVAT,
+];
 
-/// Number of folds of `ksdd`, as its authors use.
-const FOLDS: usize = 3;
+/// The files of the layout, by their path relative to its folder.
+pub(super) type View<'a> = BTreeMap<&'a str, &'a File>;
+
+/// A layout.
+struct Row {
+    /// The name in a manifest.
+    name: &'static str,
+    /// How its files lie on disk, for messages.
+    shape: &'static str,
+    /// The fields that only some layouts read, and that this one does.
+    fields: &'static [&'static str],
+    /// Returns a file that speaks for the layout; `None` if the names do not fit.
+    fits: for<'a> fn(&View<'a>, &Reading) -> Option<&'a str>,
+    /// What happens with an input that fits.
+    action: Action,
+}
+
+enum Action {
+    /// It is read.
+    Read(for<'a> fn(&View<'a>, &Reading, &mut Listing<'a>) -> Result<(), StageError>),
+    /// It is refused: the reason, and what to do instead.
+    Refuse(&'static str, &'static str),
+}
+
+/// A layout of data sets: a row of the table.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Layout(&'static Row);
+
+impl Layout {
+    /// Returns all layouts, including those that are recognised and refused.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ROWS.iter().map(|&row| Self(row))
+    }
+
+    /// Returns the choices of the field `layout`; `None` stands for `auto`.
+    pub(super) fn choices() -> Vec<(&'static str, Option<Self>)> {
+        let read = Self::all().filter(|layout| layout.is_read());
+        std::iter::once(("auto", None)).chain(read.map(|layout| (layout.name(), Some(layout)))).collect()
+    }
+
+    /// Returns the name in a manifest.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// Returns whether data of this layout are read, and not only recognised.
+    pub fn is_read(self) -> bool {
+        matches!(self.0.action, Action::Read(_))
+    }
+
+    /// Returns whether the layout reads a field that not all layouts read.
+    pub(super) fn reads(self, field: &str) -> bool {
+        self.0.fields.contains(&field)
+    }
+}
+
+impl PartialEq for Layout {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for Layout {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl From<Layout> for String {
+    fn from(layout: Layout) -> Self {
+        layout.name().to_owned()
+    }
+}
+
+impl TryFrom<String> for Layout {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::all().find(|layout| layout.name() == name).ok_or_else(|| format!("`{name}` is no layout"))
+    }
+}
 
 /// An image of the input with the information from its layout.
 #[derive(Debug)]
@@ -39,126 +157,150 @@ pub(super) struct Source<'a> {
     /// Kind of the defect. `None` if unknown.
     pub(super) kind: Option<String>,
     pub(super) image: &'a File,
-    /// `None` if the layout marks the image as normal.
-    pub(super) mask: Option<&'a File>,
+    /// The masks, whose marks are united. None of them: nothing is marked.
+    pub(super) masks: Vec<&'a File>,
 }
 
-/// The files of the layout, by their path relative to its folder.
-pub(super) type View<'a> = BTreeMap<&'a str, &'a File>;
+/// What a reader finds.
+#[derive(Default)]
+pub(super) struct Listing<'a> {
+    /// The images.
+    pub(super) sources: Vec<Source<'a>>,
+    /// Files that do not fit.
+    pub(super) problems: Problems,
+    /// Lists and tables that were read.
+    pub(super) lists: Vec<&'a File>,
+    /// Files that are left out on purpose, by path relative to the layout's folder, with the reason.
+    pub(super) left_out: BTreeMap<&'a str, &'static str>,
+    /// The grey levels of masks that have a meaning, as a file of the data set says. `None` without such a file.
+    pub(super) codes: Option<BTreeSet<u8>>,
+    /// Remarks for the record.
+    pub(super) notes: Vec<String>,
+}
 
-/// Lists the images, sorted by id.
+impl<'a> Listing<'a> {
+    /// Adds a problem with a hint how to fix it.
+    fn problem(&mut self, message: String, help: impl Into<String>) {
+        self.problems.push(StageError::data(message, help));
+    }
+
+    /// Adds an image whose folder or list gives no kind.
+    fn add(&mut self, id: String, split: &str, label: Option<Label>, image: &'a File, masks: Vec<&'a File>) {
+        self.sources.push(Source { id, split: split.to_owned(), label, kind: None, image, masks });
+    }
+}
+
+/// Lists the images, sorted by id. Reports the layout and the files that are left out.
 pub(super) fn find<'a>(
-    spec: &Preprocess,
+    reading: &Reading,
     input: &'a Files,
     progress: &dyn Progress,
-) -> Result<Vec<Source<'a>>, StageError> {
-    let (layout, view) = recognise(spec, input)?;
-    progress.log(&format!("layout: {}", layout.name()));
-    let mut problems = Problems::default();
-    let mut sources = match layout {
-        Layout::Csv => tables::read(&view, &spec.csv, &mut problems)?,
-        Layout::Mvtec => read_mvtec(&view, &mut problems),
-        Layout::Ksdd => read_ksdd(&view, spec.fold, &mut problems),
-        Layout::Ksdd2 | Layout::Auto => read_ksdd2(&view, progress, &mut problems),
+) -> Result<Listing<'a>, StageError> {
+    let (layout, prefix, view) = recognise(reading, input)?;
+    progress.note(&format!("layout: {}", layout.name()));
+    let read = match layout.0.action {
+        Action::Read(read) => read,
+        Action::Refuse(why, help) => {
+            let what = format!("the input has the layout `{}`, which is not read: {why}", layout.name());
+            return Err(StageError::data(what, help));
+        }
     };
-    sources.sort_by(|a, b| a.id.cmp(&b.id));
-    for pair in sources.windows(2).filter(|pair| pair[0].id == pair[1].id) {
-        let [first, second] = [&pair[0], &pair[1]].map(|source| source.image.path.display().to_string());
-        problems.push(StageError::data(
-            format!("`{first}` and `{second}` have the same id `{}`", pair[0].id),
-            "the id is the path without its extension: rename one of them",
-        ));
+    let mut listing = Listing::default();
+    read(&view, reading, &mut listing)?;
+    listing.sources.sort_by(|a, b| a.id.cmp(&b.id));
+    check_ids(&mut listing);
+    // Reported before the problems: an image that is not read may be why its mask has no image.
+    left_out::report(input, &prefix, &listing, progress);
+    std::mem::take(&mut listing.problems).finish("files do not fit the layout")?;
+    if listing.sources.is_empty() {
+        return Err(unknown(reading, input));
     }
-    problems.finish("files do not fit the layout")?;
-    if sources.is_empty() { Err(unknown(spec, input)) } else { Ok(sources) }
+    listing.notes.iter().for_each(|note| progress.note(note));
+    Ok(listing)
 }
 
-/// Finds the layout and its folder: the outermost folder that fits.
-fn recognise<'a>(spec: &Preprocess, input: &'a Files) -> Result<(Layout, View<'a>), StageError> {
-    let whole: View<'a> = input.iter().filter(|(name, _)| !is_debris(name)).collect();
+/// Refuses ids that occur twice, also if they differ only in case: not every disk can hold both.
+fn check_ids(listing: &mut Listing<'_>) {
+    let mut known: BTreeMap<String, (&str, &File)> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for source in &listing.sources {
+        let Some((id, other)) = known.insert(source.id.to_lowercase(), (&source.id, source.image)) else {
+            continue;
+        };
+        let [first, second] = [other, source.image].map(|image| image.path.display().to_string());
+        let what = if id == source.id {
+            format!("`{first}` and `{second}` have the same id `{id}`")
+        } else {
+            format!("the ids of `{first}` and `{second}` differ only in case: `{id}`, `{}`", source.id)
+        };
+        problems.push(StageError::data(what, "the id is the path without its extension: rename one of them"));
+    }
+    listing.problems.extend(problems);
+}
+
+/// Finds the layout and its folder: the outermost folder that fits. Returns the prefix of the folder too.
+fn recognise<'a>(reading: &Reading, input: &'a Files) -> Result<(Layout, String, View<'a>), StageError> {
+    let whole: View<'a> = input.iter().filter(|(name, _)| file_kind(name) != FileKind::Leftover).collect();
     let mut prefix = String::new();
     loop {
-        let inside = |name: &'a str| name.strip_prefix(prefix.as_str());
-        let view: View<'a> = whole.iter().filter_map(|(name, file)| Some((inside(name)?, *file))).collect();
-        let fitting: Vec<Layout> = [Layout::Csv, Layout::Mvtec, Layout::Ksdd, Layout::Ksdd2]
-            .into_iter()
-            .filter(|layout| spec.layout == Layout::Auto || spec.layout == *layout)
-            .filter(|layout| fits(*layout, &view, spec))
-            .collect();
+        let view = below(&whole, &prefix);
+        let fitting: Vec<(Layout, &str)> = fitting(reading, &view);
         match fitting[..] {
-            [layout] => return Ok((layout, view)),
+            [(layout, _)] => return Ok((layout, prefix, view)),
             [] => {}
             _ => return Err(ambiguous(&fitting)),
         }
-        let Some(folder) = only_folder(&view) else { return Err(unknown(spec, input)) };
+        let category = reading.category.as_deref();
+        let category = category.filter(|name| view.keys().any(|file| is_in(file, name)));
+        let Some(folder) = category.or_else(|| only_folder(&view)) else {
+            return Err(unknown(reading, input));
+        };
         prefix = format!("{prefix}{folder}/");
     }
 }
 
-/// Returns whether a file is left over from an operating system or an archiver.
-fn is_debris(name: &str) -> bool {
-    name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
+fn below<'a>(whole: &View<'a>, prefix: &str) -> View<'a> {
+    whole.iter().filter_map(|(name, file)| Some((name.strip_prefix(prefix)?, *file))).collect()
+}
+
+fn is_in(file: &str, folder: &str) -> bool {
+    file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn fitting<'a>(reading: &Reading, view: &View<'a>) -> Vec<(Layout, &'a str)> {
+    let candidates = Layout::all().filter(|layout| reading.layout.is_none_or(|wanted| wanted == *layout));
+    candidates.filter_map(|layout| Some((layout, (layout.0.fits)(view, reading)?))).collect()
 }
 
 /// Returns the folder that contains all images and tables, if there is only one.
 fn only_folder<'a>(view: &View<'a>) -> Option<&'a str> {
     let mut folders = view
         .keys()
-        .filter(|name| is_image(name) || has_extension(name, &["csv"]))
+        .filter(|name| is_image(name) || extension(name) == "csv")
         .map(|name| name.split_once('/').map(|(folder, _)| folder));
     let first = folders.next()??;
     folders.all(|folder| folder == Some(first)).then_some(first)
 }
 
-fn has_extension(name: &str, extensions: &[&str]) -> bool {
-    let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
-    end.is_some_and(|end| extensions.contains(&end.as_str()))
-}
-
-pub(super) fn is_image(name: &str) -> bool {
-    has_extension(name, &EXTENSIONS)
-}
-
-pub(super) fn without_extension(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
-}
-
-fn fits(layout: Layout, view: &View<'_>, spec: &Preprocess) -> bool {
-    let has = |test: &dyn Fn(&str) -> bool| view.keys().any(|name| test(name));
-    match layout {
-        Layout::Csv => view.contains_key(spec.csv.as_str()),
-        Layout::Mvtec => has(&|name| name.starts_with("train/good/") && is_image(name)),
-        Layout::Ksdd => has(&|name| part_of_kos(name).is_some()),
-        Layout::Ksdd2 => has(&|name| flat(name).is_some_and(|(_, stem)| stem.ends_with("_GT"))),
-        Layout::Auto => false,
-    }
-}
-
-fn ambiguous(fitting: &[Layout]) -> StageError {
-    let names: Vec<String> = fitting.iter().map(|layout| format!("`{}`", layout.name())).collect();
+fn ambiguous(fitting: &[(Layout, &str)]) -> StageError {
+    let names: Vec<String> =
+        fitting.iter().map(|(layout, file)| format!("`{}` (`{file}`)", layout.name())).collect();
+    let first = fitting.iter().map(|(layout, _)| *layout).find(|layout| layout.is_read());
     StageError::data(
         format!("the input fits several layouts: {}", names.join(", ")),
-        format!("choose one, such as `layout = \"{}\"`", fitting[0].name()),
+        format!("choose one, such as `layout = \"{}\"`", first.map_or("csv", Layout::name)),
     )
 }
 
 /// Returns the error of an input without a known layout. It lists what was found and suggests a folder if possible.
-fn unknown(spec: &Preprocess, input: &Files) -> StageError {
-    let wanted = match spec.layout {
-        Layout::Auto => "no known layout".to_owned(),
-        layout => format!("not the layout `{}`", layout.name()),
+fn unknown(reading: &Reading, input: &Files) -> StageError {
+    let wanted = match reading.layout {
+        None => "no known layout".to_owned(),
+        Some(layout) => format!("not the layout `{}` ({})", layout.name(), layout.0.shape),
     };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for (name, _) in input.iter().filter(|(name, _)| !is_debris(name)) {
-        let parts: Vec<&str> = name.split('/').collect();
-        let end = name.rsplit_once('.').map_or("", |(_, end)| end);
-        let shown = match parts[..] {
-            [_] => name.to_owned(),
-            [folder, _] => format!("{folder}/*.{end}"),
-            [folder, inner, ..] => format!("{folder}/{inner}/… .{end}"),
-            [] => continue,
-        };
-        *counts.entry(shown).or_default() += 1;
+    for (name, _) in input.iter().filter(|(name, _)| file_kind(name) != FileKind::Leftover) {
+        *counts.entry(left_out::pattern(name)).or_default() += 1;
     }
     let mut seen: Vec<String> =
         counts.iter().take(8).map(|(name, count)| format!("`{name}` ({count})")).collect();
@@ -166,63 +308,44 @@ fn unknown(spec: &Preprocess, input: &Files) -> StageError {
         seen.push("…".to_owned());
     }
     let seen = if seen.is_empty() { "no file at all".to_owned() } else { seen.join(", ") };
-    let category =
-        input.iter().find_map(|(name, _)| name.split_once("/train/good/").map(|(folder, _)| folder));
-    let help = category.map_or_else(
-        || {
-            "the layouts are `ksdd2` (train/1.png with train/1_GT.png), `ksdd`, `mvtec` (train/good, test/KIND, \
-             ground_truth/KIND) and `csv` (any folder, with a table `images.csv` of path, mask, split and label)"
-                .to_owned()
-        },
-        |folder| format!("choose one category, such as `path = \"…/{folder}\"`"),
-    );
-    StageError::data(format!("the input has {wanted}; it holds {seen}"), help)
+    StageError::data(format!("the input has {wanted}; it holds {seen}"), remedy(reading, input))
 }
 
-/// Splits `train/10000.png` into split and stem.
-fn flat(name: &str) -> Option<(&str, &str)> {
-    let (split, file) = name.split_once('/')?;
-    let is_flat = [TRAIN, TEST].contains(&split) && !file.contains('/') && is_image(file);
-    is_flat.then(|| (split, without_extension(file)))
-}
-
-fn read_ksdd2<'a>(view: &View<'a>, progress: &dyn Progress, problems: &mut Problems) -> Vec<Source<'a>> {
-    let (mut images, mut masks) = (Vec::new(), BTreeMap::new());
-    for (name, file) in view {
-        let Some((split, stem)) = flat(name) else {
-            if is_image(name) {
-                progress.log(&format!("`{name}` is ignored: it is in neither `train` nor `test`"));
-            }
-            continue;
-        };
-        if stem.contains("(copy") {
-            progress.log(&format!("`{name}` is ignored: it is a copy"));
-        } else if let Some(stem) = stem.strip_suffix("_GT") {
-            masks.insert((split, stem), *file);
-        } else {
-            images.push((split, stem, *file));
-        }
+fn remedy(reading: &Reading, input: &Files) -> String {
+    let whole: View<'_> = input.iter().collect();
+    if let Some(category) = &reading.category
+        && !whole.keys().any(|name| parts(name).contains(&category.as_str()))
+    {
+        return format!("there is no folder `{category}`: correct `category`");
     }
-    let mut sources = Vec::new();
-    for (split, stem, image) in images {
-        match masks.remove(&(split, stem)) {
-            Some(mask) => sources.push(by_mask(format!("{split}/{stem}"), split, image, mask)),
-            None => problems.push(no_mask(image, &format!("{stem}_GT.png"))),
-        }
+    let folders: BTreeSet<&str> = whole.keys().filter_map(|name| Some(name.split_once('/')?.0)).collect();
+    let fits = |folder: &&&str| !fitting(reading, &below(&whole, &format!("{folder}/"))).is_empty();
+    let categories: Vec<&str> = folders.iter().filter(fits).take(3).copied().collect();
+    if let [first, ..] = categories[..] {
+        let names: Vec<String> = categories.iter().map(|name| format!("`{name}`")).collect();
+        return format!(
+            "the input holds several sets ({} …): choose one, such as `category = \"{first}\"`",
+            names.join(", ")
+        );
     }
-    problems.extend(masks.into_values().map(no_image));
-    sources
-}
-
-fn by_mask<'a>(id: String, split: &str, image: &'a File, mask: &'a File) -> Source<'a> {
-    Source { id, split: split.to_owned(), label: None, kind: None, image, mask: Some(mask) }
-}
-
-fn no_mask(image: &File, wanted: &str) -> StageError {
-    StageError::data(
-        format!("the image `{}` has no mask `{wanted}`", image.path.display()),
-        "every image of this layout needs a mask; the mask of a normal image is all black",
+    let shapes = Layout::all().filter(|layout| layout.is_read());
+    let shapes: Vec<String> =
+        shapes.map(|layout| format!("\n  `{}`: {}", layout.name(), layout.0.shape)).collect();
+    format!(
+        "`normal_folders = [\"…\"]` names the folder of normal images if it is none of {}; a table `images.csv` \
+         (path, split, label, mask) describes any folder. The layouts:{}",
+        super::names::normal_words(),
+        shapes.concat()
     )
+}
+
+/// Returns up to three names that are nearest to `wanted`, for a message.
+fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> String {
+    let mut names: Vec<(usize, &str)> =
+        names.map(|name| (strsim::damerau_levenshtein(wanted, name), name)).collect();
+    names.sort_unstable();
+    let nearest: Vec<String> = names.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
+    if nearest.is_empty() { String::new() } else { format!("; the nearest names: {}", nearest.join(", ")) }
 }
 
 fn no_image(mask: &File) -> StageError {
@@ -232,76 +355,18 @@ fn no_image(mask: &File) -> StageError {
     )
 }
 
-/// Splits `kos01/Part0.jpg` into folder and stem.
-fn part_of_kos(name: &str) -> Option<(&str, &str)> {
-    let (folder, file) = name.split_once('/')?;
-    let is_part =
-        folder.starts_with("kos") && file.starts_with("Part") && !file.contains('/') && is_image(file);
-    is_part.then(|| (folder, without_extension(file)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads KSDD. Each folder holds the images of one physical part, so all images of a part are in the same split: of the
-/// sorted folders, every third is for testing, starting with number `fold`.
-fn read_ksdd<'a>(view: &View<'a>, fold: usize, problems: &mut Problems) -> Vec<Source<'a>> {
-    let parts: Vec<(&str, &str, &File)> = view
-        .iter()
-        .filter_map(|(name, file)| part_of_kos(name).map(|(kos, stem)| (kos, stem, *file)))
-        .collect();
-    let items: BTreeSet<&str> = parts.iter().map(|&(kos, ..)| kos).collect();
-    let tested: BTreeSet<&str> = items.into_iter().skip(fold).step_by(FOLDS).collect();
-    let (marks, images): (Vec<_>, Vec<_>) =
-        parts.into_iter().partition(|(_, stem, _)| stem.ends_with("_label"));
-    let mut masks: BTreeMap<(&str, &str), &File> =
-        marks.into_iter().map(|(kos, stem, file)| ((kos, stem.trim_end_matches("_label")), file)).collect();
-    let mut sources = Vec::new();
-    for (kos, stem, image) in images {
-        let split = if tested.contains(kos) { TEST } else { TRAIN };
-        match masks.remove(&(kos, stem)) {
-            Some(mask) => sources.push(by_mask(format!("{kos}/{stem}"), split, image, mask)),
-            None => problems.push(no_mask(image, &format!("{stem}_label.bmp"))),
+    #[test]
+    fn names_are_unique_and_come_back() {
+        let names: BTreeSet<&str> = Layout::all().map(Layout::name).collect();
+        assert_eq!(names.len(), ROWS.len());
+        for layout in Layout::all() {
+            let json = serde_json::to_string(&layout).unwrap();
+            assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
         }
+        assert!(serde_json::from_str::<Layout>("\"nothing\"").is_err());
     }
-    problems.extend(masks.into_values().map(no_image));
-    sources
-}
-
-/// Splits `test/scratch/000.png` into split, kind and stem.
-fn of_kind(name: &str) -> Option<(&str, &str, &str)> {
-    let mut parts = name.split('/');
-    let (split, kind, file) = (parts.next()?, parts.next()?, parts.next()?);
-    (parts.next().is_none() && is_image(file)).then(|| (split, kind, without_extension(file)))
-}
-
-/// Reads the layout of MVTec AD. All folders except `good` hold defects, also in `train` and `validation`.
-fn read_mvtec<'a>(view: &View<'a>, problems: &mut Problems) -> Vec<Source<'a>> {
-    let named: Vec<_> = view.iter().filter_map(|(name, file)| Some((of_kind(name)?, *file))).collect();
-    let mut masks: BTreeMap<(&str, &str), &File> = named
-        .iter()
-        .filter(|((folder, ..), _)| *folder == "ground_truth")
-        .map(|&((_, kind, stem), file)| ((kind, stem.trim_end_matches("_mask")), file))
-        .collect();
-    let mut sources = Vec::new();
-    for ((split, kind, stem), image) in named {
-        if ![TRAIN, TEST, "validation"].contains(&split) {
-            continue;
-        }
-        let is_normal = kind == "good";
-        let mask = masks.remove(&(kind, stem));
-        if mask.is_none() && !is_normal {
-            let wanted = format!("ground_truth/{kind}/{stem}_mask.png");
-            let message = format!("the image `{}` has no mask `{wanted}`", image.path.display());
-            problems.push(StageError::data(message, "every image outside `good` needs a mask"));
-            continue;
-        }
-        sources.push(Source {
-            id: format!("{split}/{kind}/{stem}"),
-            split: split.to_owned(),
-            label: Some(if is_normal { Label::Normal } else { Label::Defect }),
-            kind: (!is_normal).then(|| kind.to_owned()),
-            image,
-            mask,
-        });
-    }
-    problems.extend(masks.into_values().map(no_image));
-    sources
 }

@@ -28,22 +28,6 @@ fn no_pixels(path: &Path) -> StageError {
     StageError::Data { message: format!("the image `{}` has no pixels", path.display()), help: None }
 }
 
-/// Returns a mask that marks defects with 255: pixels whose strongest channel is greater than `threshold` (of 255).
-///
-/// Channels are not weighted and 16-bit levels are not rounded down to 0, so that masks with class numbers or colours
-/// work too. Transparency is ignored.
-pub(super) fn binarise(mask: &DynamicImage, threshold: u8) -> GrayImage {
-    let (width, height) = (mask.width(), mask.height());
-    let limit = u16::from(threshold) * 257;
-    let levels: Vec<u8> = if let DynamicImage::ImageLuma8(grey) = mask {
-        grey.iter().map(|&level| marked(level > threshold)).collect()
-    } else {
-        let strongest = |pixel: &image::Rgb<u16>| pixel.0.into_iter().max().unwrap_or(0);
-        mask.to_rgb16().pixels().map(|pixel| marked(strongest(pixel) > limit)).collect()
-    };
-    GrayImage::from_raw(width, height, levels).expect("one level per pixel")
-}
-
 fn marked(is_defect: bool) -> u8 {
     if is_defect { 255 } else { 0 }
 }
@@ -123,6 +107,23 @@ pub(super) fn steps(
     via.map(|via| (Step::Resize(resize), via)).into_iter().chain(size.map(|size| (last, size))).collect()
 }
 
+/// Returns top, left, height and width of an image of `from` px (height, width) within the padding that `fit` adds; `None`
+/// if nothing is added.
+pub(super) fn inside(
+    resize: Resize,
+    size: Option<(usize, usize)>,
+    from: (usize, usize),
+) -> Option<[usize; 4]> {
+    let to = size.filter(|_| resize == Resize::Fit)?;
+    let TargetBox { height, width, top, left } = TargetBox::new(Step::Resize(Resize::Fit), from, to);
+    ((height, width) != to).then_some([
+        top.max(0) as usize,
+        left.max(0) as usize,
+        height.min(to.0),
+        width.min(to.1),
+    ])
+}
+
 /// Resizes an image as `preprocess` resized the images of a set. Can be used for new images too.
 ///
 /// Bilinear with antialiasing. `fit` pads with the mean of ImageNet, `crop` cuts out the centre.
@@ -159,7 +160,7 @@ pub(super) fn resize_mask_once(
 
 #[cfg(test)]
 mod tests {
-    use image::{Luma, Rgb};
+    use image::Rgb;
 
     use super::*;
 
@@ -209,18 +210,5 @@ mod tests {
             (cut.get_pixel(0, 0), cut.get_pixel(13, 13)),
             (image.get_pixel(1, 1), image.get_pixel(14, 14))
         );
-    }
-
-    #[test]
-    fn faint_and_coloured_marks_are_defects() {
-        let faint = DynamicImage::ImageLuma8(GrayImage::from_pixel(1, 1, Luma([1])));
-        assert_eq!(binarise(&faint, 0).as_raw(), &[255]);
-        assert_eq!(binarise(&faint, 1).as_raw(), &[0]);
-        let blue = DynamicImage::ImageRgb8(RgbImage::from_pixel(1, 1, Rgb([0, 0, 1])));
-        assert_eq!(binarise(&blue, 0).as_raw(), &[255]);
-        let deep = DynamicImage::ImageLuma16(image::ImageBuffer::from_pixel(1, 1, Luma([3_u16])));
-        assert_eq!(binarise(&deep, 0).as_raw(), &[255]);
-        let grey = DynamicImage::ImageRgb8(RgbImage::from_pixel(1, 1, Rgb([128, 128, 128])));
-        assert_eq!((binarise(&grey, 127).as_raw()[0], binarise(&grey, 128).as_raw()[0]), (255, 0));
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::reading::Reading;
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
@@ -12,21 +13,6 @@ use crate::stages::{About, Context, Estimates, Inputs, PortUse, Stage, StageErro
 
 /// Allowed height and width of a resized image, in px.
 const SIDES: std::ops::RangeInclusive<i64> = 1..=8192;
-
-/// How the input folder is organised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Layout {
-    /// Detected from the files.
-    Auto,
-    /// `train/NNNNN.png` with `NNNNN_GT.png`, and the same in `test/`.
-    Ksdd2,
-    /// `kosNN/PartM.jpg` with `PartM_label.bmp`.
-    Ksdd,
-    /// `train/good`, `test/<kind>`, `ground_truth/<kind>`.
-    Mvtec,
-    /// A table with paths, splits and labels.
-    Csv,
-}
 
 /// How a mask is resized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,34 +55,16 @@ impl Crops {
     }
 }
 
-const LAYOUTS: [(&str, Layout); 5] = [
-    ("auto", Layout::Auto),
-    ("ksdd2", Layout::Ksdd2),
-    ("ksdd", Layout::Ksdd),
-    ("mvtec", Layout::Mvtec),
-    ("csv", Layout::Csv),
-];
 const RESIZES: [(&str, Resize); 3] =
     [("stretch", Resize::Stretch), ("fit", Resize::Fit), ("crop", Resize::Crop)];
 const MASK_RESIZES: [(&str, MaskResize); 2] =
     [("area", MaskResize::Area), ("reference", MaskResize::Reference)];
 
-impl Layout {
-    /// Returns the name in a manifest.
-    pub fn name(self) -> &'static str {
-        name_of(&LAYOUTS, &self)
-    }
-}
-
 /// The fields of a `preprocess` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
-    /// Layout of the input folder.
-    pub layout: Layout,
-    /// Path of the table of a `csv` layout, relative to the input.
-    pub csv: String,
-    /// For a `ksdd` layout: which third of the folders is for testing.
-    pub fold: usize,
+    /// How the input folder is read.
+    pub reading: Reading,
     /// Height and width of the result. `None` keeps the size of each image.
     pub size: Option<(usize, usize)>,
     /// Height and width of an intermediate resize step, if any.
@@ -118,19 +86,14 @@ impl Stage for Preprocess {
 
     fn read(reader: &mut Reader<'_>) -> Self {
         reader.port("input", Artifact::Files);
-        let layout = reader.choice("layout", &LAYOUTS, Some("auto"));
-        let csv = reader.text("csv").unwrap_or_else(|| "images.csv".to_owned());
-        let fold = reader.integer("fold", 0..=2, Some(0)) as usize;
-        check_layout_fields(reader, layout);
+        let reading = Reading::read(reader);
         let size = read_size(reader);
         let resize = reader.choice("resize", &RESIZES, Some("stretch"));
         let via = read_via(reader, size, resize);
         let has_crops = reader.has("crops");
         let crops = reader.table("crops", Crops::read);
         Self {
-            layout,
-            csv,
-            fold,
+            reading,
             size,
             via,
             resize,
@@ -170,18 +133,10 @@ impl Stage for Preprocess {
         names.map(|name| (name.to_owned(), Artifact::ImageSet)).collect()
     }
 
-    /// `csv` and `fold` enter only if the layout may read them.
     fn key_fields(&self) -> Fields {
         let mut all = self.pixel_fields();
-        let Self { layout, csv, fold, size: _, via: _, resize: _, mask_resize: _, mask_threshold: _, crops } =
-            self;
-        all.insert("layout".to_owned(), layout.name().into());
-        if matches!(layout, Layout::Auto | Layout::Csv) {
-            all.insert("csv".to_owned(), csv.as_str().into());
-        }
-        if matches!(layout, Layout::Auto | Layout::Ksdd) {
-            all.insert("fold".to_owned(), (*fold).into());
-        }
+        let Self { reading, size: _, via: _, resize: _, mask_resize: _, mask_threshold: _, crops } = self;
+        all.extend(reading.key_fields());
         if let Some(crops) = crops {
             all.insert("crops".to_owned(), crops.key_fields().into());
         }
@@ -205,8 +160,7 @@ impl Preprocess {
     /// Returns the fields that determine the pixels and the mask of an image. `crops` is added only for images that
     /// have crops.
     pub(super) fn pixel_fields(&self) -> Fields {
-        let Self { layout: _, csv: _, fold: _, size, via, resize, mask_resize, mask_threshold, crops: _ } =
-            self;
+        let Self { reading: _, size, via, resize, mask_resize, mask_threshold, crops: _ } = self;
         let mut all = fields([
             ("mask_resize", name_of(&MASK_RESIZES, mask_resize).into()),
             ("mask_threshold", i64::from(*mask_threshold).into()),
@@ -230,17 +184,6 @@ impl Preprocess {
             width_px: self.size.map(|size| size.1),
             resize: if self.size.is_some() { self.resize } else { Resize::Native },
             via_px: self.via,
-        }
-    }
-}
-
-/// Refuses fields that the given layout does not read.
-fn check_layout_fields(reader: &mut Reader<'_>, layout: Layout) {
-    for (name, owner) in [("csv", Layout::Csv), ("fold", Layout::Ksdd)] {
-        if reader.has(name) && ![Layout::Auto, owner].contains(&layout) {
-            let message = format!("`{name}` has no meaning with `layout = \"{}\"`", layout.name());
-            let help = format!("remove it, or write `layout = \"{}\"`", owner.name());
-            reader.problem(name, "unused_field", message, Some(help));
         }
     }
 }

@@ -1,3 +1,7 @@
+mod counts;
+mod layouts;
+mod masks;
+
 use std::path::PathBuf;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
@@ -24,12 +28,20 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    /// Adds an image of 20×30 px that no other name has.
     fn image(self, name: &str) -> Self {
-        self.sized_image(name, 20, 30)
+        let blue = Digest::of_bytes(name.as_bytes()).as_bytes()[0];
+        self.coloured_image(name, 20, 30, blue)
     }
 
+    /// Adds an image; those of one size are equal.
+
     fn sized_image(self, name: &str, height: u32, width: u32) -> Self {
-        let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 99]));
+        self.coloured_image(name, height, width, 99)
+    }
+
+    fn coloured_image(self, name: &str, height: u32, width: u32, blue: u8) -> Self {
+        let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, blue]));
         write_rgb(&self.path(name), &image).unwrap();
         self
     }
@@ -41,6 +53,22 @@ impl Folder {
             mask.put_pixel(column, row, Luma([255]));
         }
         write_mask(&self.path(name), &mask).unwrap();
+        self
+    }
+
+    /// Adds a mask of 20×30 px with the given pixels (row, column, level).
+    fn grey_mask(self, name: &str, points: &[(u32, u32, u8)]) -> Self {
+        let mut mask = GrayImage::new(30, 20);
+        for &(row, column, level) in points {
+            mask.put_pixel(column, row, Luma([level]));
+        }
+        write_mask(&self.path(name), &mask).unwrap();
+        self
+    }
+
+    /// Adds a mask that marks nothing.
+    fn sized_mask(self, name: &str, height: u32, width: u32) -> Self {
+        write_mask(&self.path(name), &GrayImage::new(width, height)).unwrap();
         self
     }
 
@@ -217,11 +245,6 @@ fn mvtec_gives_kinds_and_needs_a_mask_for_each_defect() {
     );
     let error = failure(&[], &folder.image("bottle/test/hole/003.png"));
     assert!(error.contains("ground_truth/hole/003_mask.png"), "{error}");
-    let folder = Folder::new()
-        .image("train/good/0.png")
-        .image("test/crack/0.png")
-        .mask("ground_truth/crack/0_mask.png", &[]);
-    assert!(failure(&[], &folder).contains("no pixel of its mask"));
 }
 
 #[test]
@@ -259,23 +282,23 @@ fn a_table_serves_any_folder() {
         ["test/defect/dent/b/two.png", "test/normal/b/three.png", "train/normal/a/one.png"]
     );
     let wrong = "path,mask,split,label\n\
-                 a/one.png,,train,good\n\
-                 b/two.png,,test,defect\n\
+                 a/one.png,,train,fine\n\
+                 b/two.png,m/nine.png,test,defect\n\
                  b/two.png,,test,\n\
                  b/four.png,,test,normal\n\
                  b/two.png,m/two.png,x/y,\n";
     let error = failure(&[], &folder.text("images.csv", wrong));
     for wanted in [
         "line 2: `label`",
-        "line 3: the defect",
+        "line 3: there is no file `m/nine.png`",
         "line 4: `b/two.png` has neither",
         "b/four.png",
         "line 6: `split`",
     ] {
         assert!(error.contains(wanted), "{wanted}: {error}");
     }
-    let error = failure(&[], &Folder::new().text("images.csv", "file,split\na,train\n"));
-    assert!(error.contains("no column `path`, only `file`, `split`"), "{error}");
+    let error = failure(&[], &Folder::new().text("images.csv", "photo,split\na,train\n"));
+    assert!(error.contains("no column `path`, only `photo`, `split`"), "{error}");
 }
 
 #[test]
@@ -284,13 +307,21 @@ fn errors_of_unknown_and_ambiguous_inputs_list_what_was_found() {
     assert!(error.contains("no known layout") && error.contains("`photos/*.png` (1)"), "{error}");
     assert!(failure(&[], &Folder::new()).contains("no file at all"));
     let both = Folder::new().ksdd2("").text("images.csv", "path,split\n");
-    assert!(failure(&[], &both).contains("several layouts: `csv`, `ksdd2`"));
+    let wanted = "several layouts: `csv` (`images.csv`), `ksdd2` (`test/20000_GT.png`)";
+    assert!(failure(&[], &both).contains(wanted), "{}", failure(&[], &both));
     run_on(&TestContext::new(), &[("layout", "ksdd2".into())], &both, IMAGES).unwrap();
     assert!(failure(&[("layout", "mvtec".into())], &both).contains("not the layout `mvtec`"));
     let many = Folder::new().image("bottle/train/good/0.png").image("cable/train/good/0.png");
     let inputs = Inputs([(Role::only("input"), many.files())].into());
     let error = TestContext::new().run(&spec(&[]), &inputs, 0, IMAGES).unwrap_err();
-    assert!(error.help().unwrap().contains("…/bottle"), "{error}");
+    assert!(error.help().unwrap().contains("`category = \"bottle\"`"), "{error}");
+    let files = run_on(
+        &TestContext::new(),
+        &[("category", "cable".into())],
+        &many.image("cable/test/good/1.png"),
+        IMAGES,
+    );
+    assert_eq!(listing(&files.unwrap()), ["test/normal/test/good/1.png", "train/normal/train/good/0.png"]);
 }
 
 #[test]
@@ -415,7 +446,7 @@ fn a_changed_image_is_recomputed_and_a_moved_image_is_not() {
     assert_eq!(added.len(), 3 * 2 + 2 * 2);
     assert_eq!(count_new_items(&folder), 0);
     assert_eq!(*cache.added.lock().unwrap(), added, "cached items are added under the same names");
-    let folder = folder.sized_image("test/20000.png", 20, 31).sized_image("test/20000.png", 20, 30);
+    let folder = folder.sized_image("test/20000.png", 20, 31).image("test/20000.png");
     assert_eq!(count_new_items(&folder), 0, "equal bytes");
     let folder = folder.mask("test/20000_GT.png", &[(1, 1), (2, 2)]);
     assert_eq!(count_new_items(&folder), 1);

@@ -1,4 +1,5 @@
 mod counts;
+mod images;
 mod layouts;
 mod masks;
 
@@ -359,7 +360,7 @@ fn outputs_and_key_follow_the_fields() {
     assert_ne!(plain.key_fields(), cropped.key_fields());
     assert_eq!(
         plain.key_fields().keys().collect::<Vec<_>>(),
-        ["csv", "fold", "layout", "mask_resize", "mask_threshold"]
+        ["csv", "depth", "fold", "layout", "mask_resize", "mask_threshold"]
     );
     let (known, _) = read(&[("layout", "mvtec".into())]);
     assert!(!known.key_fields().contains_key("csv"));

@@ -82,6 +82,26 @@ fn an_image_brighter_than_its_depth_is_named() {
     assert!(run_on(&TestContext::new(), &[("depth", int(14))], &folder, IMAGES).is_ok());
 }
 
+/// The largest level of a training image is an item too, so that the images that decided the depth are not decoded again.
+#[test]
+fn a_new_image_is_the_only_one_that_is_computed_unless_it_changes_the_depth() {
+    let (cache, spec) = (ItemCache::default(), spec(&[]));
+    let lines = || cache.lines.lock().unwrap().join("\n");
+    let folder = Folder::new().deep("train", 1, 4095).deep("train", 2, 300).deep("test", 3, 1000);
+    assert_eq!(cache.count_new_items(&spec, &folder), 5, "three images, two largest levels");
+    assert!(lines().contains("warning: depth:") && lines().contains("12-bit"), "{}", lines());
+    let folder = folder.deep("test", 4, 2000);
+    assert_eq!(cache.count_new_items(&spec, &folder), 1);
+    let folder = folder.deep("train", 5, 3000);
+    assert_eq!(cache.count_new_items(&spec, &folder), 2);
+    let folder = folder.image("test/6.png").mask("test/6_GT.png", &[]);
+    assert_eq!(cache.count_new_items(&spec, &folder), 1, "8 bits");
+    assert!(lines().contains("warning: 5 images have 16 bits per level and 1 have 8"), "{}", lines());
+    let folder = folder.deep("train", 7, 65535);
+    assert_eq!(cache.count_new_items(&spec, &folder), 1 + 6, "the depth is now 16 bits");
+    assert!(!lines().contains("warning: depth:"), "{}", lines());
+}
+
 #[test]
 fn a_depth_is_a_number_of_bits_or_auto() {
     let codes =

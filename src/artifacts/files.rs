@@ -129,6 +129,11 @@ pub fn write_json<T: Serialize>(path: &std::path::Path, value: &T) -> Result<(),
     write(path, &bytes)
 }
 
+/// Returns whether a file is a Git LFS pointer: the short text in the place of a file that was not fetched.
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs.github.com/spec/")
+}
+
 /// Formats a field of a CSV file, quoted if necessary (RFC 4180).
 pub fn csv_field(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\n', '\r']) {

@@ -66,6 +66,9 @@ pub struct Preprocessing {
     pub resize: Resize,
     /// Size (height, width) between two resizes; `None` if there was at most one.
     pub via_px: Option<(usize, usize)>,
+    /// Bits per level that are in use in source images with 16 bits per level; `None` if there were no such images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth_bits: Option<u8>,
 }
 
 /// The label of an image.

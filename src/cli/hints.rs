@@ -14,6 +14,7 @@ use crate::kernels::diffusion::DiffusionError;
 use crate::plan::{LockError, PlanError};
 use crate::report::HistoryError;
 use crate::stages::StageError;
+use crate::stages::preprocess::ImageFault;
 
 /// Returns a hint for an error of the cache.
 fn store_error(error: &CacheError) -> Option<String> {
@@ -149,7 +150,8 @@ fn stage_error(error: &StageError) -> Option<String> {
         }
         StageError::Artifact(error) => artifact_error(error),
         StageError::Unavailable(error) => runtime_error(error),
-        StageError::Image { .. } => Some(BROKEN_IMAGE.to_owned()),
+        StageError::Image { source, .. } => Some(image_fault(source).to_owned()),
+        StageError::Several { errors, .. } => errors.iter().find_map(stage_error),
         StageError::Io { source, action: "start", .. } if source.kind() == io::ErrorKind::NotFound => Some(
             "install the program, or make your script an input: the program sees nothing else of the project"
                 .to_owned(),
@@ -164,13 +166,25 @@ fn stage_error(error: &StageError) -> Option<String> {
     }
 }
 
-/// Advice for an image that cannot be decoded.
-const BROKEN_IMAGE: &str =
-    "it is truncated, or not a PNG, JPEG or BMP file: copy it again, or remove it from the data";
+/// Returns a hint for an image that is not read.
+fn image_fault(fault: &ImageFault) -> &'static str {
+    match fault {
+        ImageFault::Empty | ImageFault::Damaged { .. } | ImageFault::NoPixels | ImageFault::Decoder(_) => {
+            "copy it again from where it came, or remove it from the data"
+        }
+        ImageFault::LfsPointer => "fetch the files with `git lfs pull`",
+        ImageFault::Foreign { .. } | ImageFault::Unread { .. } => {
+            "convert it to PNG, for example `magick IN OUT.png`, or remove it from the data"
+        }
+        ImageFault::TooLarge { .. } => {
+            "cut it into tiles, or scale it down, before it is a part of the data: `magick IN -crop 4096x4096 OUT-%d.png`"
+        }
+    }
+}
 
 fn artifact_error(error: &ArtifactError) -> Option<String> {
     match error {
-        ArtifactError::Image { .. } => Some(BROKEN_IMAGE.to_owned()),
+        ArtifactError::Image { .. } => Some("it is cut off, or not a PNG: make it again".to_owned()),
         ArtifactError::Changed { .. } => Some("run again when nothing writes to it".to_owned()),
         _ => None,
     }

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::preprocess::ImageFault;
 use crate::artifacts::ArtifactError;
 use crate::kernels::backbone::RuntimeError;
+
+/// Number of problems that a message lists. Further problems are only counted.
+const NAMED_PROBLEMS: usize = 10;
 
 /// A failed stage.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +39,20 @@ pub enum StageError {
         /// How to fix it.
         help: Option<String>,
     },
-    /// An image could not be decoded.
-    #[error("cannot decode the image `{}`", path.display())]
+    /// An image of the user could not be read.
+    #[error("cannot read the image `{}`", path.display())]
     Image {
         /// Path of the file as the user knows it, not in the cache.
         path: PathBuf,
         #[source]
-        source: image::ImageError,
+        source: ImageFault,
+    },
+    /// Several problems of the data.
+    #[error("{} {what}:{}", .errors.len(), listed(.errors))]
+    Several {
+        /// What they have in common, such as `images cannot be used`.
+        what: &'static str,
+        errors: Vec<StageError>,
     },
     /// A kernel failed.
     #[error("{what}")]
@@ -103,6 +114,21 @@ impl StageError {
             _ => None,
         }
     }
+}
+
+/// Formats a list of problems for its error message.
+fn listed(errors: &[StageError]) -> String {
+    let mut text = String::new();
+    for error in errors.iter().take(NAMED_PROBLEMS) {
+        text.push_str(&format!("\n  {error}"));
+        if let Some(source) = std::error::Error::source(error) {
+            text.push_str(&format!(": {source}"));
+        }
+    }
+    if errors.len() > NAMED_PROBLEMS {
+        text.push_str(&format!("\n  and {} more", errors.len() - NAMED_PROBLEMS));
+    }
+    text
 }
 
 /// Formats the last lines of a program for its error message.

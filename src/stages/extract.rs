@@ -3,6 +3,7 @@
 //! Works by item: the block of an image depends on its pixels, the weights and the fields of the stage, and is reused
 //! for equal pixels in any image set. Reads only the `pixels/` of the set, so changed masks do not run it again.
 
+mod check;
 mod pipeline;
 
 use std::collections::BTreeMap;
@@ -311,6 +312,7 @@ fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     let backbone = load_backbone(spec, file, context)?;
     pipeline::run(spec, &backbone, &missing, context, |(id, _, fields), grid| {
         let path = output.join(block_name(id));
+        check::finite(id, &grid.data, spec.storage)?;
         write_block(&path, &padding.block(id, grid), spec.storage)?;
         finished.add_output(id, &context.items.keep(fields, &[path], "")?);
         Ok(())
@@ -387,9 +389,12 @@ fn weights_input<'a>(spec: &Extract, inputs: &'a Inputs) -> Result<(String, Opti
 fn load_backbone(spec: &Extract, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
     let weights = match (spec.weights, file) {
         (WeightSource::Seeded(seed), _) => Weights::seeded(spec.network, seed),
-        (_, Some(file)) => parse_weights(&file.read_unchanged()?).map_err(|error| {
-            StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error)
-        })?,
+        (_, Some(file)) => {
+            let weights = parse_weights(&file.read_unchanged()?).map_err(|error| {
+                StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error)
+            })?;
+            check::without_prefix(weights, spec.network, file, context)?
+        }
         (_, None) => return Err(StageError::MissingInput { role: "weights".to_owned() }),
     };
     let threads = NonZeroUsize::new(context.threads).unwrap_or(NonZeroUsize::MIN);

@@ -14,6 +14,8 @@
 
 mod census;
 mod crop;
+mod decode;
+mod depth;
 mod duplicates;
 mod item;
 mod layout;
@@ -35,6 +37,8 @@ use crate::artifacts::image_set::{
     self, Label, UNCOUNTED, UNKNOWN_KIND, label_name, pixels_name, write_padding, write_preprocessing,
 };
 
+pub use decode::ImageFault;
+pub use depth::Depth;
 pub use layout::Layout;
 pub use pixels::resize_pixels;
 pub use reading::{Duplicates, EmptyMask, Reading};
@@ -42,14 +46,11 @@ pub use spec::{Crops, MaskResize, Preprocess};
 
 /// Raised when outputs change for equal inputs.
 ///
-/// 1: first.
-pub const VERSION: u32 = 1;
+/// 1: first. 2: EXIF orientation, depth of 16-bit images, notes of items, padding left out of masks (2026-11-28).
+pub const VERSION: u32 = 2;
 
 /// Number of images between two checks for cancellation (chosen: a second of work).
 const BATCH: usize = 32;
-
-/// Number of problems that a message lists. Further problems are only counted.
-const NAMED_PROBLEMS: usize = 10;
 
 /// Name of the output with the images.
 pub(super) const IMAGES: &str = "images";
@@ -65,7 +66,8 @@ fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>)
     let found = layout::find(&spec.reading, inputs.require("input")?, context.progress)?;
     let sources = &found.sources;
     let scratch = output.join("scratch");
-    let items = process(spec, sources, &scratch, context)?;
+    let depth = depth::resolve(spec.depth, sources, context)?;
+    let items = process(spec, depth, sources, &scratch, context)?;
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(|source| StageError::io("delete", &scratch, source))?;
     }
@@ -82,9 +84,9 @@ fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>)
     }
     let padded = kept().filter_map(|(source, item)| Some((source.id.as_str(), item.note.inside?)));
     write_padding(&output.join(IMAGES), &padded.collect())?;
-    write_preprocessing(&output.join(IMAGES), &spec.preprocessing())?;
+    write_preprocessing(&output.join(IMAGES), &spec.preprocessing(depth))?;
     if let Some(crops) = &spec.crops {
-        write_preprocessing(&output.join(CROPS), &crops.preprocessing())?;
+        write_preprocessing(&output.join(CROPS), &crops.preprocessing(depth))?;
     }
     Ok(())
 }
@@ -92,6 +94,7 @@ fn run(spec: &Preprocess, inputs: &Inputs, output: &Path, context: &Context<'_>)
 /// Computes every item or takes it from the cache. Returns them in order.
 fn process(
     spec: &Preprocess,
+    depth: Option<u8>,
     sources: &[Source<'_>],
     scratch: &Path,
     context: &Context<'_>,
@@ -104,7 +107,7 @@ fn process(
         let results: Vec<Result<LabelledItem, StageError>> = members
             .par_iter()
             .enumerate()
-            .map(|(index, source)| item::obtain(spec, source, first + index, scratch, context))
+            .map(|(index, source)| item::obtain(spec, depth, (first + index, source), scratch, context))
             .collect();
         for result in results {
             match result {
@@ -141,23 +144,11 @@ impl Problems {
 
     /// Fails if there are problems: with the problem itself if it is the only one, else with a list of all under the
     /// heading `what`.
-    pub(super) fn finish(mut self, what: &str) -> Result<(), StageError> {
+    pub(super) fn finish(mut self, what: &'static str) -> Result<(), StageError> {
         if self.0.len() < 2 {
             return self.0.pop().map_or(Ok(()), Err);
         }
-        let mut lines = vec![format!("{} {what}:", self.0.len())];
-        lines.extend(self.0.iter().take(NAMED_PROBLEMS).map(|error| {
-            match std::error::Error::source(error) {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            }
-        }));
-        if self.0.len() > NAMED_PROBLEMS {
-            lines.push(format!("and {} more", self.0.len() - NAMED_PROBLEMS));
-        }
-        let message = lines.join("\n  ");
-        let help = self.0.iter().find_map(StageError::help).map(str::to_owned);
-        Err(StageError::Data { message, help })
+        Err(StageError::Several { what, errors: self.0 })
     }
 }
 

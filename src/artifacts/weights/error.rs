@@ -11,6 +11,13 @@ pub enum WeightsFault {
          `torch.save(model.state_dict(), path)`"
     )]
     UnknownFormat,
+    #[error("it is a Git LFS pointer in the place of the file; fetch it with `git lfs pull`")]
+    LfsPointer,
+    /// A compressed entry would take far more memory than the file.
+    #[error(
+        "entry `{entry}` of its zip archive inflates to more than {factor} times the file; save it again with PyTorch"
+    )]
+    Inflated { entry: String, factor: usize },
     /// The header contradicts itself or the data.
     #[error("it is a damaged safetensors file; download it again")]
     Safetensors { source: safetensors::SafeTensorError },

@@ -23,10 +23,10 @@ const DAMAGED: WeightsFault = WeightsFault::Damaged { part: "pickle" };
 /// Interprets the pickle at the start of `bytes` and advances `bytes` past it.
 pub(super) fn load(bytes: &mut &[u8]) -> Result<LoadedPickle, WeightsFault> {
     let mut machine =
-        Machine { bytes, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), objects: Vec::new() };
+        Machine { bytes, stack: vec![], marks: vec![], memo: vec![], objects: vec![], unread: vec![] };
     while machine.step()? {}
     let value = machine.pop()?;
-    Ok(LoadedPickle { value, objects: machine.objects })
+    Ok(LoadedPickle { value, objects: machine.objects, unread: machine.unread })
 }
 
 struct Machine<'a, 'b> {
@@ -35,6 +35,7 @@ struct Machine<'a, 'b> {
     marks: Vec<usize>,
     memo: Vec<Option<PickleValue>>,
     objects: Vec<PickleObject>,
+    unread: Vec<Rc<str>>,
 }
 
 impl Machine<'_, '_> {
@@ -247,8 +248,7 @@ impl Machine<'_, '_> {
 
     fn named_global(&mut self) -> Result<(), WeightsFault> {
         let (module, name) = (self.line()?, self.line()?);
-        self.stack.push(PickleValue::Global(find_global(&module, &name)?));
-        Ok(())
+        self.push_global(&module, &name)
     }
 
     fn stacked_global(&mut self) -> Result<(), WeightsFault> {
@@ -256,7 +256,24 @@ impl Machine<'_, '_> {
         let (PickleValue::Text(name), PickleValue::Text(module)) = (name, module) else {
             return Err(DAMAGED);
         };
-        self.stack.push(PickleValue::Global(find_global(&module, &name)?));
+        self.push_global(&module, &name)
+    }
+
+    /// Pushes a function or class. One of `torch` that is not read becomes a mark with its name; any other is refused.
+    fn push_global(&mut self, module: &str, name: &str) -> Result<(), WeightsFault> {
+        let global = match Global::find(module, name) {
+            Some(global) => global,
+            None if module == "torch" || module.starts_with("torch.") => {
+                let full: Rc<str> = format!("{module}.{name}").into();
+                let known = self.unread.iter().position(|unread| *unread == full);
+                Global::Unread(known.unwrap_or_else(|| {
+                    self.unread.push(full);
+                    self.unread.len() - 1
+                }))
+            }
+            None => return Err(refused(format!("`{module}.{name}`"))),
+        };
+        self.stack.push(PickleValue::Global(global));
         Ok(())
     }
 
@@ -272,21 +289,31 @@ impl Machine<'_, '_> {
             (Global::OrderedDict, []) => self.make(PickleObject::Dictionary(vec![])),
             (Global::RebuildTensor, [storage, offset, shape, strides]) => {
                 let tensor = self.tensor(storage, offset, shape, strides)?;
-                self.make(PickleObject::Tensor(tensor));
+                self.make(tensor);
             }
-            (Global::RebuildParameter, [tensor, ..]) => self.stack.push(tensor.clone()),
+            (Global::RebuildParameter | Global::RebuildParameterWithState, [tensor, ..]) => {
+                self.stack.push(tensor.clone());
+            }
+            (Global::RebuildFromType, [function @ PickleValue::Global(inner), _, arguments, ..])
+                if *inner != Global::RebuildFromType =>
+            {
+                self.stack.extend([function.clone(), arguments.clone()]);
+                return self.reduce();
+            }
+            (Global::Unread(kind), _) => self.make(PickleObject::Unread(kind)),
             _ => return Err(refused(format!("a call of {callee:?} with {} arguments", arguments.len()))),
         }
         Ok(())
     }
 
     /// Sets the state of an object, which is ignored: torch only sets `_metadata` of an ordered dictionary, which says
-    /// nothing about its tensors.
+    /// nothing about its tensors, and the state of objects that are not read.
     fn build(&mut self) -> Result<(), WeightsFault> {
         self.pop()?;
-        self.dictionary()
-            .map(|_| ())
-            .map_err(|_| refused("the state of something that is no dictionary".to_owned()))
+        match self.top_object() {
+            Some(PickleObject::Dictionary(_) | PickleObject::Unread(_)) => Ok(()),
+            _ => Err(refused("the state of something that is no dictionary".to_owned())),
+        }
     }
 
     fn tensor(
@@ -295,16 +322,18 @@ impl Machine<'_, '_> {
         offset: &PickleValue,
         shape: &PickleValue,
         strides: &PickleValue,
-    ) -> Result<TensorReference, WeightsFault> {
-        let Some(PickleObject::Storage(storage)) = self.object(storage) else {
-            return Err(DAMAGED);
+    ) -> Result<PickleObject, WeightsFault> {
+        let storage = match self.object(storage) {
+            Some(PickleObject::Storage(storage)) => storage.clone(),
+            Some(&PickleObject::Unread(kind)) => return Ok(PickleObject::Unread(kind)),
+            _ => return Err(DAMAGED),
         };
-        Ok(TensorReference {
-            storage: storage.clone(),
+        Ok(PickleObject::Tensor(TensorReference {
+            storage,
             offset: count(offset)?,
             shape: self.counts(shape)?,
             strides: self.counts(strides)?,
-        })
+        }))
     }
 
     /// Creates the storage of a persistent identifier `('storage', class, key, location, length)`. The old stream format
@@ -315,6 +344,10 @@ impl Machine<'_, '_> {
             [PickleValue::Text(kind), class, key, _, _, view @ ..]
                 if &**kind == "storage" && view.len() < 2 =>
             {
+                if let &PickleValue::Global(Global::Unread(kind)) = class {
+                    self.make(PickleObject::Unread(kind));
+                    return Ok(());
+                }
                 let (PickleValue::Global(Global::Storage(class)), PickleValue::Text(key)) = (class, key)
                 else {
                     return Err(DAMAGED);
@@ -367,10 +400,6 @@ fn sign_extended(bytes: &[u8]) -> i64 {
     let Some(last) = bytes.last() else { return 0 };
     let sign = if *last >= 0x80 { -1 } else { 0 };
     bytes.iter().rev().fold(sign, |number, &byte| number << 8 | i64::from(byte))
-}
-
-fn find_global(module: &str, name: &str) -> Result<Global, WeightsFault> {
-    Global::find(module, name).ok_or_else(|| refused(format!("`{module}.{name}`")))
 }
 
 fn refused(what: String) -> WeightsFault {

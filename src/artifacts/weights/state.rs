@@ -1,14 +1,19 @@
 //! Collects the tensors of the state dict in an interpreted pickle.
 
+use std::collections::BTreeSet;
+
 use super::error::WeightsFault;
 use super::storage::Element;
-use super::value::{LoadedPickle, PickleObject, PickleValue, TensorReference};
+use super::value::{LoadedPickle, PickleObject, PickleValue, StorageReference, TensorReference};
 use crate::kernels::backbone::{Tensor, Weights};
 
-/// Keys under which training programs nest a state dict in a checkpoint.
-const NESTED: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+/// Depth of nested dictionaries that are searched (chosen: `{"model": {"state_dict": {"module": …}}}` and one more).
+const DEEPEST: usize = 4;
+/// Longest name that is kept, in bytes (chosen; longer ones are no tensor of a network, and repeat with every tensor
+/// below them).
+const LONGEST_NAME: usize = 512;
 
-/// Reads the floating-point tensors of a pickled state dict.
+/// Reads the floating-point tensors of a pickled checkpoint, and the names and kinds of others.
 ///
 /// `storage` returns the bytes of the storage with a key. `limit` bounds the total number of values, for tensors may
 /// share a storage; it is the length of the file in bytes.
@@ -19,43 +24,69 @@ pub(super) fn collect<'a>(
 ) -> Result<Weights, WeightsFault> {
     let mut left = limit;
     let mut weights = Weights::default();
-    for (name, reference) in tensors(loaded).ok_or(WeightsFault::NotAStateDict)? {
-        let Some(element) = reference.storage.class.element else { continue };
-        let bytes = storage(&reference.storage.key)?;
-        let tensor = gather(reference, element, bytes, &mut left)
-            .ok_or_else(|| WeightsFault::OutOfBounds { tensor: name.to_owned() })?;
-        weights.insert(name.to_owned(), tensor);
+    for (name, named) in Search::tensors(loaded) {
+        match named {
+            Named::Unread(kind) => weights.insert_unread(name, kind.to_owned()),
+            Named::Tensor(TensorReference { storage: StorageReference { class, .. }, .. })
+                if class.element.is_none() =>
+            {
+                weights.insert_unread(name, class.name.to_owned());
+            }
+            Named::Tensor(reference) => {
+                let bytes = storage(&reference.storage.key)?;
+                let element = reference.storage.class.element.ok_or(WeightsFault::NotAStateDict)?;
+                let tensor = gather(reference, element, bytes, &mut left)
+                    .ok_or_else(|| WeightsFault::OutOfBounds { tensor: name.clone() })?;
+                weights.insert(name, tensor);
+            }
+        }
     }
-    Ok(weights)
+    if weights.iter().next().is_none() { Err(WeightsFault::NotAStateDict) } else { Ok(weights) }
 }
 
-/// Returns the named tensors of the dictionary or of a dictionary nested in it; `None` if there are none.
-fn tensors(loaded: &LoadedPickle) -> Option<Vec<(&str, &TensorReference)>> {
-    let object = |value: &PickleValue| match value {
-        PickleValue::Object(index) => loaded.objects.get(*index),
-        _ => None,
-    };
-    let named = |value: &PickleValue| match object(value) {
-        Some(PickleObject::Dictionary(items)) => Some(items.iter().filter_map(move |(name, value)| {
-            let PickleValue::Text(name) = name else { return None };
-            Some((&**name, value))
-        })),
-        _ => None,
-    };
-    let tensors_of = |value: &PickleValue| -> Option<Vec<(&str, &TensorReference)>> {
-        let tensors: Vec<_> = named(value)?
-            .filter_map(|(name, value)| match object(value) {
-                Some(PickleObject::Tensor(tensor)) => Some((name, tensor)),
-                _ => None,
-            })
-            .collect();
-        (!tensors.is_empty()).then_some(tensors)
-    };
-    tensors_of(&loaded.value).or_else(|| {
-        named(&loaded.value)?
-            .filter(|(name, _)| NESTED.contains(name))
-            .find_map(|(_, value)| tensors_of(value))
-    })
+/// What a dictionary holds under a name.
+enum Named<'a> {
+    Tensor(&'a TensorReference),
+    /// The kind of a tensor that is not read.
+    Unread(&'a str),
+}
+
+/// Searches nested dictionaries for tensors.
+struct Search<'a> {
+    loaded: &'a LoadedPickle,
+    /// The dictionaries that were searched, so that one that holds itself ends.
+    searched: BTreeSet<usize>,
+    found: Vec<(String, Named<'a>)>,
+}
+
+impl<'a> Search<'a> {
+    /// Returns the tensors under their keys from the root, joined with `/`.
+    fn tensors(loaded: &'a LoadedPickle) -> Vec<(String, Named<'a>)> {
+        let mut search = Self { loaded, searched: BTreeSet::new(), found: Vec::new() };
+        search.visit(&loaded.value, "", 0);
+        search.found
+    }
+
+    fn visit(&mut self, value: &PickleValue, name: &str, depth: usize) {
+        let &PickleValue::Object(index) = value else { return };
+        match self.loaded.objects.get(index) {
+            Some(PickleObject::Tensor(tensor)) => self.found.push((name.to_owned(), Named::Tensor(tensor))),
+            Some(&PickleObject::Unread(kind)) => {
+                let kind = self.loaded.unread.get(kind).map_or("", |kind| &**kind);
+                self.found.push((name.to_owned(), Named::Unread(kind)));
+            }
+            Some(PickleObject::Dictionary(items)) if depth < DEEPEST && self.searched.insert(index) => {
+                for (key, value) in items {
+                    let PickleValue::Text(key) = key else { continue };
+                    let inner = if depth == 0 { key.to_string() } else { format!("{name}/{key}") };
+                    if inner.len() <= LONGEST_NAME {
+                        self.visit(value, &inner, depth + 1);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Reads a tensor from its storage, row-major. Returns `None` if it reaches beyond the storage or has more than `left`

@@ -15,15 +15,20 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
     u64::from_le_bytes(*length) <= rest.len() as u64 && rest.first() == Some(&b'{')
 }
 
-/// Reads all floating-point tensors and skips the others.
+/// Reads all floating-point tensors. Keeps only names and kinds of the others.
 pub(super) fn parse(bytes: &[u8]) -> Result<Weights, WeightsFault> {
     let file = SafeTensors::deserialize(bytes).map_err(|source| WeightsFault::Safetensors { source })?;
-    let tensors = file.iter().filter_map(|(name, view)| {
-        let element = element(view.dtype())?;
-        let values = element.decode(view.data());
-        Some((name.to_owned(), Tensor::new(view.shape().to_vec(), values)))
-    });
-    Ok(tensors.collect())
+    let mut weights = Weights::default();
+    for (name, view) in file.iter() {
+        match element(view.dtype()) {
+            Some(element) => {
+                let values = element.decode(view.data());
+                weights.insert(name.to_owned(), Tensor::new(view.shape().to_vec(), values));
+            }
+            None => weights.insert_unread(name.to_owned(), format!("{:?}", view.dtype())),
+        }
+    }
+    Ok(weights)
 }
 
 fn element(kind: Dtype) -> Option<Element> {

@@ -13,17 +13,27 @@ pub(super) enum Global {
     RebuildTensor,
     /// `torch._utils._rebuild_parameter`: (tensor, …), returns the tensor.
     RebuildParameter,
+    /// `torch._utils._rebuild_parameter_with_state`: (tensor, …), returns the tensor without its attributes.
+    RebuildParameterWithState,
+    /// `torch._tensor._rebuild_from_type_v2`: (function, type, arguments, state), which `torch.save` writes for an
+    /// `nn.Buffer`, a subclass, or a tensor with attributes. Returns what the function returns for the arguments.
+    RebuildFromType,
     /// A storage class of `torch`, such as `torch.FloatStorage`.
     Storage(StorageClass),
+    /// Anything else of `torch`: its position in [`LoadedPickle::unread`]. Neither a class nor a value of it is read, but
+    /// it may lie beside the tensors that are needed.
+    Unread(usize),
 }
 
 /// The number format of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StorageClass {
-    /// `None` for integers, whose tensors are skipped.
+    /// `None` for numbers whose tensors are not read, such as integers.
     pub(super) element: Option<Element>,
     /// Size of one number.
     pub(super) size_bytes: usize,
+    /// Its name in `torch`.
+    pub(super) name: &'static str,
 }
 
 /// A value on the stack.
@@ -47,6 +57,8 @@ pub(super) enum PickleObject {
     Dictionary(Vec<(PickleValue, PickleValue)>),
     Storage(StorageReference),
     Tensor(TensorReference),
+    /// A tensor or another value of a kind that is not read: the position of the kind in [`LoadedPickle::unread`].
+    Unread(usize),
 }
 
 /// A storage that a persistent identifier refers to.
@@ -72,27 +84,38 @@ pub(super) struct TensorReference {
 pub(super) struct LoadedPickle {
     pub(super) value: PickleValue,
     pub(super) objects: Vec<PickleObject>,
+    /// Names of the functions and classes of `torch` that are not read.
+    pub(super) unread: Vec<Rc<str>>,
 }
 
 impl Global {
     /// Returns the global `module.name`; `None` if it is unknown.
     pub(super) fn find(module: &str, name: &str) -> Option<Self> {
-        let floating = |element: Element| {
-            Self::Storage(StorageClass { element: Some(element), size_bytes: element.size_bytes() })
+        let floating = |element: Element, name| {
+            Self::Storage(StorageClass { element: Some(element), size_bytes: element.size_bytes(), name })
         };
-        let integers = |size_bytes| Self::Storage(StorageClass { element: None, size_bytes });
+        let others = |size_bytes, name| Self::Storage(StorageClass { element: None, size_bytes, name });
         let global = match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("torch", "FloatStorage") => floating(Element::F32),
-            ("torch", "DoubleStorage") => floating(Element::F64),
-            ("torch", "HalfStorage") => floating(Element::F16),
-            ("torch", "BFloat16Storage") => floating(Element::Bf16),
-            ("torch", "LongStorage") => integers(8),
-            ("torch", "IntStorage") => integers(4),
-            ("torch", "ShortStorage") => integers(2),
-            ("torch", "CharStorage" | "ByteStorage" | "BoolStorage") => integers(1),
+            ("torch._utils", "_rebuild_parameter_with_state") => Self::RebuildParameterWithState,
+            ("torch._tensor", "_rebuild_from_type_v2") => Self::RebuildFromType,
+            ("torch", "FloatStorage") => floating(Element::F32, "float32"),
+            ("torch", "DoubleStorage") => floating(Element::F64, "float64"),
+            ("torch", "HalfStorage") => floating(Element::F16, "float16"),
+            ("torch", "BFloat16Storage") => floating(Element::Bf16, "bfloat16"),
+            ("torch", "LongStorage") => others(8, "int64"),
+            ("torch", "IntStorage") => others(4, "int32"),
+            ("torch", "ShortStorage") => others(2, "int16"),
+            ("torch", "CharStorage") => others(1, "int8"),
+            ("torch", "ByteStorage") => others(1, "uint8"),
+            ("torch", "BoolStorage") => others(1, "bool"),
+            ("torch", "ComplexFloatStorage") => others(8, "complex64"),
+            ("torch", "ComplexDoubleStorage") => others(16, "complex128"),
+            ("torch", "QInt8Storage") => others(1, "qint8"),
+            ("torch", "QUInt8Storage") => others(1, "quint8"),
+            ("torch", "QInt32Storage") => others(4, "qint32"),
             _ => return None,
         };
         Some(global)

@@ -39,4 +39,4 @@ pub use network::{Convolution, INPUT_CHANNELS, Layer, Network, ResidualBlock, Te
 pub use pixels::{CHANNEL_DEVIATIONS, CHANNEL_MEANS, normalise};
 pub use rust::simd_level;
 pub use target::{Arithmetic, Backend, Device, Target, cuda_devices, libtorch_version};
-pub use weights::{FoldedConvolution, Tensor, TensorFault, Weights, WeightsError};
+pub use weights::{FoldedConvolution, Prefix, Tensor, TensorFault, Weights, WeightsError};

@@ -25,6 +25,17 @@ pub struct Tensor {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
+    /// The kinds of tensors that were not read, by name.
+    unread: BTreeMap<String, String>,
+}
+
+/// What comes before the names of a network's tensors in a weight file, such as `state_dict/module.`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    /// Empty, or ends with `.` or `/`.
+    pub text: String,
+    /// Whether every tensor of the network has its name there.
+    pub is_complete: bool,
 }
 
 /// A convolution with its batch norm folded in: `y = weight * x + bias`.
@@ -54,6 +65,8 @@ pub enum TensorFault {
     Missing { name: String },
     #[error("`{name}` has shape {found:?} instead of {expected:?}")]
     Misshapen { name: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("`{name}` is of a kind that is not read: {kind}")]
+    Unread { name: String, kind: String },
     #[error("`{name}` holds a value that is not finite")]
     NotFinite { name: String },
     #[error("`{name}` holds a negative variance")]
@@ -88,6 +101,11 @@ impl Weights {
         self.tensors.insert(name, tensor);
     }
 
+    /// Notes a tensor that was not read, and its kind.
+    pub fn insert_unread(&mut self, name: String, kind: String) {
+        self.unread.insert(name, kind);
+    }
+
     /// Returns the tensor with that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
@@ -117,7 +135,42 @@ impl Weights {
                 seeded_convolution(network, convolution, variance, seed)
             })
             .collect();
-        Self { tensors: drawn.into_iter().flatten().collect() }
+        drawn.into_iter().flatten().collect()
+    }
+
+    /// Returns the prefixes under which there are tensors with names of the network: those that have all of them, or, if
+    /// there are none, the one that has most.
+    pub fn prefixes(&self, network: Network) -> Vec<Prefix> {
+        let wanted = network.tensors();
+        let Some(first) = wanted.first() else { return Vec::new() };
+        let names = || self.tensors.keys().chain(self.unread.keys());
+        let ends = |text: &str| text.is_empty() || text.ends_with(['.', '/']);
+        let texts =
+            names().filter_map(|name| name.strip_suffix(first.name.as_str())).filter(|text| ends(text));
+        let has = |name: &str| self.tensors.contains_key(name) || self.unread.contains_key(name);
+        let counted = texts.map(|text| {
+            let count = wanted.iter().filter(|tensor| has(&format!("{text}{}", tensor.name))).count();
+            (count, text)
+        });
+        let mut counted: Vec<(usize, &str)> = counted.collect();
+        counted.sort_by_key(|&(count, text)| (std::cmp::Reverse(count), text));
+        let is_complete = counted.first().is_some_and(|&(count, _)| count == wanted.len());
+        if is_complete {
+            counted.retain(|&(count, _)| count == wanted.len());
+        } else {
+            counted.truncate(1);
+        }
+        counted.into_iter().map(|(_, text)| Prefix { text: text.to_owned(), is_complete }).collect()
+    }
+
+    /// Returns the tensors whose names begin with `prefix`, without it.
+    #[must_use]
+    pub fn under(self, prefix: &str) -> Self {
+        fn under<T>(map: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
+            let inside = |(name, value): (String, T)| Some((name.strip_prefix(prefix)?.to_owned(), value));
+            map.into_iter().filter_map(inside).collect()
+        }
+        Self { tensors: under(self.tensors, prefix), unread: under(self.unread, prefix) }
     }
 
     /// Checks that every tensor of the network is present, has the right shape, is finite and, if it is a variance,
@@ -160,7 +213,10 @@ impl Weights {
 
     fn fault(&self, name: String, expected: Vec<usize>) -> Option<TensorFault> {
         let Some(tensor) = self.get(&name) else {
-            return Some(TensorFault::Missing { name });
+            return Some(match self.unread.get(&name) {
+                Some(kind) => TensorFault::Unread { kind: kind.clone(), name },
+                None => TensorFault::Missing { name },
+            });
         };
         if tensor.shape != expected {
             return Some(TensorFault::Misshapen { name, found: tensor.shape.clone(), expected });
@@ -177,7 +233,7 @@ impl Weights {
 
 impl FromIterator<(String, Tensor)> for Weights {
     fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
-        Self { tensors: tensors.into_iter().collect() }
+        Self { tensors: tensors.into_iter().collect(), unread: BTreeMap::new() }
     }
 }
 

@@ -239,7 +239,13 @@ mod tests {
     /// must not be read.
     pub(super) fn set(normal: u32, defect: u32) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
+        let how = Preprocessing {
+            height_px: None,
+            width_px: None,
+            resize: Resize::Native,
+            via_px: None,
+            depth_bits: None,
+        };
         write_preprocessing(folder.path(), &how).unwrap();
         for index in 0..=(normal + defect) {
             let (split, label) = match index {

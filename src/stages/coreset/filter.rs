@@ -211,8 +211,13 @@ mod tests {
     use crate::stages::{MASKS, Role, Spec, Stage};
 
     fn extraction() -> Extraction {
-        let preprocessing =
-            Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
+        let preprocessing = Preprocessing {
+            height_px: None,
+            width_px: None,
+            resize: Resize::Native,
+            via_px: None,
+            depth_bits: None,
+        };
         Extraction {
             preprocessing,
             backbone: "resnet18".to_owned(),

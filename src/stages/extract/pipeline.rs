@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::ScopedJoinHandle;
 
 use super::{Extract, Missing};
-use crate::artifacts::image_set;
+use crate::artifacts::{ArtifactError, image_set};
 use crate::kernels::backbone::{Backbone, FeatureMap, ImageMap, normalise};
 use crate::kernels::embedding::{PatchGrid, embed};
 use crate::stages::{Context, StageError};
@@ -94,7 +94,7 @@ fn batches<'a>(missing: &'a [Missing<'a>], size: Option<usize>) -> Result<Vec<Ba
             .and_then(image::ImageReader::with_guessed_format)
             .map_err(|source| StageError::io("read", path, source))?
             .into_dimensions()
-            .map_err(|source| StageError::Image { path: path.clone(), source })?;
+            .map_err(|source| ArtifactError::Image { path: path.clone(), source })?;
         by_size.entry((height, width)).or_default().push(image);
     }
     let mut batches = Vec::new();

@@ -34,6 +34,11 @@ impl<'a> Reader<'a> {
         matches!(self.table.get(name), Some(Value::List(items)) if items.is_empty())
     }
 
+    /// Whether the field is a text.
+    pub fn is_text(&self, name: &str) -> bool {
+        matches!(self.table.get(name), Some(Value::Text(_)))
+    }
+
     fn take(&mut self, name: &'static str) -> Option<&'a Value> {
         if !self.known.contains(&name) {
             self.known.push(name);

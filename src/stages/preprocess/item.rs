@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use image::metadata::Orientation;
 use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
+use super::decode::{decode, is_deep};
 use super::layout::Source;
 use super::marks::{self, MaskFacts};
-use super::pixels::{decode, inside, resize_mask_once, resize_once, steps};
+use super::pixels::{inside, resize_mask_once, resize_once, steps};
 use super::reading::EmptyMask;
 use super::spec::Preprocess;
-use super::{crop, layout};
+use super::{crop, depth, layout};
 use crate::artifacts::image_set::{Label, UNCOUNTED, write_mask, write_rgb};
 use crate::stages::fields::{Fields, Value};
 use crate::stages::{Context, Item, StageError};
@@ -60,21 +62,21 @@ fn parse(item: &Item) -> Option<ItemNote> {
     serde_json::from_str(&item.note).ok()
 }
 
-/// Returns the item of `source` from the cache, or computes it. `index` is the index of the source, which names its
-/// scratch files.
+/// Returns the item of `source` from the cache, or computes it. `depth` is that of the set's images with 16 bits per
+/// level. `index` is the index of the source, which names its scratch files.
 pub(super) fn obtain(
     spec: &Preprocess,
-    source: &Source<'_>,
-    index: usize,
+    depth: Option<u8>,
+    (index, source): (usize, &Source<'_>),
     scratch: &Path,
     context: &Context<'_>,
 ) -> Result<LabelledItem, StageError> {
-    let fields = item_fields(spec, source);
+    let fields = item_fields(spec, depth, source);
     let recalled = context.items.recall(&fields);
     let (item, note) = if let Some(found) = recalled.and_then(|item| parse(&item).map(|note| (item, note))) {
         found
     } else {
-        let (files, note) = write(spec, source, &scratch.join(index.to_string()))?;
+        let (files, note) = write(spec, depth, source, &scratch.join(index.to_string()))?;
         let text = serde_json::to_string(&note).expect("a note holds only numbers and words");
         (context.items.keep(&fields, &files, &text)?, note)
     };
@@ -83,8 +85,11 @@ pub(super) fn obtain(
 }
 
 /// Returns everything that can change a byte of the item's files, and nothing else. Name and label are left out.
-fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
+fn item_fields(spec: &Preprocess, depth: Option<u8>, source: &Source<'_>) -> Fields {
     let mut fields = spec.pixel_fields();
+    if let Some(bits) = depth.filter(|_| is_deep(source.image)) {
+        fields.insert("depth".to_owned(), i64::from(bits).into());
+    }
     fields.insert("image".to_owned(), source.image.digest_text().into());
     if let [mask] = source.masks[..] {
         fields.insert("mask".to_owned(), mask.digest_text().into());
@@ -102,11 +107,14 @@ fn item_fields(spec: &Preprocess, source: &Source<'_>) -> Fields {
 /// Computes and writes the files of an item. Returns their paths and the note.
 fn write(
     spec: &Preprocess,
+    depth: Option<u8>,
     source: &Source<'_>,
     stem: &Path,
 ) -> Result<(Vec<PathBuf>, ItemNote), StageError> {
-    let image = decode(source.image)?.into_rgb8();
-    let (mask, facts) = marks::read(spec.mask_threshold, source, image.dimensions())?;
+    let decoded = decode(source.image)?;
+    let is_turned = decoded.orientation != Orientation::NoTransforms;
+    let image = depth::to_rgb8(decoded, depth, source)?;
+    let (mask, facts) = marks::read(spec.mask_threshold, source, image.dimensions(), is_turned)?;
     let is_defect = mask.contains(&255);
     let inside = inside(spec.resize, spec.size, (image.height() as usize, image.width() as usize));
     let (pixels, mut marks, crops) = resized(spec, source, image, mask);

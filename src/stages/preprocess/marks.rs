@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use image::{DynamicImage, GrayImage};
 use serde::{Deserialize, Serialize};
 
+use super::decode::decode;
 use super::layout::Source;
-use super::pixels::decode;
 use crate::artifacts::File;
 use crate::stages::{Progress, StageError};
 
@@ -34,13 +34,15 @@ pub(super) fn read(
     threshold: u8,
     source: &Source<'_>,
     size: (u32, u32),
+    is_turned: bool,
 ) -> Result<(GrayImage, MaskFacts), StageError> {
     let mut united = GrayImage::new(size.0, size.1);
     let mut facts = MaskFacts::default();
     for file in &source.masks {
-        let mask = decode(file)?;
+        let mask = decode(file)?.image;
         if (mask.width(), mask.height()) != size {
-            return Err(wrong_size(file, &mask, source.image, size));
+            let is_swapped = is_turned && (mask.height(), mask.width()) == size;
+            return Err(wrong_size(file, &mask, source.image, size, is_swapped));
         }
         let Levels { values, limit, is_by_alpha } = levels(&mask, threshold);
         facts.add(&values, limit, is_by_alpha);
@@ -51,7 +53,13 @@ pub(super) fn read(
     Ok((united, facts))
 }
 
-fn wrong_size(file: &File, mask: &DynamicImage, image: &File, (width, height): (u32, u32)) -> StageError {
+fn wrong_size(
+    file: &File,
+    mask: &DynamicImage,
+    image: &File,
+    (width, height): (u32, u32),
+    is_swapped: bool,
+) -> StageError {
     let message = format!(
         "the mask `{}` has {}×{} px, its image `{}` has {height}×{width} px (height × width)",
         file.path.display(),
@@ -59,7 +67,12 @@ fn wrong_size(file: &File, mask: &DynamicImage, image: &File, (width, height): (
         mask.width(),
         image.path.display(),
     );
-    StageError::data(message, "a mask must have the size of its image")
+    let help = if is_swapped {
+        "the image is turned as its EXIF orientation says: turn the mask too, or remove the tag from the image"
+    } else {
+        "a mask must have the size of its image"
+    };
+    StageError::data(message, help)
 }
 
 /// The levels of a mask, and the one above which a pixel is marked.

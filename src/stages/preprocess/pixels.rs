@@ -1,32 +1,13 @@
-//! Decodes and resizes images and masks.
+//! Resizes images and masks.
 
-use std::path::Path;
-
-use image::{DynamicImage, GrayImage, RgbImage};
+use image::{GrayImage, RgbImage};
 
 use super::spec::{MaskResize, Preprocess};
-use crate::artifacts::File;
 use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::kernels::resize::{area_maximum, mask_reference, resize};
-use crate::stages::StageError;
 
 /// Padding of `fit`: the mean of ImageNet in 8 bits, which is about 0 after normalisation.
 const PADDING: [u8; 3] = [124, 116, 104];
-
-/// Decodes an image file of the user. Detects the format by content, not by extension.
-pub(super) fn decode(file: &File) -> Result<DynamicImage, StageError> {
-    let bytes = file.read_unchanged()?;
-    let decoded = image::load_from_memory(&bytes)
-        .map_err(|source| StageError::Image { path: file.path.clone(), source })?;
-    if decoded.width() == 0 || decoded.height() == 0 {
-        return Err(no_pixels(&file.path));
-    }
-    Ok(decoded)
-}
-
-fn no_pixels(path: &Path) -> StageError {
-    StageError::Data { message: format!("the image `{}` has no pixels", path.display()), help: None }
-}
 
 fn marked(is_defect: bool) -> u8 {
     if is_defect { 255 } else { 0 }
@@ -165,7 +146,13 @@ mod tests {
     use super::*;
 
     fn how(resize: Resize, height: usize, width: usize) -> Preprocessing {
-        Preprocessing { height_px: Some(height), width_px: Some(width), resize, via_px: None }
+        Preprocessing {
+            height_px: Some(height),
+            width_px: Some(width),
+            resize,
+            via_px: None,
+            depth_bits: None,
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::depth::{DEPTHS, Depth};
 use super::reading::Reading;
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Preprocessing, Resize};
@@ -48,10 +49,10 @@ impl Crops {
         fields([("padding", (*padding).into()), ("size", (*size).into()), ("min_side", (*min_side).into())])
     }
 
-    pub(super) fn preprocessing(&self) -> Preprocessing {
+    pub(super) fn preprocessing(&self, depth_bits: Option<u8>) -> Preprocessing {
         let side = (self.size > 0).then_some(self.size);
         let resize = if self.size > 0 { Resize::Stretch } else { Resize::Native };
-        Preprocessing { height_px: side, width_px: side, resize, via_px: None }
+        Preprocessing { height_px: side, width_px: side, resize, via_px: None, depth_bits }
     }
 }
 
@@ -69,6 +70,8 @@ pub struct Preprocess {
     pub size: Option<(usize, usize)>,
     /// Height and width of an intermediate resize step, if any.
     pub via: Option<(usize, usize)>,
+    /// Bits per level that are in use in images with 16 bits per level.
+    pub depth: Depth,
     /// How an image is resized.
     pub resize: Resize,
     /// How a mask is resized.
@@ -96,6 +99,7 @@ impl Stage for Preprocess {
             reading,
             size,
             via,
+            depth: read_depth(reader),
             resize,
             mask_resize: reader.choice("mask_resize", &MASK_RESIZES, Some("area")),
             mask_threshold: reader.integer("mask_threshold", 0..=254, Some(0)) as u8,
@@ -135,8 +139,10 @@ impl Stage for Preprocess {
 
     fn key_fields(&self) -> Fields {
         let mut all = self.pixel_fields();
-        let Self { reading, size: _, via: _, resize: _, mask_resize: _, mask_threshold: _, crops } = self;
+        let Self { reading, size: _, via: _, depth, resize: _, mask_resize: _, mask_threshold: _, crops } =
+            self;
         all.extend(reading.key_fields());
+        all.insert("depth".to_owned(), depth.value());
         if let Some(crops) = crops {
             all.insert("crops".to_owned(), crops.key_fields().into());
         }
@@ -158,9 +164,9 @@ impl Stage for Preprocess {
 
 impl Preprocess {
     /// Returns the fields that determine the pixels and the mask of an image. `crops` is added only for images that
-    /// have crops.
+    /// have crops, and the resolved depth only for images with 16 bits per level.
     pub(super) fn pixel_fields(&self) -> Fields {
-        let Self { reading: _, size, via, resize, mask_resize, mask_threshold, crops: _ } = self;
+        let Self { reading: _, size, via, depth: _, resize, mask_resize, mask_threshold, crops: _ } = self;
         let mut all = fields([
             ("mask_resize", name_of(&MASK_RESIZES, mask_resize).into()),
             ("mask_threshold", i64::from(*mask_threshold).into()),
@@ -177,13 +183,31 @@ impl Preprocess {
         all
     }
 
-    /// Returns how the pixels are computed, as the image set records it.
-    pub fn preprocessing(&self) -> Preprocessing {
+    /// Returns how the pixels are computed, as the image set records it. `depth_bits` is the depth of its images with 16
+    /// bits per level.
+    pub fn preprocessing(&self, depth_bits: Option<u8>) -> Preprocessing {
         Preprocessing {
             height_px: self.size.map(|size| size.0),
             width_px: self.size.map(|size| size.1),
             resize: if self.size.is_some() { self.resize } else { Resize::Native },
             via_px: self.via,
+            depth_bits,
+        }
+    }
+}
+
+fn read_depth(reader: &mut Reader<'_>) -> Depth {
+    if reader.is_text("depth") {
+        return reader.choice("depth", &[("auto", Depth::Auto)], Some("auto"));
+    }
+    match reader.optional_integer("depth", 8..=16) {
+        None => Depth::Auto,
+        Some(bits) if DEPTHS.contains(&(bits as u8)) => Depth::Bits(bits as u8),
+        Some(bits) => {
+            let message = format!("`depth` has no choice {bits}");
+            let help = Some("use \"auto\", 8, 10, 12, 14 or 16".to_owned());
+            reader.problem("depth", "unknown_choice", message, help);
+            Depth::Auto
         }
     }
 }

@@ -1,4 +1,5 @@
 mod counts;
+mod images;
 mod layouts;
 mod masks;
 
@@ -359,15 +360,16 @@ fn outputs_and_key_follow_the_fields() {
     assert_ne!(plain.key_fields(), cropped.key_fields());
     assert_eq!(
         plain.key_fields().keys().collect::<Vec<_>>(),
-        ["csv", "fold", "layout", "mask_resize", "mask_threshold"]
+        ["csv", "depth", "fold", "layout", "mask_resize", "mask_threshold"]
     );
     let (known, _) = read(&[("layout", "mvtec".into())]);
     assert!(!known.key_fields().contains_key("csv"));
 }
 
-/// A cache of items that also stores the names of added files.
+/// A cache of items that also stores the names of added files and the lines of the log.
 #[derive(Default)]
 struct ItemCache {
+    lines: std::sync::Mutex<Vec<String>>,
     kept: std::sync::Mutex<Vec<(Fields, crate::stages::Item)>>,
     added: std::sync::Mutex<Vec<String>>,
 }
@@ -401,7 +403,37 @@ impl crate::stages::Items for ItemCache {
 
 impl crate::stages::Progress for ItemCache {
     fn report(&self, _: u64, _: u64, _: &'static str) {}
-    fn log(&self, _: &str) {}
+    fn log(&self, line: &str) {
+        self.lines.lock().unwrap().push(line.to_owned());
+    }
+}
+
+impl ItemCache {
+    /// Runs the stage on a folder. Returns the number of items that were not cached.
+    fn count_new_items(&self, spec: &crate::stages::Spec, folder: &Folder) -> usize {
+        let output = tempfile::tempdir().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let environment = std::collections::BTreeMap::new();
+        let context = Context {
+            seed: 0,
+            threads: 1,
+            progress: self,
+            items: self,
+            cancelled: &stop,
+            is_offline: true,
+            search_device: crate::kernels::backbone::Device::Cpu,
+            work: output.path(),
+            project: output.path(),
+            environment: &environment,
+        };
+        let before = self.kept.lock().unwrap().len();
+        self.added.lock().unwrap().clear();
+        self.lines.lock().unwrap().clear();
+        let inputs = Inputs([(Role::only("input"), digested(folder))].into());
+        spec.run(&inputs, output.path(), &context).unwrap();
+        assert!(!output.path().join("scratch").exists());
+        self.kept.lock().unwrap().len() - before
+    }
 }
 
 /// Returns the files of the folder with their digests, as the executor passes them.
@@ -415,31 +447,9 @@ fn digested(folder: &Folder) -> Files {
 #[test]
 fn a_changed_image_is_recomputed_and_a_moved_image_is_not() {
     let cache = ItemCache::default();
-    let output = tempfile::tempdir().unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let environment = std::collections::BTreeMap::new();
-    let context = Context {
-        seed: 0,
-        threads: 1,
-        progress: &cache,
-        items: &cache,
-        cancelled: &stop,
-        is_offline: true,
-        search_device: crate::kernels::backbone::Device::Cpu,
-        work: output.path(),
-        project: output.path(),
-        environment: &environment,
-    };
     let crops = fields([("size", int(16))]);
     let spec = spec(&[("crops", crops.into()), ("height", int(10)), ("width", int(15))]);
-    let count_new_items = |folder: &Folder| {
-        let before = cache.kept.lock().unwrap().len();
-        cache.added.lock().unwrap().clear();
-        let inputs = Inputs([(Role::only("input"), digested(folder))].into());
-        spec.run(&inputs, output.path(), &context).unwrap();
-        assert!(!output.path().join("scratch").exists());
-        cache.kept.lock().unwrap().len() - before
-    };
+    let count_new_items = |folder: &Folder| cache.count_new_items(&spec, folder);
     let folder = Folder::new().ksdd2("");
     assert_eq!(count_new_items(&folder), 3);
     let added = cache.added.lock().unwrap().clone();

@@ -145,7 +145,13 @@ impl Items for ItemCache {
 /// Writes three normal and two defective images of 40×24 px, and a defect in `test` that must not be read.
 fn set() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let how = Preprocessing { height_px: None, width_px: None, resize: Resize::Native, via_px: None };
+    let how = Preprocessing {
+        height_px: None,
+        width_px: None,
+        resize: Resize::Native,
+        via_px: None,
+        depth_bits: None,
+    };
     write_preprocessing(folder.path(), &how).unwrap();
     for index in 0..6_u32 {
         let (split, label) = match index {

@@ -1,0 +1,77 @@
+//! Decodes the image files of the user.
+//!
+//! The format is recognised by the first bytes, never by the name. A file is read whole or not at all: its structure is
+//! checked before it is decoded, because decoders fill missing parts with grey or black and report nothing. Features
+//! that decoders read differently are refused by name. Sizes are checked before memory is taken.
+//!
+//! | format | checked here | decoded by |
+//! |---|---|---|
+//! | PNG | every chunk up to `IEND`, with its checksum | `image` |
+//! | JPEG | every code of every block, up to the end marker (`decode/jpeg.rs`) | `image` (`zune-jpeg`) |
+//! | TIFF | number of pages, kind of levels, extent of the strips or tiles | `image` (`tiff`) |
+//! | BMP | pixels that run-length coding skips | `image` |
+//! | WebP | every chunk, up to the length in the header | `image` (`image-webp`) |
+//! | PNM | largest level | `image` |
+
+mod bmp;
+mod fault;
+mod format;
+mod jpeg;
+mod png;
+mod pnm;
+mod tiff;
+mod webp;
+
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use self::format::Format;
+use crate::artifacts::File;
+use crate::stages::StageError;
+
+pub use fault::ImageFault;
+
+/// A decoded image, turned as its metadata say.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) image: DynamicImage,
+    /// How it was turned.
+    pub(super) orientation: Orientation,
+    /// Whether its levels have 16 bits of which an unknown number may be in use.
+    pub(super) is_deep: bool,
+}
+
+/// Decodes an image file of the user.
+pub(super) fn decode(file: &File) -> Result<Decoded, StageError> {
+    let bytes = file.read_unchanged()?;
+    decode_bytes(&bytes).map_err(|source| StageError::Image { path: file.path.clone(), source })
+}
+
+/// Decodes the bytes of an image file.
+fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
+    let format = Format::of(bytes)?;
+    let is_deep = format.check(bytes)?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.of_decoder());
+    // The decoded image is checked below; this bounds what a decoder takes beside it.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(2 * fault::LARGEST_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    fault::check_size(height.into(), width.into(), decoder.color_type().bytes_per_pixel().into())?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(Decoded { image, orientation, is_deep })
+}
+
+/// Returns whether the levels of a file have 16 bits of which an unknown number may be in use. Reads only its header.
+/// `false` if the file cannot be read; decoding it reports why.
+pub(super) fn is_deep(file: &File) -> bool {
+    format::is_deep(&file.path).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests;

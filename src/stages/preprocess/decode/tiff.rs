@@ -1,0 +1,162 @@
+//! Checks the structure of a TIFF file.
+
+use std::io::{BufRead, Cursor, Seek};
+
+use flate2::bufread::ZlibDecoder;
+use tiff::TiffError;
+use tiff::decoder::Decoder;
+use tiff::tags::Tag;
+
+use super::ImageFault;
+use super::fault::{check_size, damaged};
+
+/// A page that is a smaller copy of another page, in `NewSubfileType`.
+const REDUCED: u32 = 1;
+/// Pages that are looked at (chosen; a file with more has more than one image).
+const MOST_PAGES: usize = 64;
+
+/// Values of `PhotometricInterpretation`.
+const WHITE_IS_ZERO: u32 = 0;
+const BLACK_IS_ZERO: u32 = 1;
+const RGB: u32 = 2;
+
+/// Values of `Compression`.
+const FAX: std::ops::RangeInclusive<u32> = 2..=4;
+const LZW: u32 = 5;
+const DEFLATE: [u32; 2] = [8, 32946];
+
+/// Checks that a file has one image of a kind that all readers read alike, and that its data are within the file.
+/// Returns whether its levels have 16 bits.
+pub(super) fn check(bytes: &[u8]) -> Result<bool, ImageFault> {
+    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(fault)?;
+    let (width, height) = decoder.dimensions().map_err(fault)?;
+    let bits = bits(&mut decoder)?;
+    let samples = tag(&mut decoder, Tag::SamplesPerPixel)?.unwrap_or(1);
+    check_size(height.into(), width.into(), u64::from(samples.max(1)) * u64::from(bits.div_ceil(8)))?;
+    check_levels(&mut decoder, bits)?;
+    check_coding(&mut decoder)?;
+    check_data(&mut decoder, bytes)?;
+    check_pages(&mut decoder)?;
+    Ok(bits == 16)
+}
+
+/// Returns the bits per level.
+pub(super) fn bits<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<u32, ImageFault> {
+    let bits = tags(decoder, Tag::BitsPerSample)?;
+    let samples = tag(decoder, Tag::SamplesPerPixel)?.unwrap_or(1);
+    match bits.split_first() {
+        None if is_bilevel(decoder)? => Ok(1),
+        None => Err(damaged("it has no BitsPerSample")),
+        _ if bits.len() as u64 != u64::from(samples) => {
+            Err(damaged("its BitsPerSample is not one of each channel"))
+        }
+        Some((&first, others)) if others.iter().all(|&other| other == first) => Ok(first as u32),
+        Some(_) => Err(ImageFault::unread("a TIFF whose channels differ in bits per level")),
+    }
+}
+
+/// Returns whether the data of a file without BitsPerSample have the length of 1 bit per pixel.
+fn is_bilevel<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<bool, ImageFault> {
+    let (width, height) = decoder.dimensions().map_err(fault)?;
+    let length: u64 =
+        tags(decoder, Tag::StripByteCounts)?.iter().fold(0, |sum, size| sum.saturating_add(*size));
+    let is_plain = tag(decoder, Tag::Compression)?.is_none_or(|kind| kind == 1);
+    Ok(is_plain && length == u64::from(width.div_ceil(8)) * u64::from(height))
+}
+
+fn check_levels<R: BufRead + Seek>(decoder: &mut Decoder<R>, bits: u32) -> Result<(), ImageFault> {
+    match tags(decoder, Tag::SampleFormat)?.iter().find(|&&format| format != 1) {
+        None => {}
+        Some(2) => return Err(ImageFault::unread("a TIFF with signed levels")),
+        Some(3) => return Err(ImageFault::unread("a TIFF with floating-point levels")),
+        Some(_) => return Err(ImageFault::unread("a TIFF with levels that are no numbers")),
+    }
+    if ![1, 8, 16].contains(&bits) {
+        return Err(ImageFault::unread(format!("a TIFF with {bits} bits per level")));
+    }
+    let colours = tag(decoder, Tag::PhotometricInterpretation)?;
+    match colours.ok_or(damaged("it has no PhotometricInterpretation"))? {
+        BLACK_IS_ZERO | RGB => {}
+        // Pillow 13 inverts levels of 1 and 8 bits, but not of 16.
+        WHITE_IS_ZERO if bits < 16 => {}
+        WHITE_IS_ZERO => {
+            return Err(ImageFault::unread(
+                "a TIFF of 16 bits in which 0 is white (PhotometricInterpretation 0)",
+            ));
+        }
+        3 => return Err(ImageFault::unread("a TIFF with a palette")),
+        5 => return Err(ImageFault::unread("a CMYK TIFF")),
+        6 => return Err(ImageFault::unread("a YCbCr TIFF")),
+        other => return Err(ImageFault::unread(format!("a TIFF with PhotometricInterpretation {other}"))),
+    }
+    match tag(decoder, Tag::FillOrder)? {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(ImageFault::unread("a TIFF with reversed bits (FillOrder 2)")),
+    }
+}
+
+/// Refuses compressions that are not read right: `tiff` 0.11.3 fails at the end of an LZW-coded tile
+/// (<https://github.com/image-rs/image-tiff/issues/395>), and takes damaged fax codes for an image.
+fn check_coding<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
+    let is_tiled = tag(decoder, Tag::TileWidth)?.is_some();
+    match tag(decoder, Tag::Compression)? {
+        Some(fax) if FAX.contains(&fax) => Err(ImageFault::unread("a TIFF with CCITT (fax) compression")),
+        Some(LZW) if is_tiled => Err(ImageFault::unread("a TIFF with LZW compression in tiles")),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that every strip or tile is within the file, and its checksum if it has one. The decoder stops before it.
+fn check_data<R: BufRead + Seek>(decoder: &mut Decoder<R>, bytes: &[u8]) -> Result<(), ImageFault> {
+    let has_checksums = tag(decoder, Tag::Compression)?.is_some_and(|kind| DEFLATE.contains(&kind));
+    for (offsets, sizes) in
+        [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)]
+    {
+        let (offsets, sizes) = (tags(decoder, offsets)?, tags(decoder, sizes)?);
+        if offsets.len() != sizes.len() {
+            return Err(damaged("its header contradicts itself"));
+        }
+        for (&offset, &size) in offsets.iter().zip(&sizes) {
+            let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
+            let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));
+            let data = data.ok_or(damaged("its image data reach beyond its end"))?;
+            if has_checksums && std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
+                return Err(damaged("its compressed data do not fit their checksum"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that all further pages are smaller copies.
+fn check_pages<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
+    for _ in 0..MOST_PAGES {
+        if !decoder.more_images() {
+            return Ok(());
+        }
+        decoder.next_image().map_err(fault)?;
+        if tag(decoder, Tag::NewSubfileType)?.unwrap_or(0) & REDUCED == 0 {
+            break;
+        }
+    }
+    Err(ImageFault::unread("a TIFF with several pages"))
+}
+
+fn tag<R: BufRead + Seek>(decoder: &mut Decoder<R>, tag: Tag) -> Result<Option<u32>, ImageFault> {
+    decoder.find_tag_unsigned(tag).map_err(fault)
+}
+
+fn tags<R: BufRead + Seek>(decoder: &mut Decoder<R>, tag: Tag) -> Result<Vec<u64>, ImageFault> {
+    Ok(decoder.find_tag_unsigned_vec(tag).map_err(fault)?.unwrap_or_default())
+}
+
+fn fault(error: TiffError) -> ImageFault {
+    match error {
+        TiffError::UnsupportedError(what) => ImageFault::unread(format!("a TIFF with {what}")),
+        TiffError::LimitsExceeded => damaged("a list in its header is too long"),
+        TiffError::FormatError(_)
+        | TiffError::IoError(_)
+        | TiffError::IntSizeError
+        | TiffError::UsageError(_) => damaged("its header contradicts itself"),
+    }
+}

@@ -12,6 +12,7 @@ mod layers;
 mod locking;
 mod pipeline;
 mod processes;
+mod programs;
 mod project;
 mod remote;
 mod sdxl;

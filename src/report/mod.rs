@@ -18,6 +18,7 @@ mod differences;
 mod events;
 mod folder;
 mod history;
+mod latest;
 mod profile;
 mod progress;
 mod statistics;

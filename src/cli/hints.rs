@@ -14,6 +14,7 @@ use crate::kernels::diffusion::DiffusionError;
 use crate::plan::{LockError, PlanError};
 use crate::report::HistoryError;
 use crate::stages::StageError;
+use crate::stages::download::{ArchiveProblem, DownloadCause};
 
 /// Returns a hint for an error of the cache.
 fn store_error(error: &CacheError) -> Option<String> {
@@ -133,7 +134,9 @@ fn plan_error(error: &PlanError) -> Option<String> {
         PlanError::NoFeatures { images, .. } => {
             Some(format!("add `{images}` to the `images` of the extract stage"))
         }
-        PlanError::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
+        PlanError::NotExtract { .. } => {
+            Some("wire it to a stage of kind `extract`".to_owned())
+        }
         PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or remove it from `tools`")),
         PlanError::Source { .. }
         | PlanError::Cache(_)
@@ -144,9 +147,8 @@ fn plan_error(error: &PlanError) -> Option<String> {
 
 fn stage_error(error: &StageError) -> Option<String> {
     match error {
-        StageError::Data { .. } | StageError::Program { .. } | StageError::Download { .. } => {
-            error.help().map(str::to_owned)
-        }
+        StageError::Data { .. } | StageError::Program { .. } => error.help().map(str::to_owned),
+        StageError::Download { cause, .. } => Some(download(*cause).to_owned()),
         StageError::Artifact(error) => artifact_error(error),
         StageError::Unavailable(error) => runtime_error(error),
         StageError::Image { .. } => Some(BROKEN_IMAGE.to_owned()),
@@ -154,13 +156,52 @@ fn stage_error(error: &StageError) -> Option<String> {
             "install the program, or make your script an input: the program sees nothing else of the project"
                 .to_owned(),
         ),
-        StageError::Archive { .. } => {
-            Some("take the archive from its publisher, or unpack it yourself and use `path`".to_owned())
-        }
+        StageError::Archive { problem, .. } => Some(archive(problem).to_owned()),
         StageError::Cancelled
         | StageError::MissingInput { .. }
         | StageError::Io { .. }
         | StageError::Kernel { .. } => None,
+    }
+}
+
+/// Returns a hint for a download that failed.
+fn download(cause: DownloadCause) -> &'static str {
+    match cause {
+        DownloadCause::Offline => "run once without `--offline`, or use a local copy with `path = \"…\"`",
+        DownloadCause::Unreachable => {
+            "check the address, or download the file by other means and use it with `path = \"…\"`"
+        }
+        DownloadCause::OtherFile => {
+            "the server has a different file: check `digest`, or whether the publisher has changed the file"
+        }
+        DownloadCause::WebPage => {
+            "open the address in a browser: the page may ask to sign in, to accept terms or to confirm. Write the \
+             address of the file itself, or download it there and use it with `path = \"…\"`"
+        }
+        DownloadCause::LfsPointer => {
+            "the address leads to the pointer in a Git repository: write the address of the file itself (often \
+             `resolve` or `media` instead of `raw`), or run `git lfs pull` in a clone and use it with `path = \"…\"`"
+        }
+    }
+}
+
+/// Returns a hint for an archive that was not unpacked.
+fn archive(problem: &ArchiveProblem) -> &'static str {
+    match problem {
+        ArchiveProblem::Method { .. } => {
+            "pack it again with Deflate (`7z x OLD.zip -oDATA`, then `7z a -tzip -mm=Deflate NEW.zip ./DATA/*`), or \
+             unpack it yourself and name the folder with `path = \"…\"`"
+        }
+        ArchiveProblem::Encrypted { .. } => {
+            "unpack it yourself with its password and name the folder with `path = \"…\"`"
+        }
+        ArchiveProblem::Format { .. } => {
+            "`unpack = false` keeps the file as it is; or unpack it yourself and name the folder with `path = \"…\"`, \
+             or pack it again as a zip archive"
+        }
+        ArchiveProblem::Refused { .. } => {
+            "take the archive from its publisher, or unpack it yourself and name the folder with `path = \"…\"`"
+        }
     }
 }
 

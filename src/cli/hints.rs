@@ -135,7 +135,7 @@ fn plan_error(error: &PlanError) -> Option<String> {
             Some(format!("add `{images}` to the `images` of the extract stage"))
         }
         PlanError::NotExtract { .. } => {
-            Some("wire it to a stage of kind `extract`".to_owned())
+            Some("wire it to a stage of kind `extract`, or to a command that reads the image sets".to_owned())
         }
         PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or remove it from `tools`")),
         PlanError::Source { .. }
@@ -259,6 +259,16 @@ pub(super) fn remote_warning(warning: &RemoteWarning) -> Option<String> {
         RemoteWarning::NoFolder { .. } | RemoteWarning::FailedRequests { .. } => Some(check.to_owned()),
         RemoteWarning::Damaged { .. } => None,
     }
+}
+
+/// Returns a hint for stages that no target needs.
+pub(super) fn unneeded(stages: &[String], targets: &[String]) -> String {
+    let names: Vec<String> = targets.iter().chain(stages).map(|name| format!("\"{name}\"")).collect();
+    format!(
+        "to run {} too, write `targets = [{}]` below `[experiment]`; else remove {0}",
+        if stages.len() == 1 { "it" } else { "them" },
+        names.join(", ")
+    )
 }
 
 /// Returns a hint for a full file system.

@@ -9,7 +9,7 @@ use super::{Environment, ManifestArguments, hints};
 use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, LeaseRules, Rehash, RemoteAddress, RemoteMode, RemoteStore, StatIndex, Tree};
 use crate::engine::hardware;
-use crate::manifest::{self, Config, Experiment, LoadOptions};
+use crate::manifest::{self, Config, Experiment, LoadOptions, Unneeded};
 use crate::plan::{self, Plan, Resolver, Status};
 
 /// The project and its cache.
@@ -94,6 +94,22 @@ pub(super) fn load(
     let experiment = manifest::load(&path, &options).map_err(CliError::Manifest)?;
     let plan = plan::build(&experiment).map_err(CliError::Plan)?;
     Ok((experiment, plan))
+}
+
+/// Shows a warning that names the stages that no target needs, if there are any.
+pub(super) fn warn_of_unneeded(plan: &Plan) {
+    let Unneeded { stages, targets } = &plan.unneeded;
+    let names: Vec<String> = stages.iter().map(|stage| format!("`{stage}`")).collect();
+    let verb = match names.len() {
+        0 => return,
+        1 => "it does",
+        _ => "they do",
+    };
+    super::terminal::message(&format!(
+        "warning: no target needs {}, so {verb} not run\n  help: {}",
+        names.join(", "),
+        hints::unneeded(stages, targets)
+    ));
 }
 
 /// Surveys the state of every task of a plan.

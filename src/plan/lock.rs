@@ -128,7 +128,7 @@ impl Lock {
         }
         tasks.sort_by(|a, b| a.order().cmp(&b.order()));
         let variants = plan.variants.iter().map(|variant| {
-            let mut records = variant.targets.iter().filter_map(|id| statuses[id.0].record.as_ref());
+            let mut records = variant.shown.iter().filter_map(|id| statuses[id.0].record.as_ref());
             (variant.id.clone(), records.find_map(metrics).unwrap_or_default())
         });
         Ok(Self {

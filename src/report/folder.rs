@@ -90,15 +90,14 @@ impl Folder {
         let _ = fs::remove_dir_all(&self.path);
     }
 
-    /// Links the outputs of every variant's targets.
+    /// Links the outputs of every variant's targets and evaluations.
     pub fn link_variants(&self, plan: &Plan, run: &Run, cache: &Cache) -> Result<(), ReportError> {
         let mut links = Vec::new();
         for variant in &plan.variants {
-            let shown: Vec<TaskId> =
-                variant.targets.iter().copied().filter(|id| plan.tasks[id.0].is_shown).collect();
+            let shown: &[TaskId] = &variant.shown;
             let folder = self.path.join("variants").join(&variant.id);
             let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.about().is_target;
-            for id in shown {
+            for &id in shown {
                 let folder = if is_plain { folder.clone() } else { folder.join(&plan.tasks[id.0].stage) };
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
                 for (name, output) in outputs {
@@ -175,7 +174,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Points `latest` at this run. Call it only for complete, successful runs.
+    /// Points `latest` at this run. Call it only for runs without failures.
     pub fn point_latest(&self) -> Result<(), ReportError> {
         let (Some(name), Some(parent)) = (self.path.file_name(), self.path.parent()) else { return Ok(()) };
         latest::point(parent, name).map_err(writing(&parent.join("latest")))

@@ -95,6 +95,7 @@ impl Stage for Command {
             threads: self.threads,
             memory_bytes: self.memory_bytes,
             tolerance: None,
+            depends_on_machine: false,
             compute_target: None,
             source: None,
             tools: self.tools.clone(),

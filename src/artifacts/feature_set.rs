@@ -8,8 +8,8 @@
 //! ```
 //! A block has no features of the padding around its image. If there is any, "frame" says where the patches lie in the
 //! grid of the padded image: first row and column, and the size of the grid.
+//! A program that writes a feature set may leave parts of `features.json` out: see [`DraftExtraction`].
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::f16;
@@ -58,6 +58,57 @@ impl Extraction {
     }
 }
 
+/// `features.json` as a program writes it: it says what it alone knows, and may leave out the rest.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DraftExtraction {
+    /// Name of the network. Features of different networks are not comparable.
+    pub backbone: String,
+    /// What the weights are, such as the digest of their file. Features of different weights are not comparable.
+    pub weights: String,
+    /// Layers whose maps are combined.
+    #[serde(default)]
+    pub layers: Vec<String>,
+    /// How neighbouring patches are combined; empty if the program does not say.
+    #[serde(default)]
+    pub neighbourhood: String,
+    /// How layers of different resolution are aligned; empty if the program does not say.
+    #[serde(default)]
+    pub alignment: String,
+    /// How the layers are joined; empty if the program does not say.
+    #[serde(default)]
+    pub embedding: String,
+    /// How the images were preprocessed; as the image sets say if it is left out.
+    pub preprocessing: Option<Preprocessing>,
+    /// Number format of the blocks; as they are if it is left out.
+    pub storage: Option<StoragePrecision>,
+    /// Length of a patch vector; as in the blocks if it is left out.
+    pub dimension: Option<usize>,
+}
+
+impl DraftExtraction {
+    /// Completes the description.
+    pub fn complete(
+        self,
+        preprocessing: Preprocessing,
+        storage: StoragePrecision,
+        dimension: usize,
+    ) -> Extraction {
+        let Self { backbone, weights, layers, neighbourhood, alignment, embedding, .. } = self;
+        Extraction {
+            preprocessing,
+            backbone,
+            weights,
+            layers,
+            neighbourhood,
+            alignment,
+            embedding,
+            storage,
+            dimension,
+        }
+    }
+}
+
 /// The number format in which features are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +117,42 @@ pub enum StoragePrecision {
     F16,
     /// Single precision.
     F32,
+}
+
+impl StoragePrecision {
+    /// Returns the name in `features.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
+}
+
+/// The form of a block that a program has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockForm {
+    /// Length of a patch vector.
+    pub d: usize,
+    /// Number format.
+    pub storage: StoragePrecision,
+}
+
+/// Why a block that a program has written is no block.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message names them")]
+pub enum BlockFault {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Unread(ArtifactError),
+    #[error("has no tensor `features`; it has {found:?}")]
+    NoTensor { found: Vec<String> },
+    #[error("holds `features` as {dtype} of shape {shape:?}, not as F16 or F32 of shape [h, w, d]")]
+    Form { dtype: String, shape: Vec<usize> },
+    #[error("holds `features` of shape {shape:?}: no side may be 0")]
+    Empty { shape: Vec<usize> },
+    #[error("is not finite at row {row}, column {column}, channel {channel}")]
+    NotFinite { row: usize, column: usize, channel: usize },
 }
 
 /// The features of one image: `[height, width, d]`, row-major f32.
@@ -230,6 +317,45 @@ fn frame(tensors: &SafeTensors<'_>) -> Option<Option<Frame>> {
     Some(Some(Frame { top, left, height, width }))
 }
 
+/// Checks a block that a program has written.
+///
+/// # Errors
+/// [`BlockFault`] with the place of the fault.
+pub fn check_block(file: &File) -> Result<BlockForm, BlockFault> {
+    let bytes = file.read().map_err(BlockFault::Unread)?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|source| {
+        BlockFault::Unread(ArtifactError::SafeTensors { path: file.path.clone(), source })
+    })?;
+    let no_tensor = |_| BlockFault::NoTensor {
+        found: tensors.names().into_iter().map(|name| name.to_string()).collect(),
+    };
+    let view = tensors.tensor("features").map_err(no_tensor)?;
+    let shape = view.shape().to_vec();
+    let (storage, size, mask) = match view.dtype() {
+        Dtype::F16 => (StoragePrecision::F16, 2, 0x7c),
+        Dtype::F32 => (StoragePrecision::F32, 4, 0x7f),
+        other => return Err(BlockFault::Form { dtype: format!("{other:?}"), shape }),
+    };
+    let &[_, width, d] = &shape[..] else {
+        return Err(BlockFault::Form { dtype: storage.name().to_uppercase(), shape });
+    };
+    if shape.contains(&0) {
+        return Err(BlockFault::Empty { shape });
+    }
+    // Infinite and NaN have every bit of the exponent set: of f16 bits 10 to 14, of f32 bits 23 to 30.
+    let is_special = |number: &[u8]| {
+        let top = number[size - 1];
+        top & mask == mask && (storage == StoragePrecision::F16 || number[2] & 0x80 != 0)
+    };
+    match view.data().chunks_exact(size).position(is_special) {
+        Some(at) => {
+            let (patch, channel) = (at / d, at % d);
+            Err(BlockFault::NotFinite { row: patch / width, column: patch % width, channel })
+        }
+        None => Ok(BlockForm { d, storage }),
+    }
+}
+
 /// Returns `‖new - old‖ / ‖old‖` of two blocks; `None` if either is no block, or their shapes differ.
 pub fn relative_difference(old: &File, new: &File) -> Option<f64> {
     relative(&read_block(old).ok()?, &read_block(new).ok()?)
@@ -254,6 +380,13 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
 }
 
+/// The header of a block, without what is not used: a program may write other tensors and metadata beside the features.
+#[derive(Deserialize)]
+struct BlockHeader {
+    features: Option<TensorHeader>,
+    frame: Option<serde::de::IgnoredAny>,
+}
+
 /// A tensor in a safetensors header, without the fields that are not used.
 #[derive(Deserialize)]
 struct TensorHeader {
@@ -267,15 +400,15 @@ pub fn read_shape(file: &File) -> Result<[usize; 3], ArtifactError> {
         tensor: "features".to_owned(),
         expected: "[h, w, d] of f16 or f32".to_owned(),
     };
-    read_header(file)?.get("features").map(|tensor| tensor.shape).ok_or_else(wrong)
+    read_header(file)?.features.map(|tensor| tensor.shape).ok_or_else(wrong)
 }
 
 /// Reads where the patches of a block lie in a padded image; `None` without padding. Reads the values only if there is any.
 pub fn read_frame(file: &File) -> Result<Option<Frame>, ArtifactError> {
-    if read_header(file)?.contains_key("frame") { Ok(read_block(file)?.frame) } else { Ok(None) }
+    if read_header(file)?.frame.is_some() { Ok(read_block(file)?.frame) } else { Ok(None) }
 }
 
-fn read_header(file: &File) -> Result<BTreeMap<String, TensorHeader>, ArtifactError> {
+fn read_header(file: &File) -> Result<BlockHeader, ArtifactError> {
     use std::io::Read;
     let io = |source| ArtifactError::Io { path: file.path.clone(), source };
     let mut open = std::fs::File::open(&file.path).map_err(io)?;
@@ -300,6 +433,48 @@ mod tests {
         assert_eq!(relative(&old, &block(&[f32::NAN, 4.0])), None);
         assert_eq!(relative(&block(&[0.0, 0.0]), &old), None, "nothing is close to zero but zero");
         assert_eq!(relative(&old, &Block { width: 1, height: 2, ..old.clone() }), None);
+    }
+
+    /// The bytes of a block as a program may write it, with metadata and another tensor.
+    fn written(dtype: &str, shape: &str, data: &[u8]) -> (tempfile::TempDir, File) {
+        let (bytes, end) = (data.len(), data.len() + 1);
+        let header = format!(
+            r#"{{"__metadata__":{{"format":"pt"}},"features":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{bytes}]}},"flag":{{"dtype":"U8","shape":[1],"data_offsets":[{bytes},{end}]}}}}"#
+        );
+        let all = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data, &[1]].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("block");
+        std::fs::write(&path, &all).unwrap();
+        (folder, File { path, digest: None, size_bytes: all.len() as u64, is_executable: false })
+    }
+
+    #[test]
+    fn a_block_of_a_program_is_read_and_checked() {
+        let halves = |values: &[f32]| -> Vec<u8> {
+            values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect()
+        };
+        let floats =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+        let (_folder, file) = written("F16", "[1,2,2]", &halves(&[1.0, -2.0, 65504.0, 0.0]));
+        assert_eq!(check_block(&file).unwrap(), BlockForm { d: 2, storage: StoragePrecision::F16 });
+        assert_eq!(read_shape(&file).unwrap(), [1, 2, 2]);
+        assert_eq!(read_block(&file).unwrap().data, [1.0, -2.0, 65504.0, 0.0]);
+        let (_folder, file) =
+            written("F32", "[1,2,2]", &floats(&[f32::MAX, f32::MIN, f32::MIN_POSITIVE, -0.0]));
+        assert_eq!(check_block(&file).unwrap(), BlockForm { d: 2, storage: StoragePrecision::F32 });
+
+        let said = |dtype: &str, shape: &str, data: &[u8]| {
+            check_block(&written(dtype, shape, data).1).unwrap_err().to_string()
+        };
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let wrong = [0.0, 0.0, 0.0, 0.0, 0.0, value, 0.0, 0.0];
+            let wrong_at = "is not finite at row 1, column 0, channel 1";
+            assert_eq!(said("F16", "[2,2,2]", &halves(&wrong)), wrong_at);
+            assert_eq!(said("F32", "[2,2,2]", &floats(&wrong)), wrong_at);
+        }
+        assert!(said("F64", "[1,1,1]", &[0; 8]).contains("F64 of shape [1, 1, 1]"));
+        assert!(said("F16", "[2,2]", &[0; 8]).contains("of shape [2, 2], not as"));
+        assert!(said("F16", "[0,1,2]", &[]).contains("no side may be 0"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::disk::free_bytes;
 use super::error::CliError;
 use super::session;
 use super::{Environment, Exit, amounts, terminal};
-use crate::engine::hardware;
+use crate::engine::{cgroup, hardware};
 use crate::kernels::backbone::{Backend, cuda_devices, libtorch_version, simd_level};
 use crate::manifest::{self, Config};
 
@@ -37,6 +37,12 @@ struct Report {
     simd: &'static str,
     /// Threads that tasks share.
     threads: usize,
+    /// What decides the number of threads.
+    threads_origin: String,
+    /// Bytes of memory that a run could use; `None` if the system does not say.
+    available_memory_bytes: Option<u64>,
+    /// The limit of memory that leaves the least, of a container or a batch job.
+    memory_limit: Option<LimitReport>,
     /// The project's folder.
     project: PathBuf,
     /// The cache.
@@ -51,6 +57,13 @@ struct Report {
 struct DeviceReport {
     name: String,
     model: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitReport {
+    bytes: u64,
+    free_bytes: u64,
+    file: PathBuf,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +102,13 @@ impl Report {
             devices: devices(),
             simd: simd_level(),
             threads: session::threads(None, &config),
+            threads_origin: threads_origin(&config),
+            available_memory_bytes: hardware::available_memory(),
+            memory_limit: cgroup::memory_limit().map(|limit| LimitReport {
+                bytes: limit.limit_bytes,
+                free_bytes: limit.free_bytes,
+                file: limit.file,
+            }),
             project,
             cache: FolderReport { exists: path.is_dir(), free_bytes: free_bytes(&path), path },
             has_stat_cache: stat_cache.as_ref().is_some_and(|path| path.is_file()),
@@ -104,7 +124,8 @@ impl Report {
             rows.push(("device", format!("{}  {}", device.name, device.model).trim_end().to_owned()));
         }
         rows.push(("simd", self.simd.to_owned()));
-        rows.push(("threads", self.threads.to_string()));
+        rows.push(("threads", format!("{}  ({})", self.threads, self.threads_origin)));
+        rows.extend(self.memory().map(|memory| ("memory", memory)));
         rows.push(("project", self.project.display().to_string()));
         let state = match (self.cache.exists, self.cache.free_bytes) {
             (_, None) => String::new(),
@@ -125,6 +146,31 @@ impl Report {
             let _ = writeln!(text, "{name:<10}  {value}");
         }
         text
+    }
+}
+
+impl Report {
+    /// The memory that a run could use, and what limits it.
+    fn memory(&self) -> Option<String> {
+        let available = amounts::bytes(self.available_memory_bytes?);
+        let limit = self.memory_limit.as_ref().map(|limit| {
+            let (bytes, free) = (amounts::bytes(limit.bytes), amounts::bytes(limit.free_bytes));
+            format!("; {free} free of a limit of {bytes}, {}", limit.file.display())
+        });
+        Some(format!("{available} available{}", limit.unwrap_or_default()))
+    }
+}
+
+/// What decides the number of threads: the configuration, a limit, or the cores.
+fn threads_origin(config: &Config) -> String {
+    if config.threads.is_some() {
+        return "patchflow.toml".to_owned();
+    }
+    match cgroup::processor_limit() {
+        Some(limit) if hardware::cores() == (limit.processors as usize).max(1) => {
+            format!("a limit of {} processors, {}", limit.processors, limit.file.display())
+        }
+        _ => "the cores that this process may use".to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::kernels::diffusion::DiffusionError;
 use crate::plan::{LockError, PlanError};
 use crate::report::HistoryError;
 use crate::stages::StageError;
+use crate::stages::download::{ArchiveProblem, DownloadCause};
 use crate::stages::preprocess::ImageFault;
 
 /// Returns a hint for an error of the cache.
@@ -134,7 +135,9 @@ fn plan_error(error: &PlanError) -> Option<String> {
         PlanError::NoFeatures { images, .. } => {
             Some(format!("add `{images}` to the `images` of the extract stage"))
         }
-        PlanError::NotExtract { .. } => Some("wire it to a stage of kind `extract`".to_owned()),
+        PlanError::NotExtract { .. } => {
+            Some("wire it to a stage of kind `extract`, or to a command that reads the image sets".to_owned())
+        }
         PlanError::Tool { tool, .. } => Some(format!("install `{tool}`, or remove it from `tools`")),
         PlanError::Source { .. }
         | PlanError::Cache(_)
@@ -145,9 +148,8 @@ fn plan_error(error: &PlanError) -> Option<String> {
 
 fn stage_error(error: &StageError) -> Option<String> {
     match error {
-        StageError::Data { .. } | StageError::Program { .. } | StageError::Download { .. } => {
-            error.help().map(str::to_owned)
-        }
+        StageError::Data { .. } | StageError::Program { .. } => error.help().map(str::to_owned),
+        StageError::Download { cause, .. } => Some(download(*cause).to_owned()),
         StageError::Artifact(error) => artifact_error(error),
         StageError::Unavailable(error) => runtime_error(error),
         StageError::Image { source, .. } => Some(image_fault(source).to_owned()),
@@ -156,9 +158,7 @@ fn stage_error(error: &StageError) -> Option<String> {
             "install the program, or make your script an input: the program sees nothing else of the project"
                 .to_owned(),
         ),
-        StageError::Archive { .. } => {
-            Some("take the archive from its publisher, or unpack it yourself and use `path`".to_owned())
-        }
+        StageError::Archive { problem, .. } => Some(archive(problem).to_owned()),
         StageError::Cancelled
         | StageError::MissingInput { .. }
         | StageError::Io { .. }
@@ -178,6 +178,46 @@ fn image_fault(fault: &ImageFault) -> &'static str {
         }
         ImageFault::TooLarge { .. } => {
             "cut it into tiles, or scale it down, before it is a part of the data: `magick IN -crop 4096x4096 OUT-%d.png`"
+        }
+    }
+}
+/// Returns a hint for a download that failed.
+fn download(cause: DownloadCause) -> &'static str {
+    match cause {
+        DownloadCause::Offline => "run once without `--offline`, or use a local copy with `path = \"…\"`",
+        DownloadCause::Unreachable => {
+            "check the address, or download the file by other means and use it with `path = \"…\"`"
+        }
+        DownloadCause::OtherFile => {
+            "the server has a different file: check `digest`, or whether the publisher has changed the file"
+        }
+        DownloadCause::WebPage => {
+            "open the address in a browser: the page may ask to sign in, to accept terms or to confirm. Write the \
+             address of the file itself, or download it there and use it with `path = \"…\"`"
+        }
+        DownloadCause::LfsPointer => {
+            "the address leads to the pointer in a Git repository: write the address of the file itself (often \
+             `resolve` or `media` instead of `raw`), or run `git lfs pull` in a clone and use it with `path = \"…\"`"
+        }
+    }
+}
+
+/// Returns a hint for an archive that was not unpacked.
+fn archive(problem: &ArchiveProblem) -> &'static str {
+    match problem {
+        ArchiveProblem::Method { .. } => {
+            "pack it again with Deflate (`7z x OLD.zip -oDATA`, then `7z a -tzip -mm=Deflate NEW.zip ./DATA/*`), or \
+             unpack it yourself and name the folder with `path = \"…\"`"
+        }
+        ArchiveProblem::Encrypted { .. } => {
+            "unpack it yourself with its password and name the folder with `path = \"…\"`"
+        }
+        ArchiveProblem::Format { .. } => {
+            "`unpack = false` keeps the file as it is; or unpack it yourself and name the folder with `path = \"…\"`, \
+             or pack it again as a zip archive"
+        }
+        ArchiveProblem::Refused { .. } => {
+            "take the archive from its publisher, or unpack it yourself and name the folder with `path = \"…\"`"
         }
     }
 }
@@ -232,6 +272,16 @@ pub(super) fn remote_warning(warning: &RemoteWarning) -> Option<String> {
         RemoteWarning::NoFolder { .. } | RemoteWarning::FailedRequests { .. } => Some(check.to_owned()),
         RemoteWarning::Damaged { .. } => None,
     }
+}
+
+/// Returns a hint for stages that no target needs.
+pub(super) fn unneeded(stages: &[String], targets: &[String]) -> String {
+    let names: Vec<String> = targets.iter().chain(stages).map(|name| format!("\"{name}\"")).collect();
+    format!(
+        "to run {} too, write `targets = [{}]` below `[experiment]`; else remove {0}",
+        if stages.len() == 1 { "it" } else { "them" },
+        names.join(", ")
+    )
 }
 
 /// Returns a hint for a full file system.

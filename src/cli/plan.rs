@@ -36,6 +36,7 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     let project = session::open_project(environment)?;
     let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    session::warn_of_unneeded(&plan);
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let forecast = Forecast::new(&plan, &statuses, &project, session::jobs(arguments.jobs, &project));
     if arguments.json {
@@ -84,6 +85,7 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
     json!({
         "experiment": plan.experiment,
         "variants": variants.collect::<Vec<_>>(),
+        "unneeded": plan.unneeded.stages,
         "tasks": tasks.collect::<Vec<_>>(),
         "totals": {
             "tasks": plan.tasks.len(),

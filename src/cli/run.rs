@@ -27,13 +27,14 @@ use crate::report::{
 pub(super) struct RunArguments {
     #[command(flatten)]
     manifest: ManifestArguments,
-    /// Tasks at once (default: the number of cores).
+    /// Tasks at once (default: the number of cores that this process may use).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Threads that all tasks share (default: the number of cores).
+    /// Threads that all tasks share (default: the number of cores that this process may use).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Memory for all running tasks together, such as `16GB` (default: four fifths of what is free).
+    /// Memory for all running tasks together, such as `16GB` (default: four fifths of what is free on the machine and within
+    /// the limit of its container or batch job).
     #[arg(long, value_name = "SIZE", value_parser = amounts::parse_bytes)]
     memory: Option<u64>,
     /// Continue with independent tasks after a failure.
@@ -100,6 +101,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let project = session::open_project(environment)?;
     let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
+    session::warn_of_unneeded(&plan);
     for stage in &arguments.force {
         session::check_stage(&experiment, stage)?;
     }
@@ -155,7 +157,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let summarised =
         RunSummary::new(request, &plan, &run, &of_task, &|task| notices(&run, task, &project.cache));
     folder.write(&summarised, &table, &differences).map_err(CliError::Report)?;
-    if !run.is_interrupted && run.counts().failed == 0 && arguments.manifest.targets.is_empty() {
+    if !run.is_interrupted && run.counts().failed == 0 {
         folder.point_latest().map_err(CliError::Report)?;
     }
     if arguments.replay_logs {

@@ -8,7 +8,8 @@ use super::interrupt::CANCELLED;
 use super::{Environment, ManifestArguments, hints};
 use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, LeaseRules, Rehash, RemoteAddress, RemoteMode, RemoteStore, StatIndex, Tree};
-use crate::manifest::{self, Config, Experiment, LoadOptions};
+use crate::engine::hardware;
+use crate::manifest::{self, Config, Experiment, LoadOptions, Unneeded};
 use crate::plan::{self, Plan, Resolver, Status};
 
 /// The project and its cache.
@@ -95,6 +96,22 @@ pub(super) fn load(
     Ok((experiment, plan))
 }
 
+/// Shows a warning that names the stages that no target needs, if there are any.
+pub(super) fn warn_of_unneeded(plan: &Plan) {
+    let Unneeded { stages, targets } = &plan.unneeded;
+    let names: Vec<String> = stages.iter().map(|stage| format!("`{stage}`")).collect();
+    let verb = match names.len() {
+        0 => return,
+        1 => "it does",
+        _ => "they do",
+    };
+    super::terminal::message(&format!(
+        "warning: no target needs {}, so {verb} not run\n  help: {}",
+        names.join(", "),
+        hints::unneeded(stages, targets)
+    ));
+}
+
 /// Surveys the state of every task of a plan.
 pub(super) fn survey(
     arguments: &ManifestArguments,
@@ -123,17 +140,12 @@ pub(super) fn check_stage(experiment: &Experiment, name: &str) -> Result<(), Cli
 
 /// The number of tasks that run at once: as typed, else as in `patchflow.toml`, else the number of cores.
 pub(super) fn jobs(typed: Option<u16>, project: &Project) -> usize {
-    typed.map(usize::from).or(project.config.jobs).unwrap_or_else(cores)
+    typed.map(usize::from).or(project.config.jobs).unwrap_or_else(hardware::cores)
 }
 
 /// The number of threads that all tasks share: as typed, else as in `patchflow.toml`, else the number of cores.
 pub(super) fn threads(typed: Option<u16>, config: &Config) -> usize {
-    typed.map(usize::from).or(config.threads).unwrap_or_else(cores)
-}
-
-/// The number of cores.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    typed.map(usize::from).or(config.threads).unwrap_or_else(hardware::cores)
 }
 
 /// The metrics in a tree of scores; `None` if it has none or their object is gone.

@@ -1,6 +1,10 @@
-//! Names and memory of the machine's hardware; for records and `patchflow doctor`, never for keys.
+//! Names, memory and processors of the machine, and how much of them this process may use; for records, the scheduler
+//! and `patchflow doctor`, never for keys.
 
+use std::num::NonZero;
 use std::path::Path;
+
+use super::cgroup;
 
 /// Returns the name of the processor; empty if the system does not say.
 pub fn processor() -> String {
@@ -15,10 +19,24 @@ pub fn graphics_cards() -> Vec<String> {
     folders.iter().filter_map(|folder| value_of(&folder.join("information"), "Model")).collect()
 }
 
-/// Returns the bytes of available memory; `None` if the system does not say.
+/// Returns the bytes of memory that this process may still use: what is available on the machine, or less if a control
+/// group leaves less. `None` if the system does not say.
 pub fn available_memory() -> Option<u64> {
+    let of_group = cgroup::memory_limit().map(|limit| limit.free_bytes);
+    machine_memory().into_iter().chain(of_group).min()
+}
+
+/// Returns the bytes of available memory of the whole machine; `None` if the system does not say.
+pub fn machine_memory() -> Option<u64> {
     let kib = value_of(Path::new("/proc/meminfo"), "MemAvailable")?;
     kib.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Returns the number of cores that this process may use: those that it is bound to, or fewer if a control group gives less
+/// processor time. At least 1.
+pub fn cores() -> usize {
+    let bound = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cgroup::processor_limit().map_or(bound, |limit| bound.min((limit.processors as usize).max(1)))
 }
 
 /// Returns the value of the first line `name : value` of a text file.

@@ -12,10 +12,12 @@
 //! failure    why a task did not end well
 //! outcome    how tasks ended, and how many
 //! log        the log of a task
-//! hardware   processor and graphics cards, for records
+//! hardware   processor, memory and graphics cards, for records and limits
+//! cgroup     the limits of a container or a batch job
 //! ```
 //! A run without a listener leaves the same records. Nothing here writes to the terminal.
 
+pub mod cgroup;
 mod event;
 mod executor;
 mod failure;

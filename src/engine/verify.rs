@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::executor::{Execution, LoadedInput, LostInput, RunContext, StageFolders, Unit, guarded};
+use super::executor::{
+    Execution, LoadedInput, LostInput, RunContext, StageFolders, Unit, backbone_provenance, guarded,
+};
 use super::failure::Failure;
 use super::log::Log;
 use super::scratch_items::ScratchItems;
 use super::{EngineError, Event, Options};
 use crate::artifacts::{File, feature_set};
 use crate::cache::{Cache, CacheError, Change, Tree, TreeEntry, difference, read_tree};
-use crate::plan::{Plan, Record, Resolution, TaskId};
+use crate::kernels::backbone::simd_level;
+use crate::plan::{BackboneProvenance, Plan, Record, Resolution, TaskId};
 
 /// The result of verifying one task.
 #[derive(Debug)]
@@ -33,6 +36,15 @@ pub enum Verdict {
         file: String,
         /// How it differs, as words for the user.
         how: &'static str,
+    },
+    /// It gave something else, as its description allows on another machine, and the record was made on another one.
+    OtherMachine {
+        /// The first file, as `<output>/<path>`.
+        file: String,
+        /// How it differs.
+        how: &'static str,
+        /// How the machines differ.
+        why: String,
     },
     /// The task failed.
     Failed(Failure),
@@ -140,10 +152,47 @@ fn examine(execution: &Execution<'_>, record: &Record) -> Result<Verdict, Failur
         };
         match judge(&old, &new, tolerance, &measure) {
             Ok(found) => largest = found.into_iter().chain(largest).reduce(f64::max),
-            Err((path, how)) => return Ok(Verdict::Differs { file: format!("{name}/{path}"), how }),
+            Err((path, how)) => {
+                let file = format!("{name}/{path}");
+                return Ok(match other_machine(unit, record) {
+                    Some(why) => Verdict::OtherMachine { file, how, why },
+                    None => Verdict::Differs { file, how },
+                });
+            }
         }
     }
     Ok(largest.map_or(Verdict::Same, |difference| Verdict::Close { difference }))
+}
+
+/// Returns how the machine of a record differs from this one; `None` if it does not, or if the result of the stage does
+/// not depend on it.
+fn other_machine(unit: &Unit, record: &Record) -> Option<String> {
+    let about = unit.spec.about();
+    if !about.depends_on_machine {
+        return None;
+    }
+    let (simd, old) = (&record.provenance.simd, record.provenance.backbone.as_ref());
+    machine_difference(simd, old, about.compute_target.map(backbone_provenance).as_ref())
+}
+
+/// Returns the first difference between the machine of a record, with the instructions `simd`, and this one.
+fn machine_difference(
+    simd: &str,
+    old: Option<&BackboneProvenance>,
+    here: Option<&BackboneProvenance>,
+) -> Option<String> {
+    let version = |of: &BackboneProvenance| of.libtorch.clone().unwrap_or_else(|| "?".to_owned());
+    if simd != simd_level() {
+        return Some(format!("made with the instructions {simd}, here {}", simd_level()));
+    }
+    let (old, here) = old.zip(here)?;
+    if old.device_name != here.device_name {
+        Some(format!("made on {}, here on {}", old.device_name, here.device_name))
+    } else if old.libtorch != here.libtorch {
+        Some(format!("made by libtorch {}, here by {}", version(old), version(here)))
+    } else {
+        None
+    }
 }
 
 /// Compares two trees. Returns the largest difference of the files whose bytes differ, `None` if all bytes are equal;
@@ -239,6 +288,25 @@ mod tests {
             executable: false,
         };
         Tree::new(files.iter().map(entry).collect()).unwrap()
+    }
+
+    #[test]
+    fn another_machine_is_one_with_other_instructions_processor_or_libtorch() {
+        let here = BackboneProvenance {
+            backend: "torch".to_owned(),
+            device: "cpu".to_owned(),
+            device_name: "EPYC".to_owned(),
+            precision: "f32".to_owned(),
+            libtorch: Some("2.13".to_owned()),
+        };
+        let of = |simd: &str, old: BackboneProvenance| machine_difference(simd, Some(&old), Some(&here));
+        assert_eq!(of(simd_level(), here.clone()), None);
+        assert_eq!(machine_difference(simd_level(), None, None), None);
+        assert!(of("other", here.clone()).unwrap().contains("instructions other, here"));
+        let card = BackboneProvenance { device_name: "Xeon".to_owned(), ..here.clone() };
+        assert_eq!(of(simd_level(), card).unwrap(), "made on Xeon, here on EPYC");
+        let older = BackboneProvenance { libtorch: Some("2.12".to_owned()), ..here.clone() };
+        assert_eq!(of(simd_level(), older).unwrap(), "made by libtorch 2.12, here by 2.13");
     }
 
     #[test]

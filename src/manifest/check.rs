@@ -5,7 +5,7 @@ use std::path::Path;
 use super::LoadOptions;
 use super::axis::{Combination, GridAxis};
 use super::diagnostic::{Diagnostic, ManifestError, SourceText, Span};
-use super::experiment::{Axis, DeclaredStage, Experiment, Variant};
+use super::experiment::{Axis, DeclaredStage, Experiment, Unneeded, Variant};
 use super::graph;
 use super::grid::Grid;
 use super::include::Document;
@@ -15,8 +15,9 @@ use super::outline::Outline;
 use super::pattern::Pattern;
 use super::specs::{self, Specs};
 use super::substitute::SEED;
+use super::targets::{self, Targets};
 use super::wiring::{self, Wiring};
-use crate::stages::fields::{Fields, Value, suggestion};
+use crate::stages::fields::{Fields, Value};
 
 /// Longest name of a variant in bytes (file systems take 255; a run appends endings).
 const ID_LENGTH: usize = 180;
@@ -32,8 +33,9 @@ pub(super) fn check(
 ) -> Result<Experiment, ManifestError> {
     let Document { root, sources, mut found } = document;
     let outline = Outline::read(&root, path, &sources, &mut found);
+    let of_manifest = targets::of_manifest(&outline, &mut found);
     let mut command_line = CommandLine { options, sources, found };
-    let targets = command_line.targets(&outline);
+    let targets = Targets { of_manifest, of_command_line: command_line.targets(&outline) };
     let specs = specs::read(&outline, &mut command_line.found);
     let wiring = wiring::connect(&outline, &specs, &mut command_line.found);
     graph::check(&outline, &specs, &wiring, &targets, &mut command_line.found);
@@ -43,8 +45,10 @@ pub(super) fn check(
     if !found.is_empty() {
         return Err(ManifestError::new(&sources[0].name, &sources, found));
     }
+    let (targets, unneeded) = (targets.names(&outline), targets::unneeded(&outline, &wiring, &targets));
     let mut experiment = assemble(outline, wiring, &kept);
-    experiment.targets.clone_from(&options.targets);
+    experiment.targets = targets;
+    experiment.unneeded = unneeded;
     experiment.document = root.fields(&[]);
     experiment.sources = sources;
     Ok(experiment)
@@ -74,13 +78,8 @@ impl CommandLine<'_> {
                 targets.push(stage);
                 continue;
             }
-            let names: Vec<&str> = outline.stages.iter().map(|stage| stage.name.as_str()).collect();
             let span = self.source("--target", target);
-            self.found.push(
-                Diagnostic::new("stage::unknown_stage", format!("no stage `{target}`"))
-                    .at(span, "not a stage")
-                    .help(suggestion(target, &names)),
-            );
+            self.found.push(targets::unknown_stage(target, span, outline));
         }
         targets
     }
@@ -159,6 +158,7 @@ fn assemble(outline: Outline<'_>, wiring: Wiring, kept: &[usize]) -> Experiment 
             .filter_map(|stage| Some(DeclaredStage { name: stage.name.clone(), kind: stage.kind? }))
             .collect(),
         targets: Vec::new(),
+        unneeded: Unneeded::default(),
         sources: Vec::new(),
         document: Fields::new(),
         table: kept.iter().flat_map(row).collect(),

@@ -64,6 +64,15 @@ pub struct ResolvedPort {
     pub access: Access,
 }
 
+/// The stages of a manifest that no target needs, so that they never run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unneeded {
+    /// Their names, in the order of the manifest.
+    pub stages: Vec<String>,
+    /// The names of the targets.
+    pub targets: Vec<String>,
+}
+
 impl ResolvedStage {
     /// Returns the upstream stage and output of a single port.
     pub fn wired(&self, port: &str) -> Option<(StageIndex, &str)> {
@@ -74,6 +83,16 @@ impl ResolvedStage {
     /// Iterates over the ports whose members each get a task of their own.
     pub fn fan_out(&self) -> impl Iterator<Item = &ResolvedPort> {
         self.ports.iter().filter(|port| self.spec.port(&port.field).shape == Shape::Each)
+    }
+
+    /// Iterates over the ports of the image sets whose features the stage gives: those that each get a task of their own,
+    /// else, as for a command, all image sets that it reads.
+    pub fn image_sets(&self) -> impl Iterator<Item = &ResolvedPort> {
+        let fans_out = self.fan_out().next().is_some();
+        self.ports.iter().filter(move |port| {
+            let is_each = self.spec.port(&port.field).shape == Shape::Each;
+            if fans_out { is_each } else { port.artifact == Artifact::ImageSet && port.is_read() }
+        })
     }
 
     /// Iterates over the stages that this one depends on.
@@ -102,8 +121,10 @@ pub struct Experiment {
     pub variants: Vec<Variant>,
     /// The stages in the order of the manifest.
     pub stages: Vec<DeclaredStage>,
-    /// The stages that `--target` names; empty for the default.
+    /// The stages that `--target` names, else those that `targets` of `[experiment]` names; empty for the default.
     pub targets: Vec<String>,
+    /// The stages that no target needs.
+    pub unneeded: Unneeded,
     /// Every text that was read: the manifest, its includes, options of the command line.
     pub sources: Vec<SourceText>,
     /// The whole manifest after includes and `--set`, with each `${axis}` as written. Later runs are compared with it.
@@ -128,8 +149,8 @@ impl Experiment {
         self.stages.iter().position(|stage| stage.name.as_str() == name).map(StageIndex)
     }
 
-    /// Returns the targets of a variant: the stages that `--target` names; without any, the stages whose kind is a
-    /// target (`evaluate`); without any, those that no other stage reads.
+    /// Returns the targets of a variant: the stages that `--target` names; without any, those that the manifest names;
+    /// without any, the stages whose kind is a target (`evaluate`); without any, those that no other stage reads.
     pub fn targets_of(&self, variant: usize) -> Vec<StageIndex> {
         let row = self.row(variant);
         if self.targets.is_empty() {

@@ -9,15 +9,17 @@ use super::outline::Outline;
 use super::raw::locate;
 use super::specs::Specs;
 use super::stage::RawStage;
+use super::targets::Targets;
 use super::wiring::{Gap, Wiring};
+use crate::artifacts::Artifact;
 use crate::stages::Shape;
 
-/// Checks every variant. `targets` are the stages that `--target` names.
+/// Checks every variant.
 pub(super) fn check(
     outline: &Outline<'_>,
     specs: &Specs,
     wiring: &Wiring,
-    targets: &[StageIndex],
+    targets: &Targets,
     found: &mut Vec<Diagnostic>,
 ) {
     let mut checker = Checker { outline, specs, wiring, found };
@@ -52,7 +54,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports ports to absent stages, in variants that need the port's own stage.
-    fn gaps(&mut self, targets: &[StageIndex]) {
+    fn gaps(&mut self, targets: &Targets) {
         let wiring = self.wiring;
         let mut counts: BTreeMap<(StageIndex, &[String], StageIndex), GapCount> = BTreeMap::new();
         for (row, resolved) in self.rows().enumerate() {
@@ -60,8 +62,12 @@ impl<'a> Checker<'a> {
             if (0..resolved.len()).all(|stage| gaps_of(StageIndex(stage)).is_empty()) {
                 continue;
             }
-            let mut wanted = default_targets(resolved, &wiring.resolved);
-            wanted.extend(targets);
+            let mut wanted = if targets.of_manifest.is_empty() {
+                default_targets(resolved, &wiring.resolved)
+            } else {
+                targets.of_manifest.clone()
+            };
+            wanted.extend(&targets.of_command_line);
             for stage in wiring.needed(wanted, resolved) {
                 for Gap { path, target } in gaps_of(stage) {
                     let new = GapCount { first_row: row, count: 0 };
@@ -100,7 +106,8 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// Reports image sets that a stage selects and that the upstream stage has no features of.
+    /// Reports features that belong to no image set, and image sets that a stage selects and that the upstream stage has
+    /// no features of.
     fn sets(&mut self) {
         let mut seen = BTreeSet::new();
         for row in self.rows() {
@@ -108,19 +115,21 @@ impl<'a> Checker<'a> {
                 let Some(reader) = *reader else { continue };
                 let resolved = self.wiring.resolved(reader);
                 for port in &resolved.ports {
-                    let Shape::Group { set: Some(chosen_by) } = resolved.spec.port(&port.field).shape else {
+                    let Shape::Group { set } = resolved.spec.port(&port.field).shape else { continue };
+                    let Some(giver) = row[port.stage.0] else { continue };
+                    if !seen.insert((reader, giver)) {
                         continue;
-                    };
-                    let (Some(giver), Some(set)) = (row[port.stage.0], resolved.wired(chosen_by)) else {
-                        continue;
-                    };
-                    if seen.insert((reader, giver)) {
-                        let members = members(self.wiring.resolved(giver));
-                        if !members.is_empty() && !members.contains(&set) {
-                            let [stage, upstream] =
-                                [StageIndex(stage), port.stage].map(|index| self.outline.stage(index));
-                            self.found.push(self.not_extracted(stage, chosen_by, upstream, set, &members));
-                        }
+                    }
+                    let members = members(self.wiring.resolved(giver));
+                    let [stage, upstream] =
+                        [StageIndex(stage), port.stage].map(|index| self.outline.stage(index));
+                    if members.is_empty() && port.artifact == Artifact::FeatureSet {
+                        self.found.push(no_image_set(stage, &port.field, upstream));
+                    } else if let Some((chosen_by, set)) = set.zip(set.and_then(|set| resolved.wired(set)))
+                        && !members.is_empty()
+                        && !members.contains(&set)
+                    {
+                        self.found.push(self.not_extracted(stage, chosen_by, upstream, set, &members));
                     }
                 }
             }
@@ -144,7 +153,8 @@ impl<'a> Checker<'a> {
         let names: Vec<String> = members.iter().map(|member| format!("`{}`", name(member))).collect();
         let message = format!("`{}` does not extract features of `{}`", upstream.name, name(&set));
         let images =
-            locate(upstream.table, &["images".to_owned()]).map_or(upstream.header, |location| location.value);
+            ["images", "inputs"].iter().find_map(|field| locate(upstream.table, &[(*field).to_owned()]));
+        let images = images.map_or(upstream.header, |location| location.value);
         Diagnostic::new("stage::set_not_extracted", message)
             .at(stage.span(&path), "not among its images")
             .at(images, format!("the images of `{}`", upstream.name))
@@ -201,9 +211,22 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Returns the image sets that a stage extracts.
+/// Returns the mistake of a stage whose features belong to no image set.
+fn no_image_set(stage: &RawStage<'_>, field: &str, upstream: &RawStage<'_>) -> Diagnostic {
+    let message =
+        format!("`{}` gives features, but reads no image set that they could belong to", upstream.name);
+    Diagnostic::new("stage::no_image_set", message)
+        .at(upstream.header, "reads no ImageSet")
+        .at(stage.span(&[field.to_owned()]), "selects features by the labels of their images")
+        .help(format!(
+            "add the images to the inputs of `{}`: inputs = {{ images = \"images\" }}",
+            upstream.name
+        ))
+}
+
+/// Returns the image sets that a stage gives features of.
 fn members(giver: &ResolvedStage) -> Vec<OutputOf<'_>> {
-    giver.fan_out().map(|port| (port.stage, port.output.as_str())).collect()
+    giver.image_sets().map(|port| (port.stage, port.output.as_str())).collect()
 }
 
 /// The cycles that one walk over the graph meets, each turned so that its smallest stage comes first.

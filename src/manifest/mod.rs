@@ -41,6 +41,7 @@ mod raw;
 mod specs;
 mod stage;
 mod substitute;
+mod targets;
 mod wiring;
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{Config, RemoteConfig, find_project};
 pub use diagnostic::{Diagnostic, ManifestError, SourceText, Span};
-pub use experiment::{Axis, DeclaredStage, Experiment, ResolvedPort, ResolvedStage, Variant};
+pub use experiment::{Axis, DeclaredStage, Experiment, ResolvedPort, ResolvedStage, Unneeded, Variant};
 pub use index::StageIndex;
 pub use names::{AxisName, StageName, VariantId};
 

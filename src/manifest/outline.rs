@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::axis::find_axis;
-use super::diagnostic::{Diagnostic, SourceText};
+use super::diagnostic::{Diagnostic, SourceText, Span};
 use super::grid::{self, Grid};
 use super::index::StageIndex;
 use super::names::{folder_name_of, is_folder_name};
 use super::problems::located;
-use super::raw::{TomlEntry, TomlTable};
+use super::raw::{TomlEntry, TomlTable, locate};
 use super::stage::{self, RawStage};
 use super::substitute::SEED;
 use crate::stages::fields::{Reader, Value, suggestion};
@@ -25,6 +25,8 @@ pub(super) struct Head {
     pub(super) name: String,
     pub(super) question: Option<String>,
     pub(super) seed: u64,
+    /// The stages that `targets` names, each where it is written.
+    pub(super) targets: Vec<(String, Span)>,
 }
 
 impl<'a> Outline<'a> {
@@ -67,7 +69,7 @@ fn check_tables(root: &TomlTable, found: &mut Vec<Diagnostic>) {
 
 fn read_head(root: &TomlTable, path: &Path, grid: &Grid, found: &mut Vec<Diagnostic>) -> Head {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let mut head = Head { name: folder_name_of(&stem), question: None, seed: 0 };
+    let mut head = Head { name: folder_name_of(&stem), question: None, seed: 0, targets: Vec::new() };
     let Some(entry) = root.entry("experiment") else { return head };
     let Some(table) = entry.node.table() else {
         let message = format!("`experiment` must be a table, not {}", entry.node.value().type_name());
@@ -84,7 +86,16 @@ fn read_head(root: &TomlTable, path: &Path, grid: &Grid, found: &mut Vec<Diagnos
     let name = reader.text("name");
     head.question = reader.text("question");
     head.seed = reader.integer(SEED, 0..=i64::MAX, Some(0)) as u64;
+    let targets = reader.texts("targets");
+    if reader.is_empty_list("targets") {
+        reader.problem("targets", "empty_list", "`targets` is empty".to_owned(), None);
+    }
     reader.finish();
+    let span = |index: usize| {
+        let path = ["targets".to_owned(), index.to_string()];
+        locate(table, &path).map_or(entry.name_span, |location| location.value)
+    };
+    head.targets = targets.into_iter().enumerate().map(|(index, name)| (name, span(index))).collect();
     found.extend(problems.iter().map(|problem| located("experiment", problem, table, entry.name_span)));
     if let Some(name) = name {
         found.extend(bad_name(&name, entry, table));

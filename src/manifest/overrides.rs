@@ -125,7 +125,7 @@ fn check_path(
     let known = [
         owned(&["experiment", "grid", "stages"]),
         match names[0] {
-            "experiment" => owned(&["name", "question", "seed"]),
+            "experiment" => owned(&["name", "question", "seed", "targets"]),
             "grid" => owned(&["axes", "repeats", "exclude", "include"]),
             _ => under(&["stages"]),
         },

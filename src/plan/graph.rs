@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PlanError;
 use crate::artifacts::Artifact;
-use crate::manifest::{Experiment, ResolvedPort, ResolvedStage, StageIndex};
+use crate::manifest::{Experiment, ResolvedPort, ResolvedStage, StageIndex, Unneeded};
 use crate::stages::{Implied, MASKS, PortUse, Reads, Role, Shape, Spec};
 
 /// A task of a plan; an index into [`Plan::tasks`].
@@ -66,6 +66,9 @@ pub struct PlanVariant {
     pub values: Vec<(String, String)>,
     /// The tasks of the variant's targets.
     pub targets: Vec<TaskId>,
+    /// The tasks whose outputs the run's folder shows: the targets that can be shown, then other evaluations, which are
+    /// upstream of a target.
+    pub shown: Vec<TaskId>,
 }
 
 /// The distinct tasks of an experiment in topological order.
@@ -85,6 +88,8 @@ pub struct Plan {
     pub variants: Vec<PlanVariant>,
     /// How many tasks there would be if variants shared nothing.
     pub unshared: usize,
+    /// The stages that no target needs.
+    pub unneeded: Unneeded,
 }
 
 impl Plan {
@@ -145,14 +150,14 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
         for stage in experiment.targets_of(index) {
             targets.extend(builder.stage(&mut of_variant, stage)?);
         }
-        for &target in &targets {
-            let task = &mut builder.tasks[target.0];
-            task.is_shown |= task.spec.about().is_shown;
+        let shown = builder.shown(&targets, &of_variant);
+        for &task in &shown {
+            builder.tasks[task.0].is_shown = true;
         }
         unshared += of_variant.count;
         let values =
             variant.values.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        variants.push(PlanVariant { id: variant.id.to_string(), values, targets });
+        variants.push(PlanVariant { id: variant.id.to_string(), values, targets, shown });
     }
     shorten_names(&mut builder.tasks);
     let names = |is_repeat| {
@@ -170,6 +175,7 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
         tasks: builder.tasks,
         variants,
         unshared,
+        unneeded: experiment.unneeded.clone(),
     })
 }
 
@@ -211,7 +217,7 @@ struct OfVariant {
     count: usize,
 }
 
-/// One member of a feature group: an image set and the task that extracts it.
+/// One member of a feature group: an image set and the task that gives its features.
 struct Member<'a> {
     port: &'a ResolvedPort,
     images: OutputRef,
@@ -237,6 +243,19 @@ impl<'a> Builder<'a> {
         };
         variant.tasks.insert(stage, tasks.clone());
         Ok(tasks)
+    }
+
+    /// Returns the tasks of a variant whose outputs the run's folder shows: the targets that can be shown, then the evaluations
+    /// that the targets need.
+    fn shown(&self, targets: &[TaskId], of_variant: &OfVariant) -> Vec<TaskId> {
+        let about = |task: &TaskId| self.tasks[task.0].spec.about();
+        let mut shown: Vec<TaskId> = targets.iter().copied().filter(|task| about(task).is_shown).collect();
+        for &task in of_variant.tasks.values().flatten() {
+            if about(&task).is_target && about(&task).is_shown && !shown.contains(&task) {
+                shown.push(task);
+            }
+        }
+        shown
     }
 
     /// Makes one task for each member of a port; `shared` are the inputs that all of them read.
@@ -377,7 +396,9 @@ impl<'a> Builder<'a> {
         port: &ResolvedPort,
         inputs: &mut Vec<Input>,
     ) -> Result<(), PlanError> {
-        let members = self.members(variant, stage, port)?;
+        let mut members = self.members(variant, stage, port)?;
+        // A command gives the features of all its sets in one output.
+        members.dedup_by(|one, other| one.features == other.features);
         let is_one = members.len() == 1;
         for Member { port: set, features, .. } in members {
             let role =
@@ -395,13 +416,15 @@ impl<'a> Builder<'a> {
     ) -> Result<Vec<Member<'a>>, PlanError> {
         let experiment = self.experiment;
         let resolved = experiment.stage(variant.index, port.stage);
-        let sets: Vec<&ResolvedPort> = resolved.into_iter().flat_map(ResolvedStage::fan_out).collect();
+        let sets: Vec<&ResolvedPort> = resolved.into_iter().flat_map(ResolvedStage::image_sets).collect();
         if sets.is_empty() {
             return Err(PlanError::NotExtract { stage: stage.to_owned(), port: port.field.clone() });
         }
         let tasks = self.stage(variant, port.stage)?;
         let mut members = Vec::new();
-        for (set, task) in sets.into_iter().zip(tasks) {
+        for (index, set) in sets.into_iter().enumerate() {
+            // One task for each set, or one with the features of all sets.
+            let Some(&task) = tasks.get(index).or(tasks.first()) else { continue };
             members.push(Member {
                 port: set,
                 images: self.output(variant, set)?,

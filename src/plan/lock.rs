@@ -18,6 +18,7 @@ mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -127,7 +128,7 @@ impl Lock {
         }
         tasks.sort_by(|a, b| a.order().cmp(&b.order()));
         let variants = plan.variants.iter().map(|variant| {
-            let mut records = variant.targets.iter().filter_map(|id| statuses[id.0].record.as_ref());
+            let mut records = variant.shown.iter().filter_map(|id| statuses[id.0].record.as_ref());
             (variant.id.clone(), records.find_map(metrics).unwrap_or_default())
         });
         Ok(Self {
@@ -159,10 +160,17 @@ impl Lock {
     /// Writes the file atomically.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let failed = |source| LockError::File { path: path.to_owned(), source };
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}", std::process::id()));
-        std::fs::write(&fresh, self.to_text()).map_err(failed)?;
-        std::fs::rename(&fresh, path).map_err(failed)
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // The mode of any new file: the umask is taken from it.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        // Of a random name: in containers, process ids are equal.
+        let mut fresh = tempfile::Builder::new()
+            .prefix(".lock-")
+            .permissions(mode)
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .map_err(failed)?;
+        fresh.write_all(self.to_text().as_bytes()).map_err(failed)?;
+        fresh.persist(path).map(drop).map_err(|error| failed(error.error))
     }
 
     /// Returns the keys of the locked tasks, whose objects garbage collection must keep.

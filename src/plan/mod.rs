@@ -70,8 +70,8 @@ pub enum PlanError {
     /// The features that a stage reads do not include those of the image set that it selects.
     #[error("stage `{stage}`: the features do not include those of `{images}`")]
     NoFeatures { stage: String, images: String },
-    /// A port takes a feature group and is not wired to an `extract` stage, the only kind that has image sets.
-    #[error("stage `{stage}`: `{port}` must name an `extract` stage")]
+    /// A port takes a feature group, and the stage that it names reads no image set.
+    #[error("stage `{stage}`: `{port}` must name a stage that gives the features of image sets")]
     NotExtract { stage: String, port: String },
     /// A task lacks an output that another task reads.
     #[error("stage `{stage}` has no output `{output}`")]

@@ -1,6 +1,7 @@
 //! Resolves a task: cuts its inputs from the outputs of its upstream tasks, and computes its key.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -162,18 +163,12 @@ impl<'a> Resolver<'a> {
             return Ok(printed.clone());
         }
         let Some((program, arguments)) = argv.split_first() else { return Ok(String::new()) };
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(&self.project)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|source| PlanError::Tool { stage: stage.to_owned(), tool: program.clone(), source })?;
-        if !output.status.success() {
-            let source = std::io::Error::other(format!("it ended with {}", output.status));
-            return Err(PlanError::Tool { stage: stage.to_owned(), tool: argv.join(" "), source });
+        let failed = |tool: String, source| PlanError::Tool { stage: stage.to_owned(), tool, source };
+        let (status, printed) =
+            run_tool(program, arguments, &self.project).map_err(|source| failed(program.clone(), source))?;
+        if !status.success() {
+            return Err(failed(argv.join(" "), std::io::Error::other(format!("it ended with {status}"))));
         }
-        let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        printed.push_str(&String::from_utf8_lossy(&output.stderr));
         self.tools.insert(argv.to_vec(), printed.clone());
         Ok(printed)
     }
@@ -233,6 +228,29 @@ impl<'a> Resolver<'a> {
         });
         cut.clone()
     }
+}
+
+/// Runs a tool in `folder` until it ends. Returns how it ended, and its stdout followed by its stderr. They go to files:
+/// of a pipe the end would be waited for, which a process that the tool leaves behind can hold open.
+fn run_tool(
+    program: &str,
+    arguments: &[String],
+    folder: &Path,
+) -> std::io::Result<(std::process::ExitStatus, String)> {
+    let [mut stdout, mut stderr] = [tempfile::tempfile()?, tempfile::tempfile()?];
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .status()?;
+    let mut printed = Vec::new();
+    for file in [&mut stdout, &mut stderr] {
+        file.rewind()?;
+        file.read_to_end(&mut printed)?;
+    }
+    Ok((status, String::from_utf8_lossy(&printed).into_owned()))
 }
 
 /// Drops the sets of feature groups from which nothing is read, with their masks, and renumbers the others, so that

@@ -32,5 +32,6 @@ pub(crate) fn plan(upstream: &[&[usize]]) -> Plan {
         tasks: upstream.iter().enumerate().map(task).collect(),
         variants: Vec::new(),
         unshared: upstream.len(),
+        unneeded: crate::manifest::Unneeded::default(),
     }
 }

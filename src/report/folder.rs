@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::differences::Differences;
+use super::latest;
 use super::summary::{RunRequest, RunSummary};
 use super::table::ResultTable;
 use crate::cache::{Cache, CacheError, Digest, Tree};
@@ -47,7 +48,8 @@ impl Folder {
     fn create_in(project: &Path, of_experiment: &Path) -> Result<Self, ReportError> {
         let stamp = jiff::ZonedDateTime::now().strftime("%Y%m%d-%H%M%S").to_string();
         let id = format!("{stamp}-{}", std::process::id());
-        fs::create_dir_all(project.join(of_experiment)).map_err(writing(&project.join(of_experiment)))?;
+        let parent = project.join(of_experiment);
+        latest::create_folders(&parent).map_err(writing(&parent))?;
         for attempt in 0.. {
             let name = if attempt == 0 { id.clone() } else { format!("{id}-{attempt}") };
             let relative = of_experiment.join(name);
@@ -88,15 +90,14 @@ impl Folder {
         let _ = fs::remove_dir_all(&self.path);
     }
 
-    /// Links the outputs of every variant's targets.
+    /// Links the outputs of every variant's targets and evaluations.
     pub fn link_variants(&self, plan: &Plan, run: &Run, cache: &Cache) -> Result<(), ReportError> {
         let mut links = Vec::new();
         for variant in &plan.variants {
-            let shown: Vec<TaskId> =
-                variant.targets.iter().copied().filter(|id| plan.tasks[id.0].is_shown).collect();
+            let shown: &[TaskId] = &variant.shown;
             let folder = self.path.join("variants").join(&variant.id);
             let is_plain = shown.len() == 1 && plan.tasks[shown[0].0].spec.about().is_target;
-            for id in shown {
+            for &id in shown {
                 let folder = if is_plain { folder.clone() } else { folder.join(&plan.tasks[id.0].stage) };
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
                 for (name, output) in outputs {
@@ -173,15 +174,10 @@ impl Folder {
         Ok(())
     }
 
-    /// Points `latest` at this run by an atomic rename, so that it always exists for a reader. Call it only for
-    /// complete, successful runs: a notebook that reads `latest` relies on finding every variant.
+    /// Points `latest` at this run. Call it only for runs without failures.
     pub fn point_latest(&self) -> Result<(), ReportError> {
         let (Some(name), Some(parent)) = (self.path.file_name(), self.path.parent()) else { return Ok(()) };
-        let latest = parent.join("latest");
-        let fresh = parent.join(format!(".latest-{}", std::process::id()));
-        let _ = fs::remove_file(&fresh);
-        std::os::unix::fs::symlink(name, &fresh).map_err(writing(&fresh))?;
-        fs::rename(&fresh, &latest).map_err(writing(&latest))
+        latest::point(parent, name).map_err(writing(&parent.join("latest")))
     }
 }
 
@@ -207,4 +203,29 @@ fn link_tree(tree: &Tree, folder: &Path, links: &mut Vec<(Digest, PathBuf)>) -> 
         links.push((entry.digest, to));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// As in containers: runs with equal process ids, in one second, in one shared project.
+    #[test]
+    fn runs_with_equal_process_ids_have_folders_of_their_own() {
+        let project = tempfile::tempdir().unwrap();
+        let folders: BTreeSet<PathBuf> = std::thread::scope(|scope| {
+            let run = || {
+                let folder = Folder::create(project.path(), "b").unwrap();
+                folder.point_latest().unwrap();
+                folder.path().to_owned()
+            };
+            let runs: Vec<_> = (0..16).map(|_| scope.spawn(run)).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        assert_eq!(folders.len(), 16);
+        let latest = project.path().join("runs/b/latest").canonicalize().unwrap();
+        assert!(folders.iter().any(|folder| folder.canonicalize().unwrap() == latest));
+    }
 }

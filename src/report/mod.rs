@@ -9,7 +9,7 @@
 //!   events.ndjson                 one event a line
 //!   logs/<task>-<key>.log         the log of each executed task
 //!   variants/<variant>/…          links to the outputs of its targets
-//! runs/<experiment>/latest        the newest complete, successful run
+//! runs/<experiment>/latest        the newest run without failures
 //! runs/<experiment>/verify/<id>/  verdict.json and logs of a verification
 //! ```
 
@@ -18,6 +18,7 @@ mod differences;
 mod events;
 mod folder;
 mod history;
+mod latest;
 mod profile;
 mod progress;
 mod statistics;

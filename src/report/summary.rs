@@ -172,7 +172,7 @@ fn variants(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<Metrics>) 
         }
     }
     let variants = plan.variants.iter().zip(keys).map(|(variant, tasks)| {
-        let found = variant.targets.iter().find_map(|id| metrics(id.0));
+        let found = variant.shown.iter().find_map(|id| metrics(id.0));
         let named = found.map(|metrics| {
             metrics.named().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
         });

@@ -87,7 +87,7 @@ pub fn variant_table(plan: &Plan, run: &Run, metrics: &dyn Fn(usize) -> Option<M
 
 /// Returns the tasks that evaluate a variant.
 pub(super) fn evaluations(plan: &Plan, variant: &PlanVariant) -> Vec<usize> {
-    let tasks = variant.targets.iter().map(|id| id.0);
+    let tasks = variant.shown.iter().map(|id| id.0);
     tasks.filter(|&task| plan.tasks[task].spec.about().is_target).collect()
 }
 

@@ -19,6 +19,9 @@ pub struct KindVerdicts {
     pub close: usize,
     /// Tasks that were made again with other contents.
     pub differ: usize,
+    /// Tasks that were made again with other contents, as their description allows on another machine, and whose record
+    /// was made on another one.
+    pub other_machine: usize,
     /// Tasks that failed.
     pub failed: usize,
     /// Tasks that could not be made again, because their inputs are not in the cache.
@@ -35,6 +38,8 @@ pub enum VerdictKind {
     Close,
     /// Other contents.
     Differs,
+    /// Other contents, as the description of the stage allows on another machine.
+    OtherMachine,
     /// The task failed.
     Failed,
     /// The task could not be made again.
@@ -47,6 +52,7 @@ impl VerdictKind {
             Self::Same => "same",
             Self::Close => "close",
             Self::Differs => "differs",
+            Self::OtherMachine => "other machine",
             Self::Failed => "failed",
             Self::Unchecked => "unchecked",
         }
@@ -59,6 +65,7 @@ impl KindVerdicts {
             VerdictKind::Same => &mut self.same,
             VerdictKind::Close => &mut self.close,
             VerdictKind::Differs => &mut self.differ,
+            VerdictKind::OtherMachine => &mut self.other_machine,
             VerdictKind::Failed => &mut self.failed,
             VerdictKind::Unchecked => &mut self.unchecked,
         }
@@ -127,6 +134,9 @@ impl Verdicts {
             Verdict::Differs { file, how } => {
                 (VerdictKind::Differs, Some(file.clone()), Some((*how).to_owned()))
             }
+            Verdict::OtherMachine { file, how, why } => {
+                (VerdictKind::OtherMachine, Some(file.clone()), Some(format!("{how}, which it may: {why}")))
+            }
             Verdict::Failed(failure) => (VerdictKind::Failed, None, Some(failure.to_string())),
             Verdict::Unchecked { why } => (VerdictKind::Unchecked, None, Some(why.clone())),
         };
@@ -162,16 +172,22 @@ impl Verdicts {
                 "same bytes",
                 "within tolerance",
                 "differ",
+                "other machine",
                 "failed",
                 "unchecked",
             ]);
         for (kind, of) in &self.kinds {
-            let counts = [of.cached, of.same, of.close, of.differ, of.failed, of.unchecked];
+            let counts = [of.cached, of.same, of.close, of.differ, of.other_machine, of.failed, of.unchecked];
             table.add_row(std::iter::once((*kind).to_owned()).chain(counts.map(|count| count.to_string())));
         }
         let mut text = format!("{table}\n");
-        let not_same =
-            [VerdictKind::Differs, VerdictKind::Failed, VerdictKind::Close, VerdictKind::Unchecked];
+        let not_same = [
+            VerdictKind::Differs,
+            VerdictKind::Failed,
+            VerdictKind::OtherMachine,
+            VerdictKind::Close,
+            VerdictKind::Unchecked,
+        ];
         for verdict in not_same {
             for task in self.tasks.iter().filter(|task| task.verdict == verdict) {
                 text += &task.line();

@@ -5,6 +5,8 @@
 //! environment holds `PATH`, `HOME`, `LANG`, `TMPDIR` and the variables that `env` names. The names in `env` and the
 //! output of `tools` enter the key; the values of the variables do not.
 
+mod output;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,15 +17,16 @@ use serde::{Deserialize, Serialize};
 use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::program::{Program, Stdin};
 use super::{About, Context, Estimates, Inputs, Member, PortUse, Reads, Shape, Stage, StageError};
-use crate::artifacts::{Artifact, Files, bank, image_set, model, scores};
+use crate::artifacts::{Artifact, Files};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
 
 /// Names of the output types in a manifest.
-const TYPES: [(&str, Artifact); 5] = [
+const TYPES: [(&str, Artifact); 6] = [
     ("files", Artifact::Files),
     ("image_set", Artifact::ImageSet),
+    ("feature_set", Artifact::FeatureSet),
     ("bank", Artifact::Bank),
     ("model", Artifact::Model),
     ("scores", Artifact::Scores),
@@ -92,6 +95,7 @@ impl Stage for Command {
             threads: self.threads,
             memory_bytes: self.memory_bytes,
             tolerance: None,
+            depends_on_machine: false,
             compute_target: None,
             source: None,
             tools: self.tools.clone(),
@@ -218,7 +222,7 @@ fn run_once(
     run_program(spec, sandbox, context)?;
     for (name, artifact) in &spec.outputs {
         let from = sandbox.join("outputs").join(name);
-        check_output(name, *artifact, &from)?;
+        output::check(name, *artifact, &from, inputs)?;
         let to = output.join(name);
         std::fs::rename(&from, &to).map_err(|source| StageError::io("move", &from, source))?;
     }
@@ -256,40 +260,4 @@ fn run_program(spec: &Command, sandbox: &Path, context: &Context<'_>) -> Result<
         Ok(())
     };
     program.run(&on_line, context)
-}
-
-fn check_output(name: &str, artifact: Artifact, folder: &Path) -> Result<(), StageError> {
-    let files = Files::of_folder(folder)?;
-    if files.is_empty() {
-        return Err(StageError::data(
-            format!("the program wrote nothing into `outputs/{name}`"),
-            format!("write the result into `outputs/{name}/`, relative to the working directory"),
-        ));
-    }
-    match artifact {
-        Artifact::ImageSet => {
-            image_set::read_preprocessing(&files)?;
-            check_image_set(name, &files)
-        }
-        Artifact::Bank => bank::Bank::read(&files).map(drop).map_err(Into::into),
-        Artifact::Model => model::Model::read(&files).map(drop).map_err(Into::into),
-        Artifact::Scores => {
-            Ok(files.require("Scores", "metrics.json")?.read_json::<scores::Metrics>().map(drop)?)
-        }
-        Artifact::Files | Artifact::FeatureSet | Artifact::Any => Ok(()),
-    }
-}
-
-/// Checks that every image has a mask and every mask has an image.
-fn check_image_set(name: &str, files: &Files) -> Result<(), StageError> {
-    let (pixels, labels) = (image_set::pixels(files), image_set::labelled(files));
-    let unpaired = pixels.keys().find(|id| !labels.contains_key(*id));
-    let unpaired = unpaired.or_else(|| labels.keys().find(|id| !pixels.contains_key(*id)));
-    match unpaired {
-        None => Ok(()),
-        Some(id) => Err(StageError::data(
-            format!("in `outputs/{name}` the image `{id}` has pixels or a mask, but not both"),
-            "write pixels/images/<id>.png and labels/<split>/normal|defect/<kind>/<id>.png for each image",
-        )),
-    }
 }

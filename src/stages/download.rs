@@ -9,8 +9,11 @@
 //!
 //! The output is one folder, `files/…`, with the folder structure of the archive.
 
+mod answer;
 mod archive;
+mod content;
 mod digest;
+mod problem;
 mod published;
 mod surfaces;
 mod transfer;
@@ -26,6 +29,7 @@ use crate::artifacts::Artifact;
 use crate::kernels::backbone::Network;
 
 pub use digest::Expected;
+pub use problem::{ArchiveProblem, DownloadCause};
 pub use surfaces::Synthetic;
 
 /// Raised when outputs change for equal inputs.
@@ -150,6 +154,7 @@ impl Stage for Download {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
+            depends_on_machine: false,
             compute_target: None,
             source,
             tools: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::download::{ArchiveProblem, DownloadCause};
 use super::preprocess::ImageFault;
 use crate::artifacts::ArtifactError;
 use crate::kernels::backbone::RuntimeError;
@@ -78,15 +79,10 @@ pub enum StageError {
     },
     /// A download failed.
     #[error("cannot download `{url}`: {message}")]
-    Download {
-        url: String,
-        message: String,
-        /// How to fix it.
-        help: Option<String>,
-    },
-    /// An archive is unsafe or incomplete.
-    #[error("cannot unpack `{}`: {message}", path.display())]
-    Archive { path: PathBuf, message: String },
+    Download { url: String, message: String, cause: DownloadCause },
+    /// An archive is unsafe, incomplete, or written by a method that this program does not read.
+    #[error("cannot unpack `{}`: {problem}", path.display())]
+    Archive { path: PathBuf, problem: ArchiveProblem },
 }
 
 impl StageError {
@@ -108,9 +104,7 @@ impl StageError {
     /// Returns the hint that the stage attached to the error, if any.
     pub fn help(&self) -> Option<&str> {
         match self {
-            Self::Data { help, .. } | Self::Program { help, .. } | Self::Download { help, .. } => {
-                help.as_deref()
-            }
+            Self::Data { help, .. } | Self::Program { help, .. } => help.as_deref(),
             _ => None,
         }
     }

@@ -109,6 +109,7 @@ impl Stage for Evaluate {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
+            depends_on_machine: false,
             compute_target: None,
             source: None,
             tools: Vec::new(),

@@ -124,6 +124,7 @@ impl Stage for Extract {
             threads: 1,
             memory_bytes: 0,
             tolerance: self.tolerance(),
+            depends_on_machine: false,
             compute_target: Some(self.target),
             source: None,
             tools: Vec::new(),

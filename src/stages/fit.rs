@@ -96,6 +96,7 @@ impl Stage for Fit {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
+            depends_on_machine: false,
             compute_target: None,
             source: None,
             tools: Vec::new(),

@@ -1,26 +1,31 @@
 //! Runs a program for a stage: in its own process group, with its output read line by line. When the program ends,
-//! all processes that it started are killed.
+//! the processes of its group are killed. A process that has left the group, with `setsid` or as a daemon, is not
+//! waited for, even if it holds the program's output open: it is named in the log.
 
-use std::io::{BufRead, BufReader, Read};
+mod pipe;
+
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use self::pipe::{Pipe, PipeRead};
 use super::{Context, StageError};
 
 /// Environment variables that are passed to every program.
 const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 /// Number of lines of stderr that an error shows.
 const SHOWN_LINES: usize = 12;
-/// Length in bytes at which a line of a program's output is split.
-const LONGEST_LINE: usize = 64 * 1024;
 /// First interval at which a running program is polled. It doubles up to [`LONGEST_POLL`]. It is short because many
 /// programs end at once.
 const FIRST_POLL: Duration = Duration::from_micros(500);
 const LONGEST_POLL: Duration = Duration::from_millis(10);
+/// How long the output of an ended program may stay open: its group dies within milliseconds, so a process that still
+/// holds it then has left the group.
+const LONGEST_CLOSE: Duration = Duration::from_secs(1);
+/// Bytes that a pipe can hold at most unless root allows more (`/proc/sys/fs/pipe-max-size`): what an ended program can
+/// have left unread.
+const PIPE_BYTES: usize = 1 << 20;
 
 /// The standard input of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,14 @@ pub(super) struct Program<'a> {
 /// Callback for each line of a program's standard output. An error kills the program.
 pub(super) type OnLine<'a> = &'a (dyn Fn(&str) -> Result<(), StageError> + Sync);
 
+/// What a running program has printed.
+struct Output {
+    stdout: Pipe,
+    stderr: Pipe,
+    /// The last lines of stderr, for an error.
+    last_lines: Vec<String>,
+}
+
 impl Program<'_> {
     /// Runs the program until it ends. Writes lines of stderr to the task's log and passes lines of stdout to
     /// `on_line`.
@@ -61,47 +74,78 @@ impl Program<'_> {
         let mut child = self.start(context)?;
         // Keeps the pipe open until the program has ended.
         let _stdin = child.stdin.take();
-        let (last_lines, first_error, stop) =
-            (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let on_stdout = |line: &str| {
-            if let Err(error) = on_line(line) {
-                stop.store(true, Ordering::Relaxed);
-                if let Ok(mut first_error) = first_error.lock() {
-                    first_error.get_or_insert(error);
-                }
-            }
-        };
-        let on_stderr = |line: &str| {
-            context.progress.log(line);
-            if let Ok(mut last_lines) = last_lines.lock() {
-                last_lines.push(line.to_owned());
-                if last_lines.len() > SHOWN_LINES {
-                    last_lines.remove(0);
-                }
-            }
-        };
-        let ended = std::thread::scope(|scope| {
-            scope.spawn(|| copy_lines(stdout, &on_stdout));
-            scope.spawn(|| copy_lines(stderr, &on_stderr));
-            let ended = self.wait(&mut child, &stop, context);
-            // Processes that the program left running would keep the pipes open that are read above.
-            end_group(&child);
-            ended
-        });
-        if let Some(error) = first_error.into_inner().ok().flatten() {
-            return Err(error);
+        let mut output = Output::new(&mut child).map_err(|source| self.unread(source))?;
+        let ended = self.follow(&mut child, &mut output, on_line, context);
+        end_group(&child);
+        if ended.is_err() {
+            // It may have moved to another group. An error means that it has already ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let drained = output.drain(on_line, context);
+        let is_held = drained.as_ref().is_ok_and(|&is_held| is_held);
+        if is_held {
+            context.progress.log(&format!("{}: it is not waited for", self.held(&output)));
         }
         let ended = ended?;
+        drained?;
         if ended.success() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(self.failed(format!("ended with {ended}"), output.last_lines, None))
         }
-        Err(StageError::Program {
-            program: self.line[0].clone(),
-            status: format!("ended with {ended}"),
-            last_lines: last_lines.into_inner().unwrap_or_default(),
-            help: None,
-        })
+    }
+
+    /// Reads the output of the program until the program ends, is to be stopped, or is late.
+    fn follow(
+        &self,
+        child: &mut Child,
+        output: &mut Output,
+        on_line: OnLine<'_>,
+        context: &Context<'_>,
+    ) -> Result<ExitStatus, StageError> {
+        let started = Instant::now();
+        let mut poll = FIRST_POLL;
+        loop {
+            let has_read =
+                output.read(on_line, context)?.iter().any(|found| matches!(found, PipeRead::Bytes(_)));
+            if let Some(status) = child.try_wait().map_err(|source| self.unread(source))? {
+                return Ok(status);
+            }
+            context.check()?;
+            if self.timeout.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds)) {
+                let status = format!("was stopped after {} s", self.timeout.unwrap_or_default());
+                let printed = std::mem::take(&mut output.last_lines);
+                return Err(self.failed(status, printed, Some("raise `timeout_seconds`".to_owned())));
+            }
+            if has_read {
+                poll = FIRST_POLL;
+                continue;
+            }
+            std::thread::sleep(poll);
+            poll = (poll * 2).min(LONGEST_POLL);
+        }
+    }
+
+    fn failed(&self, status: String, last_lines: Vec<String>, help: Option<String>) -> StageError {
+        StageError::Program { program: self.line[0].clone(), status, last_lines, help }
+    }
+
+    fn unread(&self, source: std::io::Error) -> StageError {
+        StageError::io("wait for", &self.line[0], source)
+    }
+
+    /// Says which processes hold the output of the ended program.
+    fn held(&self, output: &Output) -> String {
+        let mut holders = output.stdout.holders();
+        holders.extend(output.stderr.holders());
+        holders.dedup();
+        let who =
+            if holders.is_empty() { "a process of another user".to_owned() } else { holders.join(", ") };
+        format!(
+            "`{}` has ended, but {who}, which it started in another session, holds its output",
+            self.line[0]
+        )
     }
 
     fn start(&self, context: &Context<'_>) -> Result<Child, StageError> {
@@ -127,49 +171,60 @@ impl Program<'_> {
             .spawn()
             .map_err(|source| StageError::io("start", program, source))
     }
+}
 
-    /// Waits until the program ends. Kills it and its children on cancellation, on timeout, or if `stop` is set.
-    fn wait(
-        &self,
-        child: &mut Child,
-        stop: &AtomicBool,
-        context: &Context<'_>,
-    ) -> Result<ExitStatus, StageError> {
-        let started = Instant::now();
-        let failed = |source| StageError::io("wait for", &self.line[0], source);
-        let mut poll = FIRST_POLL;
+impl Output {
+    fn new(child: &mut Child) -> std::io::Result<Self> {
+        let (stdout, stderr) = (Pipe::new(child.stdout.take())?, Pipe::new(child.stderr.take())?);
+        Ok(Self { stdout, stderr, last_lines: Vec::new() })
+    }
+
+    /// Reads what is there, from stdout and from stderr.
+    fn read(&mut self, on_line: OnLine<'_>, context: &Context<'_>) -> Result<[PipeRead; 2], StageError> {
+        let Self { stdout, stderr, last_lines } = self;
+        let from_stdout = stdout.read(&mut |line| on_line(line))?;
+        let from_stderr = stderr.read(&mut |line| {
+            note(line, last_lines, context);
+            Ok(())
+        })?;
+        Ok([from_stdout, from_stderr])
+    }
+
+    /// Reads what an ended program has left in the pipes. Returns whether another process holds one of them open.
+    fn drain(&mut self, on_line: OnLine<'_>, context: &Context<'_>) -> Result<bool, StageError> {
+        let ended = Instant::now();
+        let mut left = 2 * PIPE_BYTES;
         loop {
-            if let Some(status) = child.try_wait().map_err(failed)? {
-                return Ok(status);
+            let found = self.read(on_line, context)?;
+            if found == [PipeRead::End; 2] {
+                return Ok(false);
             }
-            if stop.load(Ordering::Relaxed) {
-                end_group(child);
-                return child.wait().map_err(failed);
+            let bytes = |found: &PipeRead| if let PipeRead::Bytes(count) = found { *count } else { 0 };
+            let read: usize = found.iter().map(bytes).sum();
+            left = left.saturating_sub(read);
+            if (read == 0 || left == 0) && ended.elapsed() > LONGEST_CLOSE {
+                break;
             }
-            let is_late =
-                self.timeout.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds));
-            if is_late || context.check().is_err() {
-                end_group(child);
-                let _ = child.wait();
-                context.check()?;
-                return Err(StageError::Program {
-                    program: self.line[0].clone(),
-                    status: format!("was stopped after {} s", self.timeout.unwrap_or_default()),
-                    last_lines: Vec::new(),
-                    help: Some("raise `timeout_seconds`".to_owned()),
-                });
+            if read == 0 {
+                std::thread::sleep(LONGEST_POLL);
             }
-            std::thread::sleep(poll);
-            poll = (poll * 2).min(LONGEST_POLL);
         }
+        let Self { stdout, stderr, last_lines } = self;
+        stdout.end_line(&mut |line| on_line(line))?;
+        stderr.end_line(&mut |line| {
+            note(line, last_lines, context);
+            Ok(())
+        })?;
+        Ok(true)
     }
 }
 
-fn copy_lines(from: Option<impl Read>, to: &dyn Fn(&str)) {
-    let Some(from) = from else { return };
-    let mut from = BufReader::new(from);
-    while let Some(line) = next_line(&mut from) {
-        to(&line);
+/// Writes a line of stderr to the log, and keeps it for an error.
+fn note(line: &str, last_lines: &mut Vec<String>, context: &Context<'_>) {
+    context.progress.log(line);
+    last_lines.push(line.to_owned());
+    if last_lines.len() > SHOWN_LINES {
+        last_lines.remove(0);
     }
 }
 
@@ -177,24 +232,5 @@ fn end_group(child: &Child) {
     if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
         // An error means that the group has already ended.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-}
-
-/// Returns the next line. It ends at a line feed, at a carriage return (progress bars) or after [`LONGEST_LINE`] bytes.
-/// `None` at the end of the output.
-fn next_line(from: &mut impl BufRead) -> Option<String> {
-    let mut line = Vec::new();
-    loop {
-        let buffer = from.fill_buf().ok()?;
-        if buffer.is_empty() {
-            return (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned());
-        }
-        let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        line.extend_from_slice(&buffer[..end.unwrap_or(buffer.len())]);
-        let used = end.map_or(buffer.len(), |end| end + 1);
-        from.consume(used);
-        if end.is_some() || line.len() > LONGEST_LINE {
-            return Some(String::from_utf8_lossy(&line).into_owned());
-        }
     }
 }

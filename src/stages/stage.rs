@@ -19,6 +19,7 @@
 //!     threads: 1,
 //!     memory_bytes: 0,
 //!     tolerance: None,
+//!     depends_on_machine: false,
 //!     compute_target: None,
 //!     source: None,
 //!     tools: Vec::new(),
@@ -44,6 +45,7 @@
 //!     threads: 1,
 //!     memory_bytes: 0,
 //!     tolerance: None,
+//!     depends_on_machine: false,
 //!     compute_target: None,
 //!     source: None,
 //!     tools: Vec::new(),
@@ -155,6 +157,9 @@ pub struct About {
     /// Greatest allowed relative difference `‖new - old‖ / ‖old‖` of a file's numbers between two executions with
     /// equal inputs. `None` if the bytes must be equal.
     pub tolerance: Option<f64>,
+    /// Whether the bytes may differ on another machine: one with other vector instructions, another card, or another
+    /// version of the library that computes. Differences within `tolerance` may occur on any machine.
+    pub depends_on_machine: bool,
     /// Backend, device and number format of the stage's network, stored in the record: with others, the last bits of
     /// the outputs may differ. `None` for a stage without a network.
     pub compute_target: Option<Target>,

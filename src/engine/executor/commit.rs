@@ -145,7 +145,7 @@ impl Execution<'_> {
     }
 }
 
-fn backbone_provenance(target: Target) -> BackboneProvenance {
+pub(in crate::engine) fn backbone_provenance(target: Target) -> BackboneProvenance {
     let Target { backend, device, arithmetic } = target;
     let device_name = match device {
         Device::Cpu => hardware::processor(),

@@ -24,6 +24,7 @@ use std::sync::mpsc::Sender;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::commit::backbone_provenance;
 pub(super) use self::execution::{Execution, StageFolders, guarded};
 pub(super) use self::inputs::{LoadedInput, SharedInputs};
 pub(super) use self::processes::Processes;

@@ -107,6 +107,7 @@ impl Stage for Augment {
             threads: 1,
             memory_bytes: 0,
             tolerance: None,
+            depends_on_machine: self.depends_on_machine(),
             compute_target: self.compute_target(),
             source: None,
             tools: Vec::new(),
@@ -165,6 +166,15 @@ impl Augment {
             // The libraries of an external program are not part of this build. The program logs their versions.
             Method::CutPaste(_) | Method::SdxlInpaint(_) => None,
             Method::Ddpm(painting) => Some(painting.compute_target()),
+        }
+    }
+
+    /// Returns whether another machine may paint other pixels: libtorch and PyTorch sum in an order that depends on the
+    /// processor or card.
+    fn depends_on_machine(&self) -> bool {
+        match &self.method {
+            Method::CutPaste(_) => false,
+            Method::Ddpm(_) | Method::SdxlInpaint(_) => true,
         }
     }
 

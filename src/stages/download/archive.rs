@@ -1,6 +1,6 @@
 //! Unpacks an untrusted zip archive.
 //!
-//! All names and sizes are checked before the first byte is written. Sizes are counted again while unpacking, because
+//! All names, sizes and methods are checked before the first byte is written. Sizes are counted again while unpacking, because
 //! the directory of an archive may be wrong.
 
 use std::collections::BTreeSet;
@@ -8,9 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use zip::ZipArchive;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::HttpSource;
+use super::content::{FileContent, START_BYTES};
+use super::problem::ArchiveProblem;
 use crate::stages::{Context, StageError};
 
 /// A file of the archive.
@@ -27,12 +29,13 @@ pub(super) fn unpack(
     into: &Path,
     context: &Context<'_>,
 ) -> Result<(), StageError> {
-    let error = |message: String| StageError::Archive { path: PathBuf::from(&source.name), message };
+    let refused = |problem| StageError::Archive { path: PathBuf::from(&source.name), problem };
+    let error = |message: String| refused(ArchiveProblem::Refused { message });
     let file = File::open(path).map_err(|source| StageError::io("read", path, source))?;
     let mut reader = BufReader::with_capacity(1 << 18, file);
-    recognise(&mut reader).map_err(error)?;
+    recognise(&mut reader).map_err(|source| StageError::io("read", path, source))?.map_err(refused)?;
     let mut archive = ZipArchive::new(reader).map_err(|source| error(source.to_string()))?;
-    let entries = survey(&archive, source).map_err(error)?;
+    let entries = survey(&archive, source).map_err(refused)?;
     let total = entries.iter().map(|entry| entry.size_bytes).sum();
     let mut done = 0;
     for entry in &entries {
@@ -43,57 +46,82 @@ pub(super) fn unpack(
     Ok(())
 }
 
-/// Checks that the file is a zip archive. The error names the format that it has instead.
-fn recognise(reader: &mut (impl Read + Seek)) -> Result<(), String> {
+/// Checks that the file is a zip archive. The problem names the format that it has instead.
+fn recognise(reader: &mut (impl Read + Seek)) -> std::io::Result<Result<(), ArchiveProblem>> {
     let mut start = Vec::new();
-    reader.by_ref().take(6).read_to_end(&mut start).map_err(|error| error.to_string())?;
-    reader.rewind().map_err(|error| error.to_string())?;
-    let what = match start[..] {
-        [b'P', b'K', 3 | 5, 4 | 6, ..] => return Ok(()),
-        [0x1f, 0x8b, ..] => "a gzip file",
-        [0xfd, b'7', b'z', ..] => "an xz file",
-        [b'7', b'z', ..] => "a 7z archive",
-        [b'<', ..] => "a web page",
-        _ => "not a zip archive",
-    };
-    Err(format!("it is {what}; only zip archives can be unpacked, `unpack = false` keeps the file as it is"))
+    reader.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
+    reader.rewind()?;
+    Ok(match FileContent::of(&start) {
+        Some(FileContent::Zip) => Ok(()),
+        Some(other) => Err(ArchiveProblem::Format { found: other.to_string() }),
+        None => Err(ArchiveProblem::Format { found: "of an unknown format".to_owned() }),
+    })
 }
 
-/// Lists the files to write. Refuses the whole archive if any entry is unsafe.
-fn survey(archive: &ZipArchive<BufReader<File>>, source: &HttpSource) -> Result<Vec<Entry>, String> {
+/// Lists the files to write. Refuses the whole archive if any entry is unsafe or cannot be read.
+fn survey(archive: &ZipArchive<BufReader<File>>, source: &HttpSource) -> Result<Vec<Entry>, ArchiveProblem> {
+    let refused = |message: String| ArchiveProblem::Refused { message };
     if archive.len() > source.max_entries {
-        return Err(format!("it has {} entries, `max_entries` allows {}", archive.len(), source.max_entries));
+        let message =
+            format!("it has {} entries, `max_entries` allows {}", archive.len(), source.max_entries);
+        return Err(refused(message));
     }
     if archive.has_duplicate_names() {
-        return Err("it holds the same name twice".to_owned());
+        return Err(refused("it holds the same name twice".to_owned()));
     }
     let (mut entries, mut names, mut total) = (Vec::new(), BTreeSet::new(), 0_u64);
     for index in 0..archive.len() {
-        let entry = archive.by_index_data(index).map_err(|error| format!("entry {index}: {error}"))?;
-        let written = entry.name().map_err(|error| format!("entry {index}: {error}"))?;
-        let name = safe_name(&written).map_err(|problem| format!("the entry `{written}` {problem}"))?;
+        let failed = |error: zip::result::ZipError| refused(format!("entry {index}: {error}"));
+        let entry = archive.by_index_data(index).map_err(failed)?;
+        let written = entry.name().map_err(failed)?.into_owned();
+        let name =
+            safe_name(&written).map_err(|problem| refused(format!("the entry `{written}` {problem}")))?;
         if entry.is_symlink() {
-            return Err(format!("the entry `{written}` is a symbolic link"));
+            return Err(refused(format!("the entry `{written}` is a symbolic link")));
         }
         if entry.encrypted() {
-            return Err(format!("the entry `{written}` is encrypted"));
+            return Err(ArchiveProblem::Encrypted { entry: written });
         }
         if entry.is_dir() {
             continue;
         }
+        if let Some(method) = unread_method(entry.compression()) {
+            return Err(ArchiveProblem::Method { entry: written, method });
+        }
         if !names.insert(name.clone()) {
-            return Err(format!("it holds `{name}` twice"));
+            return Err(refused(format!("it holds `{name}` twice")));
         }
         total = total.saturating_add(entry.size());
         if total > source.max_size_bytes {
-            return Err(format!(
-                "it unpacks to more than the {} bytes of `max_size_bytes`",
-                source.max_size_bytes
-            ));
+            let limit = source.max_size_bytes;
+            return Err(refused(format!("it unpacks to more than the {limit} bytes of `max_size_bytes`")));
         }
         entries.push(Entry { index, name, size_bytes: entry.size() });
     }
     Ok(entries)
+}
+
+/// Names of methods that this program does not read (PKWARE APPNOTE 6.3.10, 4.4.5). Deflate64 is what Windows writes for
+/// files above 2 GB.
+const METHODS: [(CompressionMethod, &str); 8] = [
+    (CompressionMethod::SHRINK, "Shrink"),
+    (CompressionMethod::IMPLODE, "Implode"),
+    (CompressionMethod::DEFLATE64, "Deflate64"),
+    (CompressionMethod::BZIP2, "BZip2"),
+    (CompressionMethod::LZMA, "LZMA"),
+    (CompressionMethod::ZSTD, "Zstandard"),
+    (CompressionMethod::XZ, "XZ"),
+    (CompressionMethod::PPMD, "PPMd"),
+];
+
+/// Returns the name of a method that this program does not read; `None` if it reads it.
+fn unread_method(method: CompressionMethod) -> Option<String> {
+    if method == CompressionMethod::STORE || method == CompressionMethod::DEFLATE {
+        return None;
+    }
+    let known = METHODS.iter().find(|(other, _)| *other == method);
+    // Rare ones, by their number: `Unsupported(97)`.
+    Some(known.map_or_else(|| format!("{method:?}"), |(_, name)| (*name).to_owned()))
 }
 
 /// Returns the name as a path within the target folder. The error says why the name is not allowed.

@@ -15,6 +15,12 @@ pub(super) enum Answer {
     Break(usize),
     /// An empty answer with this status.
     Status(u16),
+    /// A redirect to `/login?next=secret`.
+    Redirect,
+    /// These bytes under status 200, whatever is requested, as this type of content.
+    Other(&'static str, &'static [u8]),
+    /// As `Other` without a type, but the connection breaks after this many bytes, and another file is announced.
+    BrokenOther(&'static [u8], usize),
 }
 
 /// A request, and how many bytes of the body were sent.
@@ -68,6 +74,9 @@ fn serve(stream: &TcpStream, body: &[u8], etag: &str, answer: Answer, log: &Mute
     let start = requested.filter(|_| is_same && answer != Answer::Whole);
     let (head, mut sent) = match (answer, start) {
         (Answer::Status(status), _) => (format!("{status} No"), &body[..0]),
+        (Answer::Redirect, _) => ("302 Found\r\nLocation: /login?next=secret".to_owned(), &body[..0]),
+        (Answer::Other(kind, bytes), _) => (format!("200 OK\r\nContent-Type: {kind}"), bytes),
+        (Answer::BrokenOther(bytes, _), _) => ("200 OK".to_owned(), bytes),
         (_, Some(start)) if start >= body.len() => {
             (format!("416 No\r\nContent-Range: bytes */{}", body.len()), &body[..0])
         }
@@ -77,11 +86,12 @@ fn serve(stream: &TcpStream, body: &[u8], etag: &str, answer: Answer, log: &Mute
         }
         (_, None) => ("200 OK".to_owned(), body),
     };
+    let etag = if matches!(answer, Answer::BrokenOther(..)) { "\"other\"" } else { etag };
     let head = format!(
         "HTTP/1.1 {head}\r\nETag: {etag}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         sent.len()
     );
-    if let Answer::Break(length) = answer {
+    if let Answer::Break(length) | Answer::BrokenOther(_, length) = answer {
         sent = &sent[..length.min(sent.len())];
     }
     seen.sent = sent.len();

@@ -209,6 +209,114 @@ fn a_part_file_of_another_file_is_replaced() {
     assert_eq!(server.seen().iter().map(|one| one.sent).collect::<Vec<_>>(), [body.len() - 500, body.len()]);
 }
 
+const PAGE: &[u8] =
+    b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Accept the terms</body></html>";
+
+fn cause(result: Result<Files, StageError>) -> (DownloadCause, String) {
+    match result.unwrap_err() {
+        StageError::Download { cause, message, .. } => (cause, message),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_web_page_is_called_one_and_is_asked_for_once() {
+    let body = two_files();
+    for kind in ["text/html; charset=utf-8", "application/zip"] {
+        let server = TestServer::start(body.clone(), "\"1\"", vec![Answer::Other(kind, PAGE)]);
+        let transfers = Transfers::new();
+        let (cause, message) = cause(transfers.fetch(&remote(&[&server.url], &body)));
+        assert_eq!(cause, DownloadCause::WebPage);
+        assert!(message.contains("a web page, `Sign in`, not with the file"), "{message}");
+        assert_eq!(server.seen().len(), 1);
+        assert!(transfers.part().is_empty());
+        transfers.fetch(&remote(&[&server.url], &body)).unwrap();
+    }
+}
+
+#[test]
+fn a_redirect_to_a_page_names_the_address_without_its_query() {
+    let body = two_files();
+    let script = vec![Answer::Redirect, Answer::Other("text/html", b"please sign in")];
+    let server = TestServer::start(body.clone(), "\"1\"", script);
+    let (cause, message) = cause(Transfers::new().fetch(&remote(&[&server.url], &body)));
+    assert_eq!(cause, DownloadCause::WebPage);
+    assert!(message.contains("/login`, not with the file") && !message.contains("secret"), "{message}");
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_called_one() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
+    let server = TestServer::start(Vec::new(), "\"1\"", vec![Answer::Other("text/plain", pointer)]);
+    let (cause, message) = cause(Transfers::new().fetch(&remote(&[&server.url], &two_files())));
+    assert_eq!(cause, DownloadCause::LfsPointer);
+    assert!(message.contains("a pointer of Git LFS"), "{message}");
+}
+
+/// The digest decides, not the content: a page whose digest is the expected one is the file.
+#[test]
+fn a_page_with_the_expected_digest_is_the_file() {
+    let server = TestServer::start(PAGE.to_vec(), "\"1\"", vec![Answer::Other("text/html", PAGE)]);
+    let wanted = HttpSource { is_unpacked: false, ..remote(&[&server.url], PAGE) };
+    let transfers = Transfers::new();
+    let files = transfers.fetch(&wanted).unwrap();
+    assert_eq!(files.get("set.zip").unwrap().read().unwrap(), PAGE);
+}
+
+#[test]
+fn a_zip_archive_sent_as_a_page_is_unpacked() {
+    let body: &'static [u8] = Box::leak(two_files().into_boxed_slice());
+    let server = TestServer::start(Vec::new(), "\"1\"", vec![Answer::Other("text/html", body)]);
+    assert_eq!(Transfers::new().fetch(&remote(&[&server.url], body)).unwrap().len(), 2);
+}
+
+/// Whatever a server answers under status 200 while a half-finished file waits, the next run goes on where it stopped.
+#[test]
+fn what_is_not_the_file_costs_no_byte_of_it() {
+    let body = two_files();
+    let others = [
+        Answer::Other("text/html", PAGE),
+        Answer::Other("text/html", b"sign in"),
+        Answer::Other("application/json", b"{\"error\": \"quota\"}"),
+        Answer::Other("application/zip", b"PK\x03\x04 of an outdated mirror"),
+    ];
+    for other in others {
+        let transfers = Transfers::new();
+        let script = vec![Answer::Break(900), Answer::Status(404), other];
+        let server = TestServer::start(body.clone(), "\"1\"", script);
+        let remote = remote(&[&server.url], &body);
+        transfers.fetch(&remote).unwrap_err();
+        assert_eq!(transfers.part(), body[..900]);
+        let (cause, _) = cause(transfers.fetch(&remote));
+        assert_ne!(cause, DownloadCause::Unreachable, "{other:?}");
+        assert_eq!(transfers.part(), body[..900], "{other:?}");
+        transfers.fetch(&remote).unwrap();
+        assert_eq!(server.seen()[3].sent, body.len() - 900, "{other:?}");
+    }
+}
+
+#[test]
+fn an_incomplete_answer_replaces_a_part_that_is_shorter_or_outdated() {
+    let body = two_files();
+    let longer: &'static [u8] = Box::leak(vec![b'x'; 2000].into_boxed_slice());
+    // Longer, and shorter with another validator than the part file's.
+    for length in [1000, 500] {
+        let transfers = Transfers::new();
+        let script = vec![
+            Answer::Break(900),
+            Answer::Status(404),
+            Answer::BrokenOther(longer, length),
+            Answer::Status(404),
+        ];
+        let server = TestServer::start(body.clone(), "\"1\"", script);
+        let remote = remote(&[&server.url], &body);
+        transfers.fetch(&remote).unwrap_err();
+        transfers.fetch(&remote).unwrap_err();
+        assert_eq!(transfers.part(), longer[..length]);
+        transfers.fetch(&remote).unwrap();
+    }
+}
+
 #[test]
 fn a_file_larger_than_allowed_is_refused() {
     let body = vec![1; 5000];
@@ -221,7 +329,7 @@ fn a_file_larger_than_allowed_is_refused() {
 fn an_offline_run_says_so() {
     let transfers = Transfers { is_offline: true, ..Transfers::new() };
     let error = transfers.fetch(&remote(&["http://127.0.0.1:9/set.zip"], b"x")).unwrap_err();
-    assert!(error.to_string().contains("offline") && error.help().unwrap().contains("path"));
+    assert!(matches!(error, StageError::Download { cause: DownloadCause::Offline, .. }), "{error}");
 }
 
 /// The server closes every connection, so that the handshake fails once TLS is set up.
@@ -254,9 +362,73 @@ fn unsafe_archives_are_refused_whole() {
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
     refuse(archive(&many), "11 entries");
     refuse(b"<html>sorry</html>".to_vec(), "a web page");
+    refuse(b"\x1f\x8b gzip".to_vec(), "a gzip file");
+    refuse(b"nothing known".to_vec(), "an unknown format");
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     writer.add_symlink("link", "/etc/passwd", SimpleFileOptions::default()).unwrap();
     refuse(writer.finish().unwrap().into_inner(), "`link` is a symbolic link");
+}
+
+#[test]
+fn methods_that_are_not_read_are_named_before_anything_is_unpacked() {
+    let names = [
+        (1, "Shrink"),
+        (9, "Deflate64"),
+        (12, "BZip2"),
+        (14, "LZMA"),
+        (93, "Zstandard"),
+        (95, "XZ"),
+        (98, "PPMd"),
+    ];
+    for (method, name) in names.into_iter().chain([(97, "(97)")]) {
+        // The first entry is stored and could be unpacked.
+        let two = archive(&[("a/first.png", b"stored"), ("b/second.png", b"packed")]);
+        let second = two.windows(4).rposition(|four| four == b"PK\x03\x04").unwrap();
+        let directory = two.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+        let mut body = two.clone();
+        for (start, offset) in [(second, 8), (directory, 10)] {
+            body[start + offset..start + offset + 2].copy_from_slice(&u16::to_le_bytes(method));
+        }
+        let (transfers, server) = (Transfers::new(), TestServer::start(body.clone(), "\"1\"", vec![]));
+        let error = transfers.fetch(&remote(&[&server.url], &body)).unwrap_err();
+        let StageError::Archive { problem: ArchiveProblem::Method { entry, method }, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(entry, "b/second.png");
+        assert!(method.contains(name), "{method}");
+        assert_eq!(Files::of_folder(&transfers.folder.path().join("files")).unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn encrypted_entries_are_refused_and_wrong_sums_are_named() {
+    let body = archive(&[("secret.png", b"12345678")]);
+    let mut encrypted = body.clone();
+    let directory = body.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
+    encrypted[6] |= 1;
+    encrypted[directory + 8] |= 1;
+    let damaged = replaced(body, b"12345678", b"12345679");
+    for (body, is_encrypted) in [(encrypted, true), (damaged, false)] {
+        let server = TestServer::start(body.clone(), "\"1\"", vec![]);
+        let error = Transfers::new().fetch(&remote(&[&server.url], &body)).unwrap_err();
+        let StageError::Archive { problem, .. } = &error else { panic!("{error}") };
+        assert_eq!(matches!(problem, ArchiveProblem::Encrypted { .. }), is_encrypted);
+        assert!(error.to_string().contains("`secret.png`"), "{error}");
+    }
+}
+
+/// Sizes and offsets of 64 bits, as archives above 4 GB have them.
+#[test]
+fn zip64_is_read() {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().large_file(true);
+    writer.start_file("train/1.png", options).unwrap();
+    writer.write_all(b"picture").unwrap();
+    let body = writer.finish().unwrap().into_inner();
+    let server = TestServer::start(body.clone(), "\"1\"", vec![]);
+    let transfers = Transfers::new();
+    let files = transfers.fetch(&remote(&[&server.url], &body)).unwrap();
+    assert_eq!(files.get("train/1.png").unwrap().read().unwrap(), b"picture");
 }
 
 /// Replaces every occurrence of `from`, of equal length.

@@ -3,18 +3,20 @@
 //! ```text
 //! work/<name>.part         the bytes received so far
 //! work/<name>.part.json    their origin: address, validator, length of the whole file
+//! work/<name>.whole        an answer from the first byte on that may replace the part file, or is no file at all
 //! ```
-//! Mirrors are not trusted: a file is accepted only if it has the expected digest.
+//! Mirrors are not trusted: a file is accepted only if it has the expected digest. Nor is a single answer: a page to sign
+//! in or an outdated mirror costs no byte that was received before.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use ureq::http::{Response, StatusCode, header};
+use ureq::http::{StatusCode, header};
 
 use super::HttpSource;
+use super::answer::{range_start, receive_rest, receive_whole, refused, whole_length};
+use super::problem::DownloadCause;
 use crate::stages::{Context, StageError};
 
 /// How often an address is tried, and with which timeouts.
@@ -48,34 +50,34 @@ const FRESH_START_BYTES: u64 = 1 << 20;
 
 /// The origin of the bytes in the part file.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    url: String,
+pub(super) struct PartState {
+    pub(super) url: String,
     /// A strong `ETag` if the server sent one, else `Last-Modified`.
-    validator: Option<String>,
+    pub(super) validator: Option<String>,
     /// Length of the whole file.
-    total: Option<u64>,
+    pub(super) total: Option<u64>,
 }
 
 /// Why an attempt failed.
-enum Failure {
+pub(super) enum FetchFailure {
     /// A failure that may be temporary: try again, after `wait` if the server asked for it.
     Again { message: String, wait: Option<Duration> },
     /// A permanent failure of this address.
     Never(String),
-    /// The file at this address has another digest than the expected one.
-    OtherFile(String),
+    /// The address leads to something else than the expected file.
+    NotTheFile { message: String, cause: DownloadCause },
     /// An error that ends the download, such as cancellation.
     Stop(StageError),
 }
 
-impl From<StageError> for Failure {
+impl From<StageError> for FetchFailure {
     fn from(error: StageError) -> Self {
         Self::Stop(error)
     }
 }
 
-fn again(message: impl Into<String>) -> Failure {
-    Failure::Again { message: message.into(), wait: None }
+pub(super) fn again(message: impl Into<String>) -> FetchFailure {
+    FetchFailure::Again { message: message.into(), wait: None }
 }
 
 /// Downloads `source` into the part file and returns its path. The file has the expected digest.
@@ -93,41 +95,34 @@ pub(super) fn obtain(
         return Err(StageError::Download {
             url: source.urls.first().cloned().unwrap_or_default(),
             message: "the run is offline".to_owned(),
-            help: Some("run once without `--offline`, or use a local copy with `path = \"…\"`".to_owned()),
+            cause: DownloadCause::Offline,
         });
     }
     let mut failures = Vec::new();
-    let mut is_other_file = false;
     for url in &source.urls {
-        match obtain_from(url, &part, source, policy, context) {
+        let (message, cause) = match obtain_from(url, &part, source, policy, context) {
             Ok(()) => return Ok(part),
-            Err(Failure::Stop(error)) => return Err(error),
-            Err(Failure::OtherFile(message)) => {
-                is_other_file = true;
-                failures.push((url, message));
+            Err(FetchFailure::Stop(error)) => return Err(error),
+            Err(FetchFailure::NotTheFile { message, cause }) => (message, cause),
+            Err(FetchFailure::Again { message, .. } | FetchFailure::Never(message)) => {
+                (message, DownloadCause::Unreachable)
             }
-            Err(Failure::Again { message, .. } | Failure::Never(message)) => {
-                failures.push((url, message));
-            }
-        }
-        if let Some((url, message)) = failures.last() {
-            context.progress.log(&format!("`{url}`: {message}"));
-        }
+        };
+        context.progress.log(&format!("`{url}`: {message}"));
+        failures.push((url, message, cause));
     }
-    Err(refusal(&failures, is_other_file))
+    Err(refusal(&failures))
 }
 
-fn refusal(failures: &[(&String, String)], is_other_file: bool) -> StageError {
-    let mut messages: Vec<String> = failures.iter().take(1).map(|(_, message)| message.clone()).collect();
-    messages.extend(failures.iter().skip(1).map(|(url, message)| format!("`{url}`: {message}")));
-    let message = messages.join("; ");
-    let help = if is_other_file {
-        "the server has a different file: check `digest`, or whether the publisher has changed the file"
-    } else {
-        "check the address, or download the file by other means and use it with `path = \"…\"`"
-    };
+/// The error of all addresses. Its cause is the first that says more than that nothing answered.
+fn refusal(failures: &[(&String, String, DownloadCause)]) -> StageError {
+    let mut messages: Vec<String> = failures.iter().take(1).map(|(_, message, _)| message.clone()).collect();
+    messages.extend(failures.iter().skip(1).map(|(url, message, _)| format!("`{url}`: {message}")));
+    let mut causes = failures.iter().map(|&(_, _, cause)| cause);
+    let cause = causes.find(|&cause| cause != DownloadCause::Unreachable);
     let url = failures.first().map_or_else(String::new, |one| one.0.clone());
-    StageError::Download { url, message, help: Some(help.to_owned()) }
+    let cause = cause.unwrap_or(DownloadCause::Unreachable);
+    StageError::Download { url, message: messages.join("; "), cause }
 }
 
 /// Downloads from one address and checks the digest. Deletes the part file if the digest is wrong. If a part of it came
@@ -138,7 +133,7 @@ fn obtain_from(
     source: &HttpSource,
     policy: &Policy,
     context: &Context<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), FetchFailure> {
     loop {
         let is_mixed = length(part) > 0;
         transfer(url, part, source, policy, context)?;
@@ -146,7 +141,7 @@ fn obtain_from(
         remove_part(part);
         let message = format!("its digest is `{found}`, not `{}`", source.digest);
         if !is_mixed {
-            return Err(Failure::OtherFile(message));
+            return Err(FetchFailure::NotTheFile { message, cause: DownloadCause::OtherFile });
         }
         context.progress.log(&format!("{message}: starting over"));
     }
@@ -159,13 +154,13 @@ fn transfer(
     source: &HttpSource,
     policy: &Policy,
     context: &Context<'_>,
-) -> Result<(), Failure> {
-    let agent = agent(url, policy, context);
+) -> Result<(), FetchFailure> {
+    let request = FileRequest { agent: agent(url, policy, context), url, part, source, context };
     let (mut failures, mut longest) = (0, length(part));
     loop {
         context.check()?;
-        let (message, wait) = match attempt(&agent, url, part, source.max_size_bytes, context) {
-            Err(Failure::Again { message, wait }) => (message, wait),
+        let (message, wait) = match request.send(Ask::Rest) {
+            Err(FetchFailure::Again { message, wait }) => (message, wait),
             other => return other,
         };
         if length(part) >= longest + FRESH_START_BYTES {
@@ -173,7 +168,7 @@ fn transfer(
         }
         failures += 1;
         if failures >= policy.tries {
-            return Err(Failure::Never(format!("{message} ({failures} tries)")));
+            return Err(FetchFailure::Never(format!("{message} ({failures} tries)")));
         }
         context.progress.log(&format!("`{url}`: {message}, trying again at byte {}", length(part)));
         let doubled = policy.first_wait * 2_u32.pow(failures - 1);
@@ -212,153 +207,99 @@ fn proxy(url: &str, context: &Context<'_>) -> Option<ureq::Proxy> {
     builder.build().ok()
 }
 
-/// Sends one request, for the bytes after the end of the part file.
-fn attempt(
-    agent: &ureq::Agent,
-    url: &str,
-    part: &Path,
-    limit: u64,
-    context: &Context<'_>,
-) -> Result<(), Failure> {
-    let (offset, state) = (length(part), read_state(part));
-    let mut request = agent.get(url);
-    if offset > 0 {
-        request = request.header(header::RANGE, format!("bytes={offset}-"));
-        if let Some(validator) = state.validator.as_ref().filter(|_| state.url == url) {
-            request = request.header(header::IF_RANGE, validator);
+/// What a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// The bytes after the end of the part file.
+    Rest,
+    /// The whole file.
+    Whole,
+}
+
+/// A request for a file, and where its bytes go.
+pub(super) struct FileRequest<'a> {
+    agent: ureq::Agent,
+    pub(super) url: &'a str,
+    pub(super) part: &'a Path,
+    pub(super) source: &'a HttpSource,
+    pub(super) context: &'a Context<'a>,
+}
+
+impl FileRequest<'_> {
+    /// Sends the request once; again for the whole file if the server does not have the rest of it.
+    fn send(&self, ask: Ask) -> Result<(), FetchFailure> {
+        let Self { agent, url, part, context, .. } = self;
+        let offset = if ask == Ask::Rest { length(part) } else { 0 };
+        let state = read_state(part);
+        let mut request = agent.get(*url);
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+            if let Some(validator) = state.validator.as_ref().filter(|_| state.url == *url) {
+                request = request.header(header::IF_RANGE, validator);
+            }
+        }
+        let response = request.call().map_err(|error| failed_call(&error))?;
+        match response.status() {
+            StatusCode::OK => receive_whole(self, response),
+            StatusCode::PARTIAL_CONTENT if offset > 0 && range_start(&response) == Some(offset) => {
+                context.progress.log(&format!("`{url}`: resumed at byte {offset}"));
+                receive_rest(self, response, offset)
+            }
+            StatusCode::PARTIAL_CONTENT if offset > 0 => {
+                self.send_whole("the server sent a different range than requested")
+            }
+            StatusCode::PARTIAL_CONTENT => Err(again("the server sent a range that was not requested")),
+            StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 && whole_length(&response) == Some(offset) => {
+                Ok(())
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
+                self.send_whole("the length of the file has changed")
+            }
+            status => Err(refused(status, &response)),
         }
     }
-    let response = request.call().map_err(|error| failed_call(&error))?;
-    match response.status() {
-        StatusCode::OK => receive(response, url, part, 0, limit, context),
-        StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => {
-            context.progress.log(&format!("`{url}`: resumed at byte {offset}"));
-            receive(response, url, part, offset, limit, context)
-        }
-        StatusCode::PARTIAL_CONTENT => start_over(part, "the server sent a different range than requested"),
-        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 && whole_length(&response) == Some(offset) => Ok(()),
-        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
-            start_over(part, "the length of the file has changed")
-        }
-        status => Err(refused(status, &response)),
+
+    /// Asks for the whole file because of `why`. The part file stays until the answer has proven itself.
+    fn send_whole(&self, why: &str) -> Result<(), FetchFailure> {
+        self.context.progress.log(&format!("`{}`: {why}: asking for the whole file", self.url));
+        self.send(Ask::Whole)
     }
 }
 
-fn start_over(part: &Path, message: &str) -> Result<(), Failure> {
-    remove_part(part);
-    Err(again(message))
-}
-
-fn failed_call(error: &ureq::Error) -> Failure {
+fn failed_call(error: &ureq::Error) -> FetchFailure {
     match error {
         ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::InvalidProxyUrl => {
-            Failure::Never(error.to_string())
+            FetchFailure::Never(error.to_string())
         }
         _ => again(error.to_string()),
     }
 }
 
-/// Classifies an error status: temporary (such as overload or a broken gateway) or permanent.
-fn refused(status: StatusCode, response: &Response<ureq::Body>) -> Failure {
-    let message = format!("the server answered {status}");
-    let is_temporary =
-        status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) || status.is_redirection();
-    if !is_temporary {
-        return Failure::Never(message);
-    }
-    let seconds = text_header(response, &header::RETRY_AFTER).and_then(|text| text.parse().ok());
-    Failure::Again { message, wait: seconds.map(Duration::from_secs) }
-}
-
-/// Writes the body of the response into the part file, starting at `offset`.
-fn receive(
-    mut response: Response<ureq::Body>,
-    url: &str,
-    part: &Path,
-    offset: u64,
-    limit: u64,
-    context: &Context<'_>,
-) -> Result<(), Failure> {
-    let total = response.body().content_length().map(|length| offset + length);
-    if total.is_some_and(|total| total > limit) {
-        return Err(too_large(total.unwrap_or_default(), limit));
-    }
-    write_state(part, &State { url: url.to_owned(), validator: validator(&response), total })?;
-    let mut file = open(part, offset).map_err(|source| StageError::io("write", part, source))?;
-    let mut reader = response.body_mut().as_reader();
-    let mut buffer = vec![0; 1 << 16];
-    let mut done = offset;
-    loop {
-        context.check()?;
-        let received = match reader.read(&mut buffer) {
-            Ok(received) => received,
-            Err(error) => return Err(again(format!("the connection broke: {error}"))),
-        };
-        if received == 0 {
-            break;
-        }
-        file.write_all(&buffer[..received]).map_err(|source| StageError::io("write", part, source))?;
-        done += received as u64;
-        context.progress.report(done, total.unwrap_or(0), "byte");
-        if done > limit {
-            return Err(too_large(done, limit));
-        }
-    }
-    if total.is_some_and(|total| done < total) { Err(again("the connection broke")) } else { Ok(()) }
-}
-
-fn too_large(size: u64, limit: u64) -> Failure {
-    Failure::Never(format!("it has at least {size} bytes, but `max_size_bytes` allows {limit}"))
-}
-
-fn open(part: &Path, offset: u64) -> std::io::Result<File> {
-    if offset > 0 {
-        return OpenOptions::new().append(true).open(part);
-    }
-    File::create(part)
-}
-
-/// Returns a value for `If-Range`. Weak tags are ignored, because they do not guarantee equal bytes.
-fn validator(response: &Response<ureq::Body>) -> Option<String> {
-    let tag = text_header(response, &header::ETAG).filter(|tag| tag.starts_with('"'));
-    tag.or_else(|| text_header(response, &header::LAST_MODIFIED)).map(str::to_owned)
-}
-
-fn text_header<'a>(response: &'a Response<ureq::Body>, name: &header::HeaderName) -> Option<&'a str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
-/// Returns `a` of `Content-Range: bytes a-b/total`.
-fn range_start(response: &Response<ureq::Body>) -> Option<u64> {
-    let range = text_header(response, &header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
-    range.split_once('-')?.0.trim().parse().ok()
-}
-
-/// Returns `total` of `Content-Range: bytes */total`.
-fn whole_length(response: &Response<ureq::Body>) -> Option<u64> {
-    text_header(response, &header::CONTENT_RANGE)?.rsplit_once('/')?.1.trim().parse().ok()
-}
-
-fn length(part: &Path) -> u64 {
+pub(super) fn length(part: &Path) -> u64 {
     part.metadata().map_or(0, |metadata| metadata.len())
+}
+
+/// Returns the path of an answer from the first byte on, beside the part file.
+pub(super) fn whole_path(part: &Path) -> PathBuf {
+    part.with_extension("whole")
 }
 
 fn state_path(part: &Path) -> PathBuf {
     part.with_added_extension("json")
 }
 
-fn read_state(part: &Path) -> State {
+pub(super) fn read_state(part: &Path) -> PartState {
     let bytes = std::fs::read(state_path(part)).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-fn write_state(part: &Path, state: &State) -> Result<(), StageError> {
+pub(super) fn write_state(part: &Path, state: &PartState) -> Result<(), StageError> {
     Ok(crate::artifacts::files::write_json(&state_path(part), state)?)
 }
 
-/// Deletes the part file and the file that describes it.
+/// Deletes the part file, the file that describes it, and an answer that did not replace it.
 pub(super) fn remove_part(part: &Path) {
-    for path in [part.to_owned(), state_path(part)] {
+    for path in [part.to_owned(), state_path(part), whole_path(part)] {
         // A missing file is fine. A file that cannot be deleted causes an error when it is written next.
         let _ = std::fs::remove_file(path);
     }

@@ -15,15 +15,13 @@ use super::Problems;
 use super::spec::{Layout, Preprocess};
 use super::tables;
 use crate::artifacts::image_set::Label;
+use crate::artifacts::size::is_image_name;
 use crate::artifacts::{File, Files};
 use crate::stages::{Progress, StageError};
 
 /// The split that models are trained on.
 pub(super) const TRAIN: &str = "train";
 const TEST: &str = "test";
-
-/// Extensions of image files in lower case. This build has decoders for all of them.
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
 
 /// Number of folds of `ksdd`, as its authors use.
 const FOLDS: usize = 3;
@@ -116,7 +114,7 @@ fn has_extension(name: &str, extensions: &[&str]) -> bool {
 }
 
 pub(super) fn is_image(name: &str) -> bool {
-    has_extension(name, &EXTENSIONS)
+    is_image_name(name)
 }
 
 pub(super) fn without_extension(name: &str) -> &str {

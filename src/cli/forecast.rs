@@ -204,8 +204,8 @@ impl Forecast {
             "written_bytes_at_least": self.written_bytes.least as u64,
             "free_bytes": self.free_bytes,
             "guesses": self.guesses,
-            "unknown": self.unknown(),
-            "unknown_causes": causes,
+            "unestimated": self.unknown(),
+            "no_estimate": causes,
         })
     }
 

@@ -70,7 +70,7 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
             "cause": status.reason,
             "variants": variants,
             "estimate": forecast::task_json(cost),
-            "unknown": match cost {
+            "no_estimate": match cost {
                 Cost::Unknown(why) => Some(why.name()),
                 Cost::Nothing | Cost::Known(_) => None,
             },

@@ -25,7 +25,7 @@ fn chains(plan: &Plan, seconds: &[f64]) -> Vec<f64> {
     longest
 }
 
-/// Seconds until the last task ends if `jobs` run at once, the longest chain first (list scheduling, Graham 1969: at
+/// Returns the seconds until the last task ends if `jobs` run at once, the longest chain first (list scheduling, Graham 1969: at
 /// most twice the optimum). Tasks that need more than `cores` together share them, and all slow down alike.
 pub fn makespan(plan: &Plan, loads: &[Load], jobs: usize, cores: usize) -> f64 {
     let seconds: Vec<f64> = loads.iter().map(|load| load.seconds).collect();
@@ -48,7 +48,7 @@ pub fn makespan(plan: &Plan, loads: &[Load], jobs: usize, cores: usize) -> f64 {
     }
 }
 
-/// All tasks by the length of the chain that waits for them, longest first; ties in the plan's order.
+/// Returns all tasks by the length of the chain that waits for them, longest first; ties in the plan's order.
 pub fn by_chain(plan: &Plan, seconds: &[f64]) -> Vec<TaskId> {
     let chains = chains(plan, seconds);
     let mut order: Vec<TaskId> = (0..plan.tasks.len()).map(TaskId).collect();

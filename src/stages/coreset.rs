@@ -50,8 +50,7 @@ const DEFECT_OVERLAP: f64 = 0.1;
 const ANCHORS: usize = 10;
 
 /// Seconds for each number of a candidate that is read and projected, and for a candidate and the square root of the
-/// chosen rows (measured: 2880 candidates and 288 rows to 96,000 and
-/// 9600).
+/// chosen rows (measured: 2880 candidates and 288 rows to 96,000 and 9600).
 const READ_SECONDS: f64 = 10e-9;
 const CHOICE_SECONDS: f64 = 0.3e-6;
 /// Expected share of the patches of a defective image that its mask covers (measured on generated sets: 0.01 to 0.03).

@@ -17,7 +17,7 @@ use crate::artifacts::bank::Bank;
 use crate::artifacts::feature_set::{self, Block, read_block};
 use crate::artifacts::image_set::Selection;
 use crate::artifacts::model::{Description, Model, Scoring, ScoringRule, Threshold};
-use crate::artifacts::size::{RowCount, Size};
+use crate::artifacts::size::Size;
 use crate::artifacts::{Artifact, File};
 use crate::kernels::KernelError;
 use crate::kernels::nearest::Neighbours;

@@ -33,7 +33,7 @@ pub struct Workload {
 pub struct Work {
     /// Work in seconds of the reference core. Comparable within one kind and one version of the program.
     pub seconds: f64,
-    /// Numbers in its outputs, as far as they are known before it ran.
+    /// Numbers in its outputs, if they were known before it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<f64>,
 }

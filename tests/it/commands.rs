@@ -148,7 +148,7 @@ fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
 
     project.edit("sleep 0.2", "sleep 0.21");
     let plan = project.json(&["plan", "m.toml"]);
-    assert_eq!(plan["tasks"][1]["unknown"], "no_record", "another program may take any time");
+    assert_eq!(plan["tasks"][1]["no_estimate"], "no_record", "another program may take any time");
     project.fails(&["run", "m.toml", "--budget", "1h"], 4);
     assert_eq!(project.run("m.toml", &["--budget", "1h", "--budget-guess"]).executed(), 1);
 }

@@ -29,7 +29,7 @@ fn after_quickstart() -> Project {
 /// Why the tasks of this name are unknown; `null` for one that is not.
 fn unknown(plan: &Value, name: &str) -> Vec<Value> {
     let tasks = plan["tasks"].as_array().unwrap().iter();
-    tasks.filter(|task| task["name"] == name).map(|task| task["unknown"].clone()).collect()
+    tasks.filter(|task| task["name"] == name).map(|task| task["no_estimate"].clone()).collect()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn after_the_quickstart_the_time_of_a_real_experiment_is_unknown() {
         let plan = project.json(&[&["plan", &manifest], more].concat());
         assert_eq!(unknown(&plan, "features[images]"), ["other_size", "other_size"], "{plan}");
         let total = &plan["totals"]["estimate"];
-        assert!(total["seconds"].is_null() && total["unknown"].as_u64().unwrap() > 10, "{total}");
+        assert!(total["seconds"].is_null() && total["unestimated"].as_u64().unwrap() > 10, "{total}");
         let text = project.stdout(&[&["plan", &manifest], more].concat());
         assert!(text.contains("tasks cannot be estimated: ") && !text.contains("\nabout "), "{text}");
 
@@ -67,7 +67,7 @@ fn after_the_quickstart_one_of_its_size_is_estimated() {
     project.edit("seed = 7", "seed = 8, train_normal = 60");
     let plan = project.json(&["plan", "m.toml"]);
     let total = &plan["totals"]["estimate"];
-    assert_eq!((&total["unknown"], total["unknown_causes"].as_object().unwrap().len()), (&0.into(), 0));
+    assert_eq!((&total["unestimated"], total["no_estimate"].as_object().unwrap().len()), (&0.into(), 0));
     let [seconds, most] = ["seconds", "seconds_at_most"].map(|name| total[name].as_f64().unwrap());
     assert!(0.0 < seconds && seconds < most, "{total}");
     let text = project.stdout(&["plan", "m.toml"]);

@@ -11,6 +11,7 @@ pub mod image_set;
 pub mod model;
 pub mod npy;
 pub mod scores;
+pub mod size;
 pub mod weights;
 
 use std::fmt;

@@ -121,10 +121,13 @@ pub struct Metrics {
     pub split_digest: String,
 }
 
+/// The name of a metric, and how it is read; `None` if it is absent.
+pub type NamedMetric = (&'static str, fn(&Metrics) -> Option<f64>);
+
 impl Metrics {
     /// The metrics of tables and of `results.npy`: the name of each, and how it is read. Those of pixels are absent if no
     /// defect has a region.
-    pub const NAMED: [(&'static str, fn(&Self) -> Option<f64>); 7] = [
+    pub const NAMED: [NamedMetric; 7] = [
         ("image_auroc", |metrics| Some(metrics.image_auroc)),
         ("image_ap", |metrics| Some(metrics.image_ap)),
         ("image_f1_max", |metrics| Some(metrics.image_f1_max)),

@@ -38,6 +38,15 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// Formats a range of seconds as `6.00-24 s` or `40 s-3 min`.
+pub(super) fn seconds_range(least: f64, most: f64) -> String {
+    let (least, most) = (seconds(least), seconds(most));
+    match (least.split_once(' '), most.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number}-{most}"),
+        _ => format!("{least}-{most}"),
+    }
+}
+
 /// Parses a size: `50GB`, `1.5 GiB`, `800mb`, `1000`.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let refuse = || format!("`{text}` is not a size; write `50GB` or `800MiB`");
@@ -102,5 +111,9 @@ mod tests {
         let shown = [0, 999, 1000, 1_234_567, 50_000_000_000].map(bytes);
         assert_eq!(shown, ["0 B", "999 B", "1.00 kB", "1.23 MB", "50.00 GB"]);
         assert_eq!([0.346, 35.4, 600.0, 11_000.0].map(seconds), ["0.35 s", "35 s", "10 min", "3.1 h"]);
+        assert_eq!(
+            (seconds_range(6.0, 24.0), seconds_range(60.0, 240.0)),
+            ("6.00-24 s".into(), "60 s-4 min".into())
+        );
     }
 }

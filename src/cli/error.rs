@@ -31,6 +31,9 @@ pub(super) enum CliError {
     /// The run would exceed a budget.
     #[error("the run would take {needed}, the budget is {allowed}; nothing was run")]
     Budget { needed: String, allowed: String },
+    /// Nothing says whether the run would stay within a budget.
+    #[error("cannot say whether the run stays within the budget: {why}; nothing was run")]
+    UnknownCost { why: String },
     /// This build or machine cannot run a task that is not cached.
     #[error("`{task}` is not cached and cannot run here; nothing was run")]
     CannotRun {
@@ -86,6 +89,7 @@ impl CliError {
             | Self::Cache(CacheError::BadPin { .. } | CacheError::Remote { .. })
             | Self::Engine(EngineError::Plan(_)) => Exit::Usage,
             Self::Budget { .. }
+            | Self::UnknownCost { .. }
             | Self::Lock(_)
             | Self::Unit(_)
             | Self::Cache(CacheError::Collecting { .. }) => Exit::Refused,
@@ -116,6 +120,7 @@ impl CliError {
             Self::UnknownPin { .. } => Some("`patchflow cache info` shows the pins".to_owned()),
             Self::Report(_) => Some("check the folder's permissions and free space".to_owned()),
             Self::Budget { .. } => Some("raise `--budget`, or run less with `--only` or `--target`".to_owned()),
+            Self::UnknownCost { .. } => Some(hints::UNKNOWN_COST.to_owned()),
             Self::CannotRun { source, .. } => hints::of(source),
             Self::Unit(_) => Some("use the build of patchflow that runs the manifest".to_owned()),
             Self::Manifest(_) | Self::UnitFile { .. } => None,

@@ -17,6 +17,10 @@ use crate::stages::StageError;
 use crate::stages::download::{ArchiveProblem, DownloadCause};
 use crate::stages::preprocess::ImageFault;
 
+/// Advice for a run whose cost is unknown.
+pub(super) const UNKNOWN_COST: &str = "run one variant first, with `--only AXIS=VALUE`, so that the others can be estimated; or compare only what can be \
+     estimated: `--budget-guess`";
+
 /// Returns a hint for an error of the cache.
 fn store_error(error: &CacheError) -> Option<String> {
     match error {

@@ -7,10 +7,10 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::error::CliError;
-use super::forecast::{self, Budget, Forecast, parse_budget};
+use super::forecast::{self, BudgetArguments, Forecast};
 use super::session;
-use super::{Environment, Exit, ManifestArguments, amounts, terminal};
-use crate::plan::{Basis, Estimate, Plan, State, Status, TaskId};
+use super::{Environment, Exit, ManifestArguments, terminal};
+use crate::plan::{Cost, Plan, State, Status, TaskId};
 
 /// Arguments of `plan`.
 #[derive(Args)]
@@ -20,9 +20,8 @@ pub(super) struct PlanArguments {
     /// Tasks at once, for the estimate (default: the number of cores).
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// End with code 4 if the run would take more: `2h`, `50GB`; may be repeated.
-    #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
-    budget: Vec<Budget>,
+    #[command(flatten)]
+    budget: BudgetArguments,
     /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
     #[arg(long, value_name = "ADDRESS")]
     remote: Option<String>,
@@ -46,9 +45,6 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     }
     session::show_remote_warnings(&project.cache);
     forecast.check(&arguments.budget)?;
-    if let Some(warning) = forecast.warning().filter(|_| !arguments.budget.is_empty()) {
-        terminal::message(&format!("warning: {warning}"));
-    }
     Ok(Exit::Done)
 }
 
@@ -62,7 +58,7 @@ fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
 }
 
 fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
-    let tasks = plan.tasks.iter().zip(statuses).zip(&forecast.tasks).map(|((task, status), estimate)| {
+    let tasks = plan.tasks.iter().zip(statuses).zip(&forecast.tasks).map(|((task, status), cost)| {
         let variants: Vec<&str> =
             task.variants.iter().map(|&variant| plan.variants[variant].id.as_str()).collect();
         json!({
@@ -74,7 +70,11 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
             "reason": status.reason.to_string(),
             "cause": status.reason,
             "variants": variants,
-            "estimate": forecast::task_json(estimate.as_ref()),
+            "estimate": forecast::task_json(cost),
+            "no_estimate": match cost {
+                Cost::Unknown(why) => Some(why.name()),
+                Cost::Nothing | Cost::Known(_) => None,
+            },
         })
     });
     let variants = plan.variants.iter().map(|variant| {
@@ -112,7 +112,7 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
             state.to_owned(),
             task.variants.len().to_string(),
             key.unwrap_or_default(),
-            forecast.tasks[index].as_ref().map_or_else(String::new, takes),
+            forecast::task_text(&forecast.tasks[index]),
             status.reason.to_string(),
         ]);
     }
@@ -133,10 +133,4 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
         totals["in_flight"],
         forecast.to_text(),
     )
-}
-
-/// `12 s`; `~12 s` if the inputs do not exist yet.
-fn takes(estimate: &Estimate) -> String {
-    let about = if matches!(estimate.basis, Basis::Guess { .. }) { "~" } else { "" };
-    format!("{about}{}", amounts::seconds(estimate.seconds))
 }

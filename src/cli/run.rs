@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::error::CliError;
-use super::forecast::{Budget, Forecast, parse_budget};
+use super::forecast::{BudgetArguments, Forecast};
 use super::interrupt::{CANCELLED, handle_interrupts};
 use super::session::{self, Project};
 use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
@@ -43,9 +43,8 @@ pub(super) struct RunArguments {
     /// Run this stage even if its result is cached; may be repeated.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// Run nothing and end with code 4 if the run would take more: `2h`, `50GB`; may be repeated.
-    #[arg(long, value_name = "LIMIT", value_parser = parse_budget)]
-    budget: Vec<Budget>,
+    #[command(flatten)]
+    budget: BudgetArguments,
     /// Run only what the manifest's lock file pins: refuse other keys, and outputs with other bytes.
     #[arg(long)]
     locked: bool,
@@ -83,7 +82,7 @@ impl RunArguments {
             memory: None,
             keep_going: false,
             force: Vec::new(),
-            budget: Vec::new(),
+            budget: BudgetArguments::default(),
             locked: false,
             profile: None,
             worker: None,
@@ -106,7 +105,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         session::check_stage(&experiment, stage)?;
     }
     // A survey prefetches many records at once, which the run then finds in the cache.
-    let with_survey = !arguments.budget.is_empty()
+    let with_survey = !arguments.budget.budget.is_empty()
         || arguments.locked
         || project.cache.prefers_batches()
         || has_unavailable_task(&plan, environment);
@@ -234,22 +233,18 @@ fn request(
     }
 }
 
-/// Refuses a run that exceeds a budget, and warns of tasks that cannot be estimated.
+/// Refuses a run that exceeds a budget, or of which that cannot be said.
 fn check_budget(
     arguments: &RunArguments,
     project: &Project,
     plan: &Plan,
     statuses: &[Status],
 ) -> Result<(), CliError> {
-    if arguments.budget.is_empty() {
+    if arguments.budget.budget.is_empty() {
         return Ok(());
     }
     let forecast = Forecast::new(plan, statuses, project, session::jobs(arguments.jobs, project));
-    forecast.check(&arguments.budget)?;
-    if let Some(warning) = forecast.warning() {
-        terminal::message(&format!("warning: {warning}"));
-    }
-    Ok(())
+    forecast.check(&arguments.budget)
 }
 
 /// Whether this build or machine cannot run one of the tasks.

@@ -11,7 +11,10 @@
 //! explain    the difference from the nearest earlier record
 //! between    why two variants do not share a task
 //! history    the records of earlier tasks, by kind
+//! sizes      how much tasks have to do, before and after their inputs exist
+//! models     the record that predicts a task
 //! estimate   seconds, memory and bytes of what would run
+//! makespan   how long tasks take together
 //! record     what the cache keeps of a finished task
 //! lock       the keys and outputs that a lock file pins
 //! ```
@@ -27,17 +30,20 @@ mod graph;
 mod history;
 mod key;
 mod lock;
+mod makespan;
+mod models;
 mod queue;
 mod reason;
 mod record;
 mod resolve;
+mod sizes;
 mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;
 
 pub use between::{Pair, between};
-pub use estimate::{Basis, Estimate, Models, by_chain, estimate, input_bytes, makespan, typical_seconds};
+pub use estimate::{Basis, Cost, Estimate, Unknown, estimate, input_bytes, typical_seconds};
 pub use explain::{Explanation, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
@@ -45,10 +51,13 @@ pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_k
 pub use lock::{
     Lock, LockError, LockedResult, LockedTask, PlanExtent, check_locked, differing_output, lock_path,
 };
+pub use makespan::{Load, by_chain, makespan};
+pub use models::{Models, host};
 pub use queue::{Queue, ranks};
 pub use reason::{Difference, Reason};
 pub use record::{BackboneProvenance, KeptLog, Notice, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
+pub use sizes::Sizes;
 pub use survey::{State, Status, survey};
 
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Preimage;
 use crate::cache::{Cache, CachedRecord, Digest};
+use crate::stages::Work;
 
 /// The version of the record format; a record of another version is a miss.
 const SCHEMA: u32 = 1;
@@ -53,6 +54,9 @@ pub struct Provenance {
     /// stage that does not work item by item.
     #[serde(default = "whole")]
     pub fresh_share: f64,
+    /// How much the task had to do, for estimates of other tasks; `None` if that is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
     /// When the task ended (RFC 3339).
     pub finished: String,
     /// Name of the machine that ran the task.

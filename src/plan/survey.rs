@@ -51,6 +51,8 @@ pub struct Status {
     pub resolution: Option<Resolution>,
     /// The record, if there is one.
     pub record: Option<Record>,
+    /// The outputs, if they are known.
+    pub outputs: Option<Outputs>,
 }
 
 impl Status {
@@ -76,12 +78,13 @@ pub fn survey(plan: &Plan, resolver: &mut Resolver<'_>, cache: &Cache) -> Result
             statuses[id.0] = Some(if tasks.is_empty() {
                 survey_task(plan, id, resolver, cache, &mut outputs, &mut misses)?
             } else {
-                Status { reason: Reason::WaitsFor { tasks }, resolution: None, record: None }
+                Status { reason: Reason::WaitsFor { tasks }, resolution: None, record: None, outputs: None }
             });
         }
     }
     let mut statuses: Vec<Status> = statuses.into_iter().flatten().collect();
     mark_evicted(plan, cache, &outputs, &mut statuses)?;
+    statuses.iter_mut().zip(outputs).for_each(|(status, outputs)| status.outputs = outputs);
     Ok(statuses)
 }
 
@@ -213,7 +216,7 @@ fn survey_task(
     let task = &plan.tasks[id.0];
     let resolution = resolver.resolve(plan, id, &|id| outputs[id.0].as_ref())?;
     let key = resolution.key;
-    let status = |reason, record| Status { reason, resolution: Some(resolution), record };
+    let status = |reason, record| Status { reason, resolution: Some(resolution), record, outputs: None };
     if let Some(found) = resolver.source_outputs(&task.stage, &task.spec)? {
         outputs[id.0] = Some(found);
         return Ok(status(Reason::LocalSource, None));

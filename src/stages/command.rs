@@ -16,11 +16,17 @@ use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::program::{Program, Stdin};
-use super::{About, Context, Estimates, Inputs, Member, PortUse, Reads, Shape, Stage, StageError};
+use super::{
+    About, Context, Estimates, InputSizes, Inputs, Member, PortUse, Reads, Shape, Stage, StageError, Workload,
+};
 use crate::artifacts::{Artifact, Files};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
+
+/// Seconds of a program that does nothing, and of each byte that it reads (chosen: a script, and 100 MB/s).
+const PROGRAM_SECONDS: f64 = 0.05;
+const BYTE_SECONDS: f64 = 1e-8;
 
 /// Names of the output types in a manifest.
 const TYPES: [(&str, Artifact); 6] = [
@@ -90,7 +96,7 @@ impl Stage for Command {
             is_target: false,
             is_shown: true,
             is_verified: true,
-            estimates: Estimates::OfStage,
+            estimates: Estimates::WithEqual(&["run", "outputs", "env"]),
             pictures: &[],
             threads: self.threads,
             memory_bytes: self.memory_bytes,
@@ -136,6 +142,12 @@ impl Stage for Command {
     /// Returns the memory that the manifest declares.
     fn estimated_memory(&self, _: u64) -> u64 {
         self.memory_bytes
+    }
+
+    /// Bytes of the inputs: nothing is known about what the program does with them.
+    fn workload(&self, inputs: &InputSizes) -> Workload {
+        let seconds = inputs.bytes().map(|bytes| PROGRAM_SECONDS + bytes * BYTE_SECONDS);
+        Workload { seconds, outputs: Vec::new() }
     }
 
     fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {

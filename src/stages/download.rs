@@ -24,8 +24,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::{About, Context, Estimates, Inputs, PortUse, Spec, Stage, StageError};
+use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Spec, Stage, StageError, Workload};
 use crate::artifacts::Artifact;
+use crate::artifacts::image_set::Label;
+use crate::artifacts::size::{ImageClass, ImageCounts, Size};
 use crate::kernels::backbone::Network;
 
 pub use digest::Expected;
@@ -91,6 +93,14 @@ const DATASETS: [(&str, &[&str], &str); 3] = [
         "sha256:461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
     ),
 ];
+/// Seconds for a generated image and its mask, and for each of its pixels (measured).
+const IMAGE_SECONDS: f64 = 0.25e-3;
+const SURFACE_PIXEL_SECONDS: f64 = 180e-9;
+
+/// What the authors of KSDD2 publish: normal and defective images for training and testing, and the typical number of
+/// pixels (Božič et al. 2021: about 230 × 630 px).
+const KSDD2_IMAGES: [(&str, usize, usize); 2] = [("train", 2085, 246), ("test", 894, 110)];
+const KSDD2_PIXELS: f64 = 230.0 * 630.0;
 
 /// The fields that name a source. Exactly one of them is set.
 const SOURCES: [&str; 5] = ["path", "url", "dataset", "weights", "synthetic"];
@@ -183,6 +193,22 @@ impl Stage for Download {
         64_000_000
     }
 
+    /// The time of a download depends on the network, and its size is known only if its publisher says it.
+    fn workload(&self, _: &InputSizes) -> Workload {
+        match self {
+            Self::Path(_) => Workload::unknown(),
+            Self::Http(source) => Workload {
+                seconds: None,
+                outputs: source.published_size().map(|size| ("files", size)).into_iter().collect(),
+            },
+            Self::Synthetic(synthetic) => {
+                let images = synthetic.images();
+                let seconds = images.total() * (IMAGE_SECONDS + images.positions * SURFACE_PIXEL_SECONDS);
+                Workload::of(seconds, "files", Size::of_images(images))
+            }
+        }
+    }
+
     fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
         Ok(())
     }
@@ -255,6 +281,12 @@ impl HttpSource {
         }
     }
 
+    /// Returns the size of a data set whose content is published.
+    fn published_size(&self) -> Option<Size> {
+        let ksdd2 = Expected::parse(DATASETS[0].2).ok()?;
+        (self.digest == ksdd2).then(|| Size::of_images(image_counts(&KSDD2_IMAGES, KSDD2_PIXELS)))
+    }
+
     /// Addresses and limits are left out: they do not change the content.
     fn key_fields(&self) -> Fields {
         let Self { urls: _, digest, is_unpacked, name, max_size_bytes: _, max_entries: _ } = self;
@@ -264,6 +296,16 @@ impl HttpSource {
         }
         fields
     }
+}
+
+/// Counts images by split, normal and defective, each of `pixels`.
+fn image_counts(splits: &[(&str, usize, usize)], pixels: f64) -> ImageCounts {
+    let class =
+        |split: &str, label, count: usize| ImageClass { split: split.to_owned(), label, count: count as f64 };
+    let classes = splits.iter().flat_map(|&(split, normal, defect)| {
+        [class(split, Label::Normal, normal), class(split, Label::Defect, defect)]
+    });
+    ImageCounts { classes: classes.collect(), positions: pixels, channels: 3.0 }
 }
 
 fn read_digest(reader: &mut Reader<'_>) -> Expected {

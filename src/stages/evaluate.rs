@@ -20,11 +20,14 @@ use serde::{Deserialize, Serialize};
 use self::files::{FullMaps, write_files};
 use self::measure::{measure, no_metric};
 use super::fields::{Fields, Reader, fields, name_of};
-use super::scorer::{Scored, Scorer, require_comparable};
-use super::{About, Context, Estimates, Inputs, PortUse, Reads, Shape, Stage, StageError};
+use super::scorer::{Scored, Scorer, require_comparable, search_seconds};
+use super::{
+    About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Shape, Stage, StageError, Workload,
+};
 use crate::artifacts::feature_set::{self, read_block};
 use crate::artifacts::image_set::{self, Label, Labelled, Selection, Truth};
 use crate::artifacts::model::Model;
+use crate::artifacts::size::{ImageCounts, Size};
 use crate::artifacts::{Artifact, File};
 use crate::kernels::map::{default_sigma, gaussian_blur, reference_blur, upsample};
 use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, MetricError, PixelScores, PixelStatistics};
@@ -41,6 +44,11 @@ const RESAMPLES: i64 = 1000;
 const REFERENCE_RADIUS: f32 = 2.0;
 /// Number of images that are scored between two checks for cancellation.
 const IMAGES_AT_ONCE: usize = 32;
+
+/// Seconds for a pixel of a map in each pass, for a pixel of a picture, and for an image in a resample (measured).
+const MAP_PIXEL_SECONDS: f64 = 0.12e-6;
+const PICTURE_PIXEL_SECONDS: f64 = 0.2e-6;
+const RESAMPLED_IMAGE_SECONDS: f64 = 1.5e-6;
 
 /// How a map is smoothed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +161,23 @@ impl Stage for Evaluate {
     /// Estimates the memory of the banks and of a few images at a time.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes / 2 + 256_000_000
+    }
+
+    /// Searching the banks for the patches, making maps of the pixels once or twice, and the resamples of the bootstrap.
+    fn workload(&self, inputs: &InputSizes) -> Workload {
+        let selection = Selection { split: Some(self.split.clone()), label: None };
+        let (features, images) = (inputs.first_images("features"), inputs.first_images("images"));
+        let (Some(features), Some(images), Some(rows)) = (features, images, inputs.rows("model")) else {
+            return Workload::unknown();
+        };
+        let count = images.selected(&selection);
+        let passes = if self.bootstrap > 0 || self.full_maps { 2.0 } else { 1.0 };
+        let pixels = count * images.positions * passes * MAP_PIXEL_SECONDS;
+        let pictures = count.min(self.pictures as f64) * images.positions * PICTURE_PIXEL_SECONDS;
+        let resamples = self.bootstrap as f64 * count * RESAMPLED_IMAGE_SECONDS;
+        let seconds = search_seconds(count * features.positions, rows) + pixels + pictures + resamples;
+        let maps = ImageCounts { positions: features.positions, channels: 1.0, ..images.clone() };
+        Workload::of(seconds, "scores", Size::of_images(maps))
     }
 
     fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {

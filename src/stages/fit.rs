@@ -9,13 +9,15 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::scorer::{Scorer, read_scoring, require_comparable, scoring_fields};
+use super::scorer::{Scorer, read_scoring, require_comparable, scoring_fields, search_seconds};
 use super::selection::{features_shape, read_selection};
-use super::{About, Context, Estimates, Inputs, PortUse, Reads, Stage, StageError};
+use super::workload::selected_positions;
+use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Workload};
 use crate::artifacts::bank::Bank;
 use crate::artifacts::feature_set::{self, Block, read_block};
 use crate::artifacts::image_set::Selection;
 use crate::artifacts::model::{Description, Model, Scoring, ScoringRule, Threshold};
+use crate::artifacts::size::Size;
 use crate::artifacts::{Artifact, File};
 use crate::kernels::KernelError;
 use crate::kernels::nearest::Neighbours;
@@ -31,6 +33,9 @@ const THRESHOLD_QUANTILE: f64 = 0.995;
 /// Number of normal training images for threshold and calibration (chosen: enough for the 0.995 quantile, and a bound
 /// on the time for thousands of images). They are spread evenly over the set.
 const THRESHOLD_IMAGES: i64 = 500;
+
+/// Seconds for each number of a bank that is read and written (measured).
+const COPY_SECONDS: f64 = 5e-9;
 
 /// The fields of a `fit` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,6 +146,22 @@ impl Stage for Fit {
     /// Estimates the memory of the banks, and of the features for the threshold.
     fn estimated_memory(&self, input_bytes: u64) -> u64 {
         input_bytes / 2 + 256_000_000
+    }
+
+    /// Copying the banks, and searching them for the patches of the normal training images.
+    fn workload(&self, inputs: &InputSizes) -> Workload {
+        let (normal, sets) = (inputs.rows("normal"), inputs.images("features"));
+        let defect = if self.is_dual { inputs.rows("defect").map(Some) } else { Some(None) };
+        let (Some(normal), Some(defect), Some(sets)) = (normal, defect, sets) else {
+            return Workload::unknown();
+        };
+        let images: f64 = sets.iter().map(|set| set.selected(&self.selection)).sum();
+        let share = (self.threshold_images as f64 / images.max(1.0)).min(1.0);
+        let patches =
+            if self.has_features { selected_positions(&sets, &self.selection) * share } else { 0.0 };
+        let rows = defect.map_or(normal, |defect| normal.with(defect));
+        let seconds = rows.count * rows.channels * COPY_SECONDS + search_seconds(patches, rows);
+        Workload::of(seconds, "model", Size::of_rows(rows))
     }
 
     fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {

@@ -11,6 +11,7 @@
 //! context     inputs, progress, items and settings of a running stage
 //! selection   the table `select`: which images of a set a stage reads
 //! scorer      scores images against the banks of a model, for `fit` and `evaluate`
+//! workload    how much a stage has to do, from the sizes of its inputs
 //! program     runs a child process with a time limit, for `command` and `augment`
 //! ```
 
@@ -32,8 +33,10 @@ pub mod selection;
 mod stage;
 #[cfg(test)]
 mod toy;
+pub mod workload;
 
 pub use context::{Context, Inputs, Item, ItemFile, Items, Make, Progress};
 pub use error::StageError;
 pub use role::{MASKS, Member, PortUse, Reads, Role, Shape};
 pub use stage::{About, Estimates, Implied, KINDS, Kind, Spec, Stage};
+pub use workload::{InputSizes, Work, Workload};

@@ -66,7 +66,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fields::{Fields, Reader};
 use super::role::PortUse;
-use super::{Context, Inputs, StageError};
+use super::{Context, InputSizes, Inputs, StageError, Workload};
 use super::{augment, command, coreset, download, evaluate, extract, fit, preprocess};
 use crate::artifacts::Artifact;
 use crate::kernels::backbone::Target;
@@ -112,6 +112,10 @@ pub trait Stage: fmt::Debug + Send + Sync {
     /// Returns an estimate of the memory in bytes that the stage needs for inputs of `input_bytes`. The scheduler uses
     /// it if no record predicts the memory.
     fn estimated_memory(&self, input_bytes: u64) -> u64;
+
+    /// Returns how much the stage has to do with inputs of these sizes, and the sizes of its outputs. Predicts the
+    /// time; see [`Workload`].
+    fn workload(&self, inputs: &InputSizes) -> Workload;
 
     /// Checks whether this build and machine can run the stage, independent of its inputs. `environment` is used to
     /// find programs.
@@ -177,8 +181,8 @@ pub struct About {
 pub enum Estimates {
     /// Records of any stage of the same kind.
     OfKind,
-    /// Records of the same stage, or of a stage with equal fields: other stages of the kind do other work.
-    OfStage,
+    /// Records of stages of the kind in which these fields of the key are equal: with others, the kind does other work.
+    WithEqual(&'static [&'static str]),
 }
 
 /// A stage that the plan adds for an open port.
@@ -293,6 +297,11 @@ impl Spec {
     /// Returns the estimated memory in bytes; see [`Stage::estimated_memory`].
     pub fn estimated_memory(&self, input_bytes: u64) -> u64 {
         self.0.stage.estimated_memory(input_bytes)
+    }
+
+    /// Returns how much the stage has to do; see [`Stage::workload`].
+    pub fn workload(&self, inputs: &InputSizes) -> Workload {
+        self.0.stage.workload(inputs)
     }
 
     /// Checks whether this build and machine can run the stage; see [`Stage::preflight`].

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::{About, Context, Estimates, Inputs, PortUse, Stage, StageError};
+use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Stage, StageError, Workload};
 use crate::artifacts::Artifact;
 use crate::artifacts::files::write;
 
@@ -67,6 +67,11 @@ impl Stage for Toy {
 
     fn estimated_memory(&self, _: u64) -> u64 {
         1_000_000
+    }
+
+    fn workload(&self, inputs: &InputSizes) -> Workload {
+        let bytes = inputs.bytes();
+        Workload { seconds: bytes.map(|bytes| 1e-3 + bytes * 1e-9), outputs: Vec::new() }
     }
 
     fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {

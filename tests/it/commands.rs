@@ -127,10 +127,11 @@ fn a_tool_version_joins_the_key() {
 #[test]
 fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
     let project = chain();
-    assert!(project.stdout(&["plan", "m.toml"]).contains("no estimate: no task of these kinds has run"));
+    let before = project.stdout(&["plan", "m.toml"]);
+    assert!(before.contains("cannot tell how long it takes: 2 of 2 tasks cannot be estimated"), "{before}");
     project.edit("echo told;", "sleep 0.2; head -c 300000 /dev/zero > outputs/text/big;");
     project.run("m.toml", &[]);
-    project.edit("sleep 0.2", "sleep 0.21");
+    project.write("in/a.txt", "c\nb\na\n");
     let plan = project.json(&["plan", "m.toml"]);
     let estimate = |task: usize| plan["tasks"][task]["estimate"].clone();
     assert!(estimate(0).is_null(), "a local source takes nothing");
@@ -143,7 +144,13 @@ fn a_plan_tells_what_it_takes_and_a_budget_refuses_it() {
     assert!(said.contains(", the budget is 100.00 kB; nothing was run"), "{said}");
     project.fails(&["plan", "m.toml", "--budget", "1h", "--budget", "0.1s"], 4);
     project.fails(&["plan", "m.toml", "--budget", "soon"], 2);
-    assert_eq!(project.run("m.toml", &["--budget", "1h"]).executed(), 1);
+    project.run("m.toml", &["--budget", "1h"]);
+
+    project.edit("sleep 0.2", "sleep 0.21");
+    let plan = project.json(&["plan", "m.toml"]);
+    assert_eq!(plan["tasks"][1]["no_estimate"], "no_record", "another program may take any time");
+    project.fails(&["run", "m.toml", "--budget", "1h"], 4);
+    assert_eq!(project.run("m.toml", &["--budget", "1h", "--budget-guess"]).executed(), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod backends;
 mod commands;
+mod estimates;
 mod explain;
 mod failures;
 mod feature_set;

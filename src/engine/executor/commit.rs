@@ -9,7 +9,7 @@ use crate::engine::hardware;
 use crate::engine::items::TaskItems;
 use crate::engine::usage::ResourceUsage;
 use crate::kernels::backbone::{Backend, Device, Target, libtorch_version, simd_level};
-use crate::plan::{BackboneProvenance, KeptLog, Notice, Output, Outputs, Provenance, Record};
+use crate::plan::{BackboneProvenance, KeptLog, Notice, Output, Outputs, Provenance, Record, host};
 
 /// What an execution cost, and its log.
 pub(super) struct Effort {
@@ -81,8 +81,9 @@ impl Execution<'_> {
             input_bytes: inputs.iter().map(|input| input.tree.total_size()).sum(),
             output_bytes: outputs.values().map(Tree::total_size).sum(),
             fresh_share,
+            work: self.unit.work,
             finished: jiff::Timestamp::now().to_string(),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            host: host(),
             simd: simd_level().to_owned(),
             patchflow: env!("CARGO_PKG_VERSION").to_owned(),
             backbone: self.unit.spec.about().compute_target.map(backbone_provenance),

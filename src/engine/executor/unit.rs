@@ -15,7 +15,7 @@ use super::RunContext;
 use crate::cache::{CacheError, Digest};
 use crate::engine::{Options, log_path};
 use crate::plan::{Plan, Preimage, Resolution, ResolvedInput, TaskId};
-use crate::stages::{Role, Spec};
+use crate::stages::{Role, Spec, Work};
 
 /// The version of the format of sealed units.
 const UNIT_FORMAT: u32 = 1;
@@ -85,6 +85,9 @@ pub struct Unit {
     pub threads: usize,
     /// Bytes of memory that the unit is expected to use.
     pub memory_bytes: u64,
+    /// How much the task has to do; `None` if that is unknown.
+    #[serde(default)]
+    pub work: Option<Work>,
     /// Path of the log; relative to the project if it lies there.
     pub log: PathBuf,
 }
@@ -118,6 +121,7 @@ impl Unit {
             is_offline: options.is_offline,
             threads: options.threads,
             memory_bytes: 0,
+            work: None,
             log: portable(&options.project, &log_path(options, of, key)),
         }
     }

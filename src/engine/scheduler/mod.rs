@@ -20,7 +20,7 @@ use super::state::{Action, Demand, Run, RunState, SchedulerEvent};
 use super::{EngineError, Event, Options, Workers};
 use crate::cache::{Cache, PushOrder};
 use crate::plan::{
-    History, Models, Plan, Resolution, Resolver, TaskId, by_chain, input_bytes, ranks, typical_seconds,
+    History, Models, Plan, Resolution, Resolver, Sizes, TaskId, by_chain, input_bytes, ranks, typical_seconds,
 };
 
 /// Interval at which leases that other processes hold are polled, and whether the user wants to stop.
@@ -68,6 +68,7 @@ struct Scheduler<'a> {
     state: RunState<'a>,
     resolver: Resolver<'a>,
     costs: Costs<'a>,
+    sizes: Sizes<'a>,
     executor: &'a dyn Executor,
     /// Tasks whose records were already prefetched.
     prefetched: BTreeSet<TaskId>,
@@ -90,6 +91,7 @@ impl<'a> Scheduler<'a> {
             state: RunState::new(plan, options),
             resolver: Resolver::new(cache, &options.project, options.rehash),
             costs: Costs { plan, cache, known: None },
+            sizes: Sizes::new(plan, cache),
             executor,
             prefetched: BTreeSet::new(),
             pushes,

@@ -18,10 +18,12 @@ impl Scheduler<'_> {
         let is_replacing = is_restoring
             || self.state.is_forced(task)
             || self.cache.records().get(&resolution.key).ok().flatten().is_some();
+        let work = self.sizes.workload(task, &|upstream| self.state.outputs(upstream)).work();
         let unit = Unit {
             is_forced,
             is_replacing,
             memory_bytes: self.state.demand(task).map_or(0, |demand| demand.memory),
+            work,
             ..Unit::new(self.plan, task, resolution, self.options)
         };
         self.context.inputs.add(resolution);

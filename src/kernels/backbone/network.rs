@@ -17,6 +17,9 @@ pub const INPUT_CHANNELS: usize = 3;
 /// Output channels of the stem; `inplanes` in torchvision.
 const STEM_CHANNELS: usize = 64;
 
+/// Stride of the max pooling after the stem.
+const POOLING_STRIDE: usize = 2;
+
 /// A residual network of torchvision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Network {
@@ -152,6 +155,28 @@ impl Network {
     /// Returns the tensors that the network needs, in the order of [`Network::convolutions`].
     pub fn tensors(self) -> Vec<TensorShape> {
         self.convolutions().iter().flat_map(Convolution::tensors).collect()
+    }
+
+    /// Returns the number of weights of the convolutions.
+    pub fn parameters(self) -> usize {
+        self.convolutions().iter().map(|convolution| convolution.shape().iter().product::<usize>()).sum()
+    }
+
+    /// Returns the multiplications and additions of the convolutions for one pixel of an image, up to a layer.
+    pub fn multiply_adds(self, deepest: Layer) -> f64 {
+        let a_position = |convolution: &Convolution| convolution.shape().iter().product::<usize>() as f64;
+        let stem = self.stem();
+        let mut stride = stem.stride;
+        let mut sum = a_position(&stem) / stride.pow(2) as f64;
+        stride *= POOLING_STRIDE;
+        for block in self.blocks().iter().take_while(|block| block.layer <= deepest) {
+            for convolution in &block.branch {
+                stride *= convolution.stride;
+                sum += a_position(convolution) / stride.pow(2) as f64;
+            }
+            sum += block.shortcut.iter().map(a_position).sum::<f64>() / stride.pow(2) as f64;
+        }
+        sum
     }
 
     fn block(self, layer: Layer, index: usize, in_channels: usize, ends_layer: bool) -> ResidualBlock {
@@ -321,6 +346,28 @@ mod tests {
                 .map(|tensor| tensor.shape.iter().product::<usize>())
                 .sum();
             assert_eq!(count, expected, "{network}");
+        }
+    }
+
+    /// Multiplications and additions for 224 × 224 pixels as torchvision 0.29 publishes them (`_ops`: 1.814, 4.089 and
+    /// 11.398 billion), without layer4 and the last layer, whose shapes are those of He et al., table 1.
+    #[test]
+    fn multiplications_are_those_that_torchvision_publishes() {
+        let basic = 9.0 * (256.0 * 512.0 + 3.0 * 512.0 * 512.0) + 256.0 * 512.0;
+        let bottleneck = |inner: f64| {
+            let first = 4.0 * 1024.0 * inner + 1024.0 * 2048.0;
+            first + 2.0 * 2048.0 * inner + 3.0 * (9.0 * inner * inner + 2048.0 * inner)
+        };
+        let cases = [
+            (Network::ResNet18, 1.814e9, basic, 512.0),
+            (Network::ResNet50, 4.089e9, bottleneck(512.0), 2048.0),
+            (Network::WideResNet50, 11.398e9, bottleneck(1024.0), 2048.0),
+        ];
+        for (network, published, layer4, last) in cases {
+            let expected = published - 49.0 * layer4 - 1000.0 * last;
+            let counted = network.multiply_adds(Layer::Layer3) * 224.0 * 224.0;
+            assert!((counted / expected - 1.0).abs() < 2e-3, "{network}: {counted} instead of {expected}");
+            assert!(network.multiply_adds(Layer::Layer2) < network.multiply_adds(Layer::Layer3));
         }
     }
 

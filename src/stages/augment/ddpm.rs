@@ -39,6 +39,9 @@ const GROUPS: usize = 8;
 /// Number of time steps of the noise schedule (Ho et al. 2020, section 4).
 const TIMES: usize = 1000;
 
+/// Seconds of one pass of the network for a pixel and a squared channel (chosen: 4 ms for 64 px and 32 channels).
+const STEP_SECONDS: f64 = 1e-9;
+
 const NOISES: [(&str, Noise); 2] = [("cosine", Noise::Cosine), ("linear", Noise::Linear)];
 const PREDICTIONS: [(&str, Prediction); 2] = [("v", Prediction::V), ("epsilon", Prediction::Epsilon)];
 
@@ -162,6 +165,17 @@ impl Painting {
             ("eta", self.eta.into()),
             ("guidance", self.guidance.into()),
         ])
+    }
+
+    /// Returns the seconds of the training and of `count` samples. A training step runs the network forwards and
+    /// backwards, which costs as much as three steps of sampling.
+    pub(super) fn seconds(&self, count: f64) -> f64 {
+        let Self { architecture, recipe, sampling_steps, guidance, .. } = self;
+        let passes = if (guidance - 1.0).abs() > 1e-9 { 2.0 } else { 1.0 };
+        let trained = 3.0 * (recipe.steps * recipe.batch) as f64;
+        let sampled = count * *sampling_steps as f64 * passes;
+        let a_patch = (architecture.side * architecture.channels).pow(2) as f64 * STEP_SECONDS;
+        (trained + sampled) * a_patch
     }
 
     /// Checks whether this build contains the diffusion model.

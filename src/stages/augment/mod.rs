@@ -27,9 +27,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::{About, Context, Estimates, Inputs, PortUse, Reads, Stage, StageError};
+use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Workload};
 use crate::artifacts::Artifact;
-use crate::artifacts::image_set::{Selection, read_preprocessing, write_preprocessing};
+use crate::artifacts::image_set::{Label, Selection, read_preprocessing, write_preprocessing};
+use crate::artifacts::size::{ImageClass, ImageCounts, Size};
 use crate::kernels::backbone::Target;
 use crate::kernels::random::Rng;
 
@@ -45,6 +46,10 @@ pub const VERSION: u32 = 2;
 
 /// Files of the output that the run folder shows.
 const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
+
+/// Seconds for an image that is read or written, and for each of its pixels (measured).
+const IMAGE_SECONDS: f64 = 0.4e-3;
+const PIXEL_SECONDS: f64 = 18e-9;
 
 /// How defects are generated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,7 +107,7 @@ impl Stage for Augment {
             is_target: false,
             is_shown: true,
             is_verified: true,
-            estimates: Estimates::OfKind,
+            estimates: Estimates::WithEqual(&["method", "device", "precision"]),
             pictures: &PICTURES,
             threads: 1,
             memory_bytes: 0,
@@ -144,6 +149,22 @@ impl Stage for Augment {
             Method::CutPaste(_) | Method::Ddpm(_) => 256_000_000,
             Method::SdxlInpaint(inpainting) => inpainting.memory(input_bytes),
         }
+    }
+
+    fn workload(&self, inputs: &InputSizes) -> Workload {
+        let Some(source) = inputs.first_images("images") else { return Workload::unknown() };
+        let (count, pixels) = (self.count as f64, source.positions);
+        let defects = source.selected(&Selection { label: Some(Label::Defect), ..training_split() });
+        let an_image = IMAGE_SECONDS + pixels * PIXEL_SECONDS;
+        let generation = match &self.method {
+            Method::CutPaste(_) => 0.0,
+            Method::Ddpm(painting) => painting.seconds(count),
+            Method::SdxlInpaint(inpainting) => inpainting.seconds(count),
+        };
+        let class = ImageClass { split: "train".to_owned(), label: Label::Defect, count };
+        let images = ImageCounts { classes: vec![class], positions: pixels, channels: 3.0 };
+        let seconds = (defects + count) * an_image + generation;
+        Workload::of(seconds, "images", Size::of_images(images))
     }
 
     fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError> {
@@ -239,7 +260,7 @@ mod tests {
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::image_set::{
-        Label, Preprocessing, Resize, SYNTHETIC_KIND, label_name, labelled, pixels, pixels_name, read_mask,
+        Preprocessing, Resize, SYNTHETIC_KIND, label_name, labelled, pixels, pixels_name, read_mask,
         read_rgb, write_mask, write_rgb,
     };
     use crate::stages::context::testing::TestContext;

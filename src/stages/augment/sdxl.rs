@@ -43,6 +43,10 @@ const PROGRAM: usize = 1;
 const MODEL: &str = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1";
 /// The commit of the model on the hub as of 2026-11-28.
 const REVISION: &str = "115134f363124c53c7d878647567d04daf26e41e";
+/// Seconds to start the program with its weights, and of one step for a pixel (chosen: a minute, and 10 s for 1024 px).
+const START_SECONDS: f64 = 60.0;
+const STEP_PIXEL_SECONDS: f64 = 1e-5;
+
 /// The prompts of the reference implementation (`ExDD`, `augmentation`).
 const PROMPTS: [&str; 2] = ["white marks on the wall", "copper metal scratches"];
 const NEGATIVE_PROMPT: &str = "smooth, plain, black, dark, shadow";
@@ -235,6 +239,12 @@ impl Inpainting {
             (Pipeline::Hub { .. }, Precision::F32) => 18 * GIGABYTE,
             (Pipeline::Hub { .. }, Precision::F16) => 9 * GIGABYTE,
         }
+    }
+
+    /// Returns the seconds of `count` samples, and of starting the program and loading its weights.
+    pub(super) fn seconds(&self, count: f64) -> f64 {
+        let pixels = self.resolution.pow(2) as f64;
+        START_SECONDS + count * self.sampling_steps as f64 * self.strength * pixels * STEP_PIXEL_SECONDS
     }
 
     /// Writes the samples into `set`.

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::image_set::{write_mask, write_rgb};
+use crate::artifacts::size::ImageCounts;
 use crate::kernels::random::Rng;
 use crate::kernels::surface::{SurfaceDefect, Texture, surface};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
@@ -75,6 +76,13 @@ impl Synthetic {
             ("width", (*width).into()),
             ("seed", (*seed).into()),
         ])
+    }
+
+    /// Counts the images.
+    pub(super) fn images(&self) -> ImageCounts {
+        let splits =
+            [("train", self.train_normal, self.train_defect), ("test", self.test_normal, self.test_defect)];
+        super::image_counts(&splits, (self.height * self.width) as f64)
     }
 
     /// Lists all images: the name without extension, and the defect.

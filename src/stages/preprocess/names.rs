@@ -2,6 +2,8 @@
 
 use image::ImageFormat;
 
+use crate::artifacts::size::is_image_name;
+
 /// Names of folders of normal images, ignoring case. A folder is normal only if its whole name is one of them: `Ungood`
 /// and `NODefect` contain such a word and are something else.
 const NORMAL: [&str; 9] =
@@ -10,9 +12,6 @@ const NORMAL: [&str; 9] =
 /// Names of folders whose images are defective, of no known kind.
 const DEFECTIVE: [&str; 10] =
     ["bad", "ko", "ng", "defect", "defective", "anomaly", "anomalous", "abnormal", "positive", "ungood"];
-
-/// Extensions of JPEG files that [`ImageFormat`] does not know.
-const JPEG: [&str; 2] = ["jpe", "jfif"];
 
 /// Extensions of images and arrays that [`ImageFormat`] does not know and that are not read.
 const UNREAD: [&str; 16] = [
@@ -39,7 +38,7 @@ pub(super) fn file_kind(name: &str) -> FileKind {
     let format = ImageFormat::from_extension(&extension);
     if is_leftover(name) {
         FileKind::Leftover
-    } else if JPEG.contains(&extension.as_str()) || format.is_some_and(|format| format.reading_enabled()) {
+    } else if is_image_name(name) {
         FileKind::Image
     } else if format.is_some() || UNREAD.contains(&extension.as_str()) {
         FileKind::UnreadImage

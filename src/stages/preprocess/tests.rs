@@ -36,7 +36,6 @@ impl Folder {
     }
 
     /// Adds an image; those of one size are equal.
-
     fn sized_image(self, name: &str, height: u32, width: u32) -> Self {
         self.coloured_image(name, height, width, 99)
     }

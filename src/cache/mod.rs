@@ -10,6 +10,7 @@
 //! | what answers this key? | [`Cache::lookup`], after [`Cache::prefetch`] of many keys at once |
 //! | are these files here, or can they be fetched? | [`Cache::materialise`], [`Cache::fetch_missing`] |
 //! | keep what a task made | [`Cache::publication`]; [`Cache::pusher`] copies it to the remote in the background |
+//! | is what was kept on disk? | [`Cache::flush`] |
 //! | who works on a key? | [`Cache::leases`] |
 //! | what takes space, what may go, is it sound? | [`Cache::housekeeping`] |
 //!
@@ -126,6 +127,22 @@ impl Cache {
     /// Begins a publication, during which nothing is collected.
     pub fn publication(&self) -> Result<Publication<'_>, CacheError> {
         Publication::begin(&self.local)
+    }
+
+    /// Waits until everything that was published through this cache is on disk, many files together. Until then a power
+    /// cut can take it, which costs work that is done again; a kill of the process cannot.
+    pub fn flush(&self) -> Result<(), CacheError> {
+        self.local.flush()
+    }
+
+    /// As [`Self::flush`]; an error waits for [`Self::take_flush_error`]. For results that are used all the same.
+    pub fn flush_or_note(&self) {
+        self.local.flush_or_note();
+    }
+
+    /// Why what was published may not be on disk, once.
+    pub fn take_flush_error(&self) -> Option<CacheError> {
+        self.local.take_flush_error()
     }
 
     /// Returns the objects of the local store.

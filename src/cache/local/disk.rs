@@ -20,13 +20,23 @@ pub(super) fn write_all(file: &mut File, path: &Path, bytes: &[u8]) -> io::Resul
 /// Waits until a file's content is on disk.
 pub(super) fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     step(path)?;
-    file.sync_data()
+    file.sync_data()?;
+    observe(&Change::ContentSynced(path));
+    Ok(())
 }
 
 /// Waits until the names in a folder are on disk.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     step(folder)?;
-    File::open(folder)?.sync_all()
+    File::open(folder)?.sync_all()?;
+    observe(&Change::NamesSynced(folder));
+    Ok(())
+}
+
+/// Creates a folder in one that exists.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    observe(&Change::Named { from: None, to: path });
+    fs::create_dir(path)
 }
 
 /// Copies a file.
@@ -38,20 +48,45 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// Renames a file, over any other of that name.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step(to)?;
+    observe(&Change::Named { from: Some(from), to });
+    observe(&Change::Removed(from));
     fs::rename(from, to)
 }
 
 /// Gives a file a second name; fails if that name is taken.
 pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     step(to)?;
-    fs::hard_link(from, to)
+    fs::hard_link(from, to)?;
+    observe(&Change::Named { from: Some(from), to });
+    Ok(())
 }
 
 /// Removes a file.
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     step(path)?;
+    observe(&Change::Removed(path));
     fs::remove_file(path)
 }
+
+/// A change that a power cut can take, or the end of that. Only tests look at it.
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests look at it"))]
+pub(super) enum Change<'a> {
+    /// The content of a file is on disk.
+    ContentSynced(&'a Path),
+    /// The names in a folder are on disk.
+    NamesSynced(&'a Path),
+    /// A folder is about to appear, or the file `from` has the name `to` or is about to get it.
+    Named { from: Option<&'a Path>, to: &'a Path },
+    /// A name is about to go.
+    Removed(&'a Path),
+}
+
+#[cfg(not(test))]
+#[inline]
+fn observe(_change: &Change<'_>) {}
+
+#[cfg(test)]
+use power::observe;
 
 /// A step before which a test can kill the process.
 #[cfg(not(test))]
@@ -85,10 +120,13 @@ pub(super) fn is_killed(_path: &Path) -> bool {
 pub(super) use crash::is_killed;
 
 #[cfg(test)]
+pub(super) mod power;
+
+#[cfg(test)]
 pub(super) mod crash {
     //! A kill at a chosen step, within the test's own process: from that step on every change below a
     //! store's root fails, and nothing is cleaned up. What was written before stays, as it does in the
-    //! page cache after `kill -9`. A power cut can lose more, which syncing is for and which this does not simulate.
+    //! page cache after `kill -9`. A power cut can lose more: see [`super::power`].
 
     use std::collections::BTreeMap;
     use std::io;

@@ -17,9 +17,9 @@
 //!
 //! # Guarantees
 //! - Opening and reading create nothing; the folders appear with the first publication.
-//! - A name in `objects`, `trees` or `records` appears only once its content is complete and on disk
-//!   (written elsewhere, synced, renamed), in this order: objects, then tree, then record. A kill or a
-//!   power cut leaves leftovers in `tmp` and at worst loses names, which are misses.
+//! - A name in `objects`, `trees` or `records` appears only once its content is complete (written elsewhere,
+//!   then renamed), in this order: objects, then tree, then record. A kill leaves leftovers in `tmp`. A power
+//!   cut may also lose names and contents since the last barrier ([`barrier`]), which are misses.
 //! - Everything read is verified: objects against the stat under which they were last verified, else
 //!   against their digest; trees against their digest and records against their checksum. A mismatch is a
 //!   miss.
@@ -31,15 +31,17 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cache::error::{AtPath, CacheError};
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
+use barrier::{Durability, Unsynced};
 use leases::{LeaseObservation, LeaseRules, holds::Holds};
 use scratch::Scratch;
 use stat_index::StatIndex;
 
+mod barrier;
 pub(in crate::cache) mod collection;
 mod disk;
 pub(in crate::cache) mod leases;
@@ -58,7 +60,7 @@ const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache made by patchflow; it can be deleted and is left out of backups.\n";
 
 /// The parts of the store that are folders under `v1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::cache) enum Area {
     Objects,
     Trees,
@@ -109,6 +111,8 @@ pub(in crate::cache) struct Store {
     holds: Mutex<Option<Holds>>,
     lease_rules: LeaseRules,
     observations: Mutex<HashMap<PathBuf, LeaseObservation>>,
+    durability: OnceLock<Durability>,
+    unsynced: Unsynced,
 }
 
 impl Store {
@@ -123,7 +127,8 @@ impl Store {
         }
         let (prepared, trees, holds) = (Mutex::new(false), Mutex::default(), Mutex::default());
         let (lease_rules, observations) = (LeaseRules::default(), Mutex::default());
-        Ok(Self { root, index, prepared, trees, holds, lease_rules, observations })
+        let (durability, unsynced) = (OnceLock::new(), Unsynced::default());
+        Ok(Self { root, index, prepared, trees, holds, lease_rules, observations, durability, unsynced })
     }
 
     /// Replaces the rules by which leases are kept apart.
@@ -140,6 +145,16 @@ impl Store {
     /// The stat index, which hashing sources shares.
     pub(in crate::cache) fn index(&self) -> &StatIndex {
         &self.index
+    }
+
+    /// When what is published here reaches the disk.
+    fn durability(&self) -> Durability {
+        if let Some(known) = self.durability.get() {
+            return *known;
+        }
+        // A folder that does not exist yet has no file system.
+        Durability::of(&self.root)
+            .map_or(Durability::Immediate, |found| *self.durability.get_or_init(|| found))
     }
 
     /// Creates a fresh folder on the store's file system, removed when dropped. `label` is for people.
@@ -227,23 +242,11 @@ fn digest_of_path(path: &Path) -> Option<Digest> {
 /// Creates the folder of a digest's file.
 fn make_shard(path: &Path) -> Result<(), CacheError> {
     let Some(shard) = path.parent() else { return Ok(()) };
-    match fs::create_dir(shard) {
+    match disk::create_folder(shard) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(shard).writing(shard),
         outcome => outcome.writing(shard),
     }
-}
-
-/// Renames a synced file and waits until its new name is on disk.
-fn rename_durably(from: &Path, to: &Path) -> Result<(), CacheError> {
-    make_shard(to)?;
-    disk::rename(from, to).writing(to)?;
-    sync_folder_of(to)
-}
-
-fn sync_folder_of(path: &Path) -> Result<(), CacheError> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    disk::sync_folder(folder).writing(folder)
 }
 
 /// Removes a folder with its content; succeeds if there is none.

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::cache::error::{AtPath, CacheError};
+use crate::cache::local::barrier::Durability;
 use crate::cache::local::disk;
 use crate::cache::local::scratch::Temporary;
-use crate::cache::local::{Area, Store, make_shard, rename_durably, sync_folder_of};
+use crate::cache::local::{Area, Store, make_shard};
 use crate::digest::Digest;
 
 const HEADER: &[u8] = b"patchflow record 1 ";
@@ -86,17 +87,18 @@ impl Store {
         self.prepare()?;
         let path = self.path(Area::Records, key);
         make_shard(&path)?;
-        let temporary = self.write_record(key, bytes)?;
+        let temporary = self.write_record(key, bytes, self.durability())?;
         loop {
             match create_from(temporary.path(), &path) {
                 Ok(()) => {
-                    sync_folder_of(&path)?;
+                    self.named(Area::Records, key)?;
                     return Ok(Published::Ours);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).writing(&path),
             }
             if let Some(theirs) = self.record(key)? {
+                self.relied_on(Area::Records, key);
                 return Ok(Published::Theirs(theirs));
             }
             self.discard_damaged(Area::Records, key)?;
@@ -112,9 +114,13 @@ impl Store {
         self.prepare()?;
         let path = self.path(area, key);
         make_shard(&path)?;
-        let temporary = self.write_record(key, bytes)?;
+        // A power cut may take the new record, but not the old one with it.
+        let is_replacing = area == Area::Records && path.exists();
+        let durability = if is_replacing { Durability::Immediate } else { self.durability() };
+        let temporary = self.write_record(key, bytes, durability)?;
         let _lock = self.repair_lock();
-        rename_durably(temporary.path(), &path)
+        disk::rename(temporary.path(), &path).writing(&path)?;
+        self.named(area, key)
     }
 
     /// Every sound record of a task, in order of key, read as the iterator advances.
@@ -138,9 +144,15 @@ impl Store {
         Some(StoredRecord { key, bytes, used })
     }
 
-    fn write_record(&self, key: &Digest, bytes: &[u8]) -> Result<Temporary, CacheError> {
+    fn write_record(
+        &self,
+        key: &Digest,
+        bytes: &[u8],
+        durability: Durability,
+    ) -> Result<Temporary, CacheError> {
         let checksum = checksum(key, bytes).to_string();
-        Temporary::write_synced(&self.area(Area::Tmp), &[HEADER, checksum.as_bytes(), b"\n", bytes])
+        let parts: [&[u8]; 4] = [HEADER, checksum.as_bytes(), b"\n", bytes];
+        Temporary::write(&self.area(Area::Tmp), &parts, durability)
     }
 
     /// Moves a damaged record to the quarantine. Records are removed and replaced only under the repair lock and

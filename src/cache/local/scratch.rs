@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::cache::error::{AtPath, CacheError};
+use crate::cache::local::barrier::Durability;
 use crate::cache::local::disk;
 use crate::cache::local::leases::process::{Liveness, ProcessIdentity};
 
@@ -54,15 +55,21 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// Writes `content` and waits until it is on disk.
-    pub(super) fn write_synced(parent: &Path, content: &[&[u8]]) -> Result<Self, CacheError> {
+    /// Writes `content`; waits until it is on disk if it must be durable at once.
+    pub(super) fn write(
+        parent: &Path,
+        content: &[&[u8]],
+        durability: Durability,
+    ) -> Result<Self, CacheError> {
         let temporary = Self::reserve(parent);
         let path = &temporary.path;
         let mut file = disk::create_new(path).writing(path)?;
         for part in content {
             disk::write_all(&mut file, path, part).writing(path)?;
         }
-        disk::sync_data(&file, path).writing(path)?;
+        if durability == Durability::Immediate {
+            disk::sync_data(&file, path).writing(path)?;
+        }
         Ok(temporary)
     }
 
@@ -205,9 +212,9 @@ mod tests {
     #[test]
     fn a_temporary_file_goes_unless_it_was_moved() {
         let parent = tempfile::tempdir().unwrap();
-        let temporary = Temporary::write_synced(parent.path(), &[b"a", b"b"]).unwrap();
+        let temporary = Temporary::write(parent.path(), &[b"a", b"b"], Durability::Immediate).unwrap();
         fs::rename(temporary.path(), parent.path().join("kept")).unwrap();
-        let dropped = Temporary::write_synced(parent.path(), &[b"c"]).unwrap();
+        let dropped = Temporary::write(parent.path(), &[b"c"], Durability::Grouped).unwrap();
         drop((temporary, dropped));
         let left: Vec<_> = fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [parent.path().join("kept")]);

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::scratch::Temporary;
-use crate::cache::local::{Area, Store, rename_durably};
+use crate::cache::local::{Area, Store, disk, make_shard};
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
 
@@ -17,10 +17,14 @@ impl Store {
         let encoded = tree.to_bytes();
         let digest = Tree::digest_of_bytes(&encoded);
         let path = self.path(Area::Trees, &digest);
-        if !fs::read(&path).is_ok_and(|present| present == encoded) {
+        if fs::read(&path).is_ok_and(|present| present == encoded) {
+            self.relied_on(Area::Trees, &digest);
+        } else {
             self.prepare()?;
-            let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[&encoded])?;
-            rename_durably(temporary.path(), &path)?;
+            make_shard(&path)?;
+            let temporary = Temporary::write(&self.area(Area::Tmp), &[&encoded], self.durability())?;
+            disk::rename(temporary.path(), &path).writing(&path)?;
+            self.named(Area::Trees, &digest)?;
         }
         self.cached_trees().entry(digest).or_insert_with(|| Arc::new(tree.clone()));
         Ok(digest)

@@ -13,6 +13,7 @@ mod units;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use super::executor::{Executor, Processes, RunContext, Threads, UnitEnd};
@@ -26,6 +27,9 @@ use crate::plan::{
 /// Interval at which leases that other processes hold are polled, and whether the user wants to stop.
 const POLL: Duration = Duration::from_millis(20);
 
+/// Time between two barriers of a run (chosen: a power cut costs a few seconds of work, and the disk is asked seldom).
+const GROUP: Duration = Duration::from_secs(5);
+
 /// Runs a plan to its end.
 pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, EngineError> {
     let started = Instant::now();
@@ -38,6 +42,7 @@ pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, Eng
     let (ends, ended) = channel();
     let (pushes, pusher) = cache.pusher();
     let run = std::thread::scope(|scope| {
+        let flushing = flush_in_groups(scope, cache);
         scope.spawn(move || {
             pusher.run(options.cancelled, |pushed| {
                 (options.listener)(Event::Pushed { records: pushed.records, bytes: pushed.bytes });
@@ -48,7 +53,9 @@ pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, Eng
             Workers::Processes { program } => Box::new(Processes::new(scope, &context, program, ends)),
         };
         let scheduler = Scheduler::new(plan, &context, &*executor, pushes);
-        scheduler.run(&ended, started)
+        let run = scheduler.run(&ended, started);
+        drop(flushing);
+        run
     })?;
     (options.listener)(Event::RunFinished {
         outcomes: run.counts(),
@@ -58,6 +65,22 @@ pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, Eng
         folder: options.folder.clone(),
     });
     Ok(run)
+}
+
+/// Flushes the cache every [`GROUP`] on a thread that nothing waits for, until the sender is dropped; then once more if
+/// the run took longer than that. The work of a shorter run is not worth waiting for the disk.
+fn flush_in_groups<'scope>(scope: &'scope Scope<'scope, '_>, cache: &'scope Cache) -> Sender<()> {
+    let (running, end) = channel();
+    scope.spawn(move || {
+        let started = Instant::now();
+        while end.recv_timeout(GROUP) == Err(RecvTimeoutError::Timeout) {
+            cache.flush_or_note();
+        }
+        if started.elapsed() > GROUP {
+            cache.flush_or_note();
+        }
+    });
+    running
 }
 
 struct Scheduler<'a> {

@@ -7,9 +7,10 @@ use std::fs;
 use std::io;
 
 use crate::cache::error::{AtPath, CacheError};
+use crate::cache::local::barrier::{Durability, rename_durably};
 use crate::cache::local::leases::holds::keys_in;
 use crate::cache::local::scratch::Temporary;
-use crate::cache::local::{Area, Store, rename_durably};
+use crate::cache::local::{Area, Store};
 use crate::digest::Digest;
 
 /// A named set of records whose outputs stay.
@@ -32,7 +33,8 @@ impl Store {
         let _pause = self.pause()?;
         let lines: Vec<String> = keys.iter().map(Digest::to_string).collect();
         let text = lines.join("\n");
-        let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[text.as_bytes()])?;
+        let tmp = self.area(Area::Tmp);
+        let temporary = Temporary::write(&tmp, &[text.as_bytes()], Durability::Immediate)?;
         rename_durably(temporary.path(), &self.area(Area::Pins).join(name))
     }
 

@@ -104,7 +104,7 @@ impl Store {
                 report.damaged.push(path);
             }
         }
-        self.index.remember_hashed(&verified, began);
+        self.index.remember_hashed(&verified, self.trusted_from(began));
         Ok(())
     }
 }

@@ -58,9 +58,7 @@ impl Store {
             (is_same && now != *known).then_some((now, *digest))
         };
         let changed: Vec<(FileStat, Digest)> = known.iter().filter_map(now).collect();
-        if !changed.is_empty() {
-            self.index.remember(&changed);
-        }
+        self.index.remember_linked(&changed);
     }
 }
 

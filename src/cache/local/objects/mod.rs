@@ -175,7 +175,7 @@ impl Store {
                 None => conditions[index] = Condition::Missing,
             }
         }
-        self.index.remember_hashed(&verified, began);
+        self.index.remember_hashed(&verified, self.trusted_from(began));
         Ok(conditions)
     }
 

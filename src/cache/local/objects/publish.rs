@@ -6,21 +6,10 @@
 //! 2. It is hashed.
 //! 3. If the object is already there and sound, that one stays (others may have it mapped) and the new
 //!    file is left to be removed with its folder. A damaged one is replaced.
-//! 4. It is synced and then renamed to the path of the object; a file that was written to since step 1 is an error.
-//! 5. Its stat is remembered: it is not hashed again while that stat is unchanged.
-//!
-//! # What syncing costs
-//! 600 files of 100,000 bytes on ext4 (virtio disk, 2 cores, 2026-11-24), milliseconds:
-//!
-//! | `fdatasync` from | 1 thread | 2 | 4 | 8 | 16 | `syncfs` |
-//! |---|---|---|---|---|---|---|
-//! | quiet disk | 137-194 | 102-122 | 74-84 | 64-67 | 53-56 | 38-77 |
-//! | a neighbour writes 3 GB | 170-243 | 120-170 | 95-121 | 72-88 | 62-75 | 200-401 |
-//!
-//! Threads that wait together share the journal's commits. `syncfs` is quickest on a quiet disk, but it
-//! waits for everybody's unwritten data, gigabytes where a data set is being unpacked next door. So each
-//! file is synced by itself from [`SYNC_THREADS`] threads; the whole publication of those 600 files,
-//! hashing and writing the tree included, takes 90 to 140 ms.
+//! 4. It is renamed to the path of the object; a file that was written to since step 1 is an error. It is synced
+//!    before, or with the next barrier ([`crate::cache::local::barrier`]).
+//! 5. Its stat is remembered: it is not hashed again while that stat is unchanged, and in a later boot only if it
+//!    was synced.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -30,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use rayon::prelude::*;
 
 use crate::cache::error::{AtPath, CacheError, walk_error};
+use crate::cache::local::barrier::{Durability, on_waiting_threads};
 use crate::cache::local::disk;
 use crate::cache::local::objects::{Condition, stat};
 use crate::cache::local::scratch::Temporary;
@@ -40,9 +30,6 @@ use crate::digest::Digest;
 
 /// How far a published file's mtime lies before its publication: far above any file clock's tick.
 const BACKDATED: Duration = Duration::from_secs(1);
-
-/// Threads that wait for the disk; they share the journal's commits (see the numbers above).
-const SYNC_THREADS: usize = 8;
 
 /// A regular file that is published.
 struct RegularFile {
@@ -117,9 +104,11 @@ impl Store {
         let digest = Digest::of_bytes(content);
         let size = content.len() as u64;
         if matches!(self.examine(&[(digest, Some(size))])?[..], [Condition::Sound(_)]) {
+            self.relied_on(Area::Objects, &digest);
             return Ok(digest);
         }
-        let temporary = Temporary::write_synced(&self.area(Area::Tmp), &[content])?;
+        // Synced when it is installed.
+        let temporary = Temporary::write(&self.area(Area::Tmp), &[content], Durability::Grouped)?;
         let sealed = seal_file(temporary.path())?;
         self.install(vec![Sealed { _copy: Some(temporary), ..sealed }])?;
         Ok(digest)
@@ -140,7 +129,7 @@ impl Store {
         Ok(Sealed { _copy: Some(copy), ..sealed })
     }
 
-    /// Syncs and renames the files whose objects are missing, and remembers their stats.
+    /// Renames the files whose objects are missing, and remembers their stats.
     fn install(&self, mut sealed: Vec<Sealed>) -> Result<(), CacheError> {
         sealed.sort_by_key(|file| file.digest);
         sealed.dedup_by_key(|file| file.digest);
@@ -149,7 +138,7 @@ impl Store {
         let (mut new, mut replaced) = (Vec::new(), Vec::new());
         for (file, condition) in sealed.into_iter().zip(conditions) {
             match condition {
-                Condition::Sound(_) => {}
+                Condition::Sound(_) => self.relied_on(Area::Objects, &file.digest),
                 Condition::Missing => new.push(file),
                 Condition::Damaged(_, inode) => replaced.push((file, inode)),
             }
@@ -158,17 +147,27 @@ impl Store {
             self.quarantine(&self.object_path(&file.digest), inode);
             new.push(file);
         }
-        let rows = on_waiting_threads(&new, |file| self.install_one(file))?;
+        let rows = match self.durability() {
+            Durability::Grouped => new.iter().map(|file| self.install_one(file)).collect(),
+            Durability::Immediate => on_waiting_threads(&new, |file| self.install_one(file)),
+        };
+        let rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
         let rows: Vec<_> = rows.into_iter().flatten().collect();
         self.index.remember(&rows);
+        if self.durability() == Durability::Immediate {
+            self.index.confirm(&rows);
+        }
         Ok(())
     }
 
     fn install_one(&self, file: &Sealed) -> Result<Option<(FileStat, Digest)>, CacheError> {
         let path = self.object_path(&file.digest);
         make_shard(&path)?;
-        File::open(&file.path).and_then(|open| disk::sync_data(&open, &file.path)).writing(&file.path)?;
+        if self.durability() == Durability::Immediate {
+            File::open(&file.path).and_then(|open| disk::sync_data(&open, &file.path)).writing(&file.path)?;
+        }
         disk::rename(&file.path, &path).writing(&path)?;
+        self.named(Area::Objects, &file.digest)?;
         // Gone: another process has just quarantined it and restores a sound file; or someone wrote into ours,
         // and it is made again when needed.
         let Some(metadata) = stat(&path)? else { return Ok(None) };
@@ -256,30 +255,6 @@ pub(in crate::cache::local) fn kind_name(kind: fs::FileType) -> &'static str {
     } else {
         "device"
     }
-}
-
-/// Maps items on a few threads of their own: these wait for the disk, and rayon's are few. Results and
-/// the first error are in order of the items.
-fn on_waiting_threads<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, CacheError> + Sync,
-) -> Result<Vec<R>, CacheError> {
-    if items.len() < 2 {
-        return items.iter().map(work).collect();
-    }
-    let work = &work;
-    let chunk_length = items.len().div_ceil(SYNC_THREADS);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .chunks(chunk_length)
-            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Result<Vec<_>, _>>()))
-            .collect();
-        let mut results = Vec::with_capacity(items.len());
-        for thread in threads {
-            results.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(results)
-    })
 }
 
 #[cfg(test)]
@@ -405,17 +380,5 @@ mod tests {
         });
         let report = store.verify(&|_| ()).unwrap();
         assert_eq!((report.objects, report.trees, report.damaged.len()), (30, 1, 0));
-    }
-
-    #[test]
-    fn waiting_threads_keep_the_order_and_give_the_first_error() {
-        let items: Vec<usize> = (0..100).collect();
-        assert_eq!(on_waiting_threads(&items, |item| Ok(item * 2)).unwrap()[99], 198);
-        let fail = |item: &usize| match item {
-            0..37 => Ok(()),
-            _ => Err(CacheError::BadTree { offset: *item }),
-        };
-        let failed = on_waiting_threads(&items, fail);
-        assert!(matches!(failed, Err(CacheError::BadTree { offset: 37 })));
     }
 }

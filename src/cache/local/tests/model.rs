@@ -1,5 +1,5 @@
-//! The store against a model of what must be retrievable: random publications, kills before any write,
-//! collections, damage, reopening.
+//! The store against a model of what must be retrievable: random publications, kills before any write, power cuts,
+//! barriers, collections, damage, reopening.
 //!
 //! A task is a number. Its files, its record and what it is worth follow from it, and tasks share files. The
 //! model knows the state of every object and record. Where a kill or a collection leaves a choice, the disk is
@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::fresh_in_memory;
 use super::promises::Numbers;
-use crate::cache::local::disk::crash;
+use crate::cache::local::disk::{crash, power};
+use crate::cache::local::stat_index::Boot;
 use crate::cache::local::{Area, Store};
 use crate::cache::{
     CacheError, Collected, Collection, Described, ProcessIdentity, Published, StatIndex, StoredRecord, Tree,
@@ -110,6 +111,9 @@ struct Model {
     records: Vec<State>,
     held: BTreeSet<usize>,
     pinned: BTreeSet<usize>,
+    /// Tasks that the open store has published.
+    written: BTreeSet<usize>,
+    boot: usize,
     counts: BTreeMap<&'static str, usize>,
 }
 
@@ -120,7 +124,7 @@ impl Model {
 
     fn step(&mut self) {
         let task = self.numbers.below(TASKS);
-        let name = match self.numbers.below(20) {
+        let name = match self.numbers.below(24) {
             0..=4 => self.publish(task),
             5..=7 => self.publish_and_be_killed(task),
             8..=10 => self.check(task),
@@ -130,6 +134,8 @@ impl Model {
             15 | 16 => self.damage_object(),
             17 => self.damage_record(task),
             18 => self.root_or_not(task),
+            19 | 20 => self.power_cut(),
+            21 | 22 => self.flush(),
             _ if self.numbers.below(4) == 0 => self.verify(),
             _ => self.reopen(),
         };
@@ -151,6 +157,7 @@ impl Model {
         }
         self.records[task] = Sound;
         self.held.insert(task);
+        self.written.insert(task);
     }
 
     fn publish_and_be_killed(&mut self, task: usize) -> &'static str {
@@ -191,6 +198,58 @@ impl Model {
             _ => {}
         }
         "killed while publishing"
+    }
+
+    /// The files that hold a task's result.
+    fn files(&self, task: usize) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> =
+            members(task).iter().map(|number| self.store().object_path(&object(*number))).collect();
+        files.extend(outputs(task).map(|numbers| self.store().path(Area::Trees, &tree(&numbers).digest())));
+        files.push(self.store().path(Area::Records, &key(task)));
+        files
+    }
+
+    fn flush(&mut self) -> &'static str {
+        self.store().flush().unwrap();
+        for task in &self.written {
+            let mut at_risk = self.files(*task);
+            at_risk.retain(|file| file.exists() && power::is_at_risk(&self.root, file));
+            assert!(at_risk.is_empty(), "after a barrier a power cut could take {at_risk:?}");
+        }
+        "flushed"
+    }
+
+    /// Takes any part of what is not known to be on disk; the stat cache keeps what it knew, and file systems show the
+    /// times and sizes that it knew.
+    fn power_cut(&mut self) -> &'static str {
+        crash::kill_after(&self.root, 0);
+        self.store = None;
+        crash::revive(&self.root);
+        self.bury();
+        let numbers = &mut self.numbers;
+        let cut = power::cut(&self.root, &mut |limit| numbers.below(limit));
+        let index = self.index();
+        cut.rewritten.iter().for_each(|(before, after)| index.forge(*before, *after));
+        self.boot += 1;
+        self.open();
+        for number in 0..CONTENTS {
+            let is = self.observed_object(number);
+            let is_touched = cut.changed.contains(&self.store().object_path(&object(number)));
+            assert!(is_touched || is == self.objects[number], "object {number} was not at risk");
+            self.objects[number] = is;
+        }
+        for task in 0..TASKS {
+            let is = self.observed_record(task);
+            let is_touched = cut.changed.contains(&self.store().path(Area::Records, &key(task)));
+            assert!(is_touched || is == self.records[task], "record {task} was not at risk");
+            self.records[task] = is;
+            // A record without its trees is a miss; the task runs again, and its result is adopted.
+            let trees = outputs(task).map(|numbers| self.store().tree(&tree(&numbers).digest()).unwrap());
+            if is == Sound && trees.iter().any(Option::is_none) {
+                self.publish(task);
+            }
+        }
+        "cut the power"
     }
 
     /// What the disk shows, read past the store.
@@ -408,10 +467,19 @@ impl Model {
         "reopened"
     }
 
-    /// Another process, which knows nothing of what this one has verified, and holds nothing.
+    /// Another process, which holds nothing. Some have the stat cache of those before, others know nothing of what they
+    /// have verified.
     fn open(&mut self) {
-        self.store = Some(Store::open(self.root.clone(), StatIndex::in_memory()).unwrap());
+        let index = if self.numbers.below(4) == 0 { StatIndex::in_memory() } else { self.index() };
+        self.store = Some(Store::open(self.root.clone(), index).unwrap());
         self.held.clear();
+        self.written.clear();
+    }
+
+    /// The stat cache on disk, in the present boot.
+    fn index(&self) -> StatIndex {
+        let boot = Boot::named(&format!("boot {}", self.boot), SystemTime::UNIX_EPOCH);
+        StatIndex::in_boot(self.root.with_file_name("stat.sqlite"), boot)
     }
 
     /// Gives what a kill left the names of a process that is dead.
@@ -427,19 +495,24 @@ impl Model {
 }
 
 #[test]
-fn the_store_is_its_model_through_kills_collections_and_damage() {
+fn the_store_is_its_model_through_kills_power_cuts_collections_and_damage() {
     let (folder, store) = fresh_in_memory();
     let root = store.root().to_owned();
+    drop(store);
+    power::watch(&root);
     let mut model = Model {
         root,
-        store: Some(store),
+        store: None,
         numbers: Numbers(20_261_124),
         objects: vec![Absent; CONTENTS],
         records: vec![Absent; TASKS],
         held: BTreeSet::new(),
         pinned: BTreeSet::new(),
+        written: BTreeSet::new(),
+        boot: 0,
         counts: BTreeMap::new(),
     };
+    model.open();
     // One thread: waking others for a handful of small files took three quarters of the time.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| (0..STEPS).for_each(|_| model.step()));
@@ -451,7 +524,16 @@ fn the_store_is_its_model_through_kills_collections_and_damage() {
         "leftovers of the killed are gone"
     );
     let counts = &model.counts;
-    for name in ["published", "killed while publishing", "killed while collecting", "collected", "checked"] {
+    let often = [
+        "published",
+        "killed while publishing",
+        "killed while collecting",
+        "collected",
+        "checked",
+        "cut the power",
+        "flushed",
+    ];
+    for name in often {
         assert!(counts.get(name).is_some_and(|count| *count > STEPS / 40), "{counts:?}");
     }
     drop(folder);

@@ -15,6 +15,15 @@
 //! is too fresh is hashed again next time and kept then. (On a network file system the times come from
 //! the server's clock; a server more than [`SETTLED`] behind reopens the hole for files that are
 //! written at that very moment.)
+//!
+//! # After a power cut
+//! A file that was written shortly before a power cut can have its size and times and other bytes: zeros, or what the
+//! blocks held before. So a row carries the boot in which the file was hashed or published, and counts in no other,
+//! until the content is known to be on disk: because it was synced ([`StatIndex::confirm`]), or because its times are
+//! older than the boot in which it was hashed, so that it was read from the disk. Such a row has no boot.
+
+mod boot;
+mod database;
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -23,18 +32,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::Connection;
 
 use crate::digest::Digest;
+pub(in crate::cache::local) use boot::Boot;
+use database::SCHEMA_VERSION;
 
 /// Two ticks of the slowest file clock in use (100 Hz).
 pub(in crate::cache::local) const SETTLED: Duration = Duration::from_millis(20);
-
-/// How long a process waits for another one's write.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// Version of the table, in `user_version`; another version is not touched.
-const SCHEMA_VERSION: i64 = 1;
 
 /// The metadata of a file that identify its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,6 +106,7 @@ pub enum IndexFailure {
 #[derive(Debug)]
 pub struct StatIndex {
     path: PathBuf,
+    boot: Boot,
     state: Mutex<State>,
 }
 
@@ -114,19 +120,30 @@ struct State {
 enum Table {
     Unopened,
     Database(Connection),
-    Memory(HashMap<(u64, u64), (FileStat, Digest)>),
+    Memory(Rows),
 }
+
+/// Rows in memory, by device and inode. They end with the process, and so before the boot.
+type Rows = HashMap<(u64, u64), (FileStat, Digest)>;
 
 impl StatIndex {
     /// Uses the database at `path`, created with its folder by the first lookup. Nothing is opened yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, state: Mutex::new(State { table: Table::Unopened, warning: None }) }
+        Self {
+            path,
+            boot: Boot::current(),
+            state: Mutex::new(State { table: Table::Unopened, warning: None }),
+        }
     }
 
     /// Keeps rows in memory while this value lives; writes nothing.
     pub fn in_memory() -> Self {
         let table = Table::Memory(HashMap::new());
-        Self { path: PathBuf::new(), state: Mutex::new(State { table, warning: None }) }
+        Self {
+            path: PathBuf::new(),
+            boot: Boot::current(),
+            state: Mutex::new(State { table, warning: None }),
+        }
     }
 
     /// The digest of each file that was hashed under exactly this stat. One transaction.
@@ -136,7 +153,7 @@ impl StatIndex {
         }
         let mut state = self.opened();
         if let Table::Database(connection) = &mut state.table {
-            match select(connection, stats) {
+            match database::select(connection, &self.boot.id, stats) {
                 Ok(found) => return found,
                 Err(error) => self.degrade(&mut state, IndexFailure::Database(error)),
             }
@@ -150,24 +167,86 @@ impl StatIndex {
 
     /// Keeps the files that were settled when hashing began; `began` is taken before their stats.
     pub fn remember_hashed(&self, rows: &[(FileStat, Digest)], began: SystemTime) {
-        let settled: Vec<_> = rows.iter().filter(|(stat, _)| stat.is_settled(began)).copied().collect();
-        self.remember(&settled);
+        let settled = rows.iter().filter(|(stat, _)| stat.is_settled(began));
+        let row = |&(stat, digest): &(FileStat, Digest)| {
+            (stat, digest, (!self.boot.is_after(&stat)).then_some(self.boot.id.as_str()))
+        };
+        self.insert(&settled.map(row).collect::<Vec<_>>());
     }
 
-    /// Keeps rows as they are: the caller knows that the content cannot have changed under this stat.
+    /// Keeps the rows of files that were written and are not known to be on disk. The caller knows that the content
+    /// cannot have changed under this stat.
     pub(super) fn remember(&self, rows: &[(FileStat, Digest)]) {
+        let row = |&(stat, digest): &(FileStat, Digest)| (stat, digest, Some(self.boot.id.as_str()));
+        self.insert(&rows.iter().map(row).collect::<Vec<_>>());
+    }
+
+    fn insert(&self, rows: &[(FileStat, Digest, Option<&str>)]) {
         if rows.is_empty() {
             return;
         }
+        let keep = |known: &mut Rows| {
+            known.extend(rows.iter().map(|(stat, digest, _)| ((stat.device, stat.inode), (*stat, *digest))));
+        };
+        self.write(|connection| database::insert(connection, rows), keep);
+    }
+
+    /// Notes that the contents of these files are on disk. Files that were changed since their row was written are
+    /// left out.
+    pub(super) fn confirm(&self, rows: &[(FileStat, Digest)]) {
+        if !rows.is_empty() {
+            self.write(|connection| database::set_boot(connection, rows, None), |_| {});
+        }
+    }
+
+    /// Notes that these files may have lost their contents.
+    pub(super) fn mistrust(&self, rows: &[(FileStat, Digest)]) {
+        if rows.is_empty() {
+            return;
+        }
+        let forget = |known: &mut Rows| {
+            for (stat, _) in rows {
+                known.remove(&(stat.device, stat.inode));
+            }
+        };
+        // No boot has this name.
+        self.write(|connection| database::set_boot(connection, rows, Some("none")), forget);
+    }
+
+    /// Notes that files were given a further name, which changes their ctime and nothing else.
+    pub(super) fn remember_linked(&self, rows: &[(FileStat, Digest)]) {
+        if rows.is_empty() {
+            return;
+        }
+        let relink = |known: &mut Rows| {
+            for (stat, digest) in rows {
+                let row = known.get_mut(&(stat.device, stat.inode));
+                let same = |row: &&mut (FileStat, Digest)| {
+                    row.1 == *digest && FileStat { changed_ns: stat.changed_ns, ..row.0 } == *stat
+                };
+                if let Some(row) = row.filter(same) {
+                    row.0 = *stat;
+                }
+            }
+        };
+        self.write(|connection| database::relink(connection, rows), relink);
+    }
+
+    /// Writes to the database, or to the table in memory if there is none.
+    fn write(
+        &self,
+        write: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
+        keep: impl FnOnce(&mut Rows),
+    ) {
         let mut state = self.opened();
         if let Table::Database(connection) = &mut state.table {
-            match insert(connection, rows) {
+            match write(connection) {
                 Ok(()) => return,
                 Err(error) => self.degrade(&mut state, IndexFailure::Database(error)),
             }
         }
         if let Table::Memory(known) = &mut state.table {
-            known.extend(rows.iter().map(|(stat, digest)| ((stat.device, stat.inode), (*stat, *digest))));
+            keep(known);
         }
     }
 
@@ -200,87 +279,33 @@ impl StatIndex {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder).map_err(IndexFailure::Folder)?;
         }
-        let connection = Connection::open(&self.path).map_err(IndexFailure::Database)?;
-        match prepare(&connection).map_err(IndexFailure::Database)? {
+        let mut connection = Connection::open(&self.path).map_err(IndexFailure::Database)?;
+        match database::prepare(&mut connection).map_err(IndexFailure::Database)? {
             SCHEMA_VERSION => Ok(connection),
             unknown => Err(IndexFailure::Version(unknown)),
         }
     }
 }
 
-/// Sets up the connection; returns the version of the table, which it creates if there is none.
-fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.busy_timeout(BUSY)?;
-    // Durable only at checkpoints: a row lost in a power cut costs one hash, and WAL keeps it consistent.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    let version = || connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    if version()? != 0 {
-        return version();
+#[cfg(test)]
+impl StatIndex {
+    /// As [`Self::new`], in another boot.
+    pub(super) fn in_boot(path: PathBuf, boot: Boot) -> Self {
+        Self { boot, ..Self::new(path) }
     }
-    switch_to_wal(connection)?;
-    connection.execute_batch(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS files (
-             device INTEGER NOT NULL,
-             inode INTEGER NOT NULL,
-             size INTEGER NOT NULL,
-             modified_ns INTEGER NOT NULL,
-             changed_ns INTEGER NOT NULL,
-             digest BLOB NOT NULL,
-             PRIMARY KEY (device, inode)
-         ) WITHOUT ROWID;
-         PRAGMA user_version = 1;
-         COMMIT;",
-    )?;
-    version()
-}
 
-/// Readers and a writer at once. The switch is refused while another process makes it too, whatever the
-/// busy timeout says, so it is tried again.
-fn switch_to_wal(connection: &Connection) -> rusqlite::Result<()> {
-    let mut attempts = 0;
-    loop {
-        match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && attempts < 100 => {
-                attempts += 1;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            outcome => return outcome,
-        }
+    /// Makes the row of a file say that it has the stat `after`, as a file system may that wrote a file's metadata and
+    /// not its content.
+    pub(super) fn forge(&self, before: FileStat, after: FileStat) {
+        let mut state = self.opened();
+        let Table::Database(connection) = &mut state.table else { panic!("there is a database") };
+        let sql =
+            "UPDATE files SET size = ?3, modified_ns = ?4, changed_ns = ?5 WHERE device = ?1 AND inode = ?2";
+        let FileStat { device, inode, .. } = before;
+        let FileStat { size, modified_ns, changed_ns, .. } = after;
+        let row = (device as i64, inode as i64, size as i64, modified_ns, changed_ns);
+        connection.execute(sql, row).unwrap();
     }
-}
-
-fn select(connection: &mut Connection, stats: &[FileStat]) -> rusqlite::Result<Vec<Option<Digest>>> {
-    let transaction = connection.transaction()?;
-    let mut statement = transaction.prepare_cached(
-        "SELECT digest FROM files
-         WHERE device = ?1 AND inode = ?2 AND size = ?3 AND modified_ns = ?4 AND changed_ns = ?5",
-    )?;
-    // In order of the table, so that neighbours share pages.
-    let mut order: Vec<usize> = (0..stats.len()).collect();
-    order.sort_unstable_by_key(|index| (stats[*index].device as i64, stats[*index].inode as i64));
-    let mut found = vec![None; stats.len()];
-    for index in order {
-        let FileStat { device, inode, size, modified_ns, changed_ns } = stats[index];
-        let row = params![device as i64, inode as i64, size as i64, modified_ns, changed_ns];
-        let digest: Option<[u8; 32]> = statement.query_row(row, |row| row.get(0)).optional()?;
-        found[index] = digest.map(Digest::from_bytes);
-    }
-    Ok(found)
-}
-
-fn insert(connection: &mut Connection, rows: &[(FileStat, Digest)]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    {
-        let mut statement =
-            transaction.prepare_cached("INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        for (stat, digest) in rows {
-            let FileStat { device, inode, size, modified_ns, changed_ns } = *stat;
-            let (device, inode, size) = (device as i64, inode as i64, size as i64);
-            statement.execute(params![device, inode, size, modified_ns, changed_ns, digest.as_bytes()])?;
-        }
-    }
-    transaction.commit()
 }
 
 #[cfg(test)]
@@ -331,6 +356,61 @@ mod tests {
         let stats = [settled, fresh_write, fresh_change, future];
         index.remember_hashed(&stats.map(|stat| (stat, digest(1))), now);
         assert_eq!(index.lookup(&stats), [Some(digest(1)), None, None, None]);
+    }
+
+    #[test]
+    fn a_row_ends_with_its_boot_unless_the_content_is_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stat.sqlite");
+        let started = UNIX_EPOCH + Duration::from_secs(1_000);
+        let in_boot = |id: &str| StatIndex::in_boot(path.clone(), Boot::named(id, started));
+        let first = in_boot("first");
+        let young =
+            |inode| FileStat { modified_ns: 2_000_000_000_000, changed_ns: 2_000_000_000_000, ..stat(inode) };
+        let stats = [young(1), young(2), young(3), stat(4)];
+        first.remember(&[(stats[0], digest(1)), (stats[1], digest(2))]);
+        first.remember_hashed(&[(stats[2], digest(3)), (stats[3], digest(4))], SystemTime::now());
+        assert_eq!(first.lookup(&stats), [1, 2, 3, 4].map(|number| Some(digest(number))));
+        first.confirm(&[(stats[1], digest(2))]);
+        let linked = FileStat { changed_ns: 3_000_000_000_000, ..stats[1] };
+        first.remember_linked(&[(linked, digest(2))]);
+        assert_eq!(
+            in_boot("first").lookup(&stats),
+            [Some(digest(1)), None, Some(digest(3)), Some(digest(4))]
+        );
+        let second = in_boot("second");
+        let seen = second.lookup(&[stats[0], linked, stats[2], stats[3]]);
+        assert_eq!(seen, [None, Some(digest(2)), None, Some(digest(4))], "synced, or older than the boot");
+        second.mistrust(&[(linked, digest(2))]);
+        assert_eq!(second.lookup(&[linked]), [None]);
+        assert!(first.take_warning().is_none() && second.take_warning().is_none());
+    }
+
+    #[test]
+    fn a_table_of_the_first_version_is_brought_up_to_date_and_its_rows_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stat.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE files (device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL,
+                 modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, digest BLOB NOT NULL,
+                 PRIMARY KEY (device, inode)) WITHOUT ROWID;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        let known = digest(1);
+        let row = (-1, 1, 3, 1_000, 2_000, known.as_bytes());
+        old.execute("INSERT INTO files VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let index = StatIndex::new(path.clone());
+                    assert_eq!(index.lookup(&[stat(1), stat(2)]), [Some(digest(1)), None]);
+                    assert!(index.take_warning().is_none());
+                });
+            }
+        });
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use local::leases::{Holder, Lease, LeaseRules};
 pub use local::objects::publish::read_tree;
 pub use local::objects::{Damage, DamageKind};
 pub use local::records::{Published, StoredRecord};
-pub use local::scratch::Scratch;
+pub use local::scratch::{Remover, Scratch};
 pub use local::source::{Rehash, SourceStats, SourceTree, hash_source};
 pub use local::stat_index::{FileStat, IndexFailure, IndexWarning, StatIndex};
 pub use lookup::{CachedRecord, Found, Lookup, Origin, Presence};
@@ -117,6 +117,11 @@ impl Cache {
     /// its name.
     pub fn scratch(&self, label: &str) -> Result<Scratch, CacheError> {
         self.local.scratch(label)
+    }
+
+    /// What removes scratch folders in the background.
+    pub fn remover(&self) -> Result<Remover, CacheError> {
+        self.local.remover()
     }
 
     /// Returns the folder in which a resumable stage keeps its own files for `key`.

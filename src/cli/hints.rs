@@ -21,6 +21,12 @@ use crate::stages::preprocess::ImageFault;
 pub(super) const UNKNOWN_COST: &str = "run one variant first, with `--only AXIS=VALUE`, so that the others can be estimated; or compare only what can be \
      estimated: `--budget-guess`";
 
+/// The hint for a lock whose objects could not be pinned.
+pub(super) const UNPINNED: &str = "the lock is complete; run `patchflow cache pin` as a user who may write to the cache, or `cache gc` may evict them";
+
+/// The hint for results that are not known to be on disk.
+pub(super) const UNFLUSHED: &str = "check the disk; what a power cut takes is made again, and what the disk damages is found by `patchflow cache verify`";
+
 /// Returns a hint for an error of the cache.
 fn store_error(error: &CacheError) -> Option<String> {
     match error {
@@ -118,6 +124,9 @@ fn failure(failure: &Failure) -> Option<String> {
             Some("`patchflow explain` shows what differs; without `--locked` it runs".to_owned())
         }
         Failure::Nondeterministic { .. } => Some("run again: the new bytes are recorded now".to_owned()),
+        Failure::CacheRemoved { .. } => {
+            Some("run again, and leave the cache where it is meanwhile".to_owned())
+        }
         Failure::Stage(_)
         | Failure::Cache(_)
         | Failure::NoTree { .. }

@@ -346,8 +346,7 @@ fn notices(run: &Run, task: usize, cache: &Cache) -> Vec<Notice> {
 
 fn show_warning(cache: &Cache) {
     if let Some(error) = cache.take_flush_error() {
-        let help = "results may be lost in a power cut, and are then made again; check the disk";
-        terminal::show_chain("warning", &error, Some(help));
+        terminal::show_chain("warning", &error, Some(hints::UNFLUSHED));
     }
     if let Some(warning) = cache.index().take_warning() {
         terminal::show_chain("warning", &warning, Some("sources and objects are hashed again by each run"));

@@ -16,6 +16,12 @@ pub enum Failure {
     /// The cache failed.
     #[error("the cache failed")]
     Cache(#[source] CacheError),
+    /// The folder in which the task ran was removed meanwhile, as often as it was begun again.
+    #[error("the cache was removed while the task ran: `{}` is gone", path.display())]
+    CacheRemoved {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The inputs or the key of the task could not be found.
     #[error(transparent)]
     Plan(PlanError),

@@ -238,7 +238,8 @@ fn run_once(
         let to = output.join(name);
         std::fs::rename(&from, &to).map_err(|source| StageError::io("move", &from, source))?;
     }
-    remove_sandbox(sandbox)
+    // The rest of the sandbox goes with the output folder, once the task is done.
+    Ok(())
 }
 
 /// Copies an input into the sandbox, read-only.

@@ -228,3 +228,77 @@ fn a_full_disk_is_a_clear_error_and_leaves_the_cache_intact() {
     call("umount", &[]);
     result.unwrap();
 }
+
+/// Two tasks that are shown; the second removes the cache the first time that it runs.
+const REMOVES: &str = r#"
+[experiment]
+name = "removed"
+[stages.first]
+kind = "command"
+run = ["sh", "-c", "echo first > outputs/o/n"]
+outputs = { o = "files" }
+[stages.shown]
+kind = "command"
+run = ["cp", "inputs/first/n", "outputs/o/n"]
+inputs = { first = "first" }
+outputs = { o = "files" }
+[stages.last]
+kind = "command"
+run = ["sh", "-c", "[ -e $MARK ] || { touch $MARK; $REMOVE $CACHE $GONE; }; cat inputs/shown/n inputs/first/n > outputs/o/n"]
+inputs = { shown = "shown", first = "first" }
+outputs = { o = "files" }
+env = ["MARK", "CACHE", "REMOVE", "GONE"]
+"#;
+
+#[test]
+fn a_cache_that_is_deleted_or_moved_while_a_task_runs_fails_no_run() {
+    for remove in ["rm -rf", "mv"] {
+        let project = Project::empty();
+        project.write("m.toml", REMOVES);
+        let text = |name: &str| project.path(name).to_str().unwrap().to_owned();
+        let (mark, cache, gone) = (text("mark"), text("cache"), text("gone"));
+        let variables = [("MARK", &*mark), ("CACHE", &*cache), ("REMOVE", remove), ("GONE", &*gone)];
+        let output = project.call_with(&["run", "m.toml", "--json"], &variables);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report = crate::project::report_of(&output);
+        let results: Vec<Vec<u8>> = project.results(&report).into_values().collect();
+        assert!(results.contains(&b"first\nfirst\n".to_vec()), "{remove}: {results:?}");
+        assert!(project.path("mark").exists() && project.objects().len() >= 2);
+        assert_eq!(project.succeeds(&["cache", "verify"]).status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_once_another_has_run() {
+    let project = Project::empty();
+    let manifest = "[experiment]\nname = \"killed\"\n[stages.wait]\nkind = \"command\"\nrun = [\"sh\", \"-c\", \
+                    \"echo $$ > $MARK; exec sleep 60\"]\noutputs = { o = \"files\" }\nenv = [\"MARK\"]\n";
+    project.write("m.toml", manifest);
+    let mark = project.path("mark");
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("patchflow"))
+        .args(["run", "m.toml"])
+        .current_dir(project.path(""))
+        .env("MARK", &mark)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !std::fs::read_to_string(&mark).is_ok_and(|text| text.ends_with('\n')) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let sleeper: i32 = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+    let leases = || crate::project::files(&project.path("cache/v1/leases"));
+    let left = |leases: &[PathBuf]| leases.iter().filter(|name| name.to_string_lossy().len() > 20).count();
+    assert_eq!(left(&leases()), 2, "its lease and the list of what it used: {:?}", leases());
+    project.write(
+        "other.toml",
+        "[experiment]\nname = \"other\"\n[stages.a]\nkind = \"command\"\n\
+        run = [\"sh\", \"-c\", \"echo > outputs/o/n\"]\noutputs = { o = \"files\" }\n",
+    );
+    project.run("other.toml", &[]);
+    assert_eq!(left(&leases()), 0, "{:?}", leases());
+    assert_eq!(crate::project::files(&project.path("cache/v1/tmp")), Vec::<PathBuf>::new());
+    let sleeper = rustix::process::Pid::from_raw(sleeper).unwrap();
+    let _ = rustix::process::kill_process(sleeper, rustix::process::Signal::KILL);
+}

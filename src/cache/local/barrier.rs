@@ -104,7 +104,12 @@ impl Store {
         match self.durability() {
             // The name of an object that is lost is one that was evicted.
             Durability::Immediate if area == Area::Objects => Ok(()),
-            Durability::Immediate => sync_folder_of(&self.path(area, digest)),
+            Durability::Immediate => {
+                let path = self.path(area, digest);
+                sync_folder_of(&path)?;
+                // The folder itself may be new.
+                path.parent().map_or(Ok(()), sync_folder_of)
+            }
             Durability::Grouped => {
                 self.relied_on(area, digest);
                 Ok(())
@@ -147,6 +152,9 @@ impl Store {
         first?;
         self.sync_folders(&files)?;
         self.index.confirm(&objects);
+        if !files.is_empty() {
+            self.index.checkpoint();
+        }
         Ok(())
     }
 
@@ -263,6 +271,30 @@ mod tests {
         store.publish_bytes(b"content").unwrap();
         std::fs::remove_dir_all(store.root()).unwrap();
         store.flush().expect("what was deleted need not be synced");
+    }
+
+    #[test]
+    fn where_other_machines_write_contents_are_on_disk_before_they_have_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let boot = |name: &str| {
+            let boot = crate::cache::local::stat_index::Boot::named(name, SystemTime::UNIX_EPOCH);
+            crate::cache::StatIndex::in_boot(folder.path().join("stat.sqlite"), boot)
+        };
+        let store = Store::open(folder.path().join("cache"), boot("first")).unwrap();
+        store.durability.set(Durability::Immediate).unwrap();
+        power::watch(store.root());
+        let object = store.publish_bytes(b"content").unwrap();
+        let tree = store.put_tree(&crate::cache::Tree::default()).unwrap();
+        store.publish_record(&object, b"record").unwrap();
+        store.put_item(&object, b"item").unwrap();
+        let cut = power::cut(store.root(), &mut |_| 0);
+        assert!(cut.rewritten.is_empty());
+        let names = [(Area::Trees, tree), (Area::Records, object), (Area::Items, object)];
+        assert!(names.iter().all(|(area, digest)| store.path(*area, digest).exists()));
+        assert!(!store.object_path(&object).exists(), "it counts as evicted");
+        let again = store.publish_bytes(b"content").unwrap();
+        let stat = FileStat::of(&std::fs::metadata(store.object_path(&again)).unwrap());
+        assert_eq!(boot("second").lookup(&[stat]), [Some(again)], "it is on disk");
     }
 
     #[test]

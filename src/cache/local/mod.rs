@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/CACHEDIR.TAG              backup programs skip the folder
-//! <root>/v1/objects/ab/cdef…       blobs, mode 0444, named by the blake3 of their content
+//! <root>/v1/objects/ab/cdef…       blobs, read-only, named by the blake3 of their content
 //! <root>/v1/trees/ab/cdef…         trees, named by digest; they stay when objects are evicted
 //! <root>/v1/records/ab/cdef…       key -> what it produced, with a checksum
 //! <root>/v1/items/ab/cdef…         per-image records: the same for single items of a task
@@ -30,6 +30,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -38,7 +39,7 @@ use crate::cache::tree::Tree;
 use crate::digest::Digest;
 use barrier::{Durability, Unsynced};
 use leases::{LeaseObservation, LeaseRules, holds::Holds};
-use scratch::Scratch;
+use scratch::{Remover, Scratch, Temporary};
 use stat_index::StatIndex;
 
 mod barrier;
@@ -113,6 +114,7 @@ pub(in crate::cache) struct Store {
     observations: Mutex<HashMap<PathBuf, LeaseObservation>>,
     durability: OnceLock<Durability>,
     unsynced: Unsynced,
+    object_mode: OnceLock<u32>,
 }
 
 impl Store {
@@ -125,10 +127,18 @@ impl Store {
             }
             _ => {}
         }
-        let (prepared, trees, holds) = (Mutex::new(false), Mutex::default(), Mutex::default());
-        let (lease_rules, observations) = (LeaseRules::default(), Mutex::default());
-        let (durability, unsynced) = (OnceLock::new(), Unsynced::default());
-        Ok(Self { root, index, prepared, trees, holds, lease_rules, observations, durability, unsynced })
+        Ok(Self {
+            root,
+            index,
+            prepared: Mutex::new(false),
+            trees: Mutex::default(),
+            holds: Mutex::default(),
+            lease_rules: LeaseRules::default(),
+            observations: Mutex::default(),
+            durability: OnceLock::new(),
+            unsynced: Unsynced::default(),
+            object_mode: OnceLock::new(),
+        })
     }
 
     /// Replaces the rules by which leases are kept apart.
@@ -157,10 +167,26 @@ impl Store {
             .map_or(Durability::Immediate, |found| *self.durability.get_or_init(|| found))
     }
 
+    /// The mode of objects: read-only, for those who may read a new file by the umask, or by the folder's default access
+    /// list. What the program that made a file allowed does not count: some write everything for their user alone.
+    fn object_mode(&self) -> u32 {
+        *self.object_mode.get_or_init(|| {
+            let probe = Temporary::write(&self.area(Area::Tmp), &[], Durability::Grouped);
+            let metadata = probe.and_then(|probe| fs::metadata(probe.path()).reading(probe.path()));
+            metadata.map_or(0o444, |metadata| metadata.mode() & 0o444 | 0o400)
+        })
+    }
+
     /// Creates a fresh folder on the store's file system, removed when dropped. `label` is for people.
     pub(in crate::cache) fn scratch(&self, label: &str) -> Result<Scratch, CacheError> {
         self.prepare()?;
         Scratch::create(&self.area(Area::Tmp), label)
+    }
+
+    /// What removes scratch folders in the background.
+    pub(in crate::cache) fn remover(&self) -> Result<Remover, CacheError> {
+        self.prepare()?;
+        Remover::create(&self.area(Area::Tmp))
     }
 
     /// The folder in which a resumable stage keeps its own files for `key`; the stage creates it.
@@ -192,12 +218,15 @@ impl Store {
         (known, foreign)
     }
 
-    /// Creates the folders and removes leftovers of dead processes, once; called before every write.
+    /// Creates the folders and removes leftovers of dead processes, once, and again if someone deletes the cache; called
+    /// before every write.
     fn prepare(&self) -> Result<(), CacheError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*prepared {
+        let is_there = |area| self.area(area).exists();
+        if !*prepared || !is_there(Area::Tmp) || !is_there(Area::Leases) {
             self.make_folders()?;
             scratch::remove_stale(&self.area(Area::Tmp));
+            self.remove_dead_leases();
             *prepared = true;
         }
         Ok(())
@@ -219,7 +248,6 @@ impl Store {
     /// Moves a damaged file to the quarantine; returns whether that succeeded. `inode` is that of the file that
     /// was examined: a sound file that another process has published there meanwhile is restored.
     fn quarantine(&self, path: &Path, inode: u64) -> bool {
-        use std::os::unix::fs::MetadataExt;
         let folder = self.area(Area::Quarantine);
         let label = digest_of_path(path).map_or("foreign".into(), |digest| digest.to_string());
         let away = folder.join(scratch::fresh_name(&label));

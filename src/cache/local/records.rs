@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::barrier::Durability;
 use crate::cache::local::disk;
+use crate::cache::local::leases::open_lock;
 use crate::cache::local::scratch::Temporary;
 use crate::cache::local::{Area, Store, make_shard};
 use crate::digest::Digest;
@@ -180,7 +181,7 @@ impl Store {
             return None;
         }
         let path = self.area(Area::Leases).join("repair");
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).ok()?;
+        let file = open_lock(&path).ok()?;
         file.lock().ok()?;
         Some(file)
     }

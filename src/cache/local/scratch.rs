@@ -48,6 +48,31 @@ impl Drop for Scratch {
     }
 }
 
+/// Removes scratch folders, for a thread that nothing waits for: a file system that discards freed blocks at once waits
+/// for the device at each folder that goes. Each one moves into a folder of the remover's own first, because its parent
+/// is locked meanwhile, and others create files there.
+#[derive(Debug)]
+pub struct Remover {
+    folder: Scratch,
+    removed: u64,
+}
+
+impl Remover {
+    /// Creates the remover's folder in `parent`, which exists.
+    pub(super) fn create(parent: &Path) -> Result<Self, CacheError> {
+        Ok(Self { folder: Scratch::create(parent, "removed")?, removed: 0 })
+    }
+
+    /// Removes a folder with its content. What cannot be removed is left to the next process that publishes.
+    pub fn remove(&mut self, scratch: Scratch) {
+        self.removed += 1;
+        let going = self.folder.path().join(self.removed.to_string());
+        if fs::rename(scratch.path(), &going).is_ok() {
+            let _ = remove(&going);
+        }
+    }
+}
+
 /// A file in `v1/tmp` that is removed when dropped, unless it was moved away.
 #[derive(Debug)]
 pub(super) struct Temporary {
@@ -183,6 +208,22 @@ mod tests {
         let gone = first.path().to_path_buf();
         drop(first);
         assert!(!gone.exists() && second.path().exists());
+    }
+
+    #[test]
+    fn a_remover_removes_scratch_folders_and_then_its_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut remover = Remover::create(parent.path()).unwrap();
+        for _ in 0..3 {
+            let scratch = Scratch::create(parent.path(), "x").unwrap();
+            fs::create_dir_all(scratch.path().join("a/b")).unwrap();
+            fs::write(scratch.path().join("a/b/file"), "x").unwrap();
+            remover.remove(scratch);
+            assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+            assert_eq!(fs::read_dir(remover.folder.path()).unwrap().count(), 0);
+        }
+        drop(remover);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]

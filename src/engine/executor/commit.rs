@@ -34,6 +34,9 @@ impl Execution<'_> {
     ) -> Result<(Outputs, bool), CacheError> {
         let publication = self.context.cache.publication()?;
         let outputs = self.publish(&publication, scratch, items, inputs)?;
+        // If someone is deleting the cache, an output may have lost files before it was listed.
+        let present = std::fs::metadata(scratch.path());
+        present.map_err(|source| CacheError::Read { path: scratch.path().to_owned(), source })?;
         let provenance = self.provenance(inputs, &outputs, effort);
         self.record(&publication, outputs, provenance)
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::commit::Effort;
 use super::inputs::LoadedInput;
 use super::{Executed, LostInput, RunContext, Unit};
-use crate::cache::CacheError;
+use crate::cache::{Scratch, CacheError};
 use crate::engine::failure::Failure;
 use crate::engine::items::TaskItems;
 use crate::engine::log::Log;
@@ -17,6 +17,9 @@ use crate::engine::{Event, Options};
 use crate::error_chain::error_chain;
 use crate::plan::{KeptLog, Notice, TaskId};
 use crate::stages::{Context, Inputs, Items, Progress, StageError};
+
+/// How often a unit begins whose cache is removed while it runs (chosen: who removes it again and again gets an error).
+const ATTEMPTS: u32 = 3;
 
 /// The folders and services that a stage is given.
 pub(in crate::engine) struct StageFolders<'a> {
@@ -41,11 +44,20 @@ impl<'a> Execution<'a> {
         Self { unit, context }
     }
 
-    /// Runs the unit to its end. No panic of a stage gets past here.
+    /// Runs the unit to its end. No panic of a stage gets past here. If someone deletes or moves the cache meanwhile, the
+    /// unit begins again.
     pub(in crate::engine) fn run(&self) -> Executed {
         let started = Instant::now();
-        guarded(|| self.try_run(started))
-            .unwrap_or_else(|failure| Executed::Failed { failure, seconds: started.elapsed().as_secs_f64() })
+        let mut attempt = 1;
+        loop {
+            match guarded(|| self.try_run(started)) {
+                Ok(executed) => return executed,
+                Err(Failure::CacheRemoved { .. }) if attempt < ATTEMPTS => attempt += 1,
+                Err(failure) => {
+                    return Executed::Failed { failure, seconds: started.elapsed().as_secs_f64() };
+                }
+            }
+        }
     }
 
     fn try_run(&self, started: Instant) -> Result<Executed, Failure> {
@@ -66,6 +78,7 @@ impl<'a> Execution<'a> {
         let items = TaskItems::new(cache, kind, !unit.is_forced, context.options.cancelled, &log);
         let folders = StageFolders { output: scratch.path(), work: work.path(), items: &items, log: &log };
         if let Err(failure) = self.make(&folders, &inputs) {
+            check_present(&scratch)?;
             return self.failed(failure, &inputs);
         }
         let fresh_share = items.fresh_share();
@@ -74,7 +87,12 @@ impl<'a> Execution<'a> {
         let kept = KeptLog::keep(log.kept(), cache);
         let notices = log.notices();
         let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept, notices };
-        let (outputs, differs) = self.commit(&scratch, items, &inputs, effort).map_err(Failure::Cache)?;
+        let committed = self.commit(&scratch, items, &inputs, effort);
+        let (outputs, differs) = committed.or_else(|error| {
+            check_present(&scratch)?;
+            Err(Failure::Cache(error))
+        })?;
+        context.discard(scratch);
         // A folder that cannot be removed only takes space; the next run of this key uses it again.
         let _ = work.remove();
         log.note(&format!("done in {seconds:.3} s"));
@@ -147,6 +165,12 @@ impl<'a> Execution<'a> {
         let run = || unit.spec.run(&inputs, folders.output, &context);
         if unit.spec.about().is_blocking { run() } else { pool.install(run) }
     }
+}
+
+/// Fails if the folder that the stage wrote into is gone.
+fn check_present(scratch: &Scratch) -> Result<(), Failure> {
+    let path = scratch.path();
+    if path.exists() { Ok(()) } else { Err(Failure::CacheRemoved { path: path.to_owned() }) }
 }
 
 fn lost(

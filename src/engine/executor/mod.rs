@@ -20,7 +20,9 @@ mod threads;
 mod unit;
 mod worker;
 
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::Scope;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,7 @@ pub use self::worker::{UnitReport, work};
 use super::failure::Failure;
 use super::usage::Meter;
 use super::{EngineError, Options};
-use crate::cache::{Cache, Lease};
+use crate::cache::{Cache, Lease, Scratch};
 use crate::plan::{Outputs, TaskId};
 use crate::stages::Role;
 
@@ -87,6 +89,8 @@ pub(super) struct RunContext<'a> {
     pub(super) meter: Meter,
     /// Trees and sources that are already in memory.
     pub(super) inputs: SharedInputs,
+    /// Takes the folders that units have written into; closed if they are removed at once.
+    pub(super) removals: Mutex<Option<Sender<Scratch>>>,
 }
 
 impl<'a> RunContext<'a> {
@@ -97,7 +101,48 @@ impl<'a> RunContext<'a> {
             .num_threads(threads)
             .build()
             .map_err(|source| EngineError::Threads { threads, source })?;
-        Ok(Self { cache, options, pool, meter: Meter::default(), inputs: SharedInputs::default() })
+        let (meter, inputs) = (Meter::default(), SharedInputs::default());
+        Ok(Self { cache, options, pool, meter, inputs, removals: Mutex::default() })
+    }
+
+    /// Removes the folders of units on a thread of the scope, until the value that is returned is dropped.
+    pub(super) fn remove_in_background<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Removing<'env, 'a> {
+        let (sender, removals) = channel::<Scratch>();
+        *self.removals.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        scope.spawn(move || {
+            let mut remover = None;
+            for scratch in removals {
+                if remover.is_none() {
+                    remover = self.cache.remover().ok();
+                }
+                // A folder that cannot be moved is removed where it is.
+                if let Some(remover) = &mut remover {
+                    remover.remove(scratch);
+                }
+            }
+        });
+        Removing(self)
+    }
+
+    /// Gives up the folder of a unit.
+    pub(super) fn discard(&self, scratch: Scratch) {
+        let removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(removals) = removals.as_ref() {
+            // Without a thread it is removed here.
+            let _ = removals.send(scratch);
+        }
+    }
+}
+
+/// The removal of folders in the background; when it is dropped, the thread ends once all are removed.
+pub(super) struct Removing<'env, 'a>(&'env RunContext<'a>);
+
+impl Drop for Removing<'_, '_> {
+    fn drop(&mut self) {
+        *self.0.removals.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -74,8 +74,8 @@ pub fn work(
     }
     let executed = Execution::new(unit, &context).run();
     drop(lease);
-    // Whoever reads the report takes the result as kept, and may run nothing here again.
-    cache.flush().map_err(EngineError::Store)?;
+    // Who reads the report takes the result as kept, and may run nothing here again.
+    cache.flush().map_err(EngineError::Cache)?;
     Ok(UnitReport::of(executed, hint))
 }
 

@@ -136,6 +136,36 @@ impl Scheduler<'_> {
         self.plan.tasks[task.0].is_shown || self.options.restores
     }
 
+    /// Lets tasks run again whose objects went after they had ended, and are shown by the run's folder: someone deletes the
+    /// cache, or collects without working locks. Returns whether there are any. Looks once.
+    pub(super) fn remake_shown(&mut self) -> Result<bool, EngineError> {
+        self.has_shown = true;
+        let mut is_any = false;
+        for task in (0..self.plan.tasks.len()).map(TaskId) {
+            if self.state.is_stopping() || !self.needs_all_objects(task) {
+                continue;
+            }
+            if let Some(file) = self.missing_file(task)? {
+                self.state.handle(SchedulerEvent::OutputsLost { task, file });
+                is_any = true;
+            }
+        }
+        Ok(is_any)
+    }
+
+    /// The first file of a finished task's outputs whose object is not in the cache.
+    fn missing_file(&self, task: TaskId) -> Result<Option<String>, EngineError> {
+        let outputs = self.state.outputs(task).into_iter().flat_map(Outputs::values);
+        for output in outputs.filter(|output| output.source.is_none()) {
+            let missing = self.cache.objects().missing(&output.tree).map_err(EngineError::Cache)?;
+            let mut entries = output.tree.entries().iter();
+            if let Some(entry) = entries.find(|entry| missing.contains(&entry.digest)) {
+                return Ok(Some(entry.path.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Returns whether all objects of a finished task's outputs are in the cache.
     fn is_intact(&self, task: TaskId) -> Result<bool, EngineError> {
         for output in self.state.outputs(task).into_iter().flat_map(Outputs::values) {

@@ -11,7 +11,7 @@ mod prefetch;
 mod units;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -42,7 +42,8 @@ pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, Eng
     let (ends, ended) = channel();
     let (pushes, pusher) = cache.pusher();
     let run = std::thread::scope(|scope| {
-        let flushing = flush_in_groups(scope, cache);
+        let _removing = context.remove_in_background(scope);
+        let flushing = flush_in_groups(scope, cache, options.cancelled);
         scope.spawn(move || {
             pusher.run(options.cancelled, |pushed| {
                 (options.listener)(Event::Pushed { records: pushed.records, bytes: pushed.bytes });
@@ -68,15 +69,20 @@ pub fn run(plan: &Plan, cache: &Cache, options: &Options<'_>) -> Result<Run, Eng
 }
 
 /// Flushes the cache every [`GROUP`] on a thread that nothing waits for, until the sender is dropped; then once more if
-/// the run took longer than that. The work of a shorter run is not worth waiting for the disk.
-fn flush_in_groups<'scope>(scope: &'scope Scope<'scope, '_>, cache: &'scope Cache) -> Sender<()> {
+/// the run took longer than that. The work of a shorter run is not worth waiting for the disk, and a user who stops a
+/// run does not wait.
+fn flush_in_groups<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    cache: &'scope Cache,
+    cancelled: &'scope AtomicBool,
+) -> Sender<()> {
     let (running, end) = channel();
     scope.spawn(move || {
         let started = Instant::now();
         while end.recv_timeout(GROUP) == Err(RecvTimeoutError::Timeout) {
             cache.flush_or_note();
         }
-        if started.elapsed() > GROUP {
+        if started.elapsed() > GROUP && !cancelled.load(Ordering::Relaxed) {
             cache.flush_or_note();
         }
     });
@@ -95,6 +101,8 @@ struct Scheduler<'a> {
     executor: &'a dyn Executor,
     /// Tasks whose records were already prefetched.
     prefetched: BTreeSet<TaskId>,
+    /// Whether the objects that the run's folder shows were looked at.
+    has_shown: bool,
     pushes: Sender<PushOrder>,
 }
 
@@ -117,6 +125,7 @@ impl<'a> Scheduler<'a> {
             sizes: Sizes::new(plan, cache),
             executor,
             prefetched: BTreeSet::new(),
+            has_shown: false,
             pushes,
         }
     }
@@ -125,7 +134,10 @@ impl<'a> Scheduler<'a> {
         loop {
             self.perform_all()?;
             if self.state.is_over() {
-                break;
+                if self.has_shown || !self.remake_shown()? {
+                    break;
+                }
+                continue;
             }
             match ended.recv_timeout(POLL) {
                 Ok(end) => self.ended(end),

@@ -76,6 +76,8 @@ pub(super) enum SchedulerEvent {
     Executed { task: TaskId, outputs: Outputs, seconds: f64, differs: bool, refused: Option<Failure> },
     /// An execution found objects of its inputs lost: their producers, each with one lost file.
     InputsLost { task: TaskId, lost: Vec<(TaskId, String)> },
+    /// A finished task's objects are lost that the run's folder shows; the first file.
+    OutputsLost { task: TaskId, file: String },
     /// The task failed, in its execution or before.
     Failed { task: TaskId, failure: Failure, seconds: f64 },
     /// A finished task can run again to restore its objects.
@@ -170,6 +172,11 @@ impl<'a> RunState<'a> {
         self.admission.is_idle() && (self.is_stopping || self.starts.is_empty())
     }
 
+    /// Whether nothing more is started.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
     /// Changes the states of tasks as an event says.
     pub(super) fn handle(&mut self, event: SchedulerEvent) {
         match event {
@@ -182,6 +189,7 @@ impl<'a> RunState<'a> {
                 self.executed(task, &outputs, seconds, differs, refused);
             }
             SchedulerEvent::InputsLost { task, lost } => self.stall(task, lost),
+            SchedulerEvent::OutputsLost { task, file } => self.remake(task, file),
             SchedulerEvent::Failed { task, failure, seconds } => self.fail(task, failure, seconds),
             SchedulerEvent::Restorable { task, resolution, demand } => {
                 self.restorable(task, *resolution, demand);

@@ -17,17 +17,22 @@ impl RunState<'_> {
         for (producer, file) in lost {
             // A task that is not done is being restored for another reader.
             if producers.insert(producer) && matches!(self.tasks[producer.0], TaskState::Done(_)) {
-                let of = &self.plan.tasks[producer.0];
-                self.emit(Event::TaskRemade {
-                    name: of.name.clone(),
-                    stage: of.stage.clone(),
-                    kind: of.spec.kind().name(),
-                    file,
-                });
-                self.actions.push_back(Action::Restore(producer));
+                self.remake(producer, file);
             }
         }
         self.tasks[task.0] = TaskState::Stalled(attempt, producers);
+    }
+
+    /// Lets a finished task run again, because this file of its outputs is lost.
+    pub(super) fn remake(&mut self, task: TaskId, file: String) {
+        let of = &self.plan.tasks[task.0];
+        self.emit(Event::TaskRemade {
+            name: of.name.clone(),
+            stage: of.stage.clone(),
+            kind: of.spec.kind().name(),
+            file,
+        });
+        self.actions.push_back(Action::Restore(task));
     }
 
     pub(super) fn restorable(&mut self, task: TaskId, resolution: Resolution, demand: Demand) {

@@ -106,6 +106,7 @@ impl Store {
             None
         } else {
             let lease = self.collecting()?;
+            self.remove_dead_leases();
             Some((self.pause_others()?, lease))
         };
         let usage = self.usage(describe)?;

@@ -11,15 +11,15 @@
 //! removed while it runs makes that input again.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use crate::cache::error::{AtPath, CacheError};
-use crate::cache::local::leases::holder_at;
 use crate::cache::local::leases::process::Liveness;
 use crate::cache::local::leases::renewal::{self, Renewed};
+use crate::cache::local::leases::{holder_at, is_abandoned, is_same_file, open_lock};
 use crate::cache::local::scratch::{self, fresh_name};
 use crate::cache::local::{Area, Store, disk};
 use crate::digest::Digest;
@@ -57,18 +57,25 @@ impl Store {
             return;
         }
         let Ok(_pause) = self.pause() else { return };
+        let known = match holds.take_if(|holds| !is_same_file(&holds.file, &holds.path)) {
+            // Someone deleted the cache.
+            Some(gone) => gone.keys.clone(),
+            None => HashSet::new(),
+        };
         if holds.is_none() {
             *holds = Holds::create(&self.area(Area::Leases)).ok();
         }
         let Some(holds) = holds.as_mut() else { return };
-        let line = format!("{key}\n");
-        if disk::write_all(&mut holds.file, &holds.path, line.as_bytes()).is_ok() {
-            holds.keys.insert(*key);
+        for key in known.iter().chain([key]) {
+            let line = format!("{key}\n");
+            if disk::write_all(&mut holds.file, &holds.path, line.as_bytes()).is_ok() {
+                holds.keys.insert(*key);
+            }
         }
-        // The mtime of a record is its last use. There may be no record yet.
-        let open = |area| File::open(self.path(area, key));
-        let record = open(Area::Records).or_else(|_| open(Area::Items));
-        let _ = record.and_then(|record| record.set_modified(SystemTime::now()));
+        // There may be no record yet.
+        if !set_used(&self.path(Area::Records, key)) {
+            set_used(&self.path(Area::Items, key));
+        }
     }
 
     /// Blocks collection while the objects and the record of a task are published: it could otherwise remove an
@@ -89,7 +96,22 @@ impl Store {
 
     fn pause_file(&self) -> Result<File, CacheError> {
         let path = self.area(Area::Leases).join("pause");
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).writing(&path)
+        open_lock(&path).writing(&path)
+    }
+
+    /// Removes what processes left in `v1/leases` that are dead: lists of what they used, and their leases. Failures are
+    /// ignored: what stays blocks no process.
+    pub(in crate::cache::local) fn remove_dead_leases(&self) {
+        for entry in fs::read_dir(self.area(Area::Leases)).into_iter().flatten().flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let name = name.to_string_lossy();
+            if name.starts_with("run~") && !is_live(&name, &entry) {
+                let _ = fs::remove_file(&path);
+            } else if name.parse::<Digest>().is_ok() && is_abandoned(&path) {
+                // Taken and given back, which removes it.
+                drop(self.lease(path));
+            }
+        }
     }
 
     /// The keys that processes hold or work on, unless these are known to be dead.
@@ -120,6 +142,15 @@ impl Holds {
         let renewed = renewal::register(scratch::FOREIGN_AGE / 4, Box::new(touch));
         Ok(Self { file, path, keys: HashSet::new(), _renewed: renewed })
     }
+}
+
+/// Sets the mtime of a record, its last use, to now; returns whether there is one. Anyone may do that who may write to the
+/// file, and not its owner alone as with another time.
+fn set_used(record: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
+    let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    let times = Timestamps { last_access: at(UTIME_OMIT), last_modification: at(UTIME_NOW) };
+    utimensat(CWD, record, &times, AtFlags::empty()).is_ok()
 }
 
 fn is_live(name: &str, entry: &fs::DirEntry) -> bool {
@@ -173,6 +204,46 @@ mod tests {
         fs::copy(&path, dead).unwrap();
         drop(store.holds.lock().unwrap().take());
         assert!(store.held().is_empty());
+    }
+
+    #[test]
+    fn what_dead_processes_left_goes_with_the_next_publication_and_the_livings_stays() {
+        let (_folder, store) = fresh();
+        let living = store.lock(&key(1)).unwrap().unwrap();
+        store.hold(&key(1));
+        let folder = store.area(Area::Leases);
+        let names = || {
+            let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+            entries.collect::<BTreeSet<_>>()
+        };
+        let before = names();
+        let me = ProcessIdentity::current();
+        let dead = ProcessIdentity { process_start: 1, ..me.clone() };
+        let other_machine = ProcessIdentity { host: "other".into(), ..me.clone() };
+        for (number, process) in [(2, dead), (3, other_machine)] {
+            let text = serde_json::to_string(&crate::cache::Holder { process, started: 0 }).unwrap();
+            fs::write(folder.join(key(number).to_string()), text).unwrap();
+        }
+        fs::write(folder.join(key(4).to_string()), "").unwrap();
+        let aged = File::create(folder.join(key(5).to_string())).unwrap();
+        aged.set_modified(SystemTime::now() - scratch::FOREIGN_AGE - Duration::from_mins(1)).unwrap();
+        let start = format!("~{}~", me.process_start);
+        fs::write(folder.join(fresh_name("run").replace(&start, "~1~")), "").unwrap();
+        let next = Store::open(store.root().into(), StatIndex::in_memory()).unwrap();
+        next.publish_bytes(b"x").unwrap();
+        let left: BTreeSet<_> = names().difference(&before).cloned().collect();
+        assert_eq!(left, BTreeSet::from([3, 4].map(|number| key(number).to_string().into())));
+        assert!(before.is_subset(&names()));
+        drop(living);
+    }
+
+    #[test]
+    fn what_a_process_uses_is_listed_again_after_the_cache_was_deleted() {
+        let (_folder, store) = fresh();
+        store.hold(&key(1));
+        fs::remove_dir_all(store.root()).unwrap();
+        store.hold(&key(2));
+        assert_eq!(store.held(), BTreeSet::from([key(1), key(2)]));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::error::{AtPath, CacheError};
 use crate::cache::local::leases::process::{Liveness, ProcessIdentity};
-use crate::cache::local::scratch::fresh_name;
+use crate::cache::local::scratch::{fresh_name, is_old};
 use crate::cache::local::{Area, Store, disk};
 use crate::digest::Digest;
 use renewal::Renewed;
@@ -111,7 +111,13 @@ impl Store {
                 return self.lease_without_locks(&path);
             }
             let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-            let file = options.writing(&path)?;
+            let file = match options {
+                // Another user's, who gave the group no right to write: it can be replaced, and not signed again.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => {
+                    return self.lease_without_locks(&path);
+                }
+                opened => opened.writing(&path)?,
+            };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -222,6 +228,24 @@ pub(in crate::cache::local) fn holder_at(path: &Path) -> Option<Holder> {
             let age = fs::metadata(path).ok()?.modified().ok()?.elapsed().unwrap_or_default();
             (age < 10 * LEASE_TIME).then_some(holder)
         }
+    }
+}
+
+/// Whether the holder of a lease is known to be dead.
+pub(in crate::cache::local) fn is_abandoned(path: &Path) -> bool {
+    let Ok(content) = fs::read(path) else { return false };
+    match parse(&content) {
+        Some(holder) => holder.process.liveness() == Liveness::Dead,
+        // Empty, as after a power cut, unless it is being signed.
+        None => fs::metadata(path).is_ok_and(|metadata| is_old(&metadata)),
+    }
+}
+
+/// Opens a file that processes lock, and creates it if there is none. Another user's file may be read-only.
+pub(in crate::cache::local) fn open_lock(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().create(true).truncate(false).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +20,7 @@ impl Store {
         self.link_all(&[(*digest, destination.to_owned())])
     }
 
-    /// Creates files from objects: shared blocks, else hard links, else copies; mode 0444. Existing files are
+    /// Creates files from objects: shared blocks, else hard links, else copies; read-only. Existing files are
     /// replaced. Sound objects are linked even if others are missing or damaged.
     pub(in crate::cache) fn link_all(&self, links: &[(Digest, PathBuf)]) -> Result<(), CacheError> {
         let (known, lost) = self.sound(links.iter().map(|(digest, _)| *digest).collect())?;
@@ -40,14 +40,14 @@ impl Store {
             _ => {}
         }
         if shares.load(Ordering::Relaxed) && reflink_copy::reflink(&object, destination).is_ok() {
-            return make_read_only(destination, 0o444);
+            return make_read_only(destination, &object);
         }
         shares.store(false, Ordering::Relaxed);
         if fs::hard_link(&object, destination).is_ok() {
             return Ok(());
         }
         fs::copy(&object, destination).writing(destination)?;
-        make_read_only(destination, 0o444)
+        make_read_only(destination, &object)
     }
 
     /// A hard link changes an object's ctime and nothing else: the object stays verified.
@@ -62,14 +62,14 @@ impl Store {
     }
 }
 
-fn make_read_only(path: &Path, mode: u32) -> Result<(), CacheError> {
+/// Lets those read a file who may read its object, as with a hard link.
+fn make_read_only(path: &Path, object: &Path) -> Result<(), CacheError> {
+    let mode = fs::metadata(object).reading(object)?.mode() & 0o444;
     fs::set_permissions(path, Permissions::from_mode(mode)).writing(path)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
     use crate::cache::local::tests::fresh;
 

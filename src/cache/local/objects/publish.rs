@@ -1,7 +1,7 @@
 //! Publishing: moving finished files into the store so that a name appears only with its whole content.
 //!
 //! # How a file becomes an object
-//! 1. It is sealed: mode 0444, and its mtime set [`BACKDATED`] before now. From here on any write gives it
+//! 1. It is sealed: read-only for all who may read by the umask, and its mtime set [`BACKDATED`] before now. From here on any write gives it
 //!    a newer mtime, whatever the granularity of the file clock.
 //! 2. It is hashed.
 //! 3. If the object is already there and sound, that one stays (others may have it mapped) and the new
@@ -109,7 +109,7 @@ impl Store {
         }
         // Synced when it is installed.
         let temporary = Temporary::write(&self.area(Area::Tmp), &[content], Durability::Grouped)?;
-        let sealed = seal_file(temporary.path())?;
+        let sealed = seal_file(temporary.path(), self.object_mode())?;
         self.install(vec![Sealed { _copy: Some(temporary), ..sealed }])?;
         Ok(digest)
     }
@@ -119,13 +119,13 @@ impl Store {
         let device = fs::metadata(&tmp).reading(&tmp)?.dev();
         if file.metadata.nlink() == 1
             && file.metadata.dev() == device
-            && let Ok(sealed) = seal_file(&file.path)
+            && let Ok(sealed) = seal_file(&file.path, self.object_mode())
         {
             return Ok(sealed);
         }
         let copy = Temporary::reserve(&tmp);
         disk::copy(&file.path, copy.path()).writing(copy.path())?;
-        let sealed = seal_file(copy.path())?;
+        let sealed = seal_file(copy.path(), self.object_mode())?;
         Ok(Sealed { _copy: Some(copy), ..sealed })
     }
 
@@ -185,9 +185,9 @@ impl Store {
 }
 
 /// Makes a file read-only, sets its mtime back and hashes it, in this order.
-fn seal_file(path: &Path) -> Result<Sealed, CacheError> {
+fn seal_file(path: &Path, mode: u32) -> Result<Sealed, CacheError> {
     disk::step(path).writing(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o444)).writing(path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).writing(path)?;
     let mut file = File::open(path).reading(path)?;
     file.set_modified(SystemTime::now() - BACKDATED).writing(path)?;
     let stat = FileStat::of(&file.metadata().reading(path)?);
@@ -348,7 +348,7 @@ mod tests {
         let scratch = scratch_with(&store, &[("a", "first")]);
         let path = scratch.path().join("a");
         let straggler = File::options().write(true).open(&path).unwrap();
-        let sealed = seal_file(&path).unwrap();
+        let sealed = seal_file(&path, 0o444).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&straggler, b"F", 0).unwrap();
         let digest = sealed.digest;
         let refused = store.install(vec![sealed]);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::FileStat;
@@ -19,6 +20,8 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     connection.busy_timeout(BUSY)?;
     // Durable only at checkpoints: a row lost in a power cut costs one hash, and WAL keeps it consistent.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // A commit does not wait for the disk: see `checkpoint` and `keep_log`.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     if version(connection)? == 0 {
         switch_to_wal(connection)?;
     }
@@ -34,6 +37,17 @@ pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
         transaction.commit()?;
     }
     version(connection)
+}
+
+/// Moves the log into the main file, and waits for the disk.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+/// Leaves the log as it is when the connection is closed.
+pub(super) fn keep_log(connection: &Connection) {
+    // If that fails, closing waits for the disk.
+    let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -41,6 +41,10 @@ use database::SCHEMA_VERSION;
 /// Two ticks of the slowest file clock in use (100 Hz).
 pub(in crate::cache::local) const SETTLED: Duration = Duration::from_millis(20);
 
+/// Size in bytes of the database's log from which the end of a process moves it into the main file (chosen: reading a log
+/// of this size takes 1 ms when the database is opened).
+const LONGEST_LOG: u64 = 2 * 1024 * 1024;
+
 /// The metadata of a file that identify its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileStat {
@@ -255,6 +259,15 @@ impl StatIndex {
         self.locked().warning.take()
     }
 
+    /// Moves what was written into the main file of the database, which waits for the disk; readers and writers do not
+    /// wait for it.
+    pub(super) fn checkpoint(&self) {
+        if matches!(self.locked().table, Table::Database(_)) {
+            // Another connection, so that nothing waits for this one. If it fails, the next process does it.
+            let _ = Connection::open(&self.path).and_then(|connection| database::checkpoint(&connection));
+        }
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -287,11 +300,26 @@ impl StatIndex {
     }
 }
 
+impl Drop for StatIndex {
+    fn drop(&mut self) {
+        // The end of a command does not wait for the disk, unless the log has become long to read.
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let is_short = fs::metadata(log).is_ok_and(|log| log.len() < LONGEST_LOG);
+        if let Table::Database(connection) = &self.locked().table
+            && is_short
+        {
+            database::keep_log(connection);
+        }
+    }
+}
+
 #[cfg(test)]
 impl StatIndex {
     /// As [`Self::new`], in another boot.
     pub(super) fn in_boot(path: PathBuf, boot: Boot) -> Self {
-        Self { boot, ..Self::new(path) }
+        let state = Mutex::new(State { table: Table::Unopened, warning: None });
+        Self { path, boot, state }
     }
 
     /// Makes the row of a file say that it has the stat `after`, as a file system may that wrote a file's metadata and

@@ -114,6 +114,8 @@ struct Model {
     /// Tasks that the open store has published.
     written: BTreeSet<usize>,
     boot: usize,
+    /// The boot in which the store was opened last.
+    opened_in: Option<usize>,
     counts: BTreeMap<&'static str, usize>,
 }
 
@@ -470,7 +472,10 @@ impl Model {
     /// Another process, which holds nothing. Some have the stat cache of those before, others know nothing of what they
     /// have verified.
     fn open(&mut self) {
-        let index = if self.numbers.below(4) == 0 { StatIndex::in_memory() } else { self.index() };
+        let is_after_cut = self.opened_in != Some(self.boot);
+        self.opened_in = Some(self.boot);
+        let index =
+            if is_after_cut || self.numbers.below(2) == 0 { self.index() } else { StatIndex::in_memory() };
         self.store = Some(Store::open(self.root.clone(), index).unwrap());
         self.held.clear();
         self.written.clear();
@@ -510,6 +515,7 @@ fn the_store_is_its_model_through_kills_power_cuts_collections_and_damage() {
         pinned: BTreeSet::new(),
         written: BTreeSet::new(),
         boot: 0,
+        opened_in: None,
         counts: BTreeMap::new(),
     };
     model.open();

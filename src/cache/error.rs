@@ -124,6 +124,14 @@ pub enum CacheError {
     },
 }
 
+impl CacheError {
+    /// Whether this user may not write there, as on a read-only mount.
+    pub fn is_write_refused(&self) -> bool {
+        let refused = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+        matches!(self, Self::Write { source, .. } if refused.contains(&source.kind()))
+    }
+}
+
 /// Adds the path to an input or output error.
 pub(super) trait AtPath<T> {
     /// As [`CacheError::Read`].

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::error::CliError;
 use super::session;
-use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::cache::{Cache, Digest};
+use super::{Environment, Exit, ManifestArguments, hints, terminal};
+use crate::cache::{Cache, CacheError, Digest};
 use crate::plan::{Lock, Plan, Record, Status, TaskId, lock_path};
 
 /// Arguments of `lock`.
@@ -27,15 +27,20 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     warn_of_others(&plan, &statuses);
     let path = lock_path(&environment.folder.join(&arguments.manifest.manifest));
     lock.write(&path).map_err(CliError::Lock)?;
-    keep_from_collection(&plan.experiment, &lock, &project.cache)?;
+    let pinned = keep_from_collection(&plan.experiment, &lock, &project.cache);
     let shown = path.strip_prefix(&project.root).unwrap_or(&path);
-    terminal::print(&format!(
-        "{}: {} tasks, {} variants; their objects are pinned as `lock-{}`\n",
-        shown.display(),
-        lock.tasks.len(),
-        lock.variants.len(),
-        plan.experiment
-    ));
+    let about = format!("{}: {} tasks, {} variants", shown.display(), lock.tasks.len(), lock.variants.len());
+    match pinned {
+        Ok(()) => {
+            terminal::print(&format!("{about}; their objects are pinned as `lock-{}`\n", plan.experiment));
+        }
+        // The lock is as good without pins, which the cache's owner can set.
+        Err(error) if error.is_write_refused() => {
+            terminal::show_chain("warning: the objects are not pinned", &error, Some(hints::UNPINNED));
+            terminal::print(&format!("{about}\n"));
+        }
+        Err(error) => return Err(CliError::Cache(error)),
+    }
     Ok(Exit::Done)
 }
 
@@ -59,7 +64,7 @@ fn metrics(record: &Record, cache: &Cache) -> Option<BTreeMap<String, f64>> {
 }
 
 /// Pins the locked outputs, so that `cache gc` keeps them until `cache unpin`.
-fn keep_from_collection(experiment: &str, lock: &Lock, cache: &Cache) -> Result<(), CliError> {
+fn keep_from_collection(experiment: &str, lock: &Lock, cache: &Cache) -> Result<(), CacheError> {
     let keys: Vec<Digest> = lock.keys().into_iter().collect();
-    cache.housekeeping().pin(&format!("lock-{experiment}"), &keys).map_err(CliError::Cache)
+    cache.housekeeping().pin(&format!("lock-{experiment}"), &keys)
 }

@@ -181,7 +181,7 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
     }
     bar.finish_and_clear();
     // One barrier for all that was pulled.
-    project.store.flush().map_err(CliError::Store)?;
+    project.cache.flush().map_err(CliError::Cache)?;
     let would = if arguments.dry_run { " would be" } else { "" };
     terminal::print(&format!(
         "{} results and {} objects ({}){would} taken from {}\n",

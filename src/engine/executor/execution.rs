@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::commit::Effort;
 use super::inputs::LoadedInput;
 use super::{Executed, LostInput, RunContext, Unit};
-use crate::cache::{Scratch, CacheError};
+use crate::cache::{CacheError, Scratch};
 use crate::engine::failure::Failure;
 use crate::engine::items::TaskItems;
 use crate::engine::log::Log;

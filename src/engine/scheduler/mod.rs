@@ -102,6 +102,9 @@ impl<'a> Scheduler<'a> {
         loop {
             self.perform_all()?;
             if self.state.is_over() {
+                if self.state.start_over() {
+                    continue;
+                }
                 break;
             }
             match ended.recv_timeout(POLL) {

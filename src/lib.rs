@@ -12,8 +12,8 @@
 //! cache      objects, trees, records and leases, local and in a remote; imports none of the above
 //! ```
 //!
-//! All layers may use `digest` and `error_chain`. Imports point only downwards in this list; `tests/it/layers.rs` checks
-//! them.
+//! All layers may use `digest`, `error_chain` and `text`. Imports point only downwards in this list;
+//! `tests/it/layers.rs` checks them.
 
 pub mod artifacts;
 pub mod cache;
@@ -26,3 +26,4 @@ pub mod manifest;
 pub mod plan;
 pub mod report;
 pub mod stages;
+pub mod text;

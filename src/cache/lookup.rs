@@ -1,17 +1,16 @@
-//! Looking records up, here and in the remote.
+//! Looking records up, here and in the remote. What is found has passed the gate (`super::gate`).
 
 use std::sync::Arc;
 
-use super::{Cache, CacheError, Digest, Tree};
+use super::{Cache, CacheError, CachedRecord, Digest, ExpectedOutputs, Flaw, Tree, check_record};
 
-/// A task's record, as the layer that writes records defines it. The cache itself needs only the trees that a record
-/// names.
-pub trait CachedRecord: Sized {
-    /// Decodes a record; `None` for a format that this version does not know.
-    fn from_bytes(bytes: &[u8]) -> Option<Self>;
-
-    /// Returns the digests of the trees of the task's outputs, in a fixed order.
-    fn trees(&self) -> Vec<Digest>;
+/// A record that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The key.
+    pub key: Digest,
+    /// The outputs that the record must have.
+    pub outputs: ExpectedOutputs,
 }
 
 /// Where a record was found.
@@ -32,7 +31,7 @@ pub struct Found<R> {
     pub record: R,
     /// The encoded record.
     pub bytes: Arc<Vec<u8>>,
-    /// The trees that it names, in the order of [`CachedRecord::trees`]. Their objects may be missing.
+    /// Its trees, in the order of [`CachedRecord::outputs`]. Their objects may be missing.
     pub trees: Vec<Arc<Tree>>,
 }
 
@@ -43,7 +42,7 @@ pub enum Lookup<R> {
     Found(Found<R>),
     /// A record with a tree that is missing or damaged, here and in the remote.
     Incomplete,
-    /// No record that can be read.
+    /// No record that can be used.
     Absent,
 }
 
@@ -66,40 +65,54 @@ pub enum Presence {
     Objects,
 }
 
+impl Wanted {
+    /// The record of a key with exactly these outputs.
+    pub fn named(key: Digest, outputs: impl IntoIterator<Item = String>) -> Self {
+        Self { key, outputs: ExpectedOutputs::Named(outputs.into_iter().collect()) }
+    }
+
+    /// The record of a key whose stage is not known.
+    pub fn any(key: Digest) -> Self {
+        Self { key, outputs: ExpectedOutputs::Any }
+    }
+}
+
 impl Cache {
     /// The record of a key: the local one, else the remote's. Nothing is written. The remote is asked once for each
-    /// key; its answer is remembered.
-    pub fn lookup<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, CacheError> {
-        let here = self.lookup_local(key)?;
+    /// key; its answer is remembered. A record that the gate refuses counts as absent.
+    pub fn lookup<R: CachedRecord>(&self, wanted: &Wanted) -> Result<Lookup<R>, CacheError> {
+        let here = self.lookup_local(wanted)?;
         if let Lookup::Found(_) = here {
             return Ok(here);
         }
-        match self.lookup_remote(key)? {
+        match self.lookup_remote(wanted)? {
             Lookup::Absent => Ok(here),
             there => Ok(there),
         }
     }
 
     /// The records of many keys, in order. The remote is asked for all of them together.
-    pub fn lookup_many<R: CachedRecord>(&self, keys: &[Digest]) -> Result<Vec<Lookup<R>>, CacheError> {
-        let wanted: Vec<(Digest, Presence)> = keys.iter().map(|key| (*key, Presence::Record)).collect();
-        self.prefetch::<R>(&wanted)?;
-        keys.iter().map(|key| self.lookup(key)).collect()
+    pub fn lookup_many<R: CachedRecord>(&self, wanted: &[Wanted]) -> Result<Vec<Lookup<R>>, CacheError> {
+        let asked: Vec<(Wanted, Presence)> =
+            wanted.iter().map(|wanted| (wanted.clone(), Presence::Record)).collect();
+        self.prefetch::<R>(&asked)?;
+        wanted.iter().map(|wanted| self.lookup(wanted)).collect()
     }
 
     /// Asks the remote, in few requests, for the records and trees of the keys that are not present here. The next
     /// [`Self::lookup`] and [`Self::can_fetch`] of each costs no request. Nothing is written.
-    pub fn prefetch<R: CachedRecord>(&self, keys: &[(Digest, Presence)]) -> Result<(), CacheError> {
+    pub fn prefetch<R: CachedRecord>(&self, wanted: &[(Wanted, Presence)]) -> Result<(), CacheError> {
         let Some(remote) = &self.remote else { return Ok(()) };
         let mut absent = Vec::new();
-        for (key, presence) in keys {
-            if !self.is_present::<R>(key, *presence)? {
-                absent.push(*key);
+        for (wanted, presence) in wanted {
+            if !self.is_present::<R>(wanted, *presence)? {
+                absent.push(wanted);
             }
         }
-        remote.lookup_many(&absent);
-        let records = absent.iter().filter_map(|key| R::from_bytes(&remote.record(key)?));
-        remote.prefetch_trees(&self.local, &records.flat_map(|record| record.trees()).collect())
+        remote.lookup_many(&absent.iter().map(|wanted| wanted.key).collect::<Vec<_>>());
+        let records = absent.iter().filter_map(|wanted| self.remote_record::<R>(wanted));
+        let trees = records.flat_map(|(record, _)| trees_of(&record)).collect();
+        remote.prefetch_trees(&self.local, &trees)
     }
 
     /// Whether a caller should collect keys and call [`Self::prefetch`]. Without a remote it would gain nothing.
@@ -127,22 +140,28 @@ impl Cache {
         }
     }
 
-    fn lookup_local<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, CacheError> {
-        let Some(bytes) = self.local.record(key)? else { return Ok(Lookup::Absent) };
-        let Some(record) = R::from_bytes(&bytes) else { return Ok(Lookup::Absent) };
+    /// The local record, if it passes the gate as one from outside would: it may have been taken from a remote by a
+    /// version that checked less.
+    fn lookup_local<R: CachedRecord>(&self, wanted: &Wanted) -> Result<Lookup<R>, CacheError> {
+        let Some(bytes) = self.local.record(&wanted.key)? else { return Ok(Lookup::Absent) };
+        let Ok(Some(record)) = check_record::<R>(&wanted.key, &bytes, &wanted.outputs) else {
+            return Ok(Lookup::Absent);
+        };
         let mut trees = Vec::new();
-        for digest in record.trees() {
+        for digest in trees_of(&record) {
             let Some(tree) = self.local.tree(&digest)? else { return Ok(Lookup::Incomplete) };
             trees.push(tree);
+        }
+        if empty_output(&record, &trees).is_some() {
+            return Ok(Lookup::Absent);
         }
         Ok(Lookup::Found(Found { origin: Origin::Local, record, bytes: Arc::new(bytes), trees }))
     }
 
-    fn lookup_remote<R: CachedRecord>(&self, key: &Digest) -> Result<Lookup<R>, CacheError> {
+    fn lookup_remote<R: CachedRecord>(&self, wanted: &Wanted) -> Result<Lookup<R>, CacheError> {
         let Some(remote) = &self.remote else { return Ok(Lookup::Absent) };
-        let Some(bytes) = remote.record(key) else { return Ok(Lookup::Absent) };
-        let Some(record) = R::from_bytes(&bytes) else { return Ok(Lookup::Absent) };
-        let digests = record.trees();
+        let Some((record, bytes)) = self.remote_record::<R>(wanted) else { return Ok(Lookup::Absent) };
+        let digests = trees_of(&record);
         remote.prefetch_trees(&self.local, &digests.iter().copied().collect())?;
         let mut trees = Vec::new();
         for digest in &digests {
@@ -150,14 +169,36 @@ impl Cache {
                 Some(tree) => Some(tree),
                 None => remote.tree(digest),
             };
-            let Some(tree) = tree else { return Ok(Lookup::Incomplete) };
+            let Some(tree) = tree else {
+                if remote.lacks_tree(digest) {
+                    remote.mark_invalid_record(&wanted.key);
+                }
+                return Ok(Lookup::Incomplete);
+            };
             trees.push(tree);
+        }
+        if let Some(name) = empty_output(&record, &trees) {
+            remote.refuse_record(&wanted.key, Flaw::EmptyOutput { name });
+            return Ok(Lookup::Absent);
         }
         Ok(Lookup::Found(Found { origin: Origin::Remote, record, bytes, trees }))
     }
 
-    fn is_present<R: CachedRecord>(&self, key: &Digest, presence: Presence) -> Result<bool, CacheError> {
-        let Some(found) = self.lookup_local::<R>(key)?.found() else { return Ok(false) };
+    /// The remote's record, if it passes the gate.
+    fn remote_record<R: CachedRecord>(&self, wanted: &Wanted) -> Option<(R, Arc<Vec<u8>>)> {
+        let remote = self.remote.as_ref()?;
+        let bytes = remote.record(&wanted.key)?;
+        match check_record(&wanted.key, &bytes, &wanted.outputs) {
+            Ok(record) => Some((record?, bytes)),
+            Err(flaw) => {
+                remote.refuse_record(&wanted.key, flaw);
+                None
+            }
+        }
+    }
+
+    fn is_present<R: CachedRecord>(&self, wanted: &Wanted, presence: Presence) -> Result<bool, CacheError> {
+        let Some(found) = self.lookup_local::<R>(wanted)?.found() else { return Ok(false) };
         if presence == Presence::Objects {
             for tree in &found.trees {
                 if !self.local.missing(tree)?.is_empty() {
@@ -167,4 +208,15 @@ impl Cache {
         }
         Ok(true)
     }
+}
+
+fn trees_of<R: CachedRecord>(record: &R) -> Vec<Digest> {
+    record.outputs().into_iter().map(|(_, digest)| digest).collect()
+}
+
+/// The first output without files. No stage ends well without having written some.
+fn empty_output<R: CachedRecord>(record: &R, trees: &[Arc<Tree>]) -> Option<String> {
+    let outputs = record.outputs();
+    let mut pairs = outputs.iter().zip(trees);
+    pairs.find(|(_, tree)| tree.is_empty()).map(|((name, _), _)| (*name).to_owned())
 }

@@ -2,8 +2,8 @@
 //!
 //! [`Cache`] puts a local store (`local`) and an optional remote (`remote`) behind one face. Its users look
 //! records up, make objects present and publish, and do not know whether there is a remote. The cache knows no
-//! stage, manifest or plan: of a record it knows the trees that it names ([`CachedRecord`]). It depends on no other
-//! layer.
+//! stage, manifest or plan: of a record it knows what [`CachedRecord`] says. It depends on no other layer. What comes
+//! from the remote passes one gate (`gate`) before anything uses it.
 //!
 //! | question | method |
 //! |---|---|
@@ -19,6 +19,7 @@
 
 mod change;
 mod error;
+mod gate;
 mod housekeeping;
 mod leases;
 mod local;
@@ -29,6 +30,8 @@ mod publication;
 mod records;
 mod remote;
 mod sharing;
+#[cfg(test)]
+mod test_record;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +39,7 @@ use std::sync::Arc;
 
 pub use change::{Change, difference};
 pub use error::CacheError;
+pub use gate::{CachedRecord, Decoded, Entry, ExpectedOutputs, Flaw, Refused, check_record};
 pub use housekeeping::Housekeeping;
 pub use leases::Leases;
 pub use local::collection::gc::{Collected, Collection, KeepReason, Share};
@@ -50,12 +54,12 @@ pub use local::records::{Published, StoredRecord};
 pub use local::scratch::{Remover, Scratch};
 pub use local::source::{Rehash, SourceStats, SourceTree, hash_source};
 pub use local::stat_index::{FileStat, IndexFailure, IndexWarning, StatIndex};
-pub use lookup::{CachedRecord, Found, Lookup, Origin, Presence};
+pub use lookup::{Found, Lookup, Origin, Presence, Wanted};
 pub use objects::Objects;
 pub use publication::Publication;
 pub use records::Records;
 pub use remote::{
-    Damaged, Fetched, PushOrder, Pushed, RemoteAddress, RemoteError, RemoteMode, RemoteStore, RemoteWarning,
+    Fetched, PushOrder, Pushed, RemoteAddress, RemoteError, RemoteMode, RemoteStore, RemoteWarning,
     RequestKind,
 };
 pub use sharing::{Pusher, Sharing};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::local::Store;
 use super::local::leases::holds::Pause;
-use super::{CacheError, Digest, Found, Published, Tree};
+use super::{CacheError, CachedRecord, Digest, Found, Published, Tree, Wanted, check_record};
 
 /// A publication under way. Collection waits until it is dropped, so that an object that was there already cannot go
 /// between the check that found it and the record that needs it.
@@ -59,11 +59,20 @@ impl<'a> Publication<'a> {
         self.local.put_item(key, bytes)
     }
 
-    /// Publishes a record that a lookup found in the remote, with its trees. The first record of a key wins.
-    pub fn adopt<R>(&self, key: &Digest, found: &Found<R>) -> Result<Published, CacheError> {
+    /// Publishes a record that a lookup found in the remote, with its trees. The first record of a key wins, unless the
+    /// gate refuses it.
+    pub fn adopt<R: CachedRecord>(&self, wanted: &Wanted, found: &Found<R>) -> Result<Published, CacheError> {
         for tree in &found.trees {
             self.local.put_tree(tree)?;
         }
-        self.local.publish_record(key, &found.bytes)
+        let key = &wanted.key;
+        let published = self.local.publish_record(key, &found.bytes)?;
+        if let Published::Theirs(theirs) = &published
+            && check_record::<R>(key, theirs, &wanted.outputs).is_err()
+        {
+            self.local.replace_record(key, &found.bytes)?;
+            return Ok(Published::Ours);
+        }
+        Ok(published)
     }
 }

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::local::Store;
-use super::{Cache, Digest, PushOrder, Pushed, RemoteStore, RemoteWarning};
+use super::{
+    Cache, CacheError, CachedRecord, Digest, ExpectedOutputs, PushOrder, Pushed, RemoteStore, RemoteWarning,
+    check_record,
+};
 
 /// Number of results that are pushed together, to save requests.
 const BATCH: usize = 32;
@@ -24,18 +27,37 @@ pub struct Pusher<'a> {
 }
 
 impl Sharing<'_> {
-    /// Returns the address, as it was typed or configured.
+    /// The address, as it was typed or configured, without secrets.
     pub fn address(&self) -> &str {
         self.remote.address()
     }
 
-    /// Pushes records with their trees and objects, unless the remote has them. `report` is called for each record
-    /// that was pushed completely.
+    /// Pushes records with their trees and objects, or those of them that the remote lacks. `report` is called for each
+    /// one that is through, and not for those that the user cut off.
     pub fn push(&self, orders: &[PushOrder], report: impl FnMut(Pushed)) {
         self.remote.push(self.local, orders, report);
     }
 
-    /// Returns those of the keys that have no record in the remote, in order.
+    /// Reads what the remote has of these results and refuses what is damaged, so that a push replaces it. `report` is
+    /// called with the number of files that were read.
+    pub fn verify<R: CachedRecord>(
+        &self,
+        orders: &[PushOrder],
+        report: impl FnMut(usize),
+    ) -> Result<(), CacheError> {
+        let keys: Vec<Digest> = orders.iter().map(|order| order.key).collect();
+        self.remote.lookup_many(&keys);
+        for key in &keys {
+            if let Some(bytes) = self.remote.record(key)
+                && let Err(flaw) = check_record::<R>(key, &bytes, &ExpectedOutputs::Any)
+            {
+                self.remote.refuse_record(key, flaw);
+            }
+        }
+        self.remote.verify(self.local, orders, report)
+    }
+
+    /// The keys of which the remote has no record, in order.
     pub fn absent(&self, keys: &[Digest]) -> Vec<Digest> {
         self.remote.lookup_many(keys);
         keys.iter().filter(|key| self.remote.record(key).is_none()).copied().collect()

@@ -78,7 +78,7 @@ impl Tree {
 
     /// Returns the sum of the files' lengths in bytes. A content that appears twice counts twice.
     pub fn total_size(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.size).sum()
+        self.entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.size))
     }
 
     /// Returns the entry of the file at `path`.
@@ -118,10 +118,15 @@ impl Tree {
         Digest::from_bytes(blake3::Hasher::new_derive_key(DOMAIN).update(encoded).finalize().into())
     }
 
-    /// Encodes the tree as described at the top of this file.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// Bytes of the encoding.
+    pub(super) fn encoded_size(&self) -> u64 {
         let paths: usize = self.entries.iter().map(|entry| entry.path.len()).sum();
-        let mut bytes = Vec::with_capacity(MAGIC.len() + 8 + paths + 49 * self.entries.len());
+        (MAGIC.len() + 8 + paths + 49 * self.entries.len()) as u64
+    }
+
+    /// The encoding, as described at the top of this file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.encoded_size() as usize);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
         for TreeEntry { path, digest, size, executable } in &self.entries {

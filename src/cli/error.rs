@@ -66,6 +66,12 @@ pub(super) enum CliError {
     /// A sealed unit is refused.
     #[error("the unit is refused")]
     Unit(#[source] UnitError),
+    /// Data cannot be written to stdout.
+    #[error("cannot write to the standard output")]
+    Output {
+        #[source]
+        source: std::io::Error,
+    },
     /// No pin has this name.
     #[error("no pin `{name}` in the cache")]
     UnknownPin { name: String },
@@ -97,6 +103,7 @@ impl CliError {
             | Self::Cache(_)
             | Self::Report(_)
             | Self::CannotRun { .. }
+            | Self::Output { .. }
             | Self::Unlisted { .. } => Exit::Failed,
         }
     }
@@ -123,6 +130,7 @@ impl CliError {
             Self::UnknownCost { .. } => Some(hints::UNKNOWN_COST.to_owned()),
             Self::CannotRun { source, .. } => hints::of(source),
             Self::Unit(_) => Some("use the build of patchflow that runs the manifest".to_owned()),
+            Self::Output { .. } => Some("free space where it goes, or print to another file".to_owned()),
             Self::Manifest(_) | Self::UnitFile { .. } => None,
         }
     }

@@ -283,7 +283,7 @@ pub(super) fn remote_warning(warning: &RemoteWarning) -> Option<String> {
             Some(format!("{check}, or set `remote_mode = \"read-only\"` in patchflow.toml"))
         }
         RemoteWarning::NoFolder { .. } | RemoteWarning::FailedRequests { .. } => Some(check.to_owned()),
-        RemoteWarning::Damaged { .. } => None,
+        RemoteWarning::Refused { .. } | RemoteWarning::MoreRefused { .. } => None,
     }
 }
 

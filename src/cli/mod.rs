@@ -25,13 +25,14 @@ mod toy;
 mod verify;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use error::CliError;
 pub use exit::Exit;
+
+use crate::stages::Variables;
 
 /// Reproducible PatchCore experiments: a TOML manifest describes the stages and the grid; only what changed
 /// runs again.
@@ -105,7 +106,7 @@ impl ManifestArguments {
 /// The environment of the program. The library itself reads no environment variable.
 pub struct Environment {
     /// The environment variables.
-    pub variables: BTreeMap<String, String>,
+    pub variables: Variables,
     /// The current folder.
     pub folder: PathBuf,
 }
@@ -131,8 +132,35 @@ pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
             Ok(Exit::Done)
         }
     };
-    result.unwrap_or_else(|error: CliError| {
+    let exit = result.unwrap_or_else(|error: CliError| {
         terminal::show_error(&error);
         error.exit()
+    });
+    match terminal::take_output_failure() {
+        None => exit,
+        Some(source) => {
+            let error = CliError::Output { source };
+            terminal::show_error(&error);
+            if exit == Exit::Done { error.exit() } else { exit }
+        }
+    }
+}
+
+/// Reads the command line. If it is wrong, or asks for help or the version, the text is shown and the exit code
+/// returned.
+///
+/// # Errors
+/// The exit code with which the program ends.
+pub fn parse() -> Result<Arguments, Exit> {
+    Arguments::try_parse().map_err(|error| {
+        let is_shown = error.print();
+        match (error.use_stderr(), is_shown) {
+            (true, _) => Exit::Usage,
+            (false, Err(source)) if source.kind() != std::io::ErrorKind::BrokenPipe => {
+                terminal::show_error(&CliError::Output { source });
+                Exit::Failed
+            }
+            (false, _) => Exit::Done,
+        }
     })
 }

@@ -20,6 +20,7 @@ use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
     variant_table,
 };
+use crate::text::on_one_line;
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -124,7 +125,7 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let request = request(&arguments.manifest, &experiment, &project, environment);
     folder.begin(&request).map_err(CliError::Report)?;
     let file = EventLog::new(std::io::BufWriter::new(folder.events().map_err(CliError::Report)?));
-    let stdout = arguments.json.then(|| EventLog::new(std::io::stdout()));
+    let stdout = arguments.json.then(|| EventLog::new(terminal::StandardOutput));
     let bars = (!arguments.json).then(Bars::new);
     let listener = |event: Event| {
         file.write(&event);
@@ -287,10 +288,14 @@ fn log(event: &Event) {
         Event::TaskFinished { name, kind, outcome, seconds, .. } => {
             tracing::info!("{kind} `{name}` {outcome:?} in {seconds:.1} s");
         }
-        Event::TaskWarning { name, message, .. } => tracing::warn!("`{name}`: {message}"),
-        Event::TaskWaiting { name, holder, .. } => tracing::info!("`{name}` waits: {holder} is making it"),
+        Event::TaskWarning { name, message, .. } => {
+            tracing::warn!("`{name}`: {}", on_one_line(message));
+        }
+        Event::TaskWaiting { name, holder, .. } => {
+            tracing::info!("`{name}` waits: {} is making it", on_one_line(holder));
+        }
         Event::TaskRemade { name, file, .. } => {
-            tracing::info!("`{name}` is made again: `{file}` is gone or damaged");
+            tracing::info!("`{name}` is made again: `{}` is gone or damaged", on_one_line(file));
         }
         Event::Nondeterministic { name, .. } => {
             tracing::warn!("`{name}` produced different bytes than before");

@@ -60,7 +60,8 @@ pub(super) fn show_remote_warnings(cache: &Cache) {
 
 /// The rules of leases. `PATCHFLOW_TEST_LEASES=<milliseconds>`, for tests, sets the lease time and uses no locks.
 fn lease_rules(environment: &Environment) -> LeaseRules {
-    let milliseconds = environment.variables.get("PATCHFLOW_TEST_LEASES").and_then(|text| text.parse().ok());
+    let milliseconds =
+        environment.variables.get("PATCHFLOW_TEST_LEASES").and_then(|text| text.to_str()?.parse().ok());
     milliseconds
         .map_or_else(LeaseRules::default, |time| LeaseRules::without_locks(Duration::from_millis(time)))
 }

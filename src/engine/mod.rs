@@ -32,7 +32,6 @@ mod state;
 mod usage;
 mod verify;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -48,6 +47,7 @@ pub use verify::{Suspect, Verdict, Verified, verify};
 
 use crate::cache::Rehash;
 use crate::kernels::backbone::Device;
+use crate::stages::Variables;
 
 /// Where units are run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub struct Options<'a> {
     /// The folder that the logs of the tasks are written to.
     pub logs: PathBuf,
     /// The environment from which variables may be passed to commands.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Variables,
     /// What the lock file pins for each task of the plan (`--locked`).
     pub pins: Option<&'a [crate::plan::LockedResult]>,
     /// Set to true when the user wants to stop.
@@ -117,7 +117,7 @@ impl<'a> Options<'a> {
             logs: project.join("logs"),
             folder: PathBuf::new(),
             project,
-            environment: BTreeMap::new(),
+            environment: Variables::new(),
             pins: None,
             cancelled,
             listener,

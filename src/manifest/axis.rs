@@ -1,6 +1,6 @@
 //! Axes: names, values, and the labels that values have in the names of variants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Index;
 
 use super::diagnostic::{Diagnostic, Span};
@@ -144,14 +144,16 @@ impl AxisReader<'_> {
                     .help(format!("write `{} = [\"…\"]`, or remove the axis", entry.name)),
             );
         }
+        let mut known = HashMap::new();
         for member in members {
-            self.value(&mut axis, member);
+            self.value(&mut axis, member, &mut known);
         }
         axis.labels = labels(&axis.values);
         axis
     }
 
-    fn value(&mut self, axis: &mut GridAxis, member: &TomlNode) {
+    /// Adds a value; `known` has the spans of the values before it.
+    fn value(&mut self, axis: &mut GridAxis, member: &TomlNode, known: &mut HashMap<String, Span>) {
         let value = member.value();
         if axis.name.as_str() == "seed" && !matches!(value, Value::Integer(0..)) {
             let message = format!("a seed is a whole number from 0, not {} (`{value}`)", value.type_name());
@@ -161,7 +163,7 @@ impl AxisReader<'_> {
                     .help("write `seed = [0, 1, 2]`"),
             );
         }
-        if let Some((_, first)) = axis.find(&value).and_then(|index| axis.value(index)) {
+        if let Some(first) = known.get(&identity(&value)) {
             self.found.push(
                 Diagnostic::new("grid::repeated_value", format!("axis `{}` has `{value}` twice", axis.name))
                     .at(member.span, "again here")
@@ -170,20 +172,33 @@ impl AxisReader<'_> {
             );
             return;
         }
+        known.insert(identity(&value), member.span);
         axis.values.push((value, member.span));
+    }
+}
+
+/// A text that two values share exactly if they are the same; 1 and 1.0 are ([`is_same`]).
+fn identity(value: &Value) -> String {
+    match value {
+        Value::Integer(number) => format!("{number}"),
+        Value::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => format!("{}", *number as i64),
+        Value::Float(number) => format!("{:x}", number.to_bits()),
+        other => literal(other),
     }
 }
 
 /// A label for each value that is safe in folder names: other letters become `_`, repeated labels get `~2`, `~3`.
 fn labels(values: &[(Value, Span)]) -> Vec<String> {
     let mut taken = BTreeSet::new();
+    // The count at which the search for a free label goes on.
+    let mut counts: HashMap<String, usize> = HashMap::new();
     let mut labels = Vec::new();
     for (value, _) in values {
         let plain = label(value);
         let mut label = plain.clone();
-        let mut count = 1;
+        let count = counts.entry(plain.to_lowercase()).or_insert(1);
         while !taken.insert(label.to_lowercase()) {
-            count += 1;
+            *count += 1;
             label = format!("{plain}~{count}");
         }
         labels.push(label);

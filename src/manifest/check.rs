@@ -22,6 +22,22 @@ use crate::stages::fields::{Fields, Value};
 /// Longest name of a variant in bytes (file systems take 255; a run appends endings).
 const ID_LENGTH: usize = 180;
 
+/// Most combinations of the grid times stages: every check takes about twenty bytes for each.
+const MOST_CELLS: usize = 20_000_000;
+
+/// The mistake of a manifest that no machine could plan.
+fn too_large(outline: &Outline<'_>, cells: usize) -> Diagnostic {
+    let (combinations, stages) = (outline.grid.combinations.len(), outline.stages.len());
+    let message =
+        format!("{combinations} combinations of {stages} stages are {cells}, more than {MOST_CELLS}");
+    let diagnostic = Diagnostic::new("grid::too_large", message)
+        .help("take values out of the grid, or split the manifest");
+    match outline.grid.axes.first() {
+        Some(axis) => diagnostic.at(axis.name_span, "the axes multiply"),
+        None => diagnostic,
+    }
+}
+
 /// Checks a document without syntax errors.
 ///
 /// # Errors
@@ -34,6 +50,11 @@ pub(super) fn check(
     let Document { root, sources, mut found } = document;
     let outline = Outline::read(&root, path, &sources, &mut found);
     let of_manifest = targets::of_manifest(&outline, &mut found);
+    let cells = outline.grid.combinations.len().saturating_mul(outline.stages.len());
+    if cells > MOST_CELLS {
+        found.push(too_large(&outline, cells));
+        return Err(ManifestError::new(&sources[0].name, &sources, found));
+    }
     let mut command_line = CommandLine { options, sources, found };
     let targets = Targets { of_manifest, of_command_line: command_line.targets(&outline) };
     let specs = specs::read(&outline, &mut command_line.found);

@@ -4,10 +4,13 @@
 //! the command line). [`ManifestError`] collects them, sorts them by span, drops those that a grid repeats,
 //! and renders them with `miette`.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
+
+use crate::text::{escaped, steers};
 
 /// Most lines between two labels of one excerpt (chosen: `miette` prints every line between them).
 const NEAR_LINES: usize = 6;
@@ -70,7 +73,12 @@ impl Diagnostic {
 /// All mistakes of a manifest or of `patchflow.toml`, sorted by span.
 pub struct ManifestError {
     name: String,
+    /// How many mistakes there are.
+    count: usize,
+    /// Those that are shown.
     diagnostics: Vec<Diagnostic>,
+    /// How many are neither shown nor counted in the message of one that is.
+    left_out: usize,
     shown: Vec<Shown>,
 }
 
@@ -82,11 +90,13 @@ impl ManifestError {
             span(a).cmp(&span(b)).then_with(|| (&a.code, &a.message).cmp(&(&b.code, &b.message)))
         });
         diagnostics.dedup();
+        let count = diagnostics.len();
+        let (diagnostics, left_out) = summarised(diagnostics);
         let shown = diagnostics.iter().map(|one| Shown::new(one, sources)).collect();
-        Self { name: name.to_owned(), diagnostics, shown }
+        Self { name: name.to_owned(), count, diagnostics, left_out, shown }
     }
 
-    /// Returns the diagnostics, sorted by span.
+    /// Returns the diagnostics that are shown, sorted by span.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
@@ -108,13 +118,51 @@ impl ManifestError {
                 text.push_str(&one.message);
             }
         }
+        if self.left_out > 0 {
+            text.push_str(&format!("\nand {} more errors\n", self.left_out));
+        }
         text
     }
 }
 
+/// Repeats of one mistake that are each shown.
+pub(super) const MOST_REPEATS: usize = 3;
+
+/// Most mistakes that are shown; each takes half a millisecond and a screen.
+const MOST_SHOWN: usize = 100;
+
+/// Merges the repeats of a mistake, those with the same code and message, into the first if they are many; returns how
+/// many mistakes are left out in the end.
+fn summarised(diagnostics: Vec<Diagnostic>) -> (Vec<Diagnostic>, usize) {
+    let mut repeats: HashMap<(String, String), usize> = HashMap::new();
+    for one in &diagnostics {
+        *repeats.entry((one.code.clone(), one.message.clone())).or_default() += 1;
+    }
+    let mut merged: HashSet<(String, String)> = HashSet::new();
+    let (mut shown, mut left_out) = (Vec::new(), 0);
+    for mut one in diagnostics {
+        let identity = (one.code.clone(), one.message.clone());
+        let count = repeats.get(&identity).copied().unwrap_or(1);
+        let is_repeated = count > MOST_REPEATS;
+        if is_repeated && !merged.insert(identity) {
+            continue;
+        }
+        let stands_for = if is_repeated { count } else { 1 };
+        if shown.len() == MOST_SHOWN {
+            left_out += stands_for;
+            continue;
+        }
+        if is_repeated {
+            one.message = format!("{} (and {} more times)", one.message, count - 1);
+        }
+        shown.push(one);
+    }
+    (shown, left_out)
+}
+
 impl fmt::Display for ManifestError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.diagnostics.len();
+        let count = self.count;
         let noun = if count == 1 { "error" } else { "errors" };
         write!(formatter, "`{}` has {count} {noun}", self.name)
     }
@@ -152,8 +200,8 @@ impl Shown {
         let first = groups.next().unwrap_or_default();
         Self {
             code: Some(diagnostic.code.clone()),
-            message: diagnostic.message.clone(),
-            help: diagnostic.help.clone(),
+            message: escaped(&diagnostic.message).into_owned(),
+            help: diagnostic.help.as_ref().map(|help| escaped(help).into_owned()),
             source: source_of(&first, sources),
             labels: first.iter().map(|(span, words)| labelled(*span, words)).collect(),
             elsewhere: groups.map(|group| Self::note(&group, sources)).collect(),
@@ -166,7 +214,7 @@ impl Shown {
         let words = |words| if words == message { String::new() } else { String::clone(words) };
         Self {
             code: None,
-            message: message.clone(),
+            message: escaped(message).into_owned(),
             help: None,
             source: source_of(group, sources),
             labels: group.iter().map(|(span, own)| labelled(*span, &words(own))).collect(),
@@ -176,7 +224,7 @@ impl Shown {
 }
 
 fn labelled(span: Span, words: &str) -> LabeledSpan {
-    let words = (!words.is_empty()).then(|| words.to_owned());
+    let words = (!words.is_empty()).then(|| escaped(words).into_owned());
     LabeledSpan::new(words, span.start, span.end.saturating_sub(span.start))
 }
 
@@ -202,9 +250,28 @@ fn are_near(a: Span, b: Span, sources: &[SourceText]) -> bool {
     a.source == b.source && between.is_some_and(|text| text.matches('\n').count() <= NEAR_LINES)
 }
 
+/// A text of equal length without characters that steer a terminal.
+fn plain(text: &Arc<str>) -> Arc<str> {
+    let steers = |letter: char| steers(letter) && !matches!(letter, '\n' | '\r' | '\t');
+    let is_lone_return = text.replace("\r\n", "").contains('\r');
+    if !text.contains(steers) && !is_lone_return {
+        return Arc::clone(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if steers(letter) || letter == '\r' && letters.peek() != Some(&'\n') {
+            shown.extend(std::iter::repeat_n('?', letter.len_utf8()));
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown.into()
+}
+
 fn source_of(group: &[&Label], sources: &[SourceText]) -> Option<NamedSource<Arc<str>>> {
     let source = sources.get(group.first()?.0.source)?;
-    Some(NamedSource::new(&source.name, Arc::clone(&source.text)))
+    Some(NamedSource::new(&source.name, plain(&source.text)))
 }
 
 impl fmt::Display for Shown {

@@ -1,6 +1,6 @@
 //! Checks of whole variants: ports to absent stages, image sets that were not extracted, cycles.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_set};
 
 use super::diagnostic::{Diagnostic, Span};
 use super::experiment::{ResolvedStage, default_targets};
@@ -27,6 +27,9 @@ pub(super) fn check(
     checker.sets();
     checker.cycles();
 }
+
+/// Most stages of a cycle that are named.
+const MOST_NAMED: usize = 12;
 
 struct Checker<'a> {
     outline: &'a Outline<'a>,
@@ -191,11 +194,15 @@ impl<'a> Checker<'a> {
 
     fn cycle(&self, cycle: &[StageIndex]) -> Diagnostic {
         let name = |stage: StageIndex| self.outline.stage(stage).name.as_str();
-        let mut names: Vec<&str> = cycle.iter().map(|&stage| name(stage)).collect();
+        let mut names: Vec<&str> = cycle.iter().take(MOST_NAMED).map(|&stage| name(stage)).collect();
+        let more = format!("{} more", cycle.len().saturating_sub(MOST_NAMED));
+        if cycle.len() > MOST_NAMED {
+            names.push(&more);
+        }
         names.push(names[0]);
         let message = format!("stages wait for each other: {}", names.join(" -> "));
         let mut diagnostic = Diagnostic::new("stage::cycle", message).help("remove one of these inputs");
-        for (&stage, &next) in cycle.iter().zip(cycle.iter().cycle().skip(1)) {
+        for (&stage, &next) in cycle.iter().zip(cycle.iter().cycle().skip(1)).take(MOST_NAMED) {
             let span = self.port_span(stage, next);
             diagnostic = diagnostic.at(span, format!("`{}` reads `{}`", name(stage), name(next)));
         }
@@ -229,11 +236,20 @@ fn members(giver: &ResolvedStage) -> Vec<OutputOf<'_>> {
     giver.image_sets().map(|port| (port.stage, port.output.as_str())).collect()
 }
 
-/// The cycles that one walk over the graph meets, each turned so that its smallest stage comes first.
+/// The cycles that one walk over the graph meets, each turned so that its smallest stage comes first. The walk keeps its
+/// path itself: a chain of stages may be longer than the stack is deep.
 fn cycles_of(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
-    let mut walk = Walk { edges, is_done: vec![false; edges.len()], path: Vec::new(), cycles: Vec::new() };
+    let (is_done, positions) = (vec![false; edges.len()], vec![None; edges.len()]);
+    let mut walk = Walk { edges, is_done, positions, path: Vec::new(), cycles: Vec::new() };
     for start in 0..edges.len() {
-        walk.visit(start);
+        walk.enter(start);
+        while let Some((stage, reads)) = walk.path.last_mut() {
+            let stage = *stage;
+            match reads.next() {
+                Some(&next) => walk.enter(next),
+                None => walk.leave(stage),
+            }
+        }
     }
     walk.cycles
 }
@@ -241,27 +257,29 @@ fn cycles_of(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
 struct Walk<'a> {
     edges: &'a [BTreeSet<usize>],
     is_done: Vec<bool>,
-    path: Vec<usize>,
+    /// Where each stage stands on the path.
+    positions: Vec<Option<usize>>,
+    /// The open stages, each with the stages that it reads and that were not entered yet.
+    path: Vec<(usize, btree_set::Iter<'a, usize>)>,
     cycles: Vec<Vec<usize>>,
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, stage: usize) {
-        if let Some(start) = self.path.iter().position(|&open| open == stage) {
-            let mut cycle = self.path[start..].to_vec();
+    fn enter(&mut self, stage: usize) {
+        if let Some(start) = self.positions[stage] {
+            let mut cycle: Vec<usize> = self.path[start..].iter().map(|(stage, _)| *stage).collect();
             let smallest = (0..cycle.len()).min_by_key(|&index| cycle[index]).unwrap_or(0);
             cycle.rotate_left(smallest);
             self.cycles.push(cycle);
-            return;
+        } else if !self.is_done[stage] {
+            self.positions[stage] = Some(self.path.len());
+            self.path.push((stage, self.edges[stage].iter()));
         }
-        if self.is_done[stage] {
-            return;
-        }
-        self.path.push(stage);
-        for &next in &self.edges[stage] {
-            self.visit(next);
-        }
+    }
+
+    fn leave(&mut self, stage: usize) {
         self.path.pop();
+        self.positions[stage] = None;
         self.is_done[stage] = true;
     }
 }

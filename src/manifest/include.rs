@@ -4,6 +4,7 @@
 //! `[grid.repeats]` and each stage are merged name by name. Any other value, such as a list or the table `select`, is
 //! replaced as a whole, so that it can be emptied; so is a stage whose `kind` changes.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,9 +19,18 @@ pub(super) struct Document {
     pub(super) found: Vec<Diagnostic>,
 }
 
+/// Deepest nesting of includes.
+const DEEPEST: usize = 32;
+
+/// Most files that a manifest reads, those that are included several times counted each time.
+const MOST_FILES: usize = 1000;
+
+/// Most bytes of one file.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Reads `path` and what it includes.
 pub(super) fn read(path: &Path, project: &Path) -> Document {
-    let mut reader = Reader { project, document: Document::default(), stack: Vec::new() };
+    let mut reader = Reader { project, document: Document::default(), stack: Vec::new(), files: 0 };
     let root = reader.file(path, None);
     Document { root, ..reader.document }
 }
@@ -30,13 +40,29 @@ struct Reader<'a> {
     document: Document,
     /// The open files, outermost first: canonical path and displayed name.
     stack: Vec<(PathBuf, String)>,
+    /// How many files were read.
+    files: usize,
+}
+
+/// Reads a text of at most [`MOST_BYTES`].
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        let message = format!("it has more than {MOST_BYTES} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
 }
 
 impl Reader<'_> {
     /// Reads and merges a file; `included_at` is the span that names it.
     fn file(&mut self, path: &Path, included_at: Option<Span>) -> TomlTable {
         let name = self.displayed(path);
-        let text = match std::fs::read_to_string(path) {
+        if self.is_too_much(included_at) {
+            return TomlTable::default();
+        }
+        let text = match read_text(path) {
             Ok(text) => text,
             Err(error) => {
                 self.unreadable(&name, &error, included_at);
@@ -111,6 +137,25 @@ impl Reader<'_> {
                 _ => "give the path of a manifest, such as `experiments/dual_aug.toml`",
             }),
         });
+    }
+
+    /// Whether no further file is read; reports that once.
+    fn is_too_much(&mut self, included_at: Option<Span>) -> bool {
+        self.files += 1;
+        let message = if self.stack.len() > DEEPEST {
+            format!("includes are nested more than {DEEPEST} deep")
+        } else if self.files == MOST_FILES + 1 {
+            format!("more than {MOST_FILES} files are included")
+        } else {
+            return self.files > MOST_FILES;
+        };
+        let mut diagnostic =
+            Diagnostic::new("include::too_many", message).help("include each file once, from one manifest");
+        if let Some(span) = included_at {
+            diagnostic = diagnostic.at(span, "this one is not read");
+        }
+        self.document.found.push(diagnostic);
+        true
     }
 
     fn cycle(&mut self, first: usize, name: &str, included_at: Option<Span>) {

@@ -77,17 +77,7 @@ pub(super) fn name_of(text: &str) -> String {
     if name.is_empty() { "_".to_owned() } else { name }
 }
 
-/// Returns whether `name` is safe as a folder on every system: letters, digits, `_`, `-`, `.`; no dot at either end.
-pub(super) fn is_folder_name(name: &str) -> bool {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
-    !name.is_empty()
-        && name.len() <= 100
-        && name.chars().all(is_plain)
-        && !name.starts_with('.')
-        && !name.ends_with('.')
-}
-
-/// Makes the name of a folder from any text.
+/// Makes a name that is plain ([`crate::text::is_plain_name`]) of any text.
 pub(super) fn folder_name_of(text: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
     let name: String = text.chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();

@@ -1,17 +1,19 @@
 //! What a manifest says before the fields of its stages are read: name, seed, grid, and the frame of each stage.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::axis::find_axis;
 use super::diagnostic::{Diagnostic, SourceText, Span};
 use super::grid::{self, Grid};
 use super::index::StageIndex;
-use super::names::{folder_name_of, is_folder_name};
+use super::names::folder_name_of;
 use super::problems::located;
 use super::raw::{TomlEntry, TomlTable, locate};
 use super::stage::{self, RawStage};
 use super::substitute::SEED;
 use crate::stages::fields::{Reader, Value, suggestion};
+use crate::text::is_plain_name;
 
 /// The parts of a manifest around the fields of its stages.
 pub(super) struct Outline<'a> {
@@ -47,6 +49,13 @@ impl<'a> Outline<'a> {
     /// Returns a stage.
     pub(super) fn stage(&self, index: StageIndex) -> &RawStage<'a> {
         &self.stages[index.0]
+    }
+
+    /// The stages by name, for many lookups.
+    pub(super) fn indices(&self) -> HashMap<&str, StageIndex> {
+        // If a name stands twice, which is a mistake, the first counts.
+        let all = self.stages.iter().enumerate().rev();
+        all.map(|(index, stage)| (stage.name.as_str(), StageIndex(index))).collect()
     }
 
     /// Finds a stage by name.
@@ -107,7 +116,7 @@ fn read_head(root: &TomlTable, path: &Path, grid: &Grid, found: &mut Vec<Diagnos
 /// The mistake of a name that cannot be a folder's.
 fn bad_name(name: &str, entry: &TomlEntry, table: &TomlTable) -> Option<Diagnostic> {
     let span = table.get("name").map_or(entry.name_span, |node| node.span);
-    (!is_folder_name(name)).then(|| {
+    (!is_plain_name(name)).then(|| {
         Diagnostic::new("experiment::bad_name", format!("`{name}` cannot name a folder"))
             .at(span, "letters, digits, `_`, `-` and `.`, at most 100 bytes, no dot at either end")
             .help(format!("write `name = \"{}\"`", folder_name_of(name)))

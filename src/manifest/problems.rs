@@ -31,6 +31,7 @@ fn label(kind: &ProblemKind) -> &'static str {
         ProblemKind::WrongType { .. } => "of the wrong type",
         ProblemKind::OutOfRange { .. } | ProblemKind::TooSmall { .. } => "out of range",
         ProblemKind::UnknownChoice { .. } => "not a choice",
+        ProblemKind::BadName { .. } => "not a plain name",
         ProblemKind::NoPorts { .. } | ProblemKind::Unfit { .. } => "here",
     }
 }

@@ -1,9 +1,10 @@
 //! Parses the fields of every stage, once for each set of values of the axes that it uses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::axis::{Combination, find_axis};
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, MOST_REPEATS};
 use super::index::{AxisIndex, OutputsIndex, ParsedIndex, StageIndex};
 use super::outline::Outline;
 use super::problems::{located, with_values};
@@ -11,7 +12,7 @@ use super::raw::locate;
 use super::stage::{OWN_FIELDS, RawStage};
 use super::substitute::{SEED, fill};
 use crate::artifacts::Artifact;
-use crate::stages::fields::{Access, Fields, Port, Problem, ProblemKind, Reader, Value};
+use crate::stages::fields::{Access, Fields, Port, Problem, ProblemKind, Reader, Value, nearest};
 use crate::stages::{Kind, Spec};
 
 /// A reference to an output of another stage.
@@ -95,11 +96,17 @@ impl Specs {
     }
 }
 
+/// Mistakes up to which similar names are searched for each: that takes time for every name of the manifest.
+const MOST_SUGGESTED: usize = 100;
+
 /// Parses every stage.
 pub(super) fn read(outline: &Outline<'_>, found: &mut Vec<Diagnostic>) -> Specs {
     let mut specs = Specs { parsed: Vec::new(), states: Vec::new() };
+    let indices = outline.indices();
+    let names: Arc<[String]> = outline.stages.iter().map(|stage| stage.name.to_string()).collect();
     for stage in &outline.stages {
-        let mut parser = StageParser::new(outline, stage);
+        let mut parser = StageParser::new(outline, (&indices, &names), stage);
+        parser.is_suggesting = found.len() < MOST_SUGGESTED;
         let states = parser.states();
         found.extend(parser.diagnostics());
         specs.parsed.push(parser.parsed);
@@ -110,7 +117,12 @@ pub(super) fn read(outline: &Outline<'_>, found: &mut Vec<Diagnostic>) -> Specs 
 
 struct StageParser<'a> {
     outline: &'a Outline<'a>,
+    /// The stages by name, and their names in order.
+    indices: &'a HashMap<&'a str, StageIndex>,
+    names: &'a Arc<[String]>,
     stage: &'a RawStage<'a>,
+    /// Whether similar names are searched for unknown ones.
+    is_suggesting: bool,
     /// The axes that the stage's fields use.
     axes: Vec<AxisIndex>,
     parsed: Vec<ParsedStage>,
@@ -123,10 +135,17 @@ struct StageParser<'a> {
 }
 
 impl<'a> StageParser<'a> {
-    fn new(outline: &'a Outline<'a>, stage: &'a RawStage<'a>) -> Self {
+    fn new(
+        outline: &'a Outline<'a>,
+        (indices, names): (&'a HashMap<&'a str, StageIndex>, &'a Arc<[String]>),
+        stage: &'a RawStage<'a>,
+    ) -> Self {
         Self {
             outline,
+            indices,
+            names,
             stage,
+            is_suggesting: true,
             axes: stage.uses.axes_at(&[]),
             parsed: Vec::new(),
             outputs: Vec::new(),
@@ -202,19 +221,41 @@ impl<'a> StageParser<'a> {
             Some((name, output)) => (name, Some(output.to_owned())),
             None => (reference.as_str(), None),
         };
-        if let Some(stage) = self.outline.find(name) {
+        if let Some(&stage) = self.indices.get(name) {
             return Some(Link { field, index, stage, output, expects, access });
         }
-        let others = self.outline.stages.iter().filter(|stage| stage.name != self.stage.name);
-        let known = others.map(|stage| stage.name.to_string()).collect();
+        let is_other = |other: &&String| self.is_suggesting && **other != self.stage.name.as_str();
+        let others: Vec<&String> = self.names.iter().filter(is_other).collect();
+        let known = match nearest(name, &others) {
+            Some(name) => [name.to_owned()].into(),
+            None if self.is_suggesting => Arc::clone(self.names),
+            None => Arc::default(),
+        };
         let kind = ProblemKind::UnknownStage { name: name.to_owned(), known };
         problems.push(Problem { path: path_of(&field, index), kind });
         None
     }
 
-    /// The problems on the text, each with the axis values for which it occurs.
+    /// The problems on the text, each with the axis values for which it occurs. Of a mistake that a field makes with
+    /// many values, the first is shown, and the others are counted.
     fn diagnostics(&self) -> Vec<Diagnostic> {
-        self.problems.iter().map(|(problem, occurrences)| self.diagnostic(problem, occurrences)).collect()
+        let mut groups: BTreeMap<(&[String], &str), Vec<(&Problem, &Vec<usize>)>> = BTreeMap::new();
+        for (problem, occurrences) in &self.problems {
+            groups.entry((&problem.path, problem.code())).or_default().push((problem, occurrences));
+        }
+        let mut diagnostics = Vec::new();
+        for group in groups.into_values() {
+            let shown = if group.len() > MOST_REPEATS { 1 } else { group.len() };
+            let first = diagnostics.len();
+            let shown = group.iter().take(shown);
+            diagnostics.extend(shown.map(|(problem, occurrences)| self.diagnostic(problem, occurrences)));
+            let more = group.len() - (diagnostics.len() - first);
+            if more > 0 {
+                let message = &mut diagnostics[first].message;
+                *message = format!("{message} (and {more} more values)");
+            }
+        }
+        diagnostics
     }
 
     fn diagnostic(&self, problem: &Problem, occurrences: &[usize]) -> Diagnostic {

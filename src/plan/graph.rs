@@ -1,7 +1,6 @@
 //! The graph of distinct tasks: two variants share a task if they agree on everything that it uses.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use petgraph::graph::DiGraph;
 use serde::{Deserialize, Serialize};
@@ -147,8 +146,11 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
     for (index, variant) in experiment.variants.iter().enumerate() {
         let mut of_variant = OfVariant { index, tasks: BTreeMap::new(), count: 0 };
         let mut targets = Vec::new();
-        for stage in experiment.targets_of(index) {
-            targets.extend(builder.stage(&mut of_variant, stage)?);
+        for target in experiment.targets_of(index) {
+            for stage in builder.order(&of_variant, target) {
+                builder.stage(&mut of_variant, stage)?;
+            }
+            targets.extend(builder.stage(&mut of_variant, target)?);
         }
         let shown = builder.shown(&targets, &of_variant);
         for &task in &shown {
@@ -225,7 +227,30 @@ struct Member<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Returns the tasks of a stage in a variant: one, or one for each member of a port that fans out.
+    /// The stages that a target needs and that have no tasks yet, each after those that it reads. Their tasks are made in
+    /// this order, so that a long chain takes no more stack than a short one.
+    fn order(&self, variant: &OfVariant, target: StageIndex) -> Vec<StageIndex> {
+        let upstream = |stage: StageIndex| -> Vec<StageIndex> {
+            let ports =
+                self.experiment.stage(variant.index, stage).into_iter().flat_map(|stage| &stage.ports);
+            ports.filter(|port| port.is_read()).map(|port| port.stage).collect()
+        };
+        let (mut order, mut seen) = (Vec::new(), BTreeSet::from([target]));
+        let mut path = vec![(target, upstream(target).into_iter())];
+        while let Some((stage, reads)) = path.last_mut() {
+            if let Some(next) = reads.next() {
+                if !variant.tasks.contains_key(&next) && seen.insert(next) {
+                    path.push((next, upstream(next).into_iter()));
+                }
+            } else {
+                order.push(*stage);
+                path.pop();
+            }
+        }
+        order
+    }
+
+    /// The tasks of a stage in a variant: one, or one for each member of a port that fans out.
     fn stage(&mut self, variant: &mut OfVariant, stage: StageIndex) -> Result<Vec<TaskId>, PlanError> {
         if let Some(tasks) = variant.tasks.get(&stage) {
             return Ok(tasks.clone());

@@ -56,7 +56,7 @@ pub use models::{Models, host};
 pub use queue::{Queue, ranks};
 pub use reason::{Difference, Reason};
 pub use record::{BackboneProvenance, KeptLog, Notice, Provenance, Record};
-pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver};
+pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver, wanted};
 pub use sizes::Sizes;
 pub use survey::{State, Status, survey};
 

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use super::survey::State;
 use crate::cache::Change;
 use crate::stages::fields::Value;
+use crate::text::on_one_line;
 
 /// Why a task is in its state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -139,6 +140,7 @@ impl fmt::Display for Reason {
             Self::NoRecord => formatter.write_str("no record of this key"),
             Self::NeverRan => formatter.write_str("no task of this kind has a record here"),
             Self::Differs { stage, finished, differences } => {
+                let [stage, finished] = [stage, finished].map(|text| on_one_line(text));
                 write!(formatter, "differs from `{stage}` of {finished} in")?;
                 differences.iter().try_for_each(|difference| write!(formatter, "\n    {difference}"))
             }

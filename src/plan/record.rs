@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Preimage;
-use crate::cache::{Cache, CachedRecord, Digest};
-use crate::stages::Work;
+use crate::cache::{Cache, CachedRecord, Decoded, Digest, ExpectedOutputs, check_record};
+use crate::stages::{Spec, Work};
 
 /// The version of the record format; a record of another version is a miss.
 const SCHEMA: u32 = 1;
@@ -156,18 +156,57 @@ impl Record {
         serde_json::to_vec(self).expect("a record holds only strings, finite numbers and lists")
     }
 
-    /// Decodes a record; `None` if it is malformed or has another version.
+    /// Decodes the record of a task with this key and these outputs; `None` if it is of another version or the gate
+    /// of the cache refuses it.
+    pub fn of_task(bytes: &[u8], key: &Digest, spec: &Spec) -> Option<Self> {
+        let names = spec.outputs().into_iter().map(|(name, _)| name);
+        check_record(key, bytes, &ExpectedOutputs::Named(names.collect())).ok().flatten()
+    }
+
+    /// Decodes a record without checking what it says; `None` if it is malformed or has another version.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok().filter(|record: &Self| record.schema == SCHEMA)
     }
 }
 
+/// The part of a record that every version of its form has.
+#[derive(Deserialize)]
+struct RecordVersion {
+    schema: u32,
+}
+
 impl CachedRecord for Record {
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Self::from_bytes(bytes)
+    fn decode(bytes: &[u8]) -> Decoded<Self> {
+        match serde_json::from_slice::<RecordVersion>(bytes) {
+            Err(_) => Decoded::Malformed,
+            Ok(RecordVersion { schema }) if schema != SCHEMA => Decoded::OtherVersion,
+            Ok(_) => serde_json::from_slice(bytes).map_or(Decoded::Malformed, Decoded::Record),
+        }
     }
 
-    fn trees(&self) -> Vec<Digest> {
-        self.outputs.values().copied().collect()
+    fn own_key(&self) -> Option<Digest> {
+        self.preimage.key().ok()
+    }
+
+    fn outputs(&self) -> Vec<(&str, Digest)> {
+        self.outputs.iter().map(|(name, tree)| (name.as_str(), *tree)).collect()
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        let Provenance { stage, experiment, finished, host, simd, patchflow, backbone, .. } =
+            &self.provenance;
+        let mut texts = vec![stage, experiment, finished, host, simd, patchflow];
+        if let Some(BackboneProvenance { backend, device, device_name, precision, libtorch }) = backbone {
+            texts.extend([backend, device, device_name, precision]);
+            texts.extend(libtorch);
+        }
+        texts.into_iter().map(String::as_str).collect()
+    }
+
+    fn numbers(&self) -> Vec<f64> {
+        let Provenance { seconds, cpu_seconds, peak_bytes, input_bytes, output_bytes, fresh_share, .. } =
+            &self.provenance;
+        let bytes = [*input_bytes, *output_bytes].into_iter().chain(*peak_bytes).map(|bytes| bytes as f64);
+        [*seconds, *fresh_share].into_iter().chain(*cpu_seconds).chain(bytes).collect()
     }
 }

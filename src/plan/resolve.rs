@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::graph::{Input, OutputRef, Plan, TaskId};
 use super::key::{InputDigest, Preimage};
 use super::{PlanError, Record, view};
-use crate::cache::{Cache, Digest, Found, Rehash, SourceTree, Tree, hash_source};
+use crate::cache::{Cache, Digest, Found, Rehash, SourceTree, Tree, Wanted, hash_source};
 use crate::stages::fields::Value;
 use crate::stages::{MASKS, Member, Reads, Role, Spec};
 
@@ -53,6 +53,11 @@ pub struct Resolution {
     pub preimage: Preimage,
     /// Its inputs, in the order of roles.
     pub inputs: Vec<ResolvedInput>,
+}
+
+/// The record of a task with this key: it has exactly the outputs of the task's stage.
+pub fn wanted(key: Digest, spec: &Spec) -> Wanted {
+    Wanted::named(key, spec.outputs().into_iter().map(|(name, _)| name))
 }
 
 /// Identifies a tree that was cut to the part that a task reads: the digest of the whole tree, that part, and the
@@ -197,9 +202,9 @@ impl<'a> Resolver<'a> {
         Ok(source)
     }
 
-    /// Looks up the record of a key, and the outputs that it names. Writes nothing.
-    pub fn lookup(&self, key: &Digest) -> Result<Option<(Found<Record>, Outputs)>, PlanError> {
-        let found = self.cache.lookup::<Record>(key).map_err(PlanError::Cache)?.found();
+    /// Looks up the record of a task's key, and the outputs that it names. Writes nothing.
+    pub fn lookup(&self, wanted: &Wanted) -> Result<Option<(Found<Record>, Outputs)>, PlanError> {
+        let found = self.cache.lookup::<Record>(wanted).map_err(PlanError::Cache)?.found();
         Ok(found.map(|found| {
             let output = |(name, tree): (&String, &Arc<Tree>)| {
                 (name.clone(), Output { tree: Arc::clone(tree), source: None })

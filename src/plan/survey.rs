@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::graph::{Plan, TaskId};
 use super::reason::Reason;
-use super::resolve::{Outputs, Resolution, Resolver};
+use super::resolve::{Outputs, Resolution, Resolver, wanted};
 use super::{PlanError, Record};
 use crate::cache::{Cache, Digest, Found, Origin, Presence, Tree};
 
@@ -125,7 +125,10 @@ fn prefetch(
             continue;
         }
         let key = resolver.resolve(plan, id, &|id| outputs[id.0].as_ref())?.key;
-        keys.push((key, if task.is_shown { Presence::Objects } else { Presence::Record }));
+        keys.push((
+            wanted(key, &task.spec),
+            if task.is_shown { Presence::Objects } else { Presence::Record },
+        ));
     }
     cache.prefetch::<Record>(&keys).map_err(PlanError::Cache)
 }
@@ -151,7 +154,7 @@ fn prefetch_evicted(plan: &Plan, cache: &Cache, statuses: &[Status]) -> Result<(
         else {
             continue;
         };
-        keys.push((resolution.key, Presence::Objects));
+        keys.push((wanted(resolution.key, &plan.tasks[producer].spec), Presence::Objects));
     }
     cache.prefetch::<Record>(&keys).map_err(PlanError::Cache)
 }
@@ -221,7 +224,7 @@ fn survey_task(
         outputs[id.0] = Some(found);
         return Ok(status(Reason::LocalSource, None));
     }
-    if let Some((Found { origin, record, .. }, found)) = resolver.lookup(&key)? {
+    if let Some((Found { origin, record, .. }, found)) = resolver.lookup(&wanted(key, &task.spec))? {
         let reason = match origin {
             Origin::Remote => Reason::RecordedRemotely,
             Origin::Local if task.is_shown && is_gone(cache, &found)? && !cache.can_fetch(&key) => {

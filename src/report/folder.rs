@@ -1,7 +1,7 @@
 //! The folder of a run. `report/mod.rs` lists its files.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::differences::Differences;
 use super::latest;
@@ -22,6 +22,9 @@ pub enum ReportError {
         #[source]
         source: std::io::Error,
     },
+    /// A name in an output leads out of the run's folder.
+    #[error("`{}` is not inside the run's folder `{}`; nothing was linked", path.display(), folder.display())]
+    Outside { path: PathBuf, folder: PathBuf },
     /// An output cannot be read from the cache.
     #[error("cannot show an output of the run")]
     Cache(#[source] CacheError),
@@ -102,7 +105,7 @@ impl Folder {
                 let Some(outputs) = &run.tasks[id.0].outputs else { continue };
                 for (name, output) in outputs {
                     let folder = if outputs.len() == 1 { folder.clone() } else { folder.join(name) };
-                    link_tree(&output.tree, &folder, &mut links)?;
+                    self.link_tree(&output.tree, &folder, &mut links)?;
                 }
             }
         }
@@ -129,11 +132,40 @@ impl Folder {
                 }
                 for &variant in &task.variants {
                     let variant = self.path.join("variants").join(&plan.variants[variant].id);
-                    link_tree(&shown, &variant.join(&task.stage), links)?;
+                    self.link_tree(&shown, &variant.join(&task.stage), links)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Adds a link for each file of an output, and creates the folders for them.
+    fn link_tree(
+        &self,
+        tree: &Tree,
+        folder: &Path,
+        links: &mut Vec<(Digest, PathBuf)>,
+    ) -> Result<(), ReportError> {
+        let files: Vec<(Digest, PathBuf)> =
+            tree.entries().iter().map(|entry| (entry.digest, folder.join(&entry.path))).collect();
+        self.check_inside(folder)?;
+        files.iter().try_for_each(|(_, path)| self.check_inside(path))?;
+        fs::create_dir_all(folder).map_err(writing(folder))?;
+        for parent in files.iter().filter_map(|(_, path)| path.parent()).filter(|parent| *parent != folder) {
+            fs::create_dir_all(parent).map_err(writing(parent))?;
+        }
+        links.extend(files);
+        Ok(())
+    }
+
+    /// Checks that a path lies in the run's folder. The manifest and the gate of the cache let no other name pass; what
+    /// is written outside would be the user's files, so that it is checked where it is written as well.
+    fn check_inside(&self, path: &Path) -> Result<(), ReportError> {
+        let inner = path.strip_prefix(&self.path);
+        if inner.is_ok_and(|inner| inner.components().all(|part| matches!(part, Component::Normal(_)))) {
+            return Ok(());
+        }
+        Err(ReportError::Outside { path: path.to_owned(), folder: self.path.clone() })
     }
 
     /// Writes `run.json`, so that a run that is killed later is still listed with its request.
@@ -192,17 +224,26 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
     move |source| ReportError::Write { path, source }
 }
 
-/// Adds a link for each file of an output, and creates the folders for them.
-fn link_tree(tree: &Tree, folder: &Path, links: &mut Vec<(Digest, PathBuf)>) -> Result<(), ReportError> {
-    fs::create_dir_all(folder).map_err(writing(folder))?;
-    for entry in tree.entries() {
-        let to = folder.join(&entry.path);
-        if let Some(parent) = to.parent().filter(|parent| *parent != folder) {
-            fs::create_dir_all(parent).map_err(writing(parent))?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_linked_outside_the_runs_folder() {
+        let project = tempfile::tempdir().unwrap();
+        let folder = Folder::create(project.path(), "e").unwrap();
+        let digest = Digest::of_bytes(b"x");
+        let entry = crate::cache::TreeEntry { path: "a/b".to_owned(), digest, size: 1, executable: false };
+        let tree = Tree::new(vec![entry]).unwrap();
+        let mut links = Vec::new();
+        for outside in ["../x", "/etc", "a/../../..", "variants/../../x"] {
+            let error = folder.link_tree(&tree, &folder.path().join(outside), &mut links).unwrap_err();
+            assert!(matches!(error, ReportError::Outside { .. }), "{outside}: {error}");
         }
-        links.push((entry.digest, to));
+        assert!(links.is_empty() && std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        folder.link_tree(&tree, &folder.path().join("variants/v"), &mut links).unwrap();
+        assert_eq!(links[0].1, folder.path().join("variants/v/a/b"));
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::engine::{Event, Outcome};
 use crate::plan::TaskId;
+use crate::text::on_one_line;
 
 /// Progress bars driven by a run's events; hidden if stderr is not a terminal.
 pub struct Bars {
@@ -56,15 +57,17 @@ impl Bars {
                 }
             }
             Event::TaskWarning { name, message, .. } => {
-                let _ = self.bars.println(format!("warning: `{name}`: {message}"));
+                let _ = self.bars.println(format!("warning: `{name}`: {}", on_one_line(message)));
             }
             Event::TaskWaiting { name, holder, .. } => {
-                let _ = self.bars.println(format!("waiting for `{name}`: {holder} is making it"));
+                let _ =
+                    self.bars.println(format!("waiting for `{name}`: {} is making it", on_one_line(holder)));
             }
             Event::TaskRemade { name, file, .. } => {
-                let _ = self
-                    .bars
-                    .println(format!("making `{name}` again: `{file}` is gone or damaged in the cache"));
+                let _ = self.bars.println(format!(
+                    "making `{name}` again: `{}` is gone or damaged in the cache",
+                    on_one_line(file)
+                ));
             }
             Event::RemakeFinished { task, .. } | Event::TaskStalled { task, .. } => {
                 if let Some(bar) = state.tasks.remove(task) {

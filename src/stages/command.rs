@@ -7,7 +7,7 @@
 
 mod output;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::program::{Program, Stdin};
 use super::{
-    About, Context, Estimates, InputSizes, Inputs, Member, PortUse, Reads, Shape, Stage, StageError, Workload,
+    About, Context, Estimates, InputSizes, Inputs, Member, PortUse, Reads, Shape, Stage, StageError,
+    Variables, Workload,
 };
 use crate::artifacts::{Artifact, Files};
+use crate::text::is_plain_name;
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24).
 pub const VERSION: u32 = 1;
@@ -74,10 +76,13 @@ impl Stage for Command {
             reader.problem("run", "empty_list", "`run` is empty".to_owned(), None);
         }
         let inputs = reader.port_table("inputs", Artifact::Any);
+        let outputs = read_outputs(reader);
+        check_names(reader, "inputs", &inputs);
+        check_names(reader, "outputs", &outputs.keys().cloned().collect::<Vec<_>>());
         Self {
             run,
             inputs,
-            outputs: read_outputs(reader),
+            outputs,
             tools: reader.texts("tools").iter().map(|line| split_words(line)).collect(),
             env: reader.texts("env"),
             timeout: reader.optional_integer("timeout_seconds", 1..=31_536_000).map(|seconds| seconds as u64),
@@ -150,7 +155,7 @@ impl Stage for Command {
         Workload { seconds, outputs: Vec::new() }
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 
@@ -178,6 +183,22 @@ fn read_outputs(reader: &mut Reader<'_>) -> BTreeMap<String, Artifact> {
         reader.missing("outputs", "a table such as { result = \"files\" }");
     }
     outputs
+}
+
+/// Checks the names of inputs or outputs: each becomes a folder in the program's own.
+fn check_names(reader: &mut Reader<'_>, field: &str, names: &[String]) {
+    let mut known = BTreeSet::new();
+    for name in names {
+        if !is_plain_name(name) {
+            let message = format!("`{name}` cannot name one of the `{field}`");
+            let help = "use letters, digits, `_`, `-` and `.`, at most 100 bytes, no dot at either end";
+            reader.bad_name(field, name, message, help);
+        } else if !known.insert(name.to_lowercase()) {
+            let message = format!("`{name}` differs from another of the `{field}` in letter case alone");
+            let help = "rename one of them: on some file systems they are one folder";
+            reader.bad_name(field, name, message, help);
+        }
+    }
 }
 
 /// Splits a command line such as `python3 --version` at spaces.

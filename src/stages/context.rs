@@ -1,6 +1,7 @@
 //! The inputs of a running stage, and its context: progress, items, cancellation and settings.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -107,6 +108,9 @@ pub trait Items: Sync {
     fn add_output(&self, file: &ItemFile, name: &str);
 }
 
+/// Environment variables by name. A value is passed on as it is, UTF-8 or not.
+pub type Variables = BTreeMap<String, OsString>;
+
 /// The context of a running stage.
 pub struct Context<'a> {
     /// Seed of the experiment or of the repeat. Only random kinds read it.
@@ -129,7 +133,7 @@ pub struct Context<'a> {
     /// Root of the project. Paths in the manifest are relative to it.
     pub project: &'a Path,
     /// The environment variables that the stage may read.
-    pub environment: &'a BTreeMap<String, String>,
+    pub environment: &'a Variables,
 }
 
 /// Time between two checks for cancellation while a stage sleeps.
@@ -174,7 +178,7 @@ pub(crate) mod testing {
         folder: tempfile::TempDir,
         added: Mutex<Vec<(ItemFile, String)>>,
         cancelled: AtomicBool,
-        environment: BTreeMap<String, String>,
+        environment: Variables,
         project: PathBuf,
         /// Notes, and warnings after `warning: `.
         notices: Mutex<Vec<String>>,
@@ -191,7 +195,7 @@ pub(crate) mod testing {
                 folder,
                 added: Mutex::default(),
                 cancelled: AtomicBool::new(false),
-                environment: BTreeMap::new(),
+                environment: Variables::new(),
                 notices: Mutex::default(),
             }
         }
@@ -203,7 +207,7 @@ pub(crate) mod testing {
 
         /// Sets an environment variable.
         pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
-            self.environment.insert(name.to_owned(), value.to_owned());
+            self.environment.insert(name.to_owned(), value.into());
             self
         }
 

@@ -5,7 +5,6 @@
 
 mod filter;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,8 @@ use super::scorer::{require_comparable, search_seconds};
 use super::selection::{LABELS, features_shape, read_selection};
 use super::workload::selected_positions;
 use super::{
-    About, Context, Estimates, InputSizes, Inputs, MASKS, PortUse, Reads, Role, Stage, StageError, Workload,
+    About, Context, Estimates, InputSizes, Inputs, MASKS, PortUse, Reads, Role, Stage, StageError, Variables,
+    Workload,
 };
 use crate::artifacts::bank::{Bank, Description};
 use crate::artifacts::feature_set::{self, Extraction, read_block, read_frame, read_shape};
@@ -226,7 +226,7 @@ impl Stage for Coreset {
         Workload::of(seconds, "bank", Size::of_rows(RowCount { count: rows, banks: 1.0, channels }))
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -18,13 +18,14 @@ mod published;
 mod surfaces;
 mod transfer;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Spec, Stage, StageError, Workload};
+use super::{
+    About, Context, Estimates, InputSizes, Inputs, PortUse, Spec, Stage, StageError, Variables, Workload,
+};
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::Label;
 use crate::artifacts::size::{ImageClass, ImageCounts, Size};
@@ -209,7 +210,7 @@ impl Stage for Download {
         }
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -22,7 +22,8 @@ use self::measure::{measure, no_metric};
 use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::{Scored, Scorer, require_comparable, search_seconds};
 use super::{
-    About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Shape, Stage, StageError, Workload,
+    About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Shape, Stage, StageError, Variables,
+    Workload,
 };
 use crate::artifacts::feature_set::{self, read_block};
 use crate::artifacts::image_set::{self, Label, Labelled, Selection, Truth};
@@ -180,7 +181,7 @@ impl Stage for Evaluate {
         Workload::of(seconds, "scores", Size::of_images(maps))
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::{Fields, Reader, Value, fields, name_of};
 use super::{
     About, Context, Estimates, Implied, InputSizes, Inputs, Item, PortUse, Reads, Shape, Stage, StageError,
-    Workload, download,
+    Variables, Workload, download,
 };
 use crate::artifacts::feature_set::{self, Block, Extraction, StoragePrecision, block_name, write_block};
 use crate::artifacts::files::write_json;
@@ -202,7 +202,7 @@ impl Stage for Extract {
         Workload::of(seconds, "features", Size::of_images(features))
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         let backend = self.target.backend;
         if backend.is_built() {
             return Ok(());

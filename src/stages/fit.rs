@@ -3,7 +3,6 @@
 //! The threshold is the 0.995 quantile of the scores of normal training images. Each is scored against the bank without
 //! the rows of that image (leave one image out). This needs the port `features`; without it the model has no threshold.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,9 @@ use super::fields::{Fields, Reader, fields};
 use super::scorer::{Scorer, read_scoring, require_comparable, scoring_fields, search_seconds};
 use super::selection::{features_shape, read_selection};
 use super::workload::selected_positions;
-use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Workload};
+use super::{
+    About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Variables, Workload,
+};
 use crate::artifacts::bank::Bank;
 use crate::artifacts::feature_set::{self, Block, read_block};
 use crate::artifacts::image_set::Selection;
@@ -164,7 +165,7 @@ impl Stage for Fit {
         Workload::of(seconds, "model", Size::of_rows(rows))
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -35,7 +35,7 @@ mod stage;
 mod toy;
 pub mod workload;
 
-pub use context::{Context, Inputs, Item, ItemFile, Items, Make, Progress};
+pub use context::{Context, Inputs, Item, ItemFile, Items, Make, Progress, Variables};
 pub use error::StageError;
 pub use role::{MASKS, Member, PortUse, Reads, Role, Shape};
 pub use stage::{About, Estimates, Implied, KINDS, Kind, Spec, Stage};

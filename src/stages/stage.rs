@@ -54,7 +54,6 @@
 //! ```
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
@@ -66,7 +65,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fields::{Fields, Reader};
 use super::role::PortUse;
-use super::{Context, InputSizes, Inputs, StageError, Workload};
+use super::{Context, InputSizes, Inputs, StageError, Variables, Workload};
 use super::{augment, command, coreset, download, evaluate, extract, fit, preprocess};
 use crate::artifacts::Artifact;
 use crate::kernels::backbone::Target;
@@ -122,7 +121,7 @@ pub trait Stage: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Names what is missing.
-    fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError>;
+    fn preflight(&self, environment: &Variables) -> Result<(), StageError>;
 
     /// Runs the stage: reads `inputs` and writes each output into the subfolder of `output` that has its name.
     ///
@@ -308,7 +307,7 @@ impl Spec {
     ///
     /// # Errors
     /// Names what is missing.
-    pub fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError> {
+    pub fn preflight(&self, environment: &Variables) -> Result<(), StageError> {
         self.0.stage.preflight(environment)
     }
 

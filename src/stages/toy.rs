@@ -1,12 +1,11 @@
 //! A kind of stage for tests: the example of `docs/adding-a-stage.md`. Only test builds contain it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Stage, StageError, Workload};
+use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Stage, StageError, Variables, Workload};
 use crate::artifacts::Artifact;
 use crate::artifacts::files::write;
 
@@ -74,7 +73,7 @@ impl Stage for Toy {
         Workload { seconds: bytes.map(|bytes| 1e-3 + bytes * 1e-9), outputs: Vec::new() }
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod history;
 mod housekeeping;
 mod layers;
 mod locking;
+mod outside;
 mod own_images;
 mod pipeline;
 mod processes;

@@ -223,6 +223,12 @@ fn checksum(key: &Digest, bytes: &[u8]) -> Digest {
     Digest::from_bytes(hasher.finalize().into())
 }
 
+/// The file of a record.
+#[cfg(test)]
+pub(in crate::cache) fn file(key: &Digest, bytes: &[u8]) -> Vec<u8> {
+    [HEADER, checksum(key, bytes).to_string().as_bytes(), b"\n", bytes].concat()
+}
+
 /// The record in a file, if it is sound.
 pub(in crate::cache) fn content(key: &Digest, mut file: Vec<u8>) -> Option<Vec<u8>> {
     let start = HEADER.len() + 65;

@@ -119,7 +119,7 @@ fn within(store: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {
 }
 
 /// The folder that an address names; `None` for another kind of remote.
-fn folder_of(url: &str, project: &Path) -> Option<PathBuf> {
+pub(super) fn folder_of(url: &str, project: &Path) -> Option<PathBuf> {
     match url.split_once("://") {
         None => Some(project.join(url)),
         Some(("file", path)) => Some(PathBuf::from(path)),

@@ -6,10 +6,12 @@
 //! summed up at the end.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::warning::{Damaged, RemoteWarning};
+use super::warning::RemoteWarning;
+use crate::cache::gate::body::BodyError;
 use crate::error_chain::error_chain;
+use crate::text::without_secrets;
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,14 @@ pub(super) enum RequestError {
 }
 
 impl RequestError {
+    /// Why a body could not be copied to `file`.
+    pub(super) fn of_body(error: BodyError, file: &Path) -> Self {
+        match error {
+            BodyError::Remote(error) => Self::Client(error),
+            BodyError::Local(source) => Self::WriteFile { path: file.to_owned(), source },
+        }
+    }
+
     /// Whether another try is futile: no permission, or no such operation.
     fn is_refusal(&self) -> bool {
         use object_store::Error as E;
@@ -127,11 +137,6 @@ impl CircuitBreaker {
         self.warn(RemoteWarning::NoFolder { address: self.address.clone(), folder });
     }
 
-    /// Warns of a damaged file, once.
-    pub(super) fn warn_damaged(&mut self, file: Damaged) {
-        self.warn(RemoteWarning::Damaged { address: self.address.clone(), file });
-    }
-
     fn warn(&mut self, warning: RemoteWarning) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
@@ -152,9 +157,10 @@ impl CircuitBreaker {
     }
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line and without secrets.
 fn on_line(error: &RequestError) -> String {
-    error_chain(error).lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    let line = error_chain(error).lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    without_secrets(&line).into_owned()
 }
 
 #[cfg(test)]

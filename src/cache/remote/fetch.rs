@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{GetResultPayload, ObjectStoreExt};
 use rayon::prelude::*;
 
 use super::circuit_breaker::{RequestError, RequestKind};
 use super::pack::{Group, groups};
-use super::{Answer, Damaged, LARGE, LONGEST, REQUESTS, RemoteStore, lock, longest, name};
+use super::{Answer, LARGE, LONGEST, Question, REQUESTS, RemoteStore, lock, longest};
 use crate::cache::error::{AtPath, CacheError};
+use crate::cache::gate::body::BodyError;
+use crate::cache::gate::{self, Entry, Flaw};
 use crate::cache::local::Store;
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
@@ -55,14 +55,18 @@ impl RemoteStore {
                 new.push(*digest);
             }
         }
-        let names: Vec<String> = new.iter().map(|digest| name("trees", digest)).collect();
-        for ((digest, name), answer) in new.iter().zip(&names).zip(self.get_all(&names, LONGEST)) {
-            let Some(bytes) = answer.file() else { continue };
-            let sound = (Tree::digest_of_bytes(&bytes) == *digest).then(|| Tree::from_bytes(&bytes));
-            if let Some(Ok(tree)) = sound {
-                lock(&self.trees).insert(*digest, Arc::new(tree));
-            } else {
-                self.mark_invalid(name.clone(), Damaged::Tree(*digest));
+        let questions: Vec<Question> = new.iter().map(Question::tree).collect();
+        for (digest, answer) in new.iter().zip(self.get_all(&questions, LONGEST)) {
+            let tree = match answer {
+                Answer::File(bytes) => gate::tree::read(digest, &bytes),
+                Answer::Refused(flaw) => Err(flaw),
+                Answer::Absent | Answer::None => continue,
+            };
+            match tree {
+                Ok(tree) => {
+                    lock(&self.trees).insert(*digest, Arc::new(tree));
+                }
+                Err(flaw) => self.refuse(Entry::Tree(*digest), flaw),
             }
         }
         Ok(())
@@ -73,28 +77,40 @@ impl RemoteStore {
         lock(&self.trees).get(digest).cloned()
     }
 
+    /// Whether [`Self::prefetch_trees`] was answered that the tree is not there, or damaged.
+    pub(in crate::cache) fn lacks_tree(&self, digest: &Digest) -> bool {
+        let (tree, names) = (Entry::Tree(*digest), lock(&self.names));
+        names.absent.contains(&tree) || names.invalid.contains(&tree)
+    }
+
     /// Fetches the wanted objects of some trees into the local store; those that the remote lacks or that are damaged
-    /// are left out. The trees must be whole outputs: they name the packs.
+    /// are left out. The trees must be whole outputs: they name the packs. An object is searched in every pack that
+    /// may hold it, then by itself.
     pub(in crate::cache) fn fetch(
         &self,
         store: &Store,
         wholes: &[&Tree],
         wanted: &BTreeSet<Digest>,
     ) -> Result<Fetched, CacheError> {
-        let FetchPlan { packs, mut singles } = FetchPlan::new(wholes, wanted);
-        if packs.is_empty() && singles.is_empty() {
+        let mut sources = Sources::new(wholes, wanted);
+        if sources.left.is_empty() {
             return Ok(Fetched::default());
         }
         let scratch = store.scratch("fetch")?;
         let mut fetch =
             Fetch { store, remote: self, scratch: scratch.path(), wanted, fetched: Fetched::default() };
-        for batch in batches(&packs, |(_, group)| group.size()) {
-            // An object whose pack is missing or damaged may exist by itself.
-            let got = fetch.packs(batch)?;
-            let members = batch.iter().flat_map(|(_, group)| group.0.iter().copied());
-            singles.extend(members.filter(|(digest, _)| wanted.contains(digest) && !got.contains(digest)));
+        loop {
+            let packs = sources.next_packs();
+            if packs.is_empty() {
+                break;
+            }
+            for batch in batches(&packs, |(_, group)| group.size()) {
+                let got = fetch.packs(batch)?;
+                sources.left.retain(|digest, _| !got.contains(digest));
+            }
         }
-        let (large, singles): (Vec<_>, Vec<_>) = singles.into_iter().partition(|&(_, size)| size > LARGE);
+        let (large, singles): (Vec<_>, Vec<_>) =
+            sources.left.into_iter().partition(|&(_, size)| size > LARGE);
         for batch in batches(&singles, |&(_, size)| size) {
             fetch.objects(batch)?;
         }
@@ -105,32 +121,52 @@ impl RemoteStore {
     }
 }
 
-/// The files to fetch.
-struct FetchPlan {
-    /// Packs by name; each object is wanted from at most one of them.
-    packs: Vec<(Digest, Group)>,
-    /// Objects that are not packed, with their sizes.
-    singles: BTreeMap<Digest, u64>,
+/// Where the wanted objects may be.
+struct Sources {
+    /// Packs by name that were not tried yet.
+    packs: BTreeMap<Digest, Group>,
+    /// Objects that were not found yet, with their sizes.
+    left: BTreeMap<Digest, u64>,
 }
 
-impl FetchPlan {
+impl Sources {
     fn new(wholes: &[&Tree], wanted: &BTreeSet<Digest>) -> Self {
-        let mut packs = BTreeMap::new();
-        let (mut singles, mut packed) = (BTreeMap::new(), BTreeSet::new());
+        let (mut packs, mut left) = (BTreeMap::new(), BTreeMap::new());
         for whole in wholes {
             let (groups, single) = groups(whole);
-            singles.extend(single.into_iter().filter(|(digest, _)| wanted.contains(digest)));
+            left.extend(single);
             for group in groups {
-                let new = group.0.iter().map(|(digest, _)| *digest).filter(|digest| wanted.contains(digest));
-                let new: Vec<Digest> = new.filter(|digest| !packed.contains(digest)).collect();
-                if !new.is_empty() {
-                    packed.extend(new);
-                    packs.insert(group.digest(), group);
-                }
+                left.extend(group.0.iter().copied());
+                packs.insert(group.digest(), group);
             }
         }
-        singles.retain(|digest, _| !packed.contains(digest));
-        Self { packs: packs.into_iter().collect(), singles }
+        left.retain(|digest, _| wanted.contains(digest));
+        Self { packs, left }
+    }
+
+    /// The next packs to try: together they may have every object that is left and in a pack, each once.
+    fn next_packs(&mut self) -> Vec<(Digest, Group)> {
+        let mut covered = BTreeSet::new();
+        let is_left = |digest: &Digest, covered: &BTreeSet<Digest>| {
+            self.left.contains_key(digest) && !covered.contains(digest)
+        };
+        let mut chosen = BTreeSet::new();
+        for (name, group) in &self.packs {
+            let new: Vec<Digest> = group
+                .0
+                .iter()
+                .map(|(digest, _)| *digest)
+                .filter(|digest| is_left(digest, &covered))
+                .collect();
+            if !new.is_empty() {
+                covered.extend(new);
+                chosen.insert(*name);
+            }
+        }
+        let (next, others) =
+            std::mem::take(&mut self.packs).into_iter().partition(|(name, _)| chosen.contains(name));
+        self.packs = others;
+        BTreeMap::into_iter(next).collect()
     }
 }
 
@@ -160,17 +196,29 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Fetches packs; returns the objects that were in them.
+    /// Fetches packs; returns the wanted objects that were in them.
     fn packs(&mut self, packs: &[(Digest, Group)]) -> Result<BTreeSet<Digest>, CacheError> {
-        let names: Vec<String> = packs.iter().map(|(digest, _)| name("packs", digest)).collect();
+        let questions: Vec<Question> =
+            packs.iter().map(|(name, group)| Question::pack(name, group.packed_size())).collect();
         let mut files = BTreeMap::new();
-        for (name, answer) in names.iter().zip(self.remote.get_all(&names, LONGEST)) {
-            let Some(pack) = answer.file() else { continue };
-            let contents = Group::unpack(&pack).unwrap_or_default();
+        for ((name, group), answer) in packs.iter().zip(self.remote.get_all(&questions, LONGEST)) {
+            let entry = Entry::Pack(*name);
+            let pack = match answer {
+                Answer::File(pack) => pack,
+                Answer::Refused(flaw) => {
+                    self.remote.refuse(entry, flaw);
+                    continue;
+                }
+                Answer::Absent | Answer::None => continue,
+            };
+            let Some(contents) = group.unpack(&pack) else {
+                self.remote.refuse(entry, Flaw::Malformed);
+                continue;
+            };
             let contents = contents.into_par_iter().filter(|(digest, _)| self.wanted.contains(digest));
             let sound: Vec<_> = contents.map(|(digest, content)| self.write(digest, content)).collect();
-            if sound.is_empty() || sound.iter().any(|one| matches!(one, Ok(None))) {
-                self.remote.mark_invalid(name.clone(), Damaged::Pack(name.clone()));
+            if sound.iter().any(|one| matches!(one, Ok(None))) {
+                self.remote.refuse(entry, Flaw::OtherContent);
             }
             for one in sound {
                 files.extend(one?);
@@ -183,18 +231,24 @@ impl Fetch<'_> {
 
     /// Fetches objects that are not packed.
     fn objects(&mut self, objects: &[(Digest, u64)]) -> Result<(), CacheError> {
-        let names: Vec<String> = objects.iter().map(|(digest, _)| name("objects", digest)).collect();
-        let answers = self.remote.get_all(&names, LONGEST).into_iter().map(Answer::file);
-        let came: Vec<_> =
-            objects.iter().zip(answers).filter_map(|((digest, _), file)| Some((*digest, file?))).collect();
-        let written = came.par_iter().map(|(digest, content)| (*digest, self.write(*digest, content)));
+        let questions: Vec<Question> =
+            objects.iter().map(|(digest, size)| Question::object(digest, *size)).collect();
+        let answers = self.remote.get_all(&questions, LONGEST);
+        let written = objects.par_iter().zip(answers).map(|((digest, _), answer)| match answer {
+            Answer::File(content) => {
+                self.write(*digest, &content).map(|file| file.ok_or(Flaw::OtherContent)).map(Some)
+            }
+            Answer::Refused(flaw) => Ok(Some(Err(flaw))),
+            Answer::Absent | Answer::None => Ok(None),
+        });
         let mut files = BTreeMap::new();
-        for (digest, one) in written.collect::<Vec<_>>() {
+        for ((digest, _), one) in objects.iter().zip(written.collect::<Vec<_>>()) {
             match one? {
-                Some((digest, path)) => {
+                Some(Ok((digest, path))) => {
                     files.insert(digest, path);
                 }
-                None => self.mark_invalid(&digest),
+                Some(Err(flaw)) => self.remote.refuse(Entry::Object(*digest), flaw),
+                None => {}
             }
         }
         self.keep(files)
@@ -202,17 +256,19 @@ impl Fetch<'_> {
 
     /// Fetches an object through a file.
     fn large(&mut self, digest: &Digest, size: u64) -> Result<(), CacheError> {
-        let (name, path) = (name("objects", digest), self.scratch.join(digest.to_string()));
-        let request =
-            self.remote.request(RequestKind::Read, &name, longest(size), get_to(self.remote, &name, &path));
-        if self.remote.wait(request).flatten() != Some(true) {
-            return Ok(());
+        let path = self.scratch.join(digest.to_string());
+        let copied = match self.remote.copy_to(&Question::object(digest, size), &path) {
+            None => return Ok(()),
+            Some(copied) => copied,
+        };
+        if let Err(flaw) = copied {
+            self.remote.refuse(Entry::Object(*digest), flaw);
+        } else if Digest::of_file(&path).reading(&path)? != *digest {
+            self.remote.refuse(Entry::Object(*digest), Flaw::OtherContent);
+        } else {
+            self.keep(BTreeMap::from([(*digest, path)]))?;
         }
-        if Digest::of_file(&path).reading(&path)? != *digest {
-            self.mark_invalid(digest);
-            return Ok(());
-        }
-        self.keep(BTreeMap::from([(*digest, path)]))
+        Ok(())
     }
 
     /// Writes a content to a file; `None` if its digest is another.
@@ -234,30 +290,25 @@ impl Fetch<'_> {
         }
         Ok(())
     }
-
-    fn mark_invalid(&self, digest: &Digest) {
-        self.remote.mark_invalid(name("objects", digest), Damaged::Object(*digest));
-    }
 }
 
-/// Downloads a file to `path`; returns whether it exists.
-async fn get_to(remote: &RemoteStore, name: &str, path: &FilePath) -> Result<bool, RequestError> {
-    let unwritten = |source: io::Error| RequestError::WriteFile { path: path.to_owned(), source };
-    let found = match remote.objects.get(&Path::from(name)).await {
-        Ok(found) => found,
-        Err(object_store::Error::NotFound { .. }) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    let mut file = File::create(path).map_err(unwritten)?;
-    match found.payload {
-        GetResultPayload::File(mut from, _) => {
-            io::copy(&mut from, &mut file).map_err(unwritten)?;
-        }
-        GetResultPayload::Stream(mut body) => {
-            while let Some(bytes) = body.next().await {
-                file.write_all(&bytes?).map_err(unwritten)?;
-            }
-        }
+impl RemoteStore {
+    /// Downloads a file to `path`; `None` if it does not exist or there is no answer.
+    pub(super) fn copy_to(&self, question: &Question, path: &FilePath) -> Option<Result<(), Flaw>> {
+        let Question { entry, most } = question;
+        let name = entry.name();
+        let get = async {
+            let found = match self.objects.get(&Path::from(name.as_str())).await {
+                Ok(found) => found,
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let failed = |error| RequestError::of_body(error, path);
+            let mut file = File::create(path).map_err(|error| failed(BodyError::Local(error)))?;
+            gate::body::copy(found, *most, &mut file).await.map(Some).map_err(failed)
+        };
+        let copied =
+            self.wait(self.request(RequestKind::Read, &name, longest(*most), get)).flatten().flatten()?;
+        Some(if copied { Ok(()) } else { Err(Flaw::TooLong { most: *most }) })
     }
-    Ok(true)
 }

@@ -7,23 +7,26 @@
 //! <address>/v1/packs/ab/cdef…      the smaller objects of a tree, several in one file ([`pack`])
 //! ```
 //! Objects go up before trees, trees before the record: what a record needs is there when it is. Everything that
-//! comes down is checked against its digest or checksum. What is wrong counts as absent, is warned of once, and is
-//! replaced when it is made again.
+//! comes down passes the gate (`cache::gate`). What it refuses counts as absent, is warned of once, and is replaced
+//! when it is made again.
 //!
 //! A remote that fails never fails a run ([`circuit_breaker`]). Whatever waits for it ends when the user stops.
 
 mod address;
 mod circuit_breaker;
 mod fetch;
+mod leftovers;
 mod pack;
+mod presence;
 mod push;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod verify;
 mod warning;
 
-use std::collections::{HashMap, HashSet};
-use std::path::Path as FilePath;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path as FilePath, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,16 +41,18 @@ use tokio::sync::Semaphore;
 
 use self::circuit_breaker::CircuitBreaker;
 use super::CacheError;
+use super::gate::{self, Entry, Flaw, Refused};
 use super::local::records;
 use super::tree::Tree;
 use crate::digest::Digest;
+use crate::text::without_secrets;
 
 pub use address::{RemoteAddress, RemoteError, RemoteMode};
 use circuit_breaker::RequestError;
 pub use circuit_breaker::RequestKind;
 pub use fetch::Fetched;
 pub use push::{PushOrder, Pushed};
-pub use warning::{Damaged, RemoteWarning};
+pub use warning::RemoteWarning;
 
 /// Requests at once.
 const REQUESTS: usize = 16;
@@ -65,6 +70,9 @@ const LARGE: u64 = 64 * 1024 * 1024;
 /// machine may have made it meanwhile.
 const ABSENT: Duration = Duration::from_secs(30);
 
+/// Refused entries that are named; the others are counted.
+const MOST_NAMED: usize = 5;
+
 /// Interval between checks of whether the user stops.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -72,6 +80,10 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct RemoteStore {
     address: String,
     mode: RemoteMode,
+    /// Its folder, if it is one.
+    folder: Option<PathBuf>,
+    /// Whether many files are asked for by listing them: servers of plain HTTP list names that are not ours.
+    lists: bool,
     objects: Arc<dyn ObjectStore>,
     runtime: Runtime,
     stop: &'static AtomicBool,
@@ -80,7 +92,19 @@ pub struct RemoteStore {
     answers: Mutex<HashMap<Digest, RecordAnswer>>,
     trees: Mutex<HashMap<Digest, Arc<Tree>>>,
     names: Mutex<Names>,
+    refused: Mutex<RefusedEntries>,
+    /// Folders of the remote in which leftovers of killed uploads were searched.
+    swept: Mutex<HashSet<PathBuf>>,
     requests: AtomicU64,
+}
+
+/// What the gate refused.
+#[derive(Default)]
+struct RefusedEntries {
+    /// All of them.
+    known: BTreeSet<Entry>,
+    /// Those since the last warning.
+    unnamed: Vec<Refused>,
 }
 
 /// The answer to the question for a record.
@@ -89,13 +113,24 @@ struct RecordAnswer {
     when: Instant,
 }
 
-/// What is known of the files of the remote, by name.
+/// What is known of the files of the remote.
 #[derive(Default)]
 struct Names {
-    /// Files that exist.
-    present: HashSet<String>,
-    /// Files that exist and are useless: damaged, or records whose objects are gone.
-    invalid: HashSet<String>,
+    /// Files that exist, with their sizes in bytes.
+    present: HashMap<Entry, u64>,
+    /// Files that exist and are useless: refused by the gate, or records whose objects are gone.
+    invalid: HashSet<Entry>,
+    /// Files that were asked for and do not exist.
+    absent: HashSet<Entry>,
+}
+
+impl Names {
+    /// Notes a file of that size; another machine may have replaced it since it was refused.
+    fn note_present(&mut self, entry: Entry, size: u64) {
+        self.invalid.remove(&entry);
+        self.absent.remove(&entry);
+        self.present.insert(entry, size);
+    }
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -110,14 +145,18 @@ enum Answer {
     File(Vec<u8>),
     /// There is no file of that name.
     Absent,
+    /// The gate refuses the file.
+    Refused(Flaw),
     /// No answer: the request failed or was not made.
     None,
 }
 
-impl Answer {
-    fn file(self) -> Option<Vec<u8>> {
-        if let Self::File(file) = self { Some(file) } else { None }
-    }
+/// A file that is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    entry: Entry,
+    /// Most bytes that it can have.
+    most: u64,
 }
 
 impl RemoteStore {
@@ -130,9 +169,11 @@ impl RemoteStore {
         project: &FilePath,
         stop: &'static AtomicBool,
     ) -> Result<Self, CacheError> {
-        let failed = |source| CacheError::Remote { address: address.url.clone(), source: Box::new(source) };
+        // The address that messages show.
+        let shown = without_secrets(&address.url).into_owned();
+        let failed = |source| CacheError::Remote { address: shown.clone(), source: Box::new(source) };
         let objects = address::open(address, project).map_err(failed)?;
-        let mut breaker = CircuitBreaker::new(&address.url);
+        let mut breaker = CircuitBreaker::new(&shown);
         if let Some(folder) = address::missing_folder(address, project) {
             breaker.open_without_folder(folder);
         }
@@ -143,8 +184,10 @@ impl RemoteStore {
             .build()
             .map_err(|source| failed(RemoteError::Thread { source }))?;
         Ok(Self {
-            address: address.url.clone(),
+            address: shown,
             mode: address.mode,
+            folder: address::folder_of(&address.url, project),
+            lists: !address.url.starts_with("http"),
             objects,
             runtime,
             stop,
@@ -153,11 +196,13 @@ impl RemoteStore {
             answers: Mutex::default(),
             trees: Mutex::default(),
             names: Mutex::default(),
+            refused: Mutex::default(),
+            swept: Mutex::default(),
             requests: AtomicU64::new(0),
         })
     }
 
-    /// The address, as it was typed or configured.
+    /// The address, as it was typed or configured, without secrets.
     pub(in crate::cache) fn address(&self) -> &str {
         &self.address
     }
@@ -175,7 +220,14 @@ impl RemoteStore {
 
     /// What the user should know, each thing once.
     pub(in crate::cache) fn take_warnings(&self) -> Vec<RemoteWarning> {
-        self.breaker().take_warnings()
+        let mut warnings = self.breaker().take_warnings();
+        let refused = std::mem::take(&mut lock(&self.refused).unnamed);
+        let more = refused.len().saturating_sub(MOST_NAMED);
+        let address = || self.address.clone();
+        let named = refused.into_iter().take(MOST_NAMED);
+        warnings.extend(named.map(|refused| RemoteWarning::Refused { address: address(), refused }));
+        warnings.extend((more > 0).then(|| RemoteWarning::MoreRefused { address: address(), count: more }));
+        warnings
     }
 
     /// Asks for the records of many keys at once; [`Self::record`] then has the answers.
@@ -196,22 +248,19 @@ impl RemoteStore {
     }
 
     fn request_records(&self, keys: &[Digest]) {
-        let names: Vec<String> = keys.iter().map(|key| name("records", key)).collect();
-        let answers = self.get_all(&names, QUICK);
-        for ((key, name), answer) in keys.iter().zip(names).zip(answers) {
-            if matches!(answer, Answer::None) {
-                continue;
-            }
-            let record = answer.file().and_then(|file| {
-                let sound = records::content(key, file);
-                if sound.is_none() {
-                    self.mark_invalid(name.clone(), Damaged::Record(*key));
-                }
-                sound.map(Arc::new)
+        let questions: Vec<Question> = keys.iter().map(Question::record).collect();
+        for (key, answer) in keys.iter().zip(self.get_all(&questions, QUICK)) {
+            let record = match answer {
+                Answer::None => continue,
+                Answer::Absent => Ok(None),
+                Answer::Refused(flaw) => Err(flaw),
+                Answer::File(file) => records::content(key, file).ok_or(Flaw::OtherContent).map(Some),
+            };
+            let record = record.unwrap_or_else(|flaw| {
+                self.refuse(Entry::Record(*key), flaw);
+                None
             });
-            if record.is_some() {
-                lock(&self.names).present.insert(name);
-            }
+            let record = record.map(Arc::new);
             lock(&self.answers).insert(*key, RecordAnswer { record, when: Instant::now() });
         }
     }
@@ -225,26 +274,31 @@ impl RemoteStore {
     /// Marks a record whose objects are not there, so that all of it is pushed again once it is made.
     pub(in crate::cache) fn mark_invalid_record(&self, key: &Digest) {
         if self.record(key).is_some() {
-            lock(&self.names).invalid.insert(name("records", key));
+            lock(&self.names).invalid.insert(Entry::Record(*key));
+        }
+    }
+
+    /// Refuses a record that [`Self::record`] has returned: it counts as absent from now on.
+    pub(in crate::cache) fn refuse_record(&self, key: &Digest, flaw: Flaw) {
+        self.refuse(Entry::Record(*key), flaw);
+        lock(&self.answers).insert(*key, RecordAnswer { record: None, when: Instant::now() });
+    }
+
+    /// Notes that the gate refuses an entry: it counts as absent, is warned of once, and is replaced by a push.
+    fn refuse(&self, entry: Entry, flaw: Flaw) {
+        lock(&self.names).invalid.insert(entry);
+        let mut refused = lock(&self.refused);
+        if refused.known.insert(entry) {
+            refused.unnamed.push(Refused { entry, flaw });
         }
     }
 
     /// The keys of all records, in order; `None` if the remote does not list them, as a plain HTTP server may not.
     pub(in crate::cache) fn keys(&self) -> Option<Vec<Digest>> {
-        let list = async {
-            let prefix = Path::from("v1/records");
-            let mut keys = Vec::new();
-            let mut found = self.objects.list(Some(&prefix));
-            while let Some(one) = found.next().await {
-                let location = one?.location.to_string();
-                let digits: String =
-                    location.rsplit('/').take(2).collect::<Vec<_>>().into_iter().rev().collect();
-                keys.extend(digits.parse::<Digest>().ok());
-            }
-            Ok(keys)
-        };
+        let list = async { presence::list(&*self.objects, "v1/records").await.map_err(RequestError::from) };
         let listed = self.wait(self.request(RequestKind::Read, "list its records", LONGEST, list)).flatten();
-        listed.map(|mut keys| {
+        listed.map(|files| {
+            let mut keys: Vec<Digest> = files.into_iter().map(|(key, _)| key).collect();
             keys.sort_unstable();
             keys
         })
@@ -283,30 +337,39 @@ impl RemoteStore {
         self.breaker().record(kind, file, answer)
     }
 
-    /// The files of those names, in order.
-    fn get_all(&self, names: &[String], longest: Duration) -> Vec<Answer> {
-        let get = |name: String| async move {
-            let request = async {
-                match self.objects.get(&Path::from(name.as_str())).await {
-                    Ok(found) => Ok(Some(Vec::from(found.bytes().await?))),
-                    Err(object_store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(error.into()),
-                }
-            };
-            match self.request(RequestKind::Read, &name, longest, request).await {
-                None => Answer::None,
-                Some(None) => Answer::Absent,
-                Some(Some(file)) => Answer::File(file),
-            }
-        };
-        let all = stream::iter(names.iter().cloned().map(get)).buffered(REQUESTS).collect::<Vec<_>>();
-        self.wait(all).unwrap_or_else(|| names.iter().map(|_| Answer::None).collect())
+    /// The files that are asked for, in order.
+    fn get_all(&self, questions: &[Question], longest: Duration) -> Vec<Answer> {
+        let all = stream::iter(questions.iter().map(|question| self.get(question, longest)));
+        let all = all.buffered(REQUESTS).collect::<Vec<_>>();
+        self.wait(all).unwrap_or_else(|| questions.iter().map(|_| Answer::None).collect())
     }
 
-    /// Marks a file as damaged and warns of it once.
-    fn mark_invalid(&self, name: String, file: Damaged) {
-        lock(&self.names).invalid.insert(name);
-        self.breaker().warn_damaged(file);
+    async fn get(&self, Question { entry, most }: &Question, longest: Duration) -> Answer {
+        let name = entry.name();
+        let request = async {
+            let found = match self.objects.get(&Path::from(name.as_str())).await {
+                Ok(found) => found,
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            match gate::body::read(found, *most).await {
+                Ok(body) => Ok(Some(body.ok_or(Flaw::TooLong { most: *most }))),
+                Err(error) => Err(RequestError::of_body(error, FilePath::new(&name))),
+            }
+        };
+        let answer = self.request(RequestKind::Read, &name, longest, request).await;
+        match answer {
+            None => Answer::None,
+            Some(None) => {
+                lock(&self.names).absent.insert(*entry);
+                Answer::Absent
+            }
+            Some(Some(Ok(file))) => {
+                lock(&self.names).note_present(*entry, file.len() as u64);
+                Answer::File(file)
+            }
+            Some(Some(Err(flaw))) => Answer::Refused(flaw),
+        }
     }
 
     fn breaker(&self) -> MutexGuard<'_, CircuitBreaker> {
@@ -318,10 +381,47 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name of a file of the remote.
-fn name(area: &str, digest: &Digest) -> String {
-    let digits = digest.to_string();
-    format!("v1/{area}/{}/{}", &digits[..2], &digits[2..])
+impl Entry {
+    /// The name of its file in the remote.
+    fn name(self) -> String {
+        let digits = self.digest().to_string();
+        format!("v1/{}/{}/{}", self.area(), &digits[..2], &digits[2..])
+    }
+
+    /// The folder of its kind, below `v1`.
+    fn area(self) -> &'static str {
+        match self {
+            Self::Record(_) => "records",
+            Self::Tree(_) => "trees",
+            Self::Object(_) => "objects",
+            Self::Pack(_) => "packs",
+        }
+    }
+
+    /// The digest in its name.
+    fn digest(self) -> Digest {
+        match self {
+            Self::Record(digest) | Self::Tree(digest) | Self::Object(digest) | Self::Pack(digest) => digest,
+        }
+    }
+}
+
+impl Question {
+    fn record(key: &Digest) -> Self {
+        Self { entry: Entry::Record(*key), most: gate::record::MOST_BYTES }
+    }
+
+    fn tree(digest: &Digest) -> Self {
+        Self { entry: Entry::Tree(*digest), most: gate::tree::MOST_BYTES }
+    }
+
+    fn object(digest: &Digest, size: u64) -> Self {
+        Self { entry: Entry::Object(*digest), most: size }
+    }
+
+    fn pack(digest: &Digest, size: u64) -> Self {
+        Self { entry: Entry::Pack(*digest), most: size }
+    }
 }
 
 /// The longest time for a file of that size: a megabyte a second is enough.

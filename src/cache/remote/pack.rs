@@ -20,6 +20,10 @@ const SMALL: u64 = 256 * 1024;
 /// Bytes of a group, on average at most.
 const GROUP: u64 = 8 * 1024 * 1024;
 
+/// Most bytes of a group. Digests spread evenly, so that none comes near it unless somebody chose its members; those
+/// are not packed, as a pack is in memory as a whole.
+const MOST: u64 = 64 * 1024 * 1024;
+
 const MAGIC: &[u8] = b"patchflow pack 1\n";
 const DOMAIN: &str = "patchflow 2026-11-28 remote pack v1";
 
@@ -42,7 +46,7 @@ pub(super) fn groups(tree: &Tree) -> (Vec<Group>, Vec<(Digest, u64)>) {
     }
     let mut packed = Vec::new();
     for group in groups.into_values() {
-        if group.0.len() > 1 { packed.push(group) } else { alone.extend(group.0) }
+        if group.0.len() > 1 && group.size() <= MOST { packed.push(group) } else { alone.extend(group.0) }
     }
     (packed, alone)
 }
@@ -59,17 +63,24 @@ impl Group {
 
     /// Packs the contents of the members, read by `read`; `None` if one cannot be read or has another length.
     pub(super) fn pack(&self, read: impl Fn(&Digest) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let mut pack = Vec::with_capacity(MAGIC.len() + 8 + 40 * self.0.len() + self.size() as usize);
-        pack.extend(MAGIC);
-        pack.extend((self.0.len() as u64).to_le_bytes());
-        for (digest, size) in &self.0 {
-            pack.extend(digest.as_bytes());
-            pack.extend(size.to_le_bytes());
-        }
+        let mut pack = self.head();
+        pack.reserve_exact(self.size() as usize);
         for (digest, size) in &self.0 {
             pack.extend(read(digest).filter(|content| content.len() as u64 == *size)?);
         }
         Some(pack)
+    }
+
+    /// Everything before the contents. The tree determines it, so that nothing in a pack decides how it is read.
+    fn head(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(MAGIC.len() + 8 + 40 * self.0.len());
+        head.extend(MAGIC);
+        head.extend((self.0.len() as u64).to_le_bytes());
+        for (digest, size) in &self.0 {
+            head.extend(digest.as_bytes());
+            head.extend(size.to_le_bytes());
+        }
+        head
     }
 
     /// Bytes of the members together.
@@ -77,31 +88,23 @@ impl Group {
         self.0.iter().map(|(_, size)| size).sum()
     }
 
-    /// The contents in a pack, by digest; `None` if it is truncated or of another form. The contents are not
+    /// Bytes of the pack.
+    pub(super) fn packed_size(&self) -> u64 {
+        (MAGIC.len() + 8 + 40 * self.0.len()) as u64 + self.size()
+    }
+
+    /// The contents in a pack, by digest; `None` if it is not a pack of exactly these members. The contents are not
     /// verified.
-    pub(super) fn unpack(pack: &[u8]) -> Option<BTreeMap<Digest, &[u8]>> {
-        let rest = pack.strip_prefix(MAGIC)?;
-        let (count, mut rest) = take_number(rest)?;
-        let mut members = Vec::new();
-        for _ in 0..count {
-            let (digest, after) = rest.split_at_checked(32)?;
-            let (length, after) = take_number(after)?;
-            members.push((Digest::from_bytes(digest.try_into().ok()?), usize::try_from(length).ok()?));
-            rest = after;
-        }
-        let mut contents = BTreeMap::new();
-        for (digest, length) in members {
-            let (content, after) = rest.split_at_checked(length)?;
-            contents.insert(digest, content);
+    pub(super) fn unpack<'a>(&self, pack: &'a [u8]) -> Option<Vec<(Digest, &'a [u8])>> {
+        let mut rest = pack.strip_prefix(&self.head()[..])?;
+        let mut contents = Vec::with_capacity(self.0.len());
+        for (digest, size) in &self.0 {
+            let (content, after) = rest.split_at_checked(usize::try_from(*size).ok()?)?;
+            contents.push((*digest, content));
             rest = after;
         }
         rest.is_empty().then_some(contents)
     }
-}
-
-fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (number, rest) = bytes.split_at_checked(8)?;
-    Some((u64::from_le_bytes(number.try_into().ok()?), rest))
 }
 
 #[cfg(test)]
@@ -135,6 +138,18 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_somebody_made_huge_is_not_packed() {
+        let entry = |number: u32| {
+            let mut digest = [0; 32];
+            digest[28..].copy_from_slice(&number.to_be_bytes());
+            let (digest, size) = (Digest::from_bytes(digest), SMALL - 1);
+            TreeEntry { path: format!("{number:05}"), digest, size, executable: false }
+        };
+        let (packed, alone) = groups(&Tree::new((0..300).map(entry).collect()).unwrap());
+        assert_eq!((packed.len(), alone.len()), (0, 300), "75 MiB with one beginning of all digests");
+    }
+
+    #[test]
     fn large_and_single_objects_lie_alone() {
         let (packed, alone) = groups(&tree(&[vec![1; 300_000], vec![2; 10], vec![2; 10]]));
         assert!(packed.is_empty());
@@ -149,10 +164,16 @@ mod tests {
             contents.iter().map(|content| (Digest::of_bytes(content), content.clone())).collect();
         let pack = packed[0].pack(|digest| by_digest.get(digest).cloned()).unwrap();
         assert!(packed[0].pack(|_| Some(b"other".to_vec())).is_none());
-        let found = Group::unpack(&pack).unwrap();
+        let found = packed[0].unpack(&pack).unwrap();
         assert!(found.iter().all(|(digest, content)| by_digest[digest] == *content) && found.len() == 3);
+        assert_eq!(packed[0].packed_size(), pack.len() as u64);
         for cut in 0..pack.len() {
-            assert!(Group::unpack(&pack[..cut]).is_none(), "cut at {cut}");
+            assert!(packed[0].unpack(&pack[..cut]).is_none(), "cut at {cut}");
+        }
+        for position in 0..packed[0].head().len() {
+            let mut flipped = pack.clone();
+            flipped[position] ^= 0x40;
+            assert!(packed[0].unpack(&flipped).is_none(), "flipped at {position}");
         }
     }
 }

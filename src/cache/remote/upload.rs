@@ -9,6 +9,7 @@ use object_store::{ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
 
 use super::circuit_breaker::{RequestError, RequestKind};
 use super::{QUICK, RemoteStore, lock, longest};
+use crate::cache::gate::Entry;
 
 /// Bytes of one part of a large file (S3 takes 10,000 parts).
 const PART: usize = 16 * 1024 * 1024;
@@ -17,43 +18,22 @@ const PART: usize = 16 * 1024 * 1024;
 const PARTS: usize = 4;
 
 impl RemoteStore {
-    /// Whether a file exists and is not known to be invalid; `None` if that is unknown.
-    pub(super) async fn has(&self, name: &str) -> Option<bool> {
-        {
-            let names = lock(&self.names);
-            if names.invalid.contains(name) || names.present.contains(name) {
-                return Some(!names.invalid.contains(name));
-            }
-        }
-        let head = async {
-            match self.objects.head(&Path::from(name)).await {
-                Ok(_) => Ok(true),
-                Err(object_store::Error::NotFound { .. }) => Ok(false),
-                Err(error) => Err(error.into()),
-            }
-        };
-        let is_there = self.request(RequestKind::Read, name, QUICK, head).await?;
-        if is_there {
-            self.note_present(name);
-        }
-        Some(is_there)
-    }
-
     /// Uploads a file over any other of that name.
-    pub(super) async fn put(&self, name: &str, content: Vec<u8>) -> Option<()> {
-        let size = content.len() as u64;
+    pub(super) async fn put(&self, entry: Entry, content: Vec<u8>) -> Option<()> {
+        let (name, size) = (entry.name(), content.len() as u64);
         let put = async {
-            self.objects.put(&Path::from(name), PutPayload::from(content)).await?;
+            self.objects.put(&Path::from(name.as_str()), PutPayload::from(content)).await?;
             Ok(())
         };
-        self.request(RequestKind::Write, name, longest(size), put).await?;
-        self.note_present(name);
+        self.request(RequestKind::Write, &name, longest(size), put).await?;
+        self.note_uploaded(entry, size);
         Some(())
     }
 
     /// Uploads a file unless one of that name exists; a server without such a condition overwrites it.
-    pub(super) async fn put_new(&self, name: &str, content: Vec<u8>) -> Option<()> {
-        let (path, payload) = (Path::from(name), PutPayload::from(content));
+    pub(super) async fn put_new(&self, entry: Entry, content: Vec<u8>) -> Option<()> {
+        let (name, size) = (entry.name(), content.len() as u64);
+        let (path, payload) = (Path::from(name.as_str()), PutPayload::from(content));
         let put = async {
             use object_store::Error as E;
             match self.objects.put_opts(&path, payload.clone(), PutMode::Create.into()).await {
@@ -66,15 +46,16 @@ impl RemoteStore {
                 Err(error) => Err(RequestError::from(error)),
             }
         };
-        self.request(RequestKind::Write, name, QUICK, put).await?;
-        self.note_present(name);
+        self.request(RequestKind::Write, &name, QUICK, put).await?;
+        self.note_uploaded(entry, size);
         Some(())
     }
 
     /// Uploads a large file, in parts if the server supports that.
-    pub(super) async fn put_file(&self, name: &str, file: &FilePath, size: u64) -> Option<()> {
-        self.request(RequestKind::Write, name, longest(size), self.put_parts(name, file)).await?;
-        self.note_present(name);
+    pub(super) async fn put_file(&self, entry: Entry, file: &FilePath, size: u64) -> Option<()> {
+        let name = entry.name();
+        self.request(RequestKind::Write, &name, longest(size), self.put_parts(&name, file)).await?;
+        self.note_uploaded(entry, size);
         Some(())
     }
 
@@ -113,9 +94,8 @@ impl RemoteStore {
         Ok(())
     }
 
-    fn note_present(&self, name: &str) {
-        let mut names = lock(&self.names);
-        names.invalid.remove(name);
-        names.present.insert(name.to_owned());
+    fn note_uploaded(&self, entry: Entry, size: u64) {
+        lock(&self.names).note_present(entry, size);
+        self.sweep(entry);
     }
 }

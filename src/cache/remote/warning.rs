@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::circuit_breaker::RequestKind;
-use crate::digest::Digest;
+use crate::cache::gate::Refused;
 
 /// Something about the remote that the user should know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,13 +44,21 @@ pub enum RemoteWarning {
         /// The first request that failed, and why.
         first: String,
     },
-    /// A file does not hold what its name says. It counts as absent.
-    #[error("`{address}` has {file}")]
-    Damaged {
+    /// The gate refuses an entry. It counts as absent.
+    #[error("`{address}` has {refused}")]
+    Refused {
         /// The address.
         address: String,
-        /// The file.
-        file: Damaged,
+        /// The entry, and why.
+        refused: Refused,
+    },
+    /// The gate refuses further entries.
+    #[error("`{address}` has {count} more damaged entries, which count as absent")]
+    MoreRefused {
+        /// The address.
+        address: String,
+        /// How many.
+        count: usize,
     },
 }
 
@@ -62,33 +70,8 @@ impl RemoteWarning {
             | Self::NotWritable { address, .. }
             | Self::NoFolder { address, .. }
             | Self::FailedRequests { address, .. }
-            | Self::Damaged { address, .. } => address,
-        }
-    }
-}
-
-/// A damaged file of the remote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Damaged {
-    /// A record, by its key.
-    Record(Digest),
-    /// A tree.
-    Tree(Digest),
-    /// An object.
-    Object(Digest),
-    /// A pack, by its name there.
-    Pack(String),
-}
-
-impl std::fmt::Display for Damaged {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Record(key) => write!(formatter, "a damaged record {key}, which counts as absent"),
-            Self::Tree(digest) => write!(formatter, "a damaged tree {digest}, which counts as absent"),
-            Self::Object(digest) => write!(formatter, "a damaged object {digest}, which counts as absent"),
-            Self::Pack(name) => {
-                write!(formatter, "a damaged pack `{name}`, whose damaged files count as absent")
-            }
+            | Self::Refused { address, .. }
+            | Self::MoreRefused { address, .. } => address,
         }
     }
 }

@@ -32,7 +32,7 @@ enum CacheCommand {
     /// Remove a pin.
     Unpin(pin::UnpinArguments),
     /// Copy results to the remote that it lacks: those of a manifest's tasks, or all.
-    Push(share::ShareArguments),
+    Push(share::PushArguments),
     /// Copy results with their files from the remote: those of a manifest's tasks, or all.
     Pull(share::ShareArguments),
 }

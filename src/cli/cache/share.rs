@@ -7,7 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cache::{Cache, CacheError, Digest, Fetched, Lookup, Origin, PushOrder, Pushed, Sharing, Tree};
+use crate::cache::{
+    Cache, CacheError, Digest, Fetched, Lookup, Origin, PushOrder, Pushed, Sharing, Tree, Wanted,
+};
 use crate::cli::error::CliError;
 use crate::cli::interrupt::{handle_interrupts, is_cancelled};
 use crate::cli::session::{self, Project};
@@ -34,6 +36,19 @@ pub(super) struct ShareArguments {
     dry_run: bool,
 }
 
+/// Arguments of `cache push`.
+#[derive(Args)]
+pub(super) struct PushArguments {
+    #[command(flatten)]
+    share: ShareArguments,
+    /// Also read what the remote has of these results, and replace what is damaged.
+    #[arg(long, conflicts_with = "dry_run")]
+    verify: bool,
+}
+
+/// A result of the manifest or of the cache: its key, and the tree of each output by name.
+type SharedResult = (Digest, BTreeMap<String, Digest>);
+
 /// The number of results that are pulled together, so that their packs share requests.
 const TOGETHER: usize = 64;
 
@@ -53,7 +68,7 @@ fn of_manifest(
     arguments: &ShareArguments,
     project: &Project,
     environment: &Environment,
-) -> Result<Vec<PushOrder>, CliError> {
+) -> Result<Vec<SharedResult>, CliError> {
     let arguments = ManifestArguments {
         sets: arguments.sets.clone(),
         only: arguments.only.clone(),
@@ -61,10 +76,8 @@ fn of_manifest(
     };
     let (_, plan) = session::load(&arguments, &project.root, environment)?;
     let statuses = session::survey(&arguments, &plan, project)?;
-    let order = |status: Status| {
-        Some(PushOrder { key: status.resolution?.key, trees: status.record?.outputs.into_values().collect() })
-    };
-    let mut results: Vec<PushOrder> = statuses.into_iter().filter_map(order).collect();
+    let result = |status: Status| Some((status.resolution?.key, status.record?.outputs));
+    let mut results: Vec<SharedResult> = statuses.into_iter().filter_map(result).collect();
     results.sort_unstable();
     results.dedup();
     Ok(results)
@@ -98,11 +111,15 @@ fn exit(remote: &Sharing<'_>, failed: usize, project: &Project) -> Exit {
 }
 
 /// Copies results to the remote.
-pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
+pub(super) fn push(arguments: &PushArguments, environment: &Environment) -> Result<Exit, CliError> {
+    let PushArguments { share: arguments, verify } = arguments;
     let project = open(arguments, environment)?;
     let Some(remote) = project.cache.sharing() else { return Err(CliError::NoRemote) };
-    let results = match &arguments.manifest {
-        Some(manifest) => of_manifest(manifest, arguments, &project, environment)?,
+    let results: Vec<PushOrder> = match &arguments.manifest {
+        Some(manifest) => {
+            let results = of_manifest(manifest, arguments, &project, environment)?.into_iter();
+            results.map(|(key, outputs)| PushOrder { key, trees: outputs.into_values().collect() }).collect()
+        }
         None => project
             .cache
             .records()
@@ -114,17 +131,30 @@ pub(super) fn push(arguments: &ShareArguments, environment: &Environment) -> Res
     if arguments.dry_run {
         return would_push(&results, &remote, &project);
     }
+    if *verify {
+        let reading = ProgressBar::new_spinner().with_message("reading what the remote has");
+        remote.verify::<Record>(&results, |files| reading.inc(files as u64)).map_err(CliError::Cache)?;
+        reading.finish_and_clear();
+    }
     let (bar, mut all) = (bar("pushing", results.len()), Pushed::default());
     remote.push(&results, |pushed| {
         all.add(pushed);
         bar.inc(1);
     });
     bar.finish_and_clear();
-    let Pushed { records, known, incomplete, failed, bytes } = all;
-    let evicted =
-        if incomplete > 0 { format!(", {incomplete} left out (evicted here)") } else { String::new() };
+    let Pushed { records, known, completed, incomplete, unfit, failed, bytes } = all;
+    let further = [
+        (completed, "were there in part and are whole now"),
+        (incomplete, "left out (evicted here)"),
+        (unfit, "left out (names of files that other machines refuse)"),
+    ];
+    let further: String = further
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!(", {count} {what}"))
+        .collect();
     terminal::print(&format!(
-        "{records} results ({}) pushed to {}, {known} were there{evicted}\n",
+        "{records} results ({}) pushed to {}, {known} were there{further}\n",
         amounts::bytes(bytes),
         remote.address()
     ));
@@ -158,12 +188,13 @@ fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) ->
 pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = open(arguments, environment)?;
     let Some(remote) = project.cache.sharing() else { return Err(CliError::NoRemote) };
-    let keys: Vec<Digest> = match &arguments.manifest {
+    let results: Vec<Wanted> = match &arguments.manifest {
         Some(manifest) => {
-            of_manifest(manifest, arguments, &project, environment)?.iter().map(|order| order.key).collect()
+            let results = of_manifest(manifest, arguments, &project, environment)?.into_iter();
+            results.map(|(key, outputs)| Wanted::named(key, outputs.into_keys())).collect()
         }
         None => match remote.keys() {
-            Some(keys) => keys,
+            Some(keys) => keys.into_iter().map(Wanted::any).collect(),
             None if is_cancelled() => return Ok(Exit::Interrupted),
             None => {
                 session::show_remote_warnings(&project.cache);
@@ -171,8 +202,8 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
             }
         },
     };
-    let (bar, mut all) = (bar("pulling", keys.len()), Pulled::default());
-    for some in keys.chunks(TOGETHER) {
+    let (bar, mut all) = (bar("pulling", results.len()), Pulled::default());
+    for some in results.chunks(TOGETHER) {
         if is_cancelled() {
             break;
         }
@@ -206,9 +237,10 @@ struct Pulled {
 
 impl Pulled {
     /// Pulls some results, or counts what would be pulled.
-    fn take(&mut self, cache: &Cache, keys: &[Digest], is_dry_run: bool) -> Result<(), CacheError> {
-        let mut wholes = Vec::new();
-        for (key, answer) in keys.iter().zip(cache.lookup_many::<Record>(keys)?) {
+    fn take(&mut self, cache: &Cache, wanted: &[Wanted], is_dry_run: bool) -> Result<(), CacheError> {
+        let mut results: Vec<Vec<Arc<Tree>>> = Vec::new();
+        let answers = cache.lookup_many::<Record>(wanted)?;
+        for (wanted, answer) in wanted.iter().zip(answers) {
             let found = match answer {
                 Lookup::Found(found) => found,
                 Lookup::Incomplete => {
@@ -219,20 +251,25 @@ impl Pulled {
             };
             let is_new = found.origin == Origin::Remote;
             if is_new && !is_dry_run {
-                cache.publication()?.adopt(key, &found)?;
+                cache.publication()?.adopt(wanted, &found)?;
             }
             self.records += usize::from(is_new);
             if !is_dry_run {
-                cache.leases().hold(key);
+                cache.leases().hold(&wanted.key);
             }
-            wholes.extend(found.trees);
+            results.push(found.trees);
         }
+        let wholes: Vec<Arc<Tree>> = results.iter().flatten().cloned().collect();
         if is_dry_run {
             return self.count_missing(cache, &wholes);
         }
         self.fetched.add(cache.fetch_missing(&wholes)?);
-        for tree in &wholes {
-            self.failed += usize::from(!cache.objects().missing(tree)?.is_empty());
+        for trees in &results {
+            let mut is_whole = true;
+            for tree in trees {
+                is_whole &= cache.objects().missing(tree)?.is_empty();
+            }
+            self.failed += usize::from(!is_whole);
         }
         Ok(())
     }

@@ -112,7 +112,8 @@ impl Execution<'_> {
             trees.into_iter().map(output).collect()
         };
         if self.unit.is_replacing {
-            let old = cache.records().get(key)?.and_then(|bytes| Record::from_bytes(&bytes));
+            let old = cache.records().get(key)?;
+            let old = old.and_then(|bytes| Record::of_task(&bytes, key, &self.unit.spec));
             let differs = old.as_ref().is_some_and(|old| old.outputs != record.outputs);
             if let Some(old) = old {
                 record.others = old.others;
@@ -139,7 +140,7 @@ impl Execution<'_> {
     }
 
     fn adopt(&self, bytes: &[u8]) -> Result<Option<Outputs>, CacheError> {
-        let Some(record) = Record::from_bytes(bytes) else { return Ok(None) };
+        let Some(record) = Record::of_task(bytes, &self.unit.key, &self.unit.spec) else { return Ok(None) };
         let mut outputs = Outputs::new();
         for (name, digest) in record.outputs {
             let Some(tree) = self.context.cache.tree(&digest)? else { return Ok(None) };

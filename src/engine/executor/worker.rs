@@ -10,7 +10,7 @@ use super::{Executed, Execution, LostInput, RunContext, Unit};
 use crate::cache::{Cache, CacheError, Digest, Lease, Origin};
 use crate::engine::{EngineError, Failure, Options};
 use crate::error_chain::error_chain;
-use crate::plan::{Output, Outputs, Record};
+use crate::plan::{Output, Outputs, Record, wanted};
 use crate::stages::StageError;
 
 /// Interval at which a lease is polled that another process holds.
@@ -95,9 +95,10 @@ fn recorded(unit: &Unit, cache: &Cache) -> Result<Option<BTreeMap<String, Digest
     if unit.is_replacing {
         return Ok(None);
     }
-    let Some(found) = cache.lookup::<Record>(&unit.key)?.found() else { return Ok(None) };
+    let wanted = wanted(unit.key, &unit.spec);
+    let Some(found) = cache.lookup::<Record>(&wanted)?.found() else { return Ok(None) };
     if found.origin == Origin::Remote {
-        cache.publication()?.adopt(&unit.key, &found)?;
+        cache.publication()?.adopt(&wanted, &found)?;
     }
     Ok(Some(found.record.outputs))
 }

@@ -117,7 +117,7 @@ impl Scheduler<'_> {
     /// run's folder shows must be in the cache, too. The record is held before it is read, so that its objects stay
     /// until the run has read and shown them.
     fn record(&self, task: TaskId, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
-        let Some((outcome, outputs)) = self.adopted(key)? else { return Ok(None) };
+        let Some((outcome, outputs)) = self.adopted(task, key)? else { return Ok(None) };
         self.cache.leases().hold(key);
         if self.needs_all_objects(task) {
             for output in outputs.values() {

@@ -134,10 +134,10 @@ impl<'a> Scheduler<'a> {
         loop {
             self.perform_all()?;
             if self.state.is_over() {
-                if self.has_shown || !self.remake_shown()? {
-                    break;
+                if self.state.start_over() || !self.has_shown && self.remake_shown()? {
+                    continue;
                 }
-                continue;
+                break;
             }
             match ended.recv_timeout(POLL) {
                 Ok(end) => self.ended(end),

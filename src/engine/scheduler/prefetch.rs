@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::cache::{Digest, Origin, Presence, Published};
 use crate::engine::{EngineError, Outcome};
-use crate::plan::{Outputs, Record, TaskId};
+use crate::plan::{Outputs, Record, TaskId, wanted};
 
 impl Scheduler<'_> {
     /// Prefetches the records of all ready tasks, and the objects that the run's folder shows of them. Whatever fails
@@ -21,8 +21,9 @@ impl Scheduler<'_> {
             let resolved = self.resolver.resolve(self.plan, task, &|id| state.outputs(id));
             let source = self.resolver.source_outputs(&of.stage, &of.spec);
             if let (Ok(resolution), Ok(None), false) = (resolved, source, self.state.is_forced(task)) {
-                keys.push((resolution.key, Presence::Record));
-                wholes.extend(self.needs_all_objects(task).then_some(resolution.key));
+                let wanted = wanted(resolution.key, &of.spec);
+                wholes.extend(self.needs_all_objects(task).then(|| wanted.clone()));
+                keys.push((wanted, Presence::Record));
             }
         }
         self.cache.prefetch::<Record>(&keys).map_err(EngineError::Cache)?;
@@ -34,18 +35,22 @@ impl Scheduler<'_> {
         self.cache.fetch_missing(&trees).map(|_| ()).map_err(EngineError::Cache)
     }
 
-    /// Returns the outputs that the record of a key names; `None` without a record. A record from the remote is first
-    /// copied to the cache, with its trees.
-    pub(super) fn adopted(&self, key: &Digest) -> Result<Option<(Outcome, Outputs)>, EngineError> {
-        let Some((found, outputs)) = self.resolver.lookup(key)? else { return Ok(None) };
+    /// The outputs of a record. A record of another machine is published here, with its trees.
+    pub(super) fn adopted(
+        &self,
+        task: TaskId,
+        key: &Digest,
+    ) -> Result<Option<(Outcome, Outputs)>, EngineError> {
+        let wanted = wanted(*key, &self.plan.tasks[task.0].spec);
+        let Some((found, outputs)) = self.resolver.lookup(&wanted)? else { return Ok(None) };
         if found.origin == Origin::Local {
             return Ok(Some((Outcome::Hit, outputs)));
         }
         let publication = self.cache.publication().map_err(EngineError::Cache)?;
-        let outputs = match publication.adopt(key, &found).map_err(EngineError::Cache)? {
+        let outputs = match publication.adopt(&wanted, &found).map_err(EngineError::Cache)? {
             Published::Ours => Some(outputs),
             // Another process was quicker; its record counts.
-            Published::Theirs(_) => self.resolver.lookup(key)?.map(|(_, outputs)| outputs),
+            Published::Theirs(_) => self.resolver.lookup(&wanted)?.map(|(_, outputs)| outputs),
         };
         Ok(outputs.map(|outputs| (Outcome::RemoteHit, outputs)))
     }

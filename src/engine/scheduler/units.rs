@@ -40,8 +40,7 @@ impl Scheduler<'_> {
                     // A worker process emits no events.
                     self.repeat_warnings(task);
                 }
-                let refused =
-                    if self.state.is_restoring(task) { None } else { self.refused_outputs(task, &outputs) };
+                let refused = self.refused_outputs(task, &outputs);
                 SchedulerEvent::Executed { task, outputs, seconds, differs, refused }
             }
             Executed::Recorded { outputs } => self.answered(task, Outcome::Hit, outputs),

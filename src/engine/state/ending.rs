@@ -135,6 +135,14 @@ impl RunState<'_> {
     }
 
     fn end(&mut self, task: TaskId, end: TaskEnd) {
+        let (end, is_reported) = self.with_earlier(task, end);
+        if !is_reported {
+            self.emit_end(task, &end);
+        }
+        self.tasks[task.0] = TaskState::Done(end);
+    }
+
+    pub(super) fn emit_end(&mut self, task: TaskId, end: &TaskEnd) {
         let of = &self.plan.tasks[task.0];
         let has_run = matches!(end.outcome, Outcome::Executed | Outcome::Failed);
         let log = end.key.filter(|_| has_run).map(|key| log_path(self.options, of, &key));
@@ -150,7 +158,6 @@ impl RunState<'_> {
             error: end.failure.as_ref().map(|failure| error_chain(failure)),
             log,
         });
-        self.tasks[task.0] = TaskState::Done(end);
     }
 
     /// Ends all tasks that have not ended; only events are left to emit.

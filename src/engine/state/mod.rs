@@ -14,6 +14,7 @@
 mod admission;
 mod ending;
 mod remake;
+mod restart;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use self::admission::{Admission, StartQueue};
 pub(super) use self::admission::{Demand, Limits};
 pub use self::ending::{Run, TaskEnd};
+use self::restart::EarlierEnd;
 use super::{Event, Failure, Options, Outcome};
 use crate::cache::{Digest, Lease};
 use crate::plan::{Outputs, Plan, Queue, Resolution, TaskId};
@@ -132,12 +134,17 @@ pub(super) struct RunState<'a> {
     /// Whether nothing more is started.
     is_stopping: bool,
     remade: usize,
+    /// Whether all tasks are looked at again, once nothing runs.
+    is_starting_over: bool,
+    /// Tasks that gave other bytes than recorded when they ran again.
+    remade_otherwise: BTreeSet<TaskId>,
+    /// How each task ended before the run started over.
+    earlier: Vec<Option<EarlierEnd>>,
 }
 
 impl<'a> RunState<'a> {
     /// All tasks of a plan wait.
     pub(super) fn new(plan: &'a Plan, options: &'a Options<'a>) -> Self {
-        let limits = Limits { jobs: options.jobs, threads: options.threads, memory: options.memory };
         Self {
             plan,
             options,
@@ -145,10 +152,13 @@ impl<'a> RunState<'a> {
             queue: Queue::of(plan),
             equals: HashMap::new(),
             starts: StartQueue::default(),
-            admission: Admission::new(limits),
+            admission: Admission::new(limits(options)),
             actions: VecDeque::new(),
             is_stopping: false,
             remade: 0,
+            is_starting_over: false,
+            remade_otherwise: BTreeSet::new(),
+            earlier: vec![None; plan.tasks.len()],
         }
     }
 
@@ -157,7 +167,7 @@ impl<'a> RunState<'a> {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        if self.is_stopping {
+        if self.is_stopping || self.is_starting_over {
             return None;
         }
         if let Some(task) = self.queue.pop() {
@@ -167,9 +177,10 @@ impl<'a> RunState<'a> {
         self.admission.admits(demand).then_some(Action::TakeLease(task))
     }
 
-    /// Returns whether the run has ended: nothing runs, and nothing is left to start.
+    /// Whether no event can come any more: nothing runs, and nothing is left to start unless the run starts over
+    /// ([`Self::start_over`]).
     pub(super) fn is_over(&self) -> bool {
-        self.admission.is_idle() && (self.is_stopping || self.starts.is_empty())
+        self.admission.is_idle() && (self.is_stopping || self.is_starting_over || self.starts.is_empty())
     }
 
     /// Whether nothing more is started.
@@ -277,15 +288,13 @@ impl<'a> RunState<'a> {
         refused: Option<Failure>,
     ) {
         self.admission.end(task);
-        if self.is_restoring(task) {
-            self.restored(task, Some(outputs), seconds);
-            return;
-        }
-        if differs {
+        let is_restoring = self.is_restoring(task);
+        if differs && !is_restoring {
             self.emit_nondeterministic(task);
         }
         match refused {
             Some(failure) => self.fail(task, failure, seconds),
+            None if is_restoring => self.restored(task, Some(outputs), seconds),
             None => self.succeed(task, Outcome::Executed, outputs, seconds),
         }
     }
@@ -315,6 +324,11 @@ impl<'a> RunState<'a> {
         let key = self.key(task).map(|key| key.to_string()).unwrap_or_default();
         self.emit(Event::Nondeterministic { name, key });
     }
+}
+
+/// What all running tasks together may use.
+fn limits(options: &Options<'_>) -> Limits {
+    Limits { jobs: options.jobs, threads: options.threads, memory: options.memory }
 }
 
 /// What the scheduler asks of the states.
@@ -362,7 +376,7 @@ impl RunState<'_> {
 
     /// Returns whether a task must run although it has a record.
     pub(super) fn is_forced(&self, task: TaskId) -> bool {
-        self.options.force.contains(&self.plan.tasks[task.0].stage)
+        self.options.force.contains(&self.plan.tasks[task.0].stage) && !self.was_executed(task)
     }
 }
 

@@ -42,23 +42,30 @@ impl RunState<'_> {
         }
     }
 
-    /// A task has restored its objects: tasks that stalled on it go on if the bytes are the same as before. Without
-    /// `outputs`, another task or process has restored them.
+    /// A task has restored its objects: tasks that stalled on it go on if the bytes are the same as before. If they are
+    /// others, the run starts over with them ([`Self::take_other_outputs`]). Without `outputs`, another task or process
+    /// has restored them.
     pub(super) fn restored(&mut self, task: TaskId, outputs: Option<&Outputs>, seconds: f64) {
         self.dequeue(task);
         let Some(end) = self.take(task).into_earlier() else { return };
-        let is_same = outputs.is_none_or(|new| end.outputs.as_ref().is_some_and(|old| is_same(old, new)));
-        self.remade += usize::from(seconds > 0.0);
-        self.end_restoring(task, end, true, seconds);
-        let readers = self.stalled_on(task);
-        if is_same {
-            for reader in readers {
+        let other = outputs.filter(|new| !end.outputs.as_ref().is_some_and(|old| is_same(old, new)));
+        let end = TaskEnd { seconds: end.seconds + seconds, ..end };
+        self.emit_remade(task, true, seconds);
+        let Some(outputs) = other else {
+            self.remade += usize::from(seconds > 0.0);
+            self.tasks[task.0] = TaskState::Done(end);
+            for reader in self.stalled_on(task) {
                 self.resume(reader, task);
             }
             return;
-        }
+        };
         self.emit_nondeterministic(task);
-        for reader in readers {
+        if self.remade_otherwise.insert(task) {
+            self.take_other_outputs(task, end, outputs);
+            return;
+        }
+        self.tasks[task.0] = TaskState::Done(end);
+        for reader in self.stalled_on(task) {
             let stage = self.plan.tasks[task.0].stage.clone();
             self.fail(reader, Failure::Nondeterministic { stage }, 0.0);
         }
@@ -66,9 +73,13 @@ impl RunState<'_> {
 
     /// Gives a task that ran again its earlier end, and emits whether its objects are restored.
     pub(super) fn end_restoring(&mut self, task: TaskId, end: TaskEnd, succeeded: bool, seconds: f64) {
+        self.emit_remade(task, succeeded, seconds);
+        self.tasks[task.0] = TaskState::Done(TaskEnd { seconds: end.seconds + seconds, ..end });
+    }
+
+    fn emit_remade(&mut self, task: TaskId, succeeded: bool, seconds: f64) {
         let name = self.plan.tasks[task.0].name.clone();
         self.emit(Event::RemakeFinished { task, name, succeeded, seconds });
-        self.tasks[task.0] = TaskState::Done(TaskEnd { seconds: end.seconds + seconds, ..end });
     }
 
     /// Returns the tasks that wait for `producer` to restore its objects.

@@ -21,13 +21,14 @@ mod provenance;
 mod sdxl;
 mod sources;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, Reader, fields};
-use super::{About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Workload};
+use super::{
+    About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Variables, Workload,
+};
 use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Label, Selection, read_preprocessing, write_preprocessing};
 use crate::artifacts::size::{ImageClass, ImageCounts, Size};
@@ -167,7 +168,7 @@ impl Stage for Augment {
         Workload::of(seconds, "images", Size::of_images(images))
     }
 
-    fn preflight(&self, environment: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, environment: &Variables) -> Result<(), StageError> {
         match self.method {
             Method::CutPaste(_) => Ok(()),
             Method::Ddpm(_) => Painting::preflight(),
@@ -398,7 +399,7 @@ mod tests {
     fn without_libtorch_a_diffusion_model_is_refused() {
         let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
         assert!(problems.is_empty(), "{problems:?}");
-        match spec.preflight(&BTreeMap::new()) {
+        match spec.preflight(&Variables::new()) {
             Err(missing) => {
                 assert!(!crate::kernels::diffusion::is_built());
                 assert!(missing.to_string().contains("ddpm"));

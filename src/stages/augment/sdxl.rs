@@ -23,13 +23,12 @@ mod python;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::fields::{Fields, Reader, fields, name_of};
-use super::super::{Context, Inputs, StageError};
+use super::super::{Context, Inputs, StageError, Variables};
 use super::Augment;
 use super::provenance::SampleOrigin;
 use super::sources::Sources;
@@ -227,7 +226,7 @@ impl Inpainting {
     }
 
     /// Checks whether this machine has uv or a Python to start the program with.
-    pub(super) fn preflight(environment: &BTreeMap<String, String>) -> Result<(), StageError> {
+    pub(super) fn preflight(environment: &Variables) -> Result<(), StageError> {
         python::find(environment).map(drop)
     }
 

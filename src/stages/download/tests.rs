@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,7 +19,7 @@ struct Transfers {
     folder: tempfile::TempDir,
     log: Mutex<Vec<String>>,
     cancelled: AtomicBool,
-    environment: BTreeMap<String, String>,
+    environment: crate::stages::Variables,
     work: PathBuf,
     is_offline: bool,
 }
@@ -33,7 +32,7 @@ impl Transfers {
             folder,
             log: Mutex::default(),
             cancelled: AtomicBool::new(false),
-            environment: BTreeMap::new(),
+            environment: crate::stages::Variables::new(),
             is_offline: false,
         }
     }

@@ -191,9 +191,11 @@ fn agent(url: &str, policy: &Policy, context: &Context<'_>) -> ureq::Agent {
 
 /// Returns the proxy for `url` from the environment variables of the context, if any.
 fn proxy(url: &str, context: &Context<'_>) -> Option<ureq::Proxy> {
+    // Addresses are ASCII: a value that is no text names no proxy.
     let of = |name: &str| {
         let lower = context.environment.get(&name.to_lowercase());
-        lower.or_else(|| context.environment.get(name)).filter(|value| !value.is_empty())
+        let value = lower.or_else(|| context.environment.get(name))?;
+        value.to_str().filter(|value| !value.is_empty())
     };
     let scheme = if url.starts_with("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
     let named = ureq::Proxy::new(of(scheme).or_else(|| of("ALL_PROXY"))?).ok()?;

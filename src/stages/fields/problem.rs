@@ -1,5 +1,7 @@
 //! What is wrong with the fields of a stage: facts, and the one place that puts them into words.
 
+use std::sync::Arc;
+
 use super::reader::suggestion;
 
 /// One mistake in a stage's fields, at a path such as `["select", "label"]`.
@@ -30,7 +32,9 @@ pub enum ProblemKind {
     /// A list of ports without members.
     NoPorts { field: String },
     /// A port names a stage that does not exist.
-    UnknownStage { name: String, known: Vec<String> },
+    UnknownStage { name: String, known: Arc<[String]> },
+    /// A free name, such as that of an output, that cannot be used.
+    BadName { message: String, help: String },
     /// Anything that only one kind of stage checks.
     Unfit { code: &'static str, message: String, help: Option<String> },
 }
@@ -46,13 +50,17 @@ impl Problem {
             ProblemKind::UnknownChoice { .. } => "unknown_choice",
             ProblemKind::NoPorts { .. } => "empty_list",
             ProblemKind::UnknownStage { .. } => "unknown_stage",
+            ProblemKind::BadName { .. } => "bad_name",
             ProblemKind::Unfit { code, .. } => code,
         }
     }
 
     /// Whether the name of the field is wrong, not its value.
     pub fn is_about_name(&self) -> bool {
-        matches!(self.kind, ProblemKind::Missing { .. } | ProblemKind::UnknownField { .. })
+        matches!(
+            self.kind,
+            ProblemKind::Missing { .. } | ProblemKind::UnknownField { .. } | ProblemKind::BadName { .. }
+        )
     }
 
     /// Returns what is wrong: a lower-case fragment.
@@ -70,7 +78,9 @@ impl Problem {
             ProblemKind::UnknownChoice { field, value, .. } => format!("`{field}` has no choice `{value}`"),
             ProblemKind::NoPorts { field } => format!("`{field}` is empty"),
             ProblemKind::UnknownStage { name, .. } => format!("no stage `{name}`"),
-            ProblemKind::TooSmall { message, .. } | ProblemKind::Unfit { message, .. } => message.clone(),
+            ProblemKind::TooSmall { message, .. }
+            | ProblemKind::BadName { message, .. }
+            | ProblemKind::Unfit { message, .. } => message.clone(),
         }
     }
 
@@ -79,15 +89,15 @@ impl Problem {
         match &self.kind {
             ProblemKind::Missing { field, expected } => Some(format!("add `{field} = …` ({expected})")),
             ProblemKind::UnknownField { field: written, known, .. }
-            | ProblemKind::UnknownChoice { value: written, known, .. }
-            | ProblemKind::UnknownStage { name: written, known } => Some(suggestion(written, known)),
+            | ProblemKind::UnknownChoice { value: written, known, .. } => Some(suggestion(written, known)),
+            ProblemKind::UnknownStage { name, known } => Some(suggestion(name, known)),
             ProblemKind::WrongType { field, expected, .. } => {
                 Some(format!("write `{field} = …` with {expected}"))
             }
             ProblemKind::OutOfRange { least, most, .. } => {
                 Some(format!("use a value from {least} to {most}"))
             }
-            ProblemKind::TooSmall { help, .. } => Some(help.clone()),
+            ProblemKind::TooSmall { help, .. } | ProblemKind::BadName { help, .. } => Some(help.clone()),
             ProblemKind::NoPorts { .. } => Some("name at least one stage".to_owned()),
             ProblemKind::Unfit { help, .. } => help.clone(),
         }

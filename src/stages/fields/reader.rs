@@ -62,6 +62,13 @@ impl<'a> Reader<'a> {
         self.report(name, ProblemKind::TooSmall { message, help });
     }
 
+    /// Reports that a free name in the table `field` cannot be used.
+    pub fn bad_name(&mut self, field: &str, name: &str, message: String, help: &str) {
+        let mut path = self.path(field);
+        path.push(name.to_owned());
+        self.problems.push(Problem { path, kind: ProblemKind::BadName { message, help: help.to_owned() } });
+    }
+
     /// Reports that the field `name` must be written.
     pub fn missing(&mut self, name: &str, expected: &str) {
         let kind = ProblemKind::Missing { field: name.to_owned(), expected: expected.to_owned() };
@@ -360,8 +367,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Most names that a message lists; the others are counted.
+const MOST_LISTED: usize = 20;
+
 fn list(names: &[impl AsRef<str>]) -> String {
-    names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
+    let mut listed: Vec<String> =
+        names.iter().take(MOST_LISTED).map(|name| format!("`{}`", name.as_ref())).collect();
+    match names.len().saturating_sub(MOST_LISTED) {
+        0 => {}
+        more => listed.push(format!("{more} more")),
+    }
+    listed.join(", ")
 }
 
 /// Returns the one of `names` that is most like `written`, if any is like it.

@@ -1,6 +1,5 @@
 //! The fields of a `preprocess` stage.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,9 @@ use crate::artifacts::Artifact;
 use crate::artifacts::image_set::{Preprocessing, Resize};
 use crate::artifacts::size::{ImageCounts, Size};
 use crate::stages::fields::{Fields, Reader, fields, name_of};
-use crate::stages::{About, Context, Estimates, InputSizes, Inputs, PortUse, Stage, StageError, Workload};
+use crate::stages::{
+    About, Context, Estimates, InputSizes, Inputs, PortUse, Stage, StageError, Variables, Workload,
+};
 
 /// Allowed height and width of a resized image, in px.
 const SIDES: std::ops::RangeInclusive<i64> = 1..=8192;
@@ -171,7 +172,7 @@ impl Stage for Preprocess {
         Workload::of(source.total() * an_image, super::IMAGES, Size::of_images(images))
     }
 
-    fn preflight(&self, _: &BTreeMap<String, String>) -> Result<(), StageError> {
+    fn preflight(&self, _: &Variables) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use super::site::Site;
 use super::*;
-use crate::cache::{Found, Origin};
+use crate::cache::Origin;
 
 pub(super) fn what_one_machine_pushed_another_fetches_with_few_requests(site: &dyn Site) {
     let (_a, a) = machine(site.url(), RemoteMode::ReadWrite);
@@ -19,12 +19,12 @@ pub(super) fn what_one_machine_pushed_another_fetches_with_few_requests(site: &d
     assert_eq!(push(&b, &key, &tree).failed, 1, "it only reads");
 
     let remote = remote_of(&b);
-    assert_eq!(*remote.record(&key).unwrap(), b"record");
+    assert_eq!(*remote.record(&key).unwrap(), TestRecord::of(key, &tree).to_bytes());
     let found = remote_tree(&b, &tree.digest()).unwrap();
     assert_eq!(*found, tree);
-    let bytes = Arc::new(b"record".to_vec());
-    let answer = Found { origin: Origin::Remote, record: (), bytes, trees: vec![Arc::clone(&found)] };
-    b.publication().unwrap().adopt(&key, &answer).unwrap();
+    let answer = b.lookup::<TestRecord>(&Wanted::any(key)).unwrap().found().unwrap();
+    assert_eq!((answer.origin, &answer.trees), (Origin::Remote, &vec![Arc::clone(&found)]));
+    b.publication().unwrap().adopt(&Wanted::any(key), &answer).unwrap();
     assert_eq!(b.objects().missing(&found).unwrap().len(), 2001, "nothing is fetched before it is read");
     let fetched = fetch(&b, &[&found]);
     assert_eq!(fetched.objects, 2001);
@@ -48,7 +48,7 @@ pub(super) fn damaged_files_count_as_absent_and_are_warned_of_once(site: &dyn Si
     assert_eq!(fetch(&b, &[&tree]).objects, 1, "the pack's first is sound");
     assert_eq!(b.objects().missing(&tree).unwrap().len(), 2);
     assert!(
-        remote_of(&b).take_warnings().iter().any(|warning| matches!(warning, RemoteWarning::Damaged { .. }))
+        remote_of(&b).take_warnings().iter().any(|warning| matches!(warning, RemoteWarning::Refused { .. }))
     );
     damage(site, "trees");
     damage(site, "records");

@@ -1,6 +1,8 @@
 //! Tests of the remote: those that hold for every kind of remote ([`conformance`]), and those of one kind.
 
 mod conformance;
+mod crafted;
+mod faults;
 mod server;
 mod site;
 
@@ -10,7 +12,8 @@ use std::path::Path;
 use self::server::{Behaviour, Server};
 use self::site::{FolderSite, Site};
 use super::*;
-use crate::cache::{Cache, Published, StatIndex, Tree};
+use crate::cache::test_record::TestRecord;
+use crate::cache::{Cache, Published, StatIndex, Tree, Wanted};
 use crate::error_chain::error_chain;
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -49,7 +52,8 @@ fn publish(cache: &Cache, key: &Digest, files: &[(String, Vec<u8>)]) -> Tree {
     let publication = cache.publication().unwrap();
     let tree = publication.publish_folder(folder.path()).unwrap();
     publication.publish_tree(&tree).unwrap();
-    assert_eq!(publication.publish_record(key, b"record").unwrap(), Published::Ours);
+    let record = TestRecord::of(*key, &tree).to_bytes();
+    assert_eq!(publication.publish_record(key, &record).unwrap(), Published::Ours);
     tree
 }
 

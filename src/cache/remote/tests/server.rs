@@ -18,6 +18,14 @@ pub(super) enum Behaviour {
     Silent,
     /// Fails.
     Broken,
+    /// Answers every request for a file with 200 and this length, and closes the connection after some bytes.
+    Long(u64),
+    /// Answers every request for a file with a body in chunks, without a length, that ends after 64 MiB.
+    Chunked,
+    /// Answers every request for a file with a body that is shorter than its stated length.
+    Cut,
+    /// Answers every request for a file with this page.
+    Page(&'static [u8]),
 }
 
 struct State {
@@ -105,6 +113,30 @@ fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()
                 return None;
             }
             (Behaviour::Broken, _) => (500, Vec::new()),
+            (Behaviour::Long(length), "GET") => {
+                drop(state);
+                write_head(stream, &format!("Content-Length: {length}"))?;
+                stream.write_all(&[b'x'; 65536]).ok()?;
+                return None;
+            }
+            (Behaviour::Cut, "GET") => {
+                drop(state);
+                write_head(stream, "Content-Length: 5000")?;
+                stream.write_all(&[b'x'; 1000]).ok()?;
+                return None;
+            }
+            (Behaviour::Chunked, "GET") => {
+                drop(state);
+                write_head(stream, "Transfer-Encoding: chunked")?;
+                for _ in 0..64 {
+                    stream.write_all(b"100000\r\n").ok()?;
+                    stream.write_all(&vec![b'x'; 1 << 20]).ok()?;
+                    stream.write_all(b"\r\n").ok()?;
+                }
+                stream.write_all(b"0\r\n\r\n").ok()?;
+                return None;
+            }
+            (Behaviour::Page(page), "GET" | "HEAD") => (200, page.to_vec()),
             (Behaviour::Open, "PUT") => {
                 state.files.insert(path, body);
                 (201, Vec::new())
@@ -124,4 +156,10 @@ fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()
         stream.write_all(&answer).ok()?;
     }
     Some(())
+}
+
+/// Begins the answer to a request for a file.
+fn write_head(mut stream: &TcpStream, length: &str) -> Option<()> {
+    let head = format!("HTTP/1.1 200 OK\r\n{length}\r\nLast-Modified: Sat, 28 Nov 2026 07:00:00 GMT\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()
 }

@@ -22,10 +22,11 @@ pub(super) struct FolderSite(tempfile::TempDir);
 
 impl FolderSite {
     pub(super) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        // In memory where the system has such a file system.
+        Self(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
     }
 
-    fn files(&self, area: &str) -> Vec<PathBuf> {
+    pub(super) fn files(&self, area: &str) -> Vec<PathBuf> {
         let walk = walkdir::WalkDir::new(self.0.path().join("v1").join(area)).into_iter().flatten();
         walk.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
     }

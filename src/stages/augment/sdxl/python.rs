@@ -1,10 +1,10 @@
 //! Finds the program that starts `inpaint.py`: the Python that the user names, or uv.
 
-use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::super::super::StageError;
+use super::super::super::{StageError, Variables};
 
 /// The environment variable that names a Python.
 const VARIABLE: &str = "PATCHFLOW_PYTHON";
@@ -14,18 +14,25 @@ const VARIABLE: &str = "PATCHFLOW_PYTHON";
 ///
 /// # Errors
 /// [`StageError::Data`] if there is neither a named Python nor uv.
-pub(super) fn find(environment: &BTreeMap<String, String>) -> Result<Vec<String>, StageError> {
-    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+pub(super) fn find(environment: &Variables) -> Result<Vec<String>, StageError> {
+    let text = |path: PathBuf| {
+        path.into_os_string().into_string().map_err(|path| {
+            StageError::data(
+                format!("the path of the program `{}` is not UTF-8", path.display()),
+                format!("set {VARIABLE} to a program whose path is UTF-8"),
+            )
+        })
+    };
     if let Some(named) = environment.get(VARIABLE).filter(|named| !named.is_empty()) {
         let python = locate(named, environment).ok_or_else(|| {
             StageError::data(
-                format!("`{VARIABLE}` is `{named}`, which is not a program"),
+                format!("`{VARIABLE}` is `{}`, which is not a program", named.display()),
                 "set it to the path of a Python that has diffusers, such as `/home/me/venv/bin/python`; or unset it and install uv",
             )
         })?;
-        return Ok(vec![text(python), "-u".to_owned()]);
+        return Ok(vec![text(python)?, "-u".to_owned()]);
     }
-    let uv = locate("uv", environment).ok_or_else(|| {
+    let uv = locate(OsStr::new("uv"), environment).ok_or_else(|| {
         StageError::data(
             format!("`sdxl-inpaint` needs a Python with diffusers, but uv is not installed and `{VARIABLE}` is not set"),
             format!(
@@ -33,28 +40,29 @@ pub(super) fn find(environment: &BTreeMap<String, String>) -> Result<Vec<String>
             ),
         )
     })?;
-    Ok([&text(uv), "run", "--script"].map(str::to_owned).to_vec())
+    Ok(vec![text(uv)?, "run".to_owned(), "--script".to_owned()])
 }
 
 /// Finds a program by path, or by name in `PATH`. Returns its absolute path, or `None` if it is not executable.
-fn locate(program: &str, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+fn locate(program: &OsStr, environment: &Variables) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
-    if program.contains('/') {
+    if program.as_encoded_bytes().contains(&b'/') {
         // Links are not resolved: the Python of a virtual environment is a link and must be started by its own path.
         return std::path::absolute(program).ok().filter(is_program);
     }
-    let folders = environment.get("PATH")?.split(':').filter(|folder| !folder.is_empty());
-    folders.map(|folder| Path::new(folder).join(program)).find(is_program)
+    let mut folders =
+        std::env::split_paths(environment.get("PATH")?).filter(|folder| !folder.as_os_str().is_empty());
+    folders.find_map(|folder| Some(folder.join(program)).filter(is_program))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    fn environment(pairs: &[(&str, &str)]) -> Variables {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect()
     }
 
     #[test]
@@ -77,6 +85,6 @@ mod tests {
         }
         let error = find(&environment(&[("PATH", "/nowhere"), (VARIABLE, "")])).unwrap_err();
         assert!(error.help().unwrap().contains(VARIABLE) && error.help().unwrap().contains("install uv"));
-        assert!(find(&BTreeMap::new()).is_err());
+        assert!(find(&Variables::new()).is_err());
     }
 }

@@ -13,12 +13,18 @@
 //! A remote that fails never fails a run ([`circuit_breaker`]). Whatever waits for it ends when the user stops.
 
 mod address;
+mod cause;
 mod circuit_breaker;
+mod client;
+mod connection;
 mod fetch;
+mod folders;
 mod pack;
 mod push;
+mod refusal;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod upload;
 mod warning;
 
@@ -36,13 +42,15 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use self::address::Opened;
 use self::circuit_breaker::CircuitBreaker;
 use super::CacheError;
 use super::local::records;
 use super::tree::Tree;
 use crate::digest::Digest;
 
-pub use address::{RemoteAddress, RemoteError, RemoteMode};
+pub use address::{REMOTE_ADDRESSES, REMOTE_SCHEMES, RemoteAddress, RemoteError, RemoteMode};
+pub use cause::RemoteCause;
 use circuit_breaker::RequestError;
 pub use circuit_breaker::RequestKind;
 pub use fetch::Fetched;
@@ -70,8 +78,11 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// A remote store; see the module.
 pub struct RemoteStore {
+    /// As it is shown.
     address: String,
     mode: RemoteMode,
+    /// The factor on all limits on time.
+    stretch: f64,
     objects: Arc<dyn ObjectStore>,
     runtime: Runtime,
     stop: &'static AtomicBool,
@@ -130,11 +141,11 @@ impl RemoteStore {
         project: &FilePath,
         stop: &'static AtomicBool,
     ) -> Result<Self, CacheError> {
-        let failed = |source| CacheError::Remote { address: address.url.clone(), source: Box::new(source) };
-        let objects = address::open(address, project).map_err(failed)?;
-        let mut breaker = CircuitBreaker::new(&address.url);
-        if let Some(folder) = address::missing_folder(address, project) {
-            breaker.open_without_folder(folder);
+        let failed = |source| CacheError::Remote { address: address.shown(), source: Box::new(source) };
+        let Opened { objects, notes, warning } = address::open(address, project).map_err(failed)?;
+        let mut breaker = CircuitBreaker::new(&address.shown(), notes);
+        if let Some(warning) = warning {
+            breaker.open_at_once(warning);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -143,8 +154,9 @@ impl RemoteStore {
             .build()
             .map_err(|source| failed(RemoteError::Thread { source }))?;
         Ok(Self {
-            address: address.url.clone(),
+            address: address.shown(),
             mode: address.mode,
+            stretch: connection::stretch(),
             objects,
             runtime,
             stop,
@@ -157,7 +169,7 @@ impl RemoteStore {
         })
     }
 
-    /// The address, as it was typed or configured.
+    /// The address, as it is shown.
     pub(in crate::cache) fn address(&self) -> &str {
         &self.address
     }
@@ -278,6 +290,7 @@ impl RemoteStore {
             return None;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let longest = longest.mul_f64(self.stretch);
         let timeout = RequestError::Timeout { seconds: longest.as_secs() };
         let answer = tokio::time::timeout(longest, request).await.unwrap_or(Err(timeout));
         self.breaker().record(kind, file, answer)

@@ -19,6 +19,7 @@ mod programs;
 mod project;
 mod remote;
 mod sdxl;
+mod servers;
 mod shipped;
 mod targets;
 mod words;

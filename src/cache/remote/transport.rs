@@ -150,13 +150,12 @@ impl Transport {
         let limit = self.rules.longest_wait + upload;
         let mut answer = pin!((if is_read { &self.reads } else { &self.writes }).execute(request));
         let notice = NOTICE.min(self.rules.longest_wait / 2) + upload;
-        let answer = match tokio::time::timeout(notice, &mut answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.inform(limit);
-                let rest = limit.saturating_sub(notice);
-                tokio::time::timeout(rest, answer).await.unwrap_or_else(|_| Err(no_answer(limit)))
-            }
+        let answer = if let Ok(answer) = tokio::time::timeout(notice, &mut answer).await {
+            answer
+        } else {
+            self.inform(limit);
+            let rest = limit.saturating_sub(notice);
+            tokio::time::timeout(rest, answer).await.unwrap_or_else(|_| Err(no_answer(limit)))
         };
         self.rules.is_waiting.store(false, Ordering::Relaxed);
         // The client above would repeat a request that ran out of time, and wait as long again.

@@ -59,8 +59,8 @@ pub use objects::Objects;
 pub use publication::Publication;
 pub use records::Records;
 pub use remote::{
-    Fetched, PushOrder, Pushed, RemoteAddress, RemoteError, RemoteMode, RemoteStore, RemoteWarning,
-    RequestKind,
+    Fetched, PushOrder, Pushed, REMOTE_ADDRESSES, REMOTE_SCHEMES, RemoteAddress, RemoteCause, RemoteError,
+    RemoteMode, RemoteStore, RemoteWarning, RequestKind,
 };
 pub use sharing::{Pusher, Sharing};
 pub use tree::{PathFlaw, Tree, TreeEntry};

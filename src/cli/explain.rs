@@ -18,8 +18,7 @@ pub(super) struct ExplainArguments {
     /// Explain instead why two variants do not share its task: `bank=dual bank=single`.
     #[arg(long, num_args = 2, value_names = ["VARIANT", "VARIANT"], conflicts_with = "json")]
     between: Vec<String>,
-    /// The remote to consult instead of the one in `patchflow.toml`; `off` for none.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", help = session::remote_help())]
     remote: Option<String>,
     /// Print one JSON object: each task with its state, reason and cause.
     #[arg(long)]

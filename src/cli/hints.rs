@@ -1,12 +1,14 @@
 //! From the facts of an error to advice: commands to type, settings to change, files to look at.
 
+mod remote;
+
 use std::error::Error;
 use std::io;
 use std::path::Path;
 
 use super::disk::free_bytes;
 use crate::artifacts::ArtifactError;
-use crate::cache::{CacheError, RemoteWarning};
+use crate::cache::{CacheError, REMOTE_ADDRESSES};
 use crate::engine::{EngineError, Failure, full_disk as full_disk_in};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::RuntimeError;
@@ -26,21 +28,23 @@ pub(super) const UNPINNED: &str = "the lock is complete; run `patchflow cache pi
 
 /// The hint for results that are not known to be on disk.
 pub(super) const UNFLUSHED: &str = "check the disk; what a power cut takes is made again, and what the disk damages is found by `patchflow cache verify`";
+pub(super) use remote::warning as remote_warning;
 
 /// Returns a hint for an error of the cache.
 fn store_error(error: &CacheError) -> Option<String> {
     match error {
-        CacheError::Remote { .. } => Some(
-            "name a folder, s3://bucket/prefix, gs://, az:// or http(s):// as `remote` in patchflow.toml, or run with \
-             --remote off (docs/sharing.md)"
-                .to_owned(),
-        ),
+        CacheError::Remote { .. } => Some(format!(
+            "name {REMOTE_ADDRESSES} as `remote` in patchflow.toml, or run with --remote off (docs/sharing.md)"
+        )),
         CacheError::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some(format!("give yourself read permission: `chmod -R u+rX {}`", path.display()))
         }
         CacheError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
             if path.is_symlink() {
-                Some(format!("`{}` is a link to a file that does not exist; repair or remove it", path.display()))
+                Some(format!(
+                    "`{}` is a link to a file that does not exist; repair or remove it",
+                    path.display()
+                ))
             } else {
                 Some("check the spelling of the path; relative paths start at the project root".into())
             }
@@ -270,23 +274,6 @@ pub(super) fn history_error(error: &HistoryError) -> String {
     }
 }
 
-/// Returns a hint for a warning of the remote.
-pub(super) fn remote_warning(warning: &RemoteWarning) -> Option<String> {
-    let check = match warning.address().split_once("://").map(|(scheme, _)| scheme) {
-        None | Some("file") => "check that the folder is mounted and that you may read and write it",
-        Some("http" | "https") => "check that the address is right and that its server runs",
-        Some(_) => "check that the address and the credentials in the environment are right",
-    };
-    match warning {
-        RemoteWarning::Unreachable { .. } => Some(format!("{check}, or run without it: `--remote off`")),
-        RemoteWarning::NotWritable { .. } => {
-            Some(format!("{check}, or set `remote_mode = \"read-only\"` in patchflow.toml"))
-        }
-        RemoteWarning::NoFolder { .. } | RemoteWarning::FailedRequests { .. } => Some(check.to_owned()),
-        RemoteWarning::Refused { .. } | RemoteWarning::MoreRefused { .. } => None,
-    }
-}
-
 /// Returns a hint for stages that no target needs.
 pub(super) fn unneeded(stages: &[String], targets: &[String]) -> String {
     let names: Vec<String> = targets.iter().chain(stages).map(|name| format!("\"{name}\"")).collect();
@@ -366,21 +353,6 @@ fn diffusion_error(error: &DiffusionError) -> Option<String> {
 mod tests {
     use super::*;
     use crate::kernels::backbone::{Backend, Device};
-
-    #[test]
-    fn a_warning_of_the_remote_names_what_to_check_and_how_to_go_on() {
-        let hint = |address: &str| {
-            let (address, failure) = (address.to_owned(), "it broke".to_owned());
-            remote_warning(&RemoteWarning::Unreachable { address, failure }).unwrap()
-        };
-        assert!(hint("http://host/cache").contains("its server runs"));
-        assert!(hint("/mnt/team").contains("is mounted"));
-        assert!(hint("s3://bucket").contains("credentials"));
-        assert!(hint("s3://bucket").contains("--remote off"));
-        let (address, failure) = ("/mnt/team".to_owned(), "it broke".to_owned());
-        let hint = remote_warning(&RemoteWarning::NotWritable { address, failure }).unwrap();
-        assert!(hint.contains("read-only"));
-    }
 
     #[test]
     fn an_unreadable_file_is_named_with_the_command_that_helps() {

@@ -22,8 +22,7 @@ pub(super) struct PlanArguments {
     jobs: Option<u16>,
     #[command(flatten)]
     budget: BudgetArguments,
-    /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", help = session::remote_help())]
     remote: Option<String>,
     /// Print one JSON object.
     #[arg(long)]

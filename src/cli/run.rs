@@ -52,8 +52,7 @@ pub(super) struct RunArguments {
     /// Also make evicted or damaged outputs again if no stage reads them.
     #[arg(long)]
     restore: bool,
-    /// The shared cache: a folder, s3://…, gs://…, az://…, http(s)://…; or `off` (default: patchflow.toml's).
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", help = session::remote_help())]
     remote: Option<String>,
     /// Use no network and no remote: a download that is not cached fails.
     #[arg(long)]

@@ -7,7 +7,9 @@ use super::error::CliError;
 use super::interrupt::CANCELLED;
 use super::{Environment, ManifestArguments, hints};
 use crate::artifacts::scores::Metrics;
-use crate::cache::{Cache, LeaseRules, Rehash, RemoteAddress, RemoteMode, RemoteStore, StatIndex, Tree};
+use crate::cache::{
+    Cache, LeaseRules, REMOTE_ADDRESSES, Rehash, RemoteAddress, RemoteMode, RemoteStore, StatIndex, Tree,
+};
 use crate::engine::hardware;
 use crate::manifest::{self, Config, Experiment, LoadOptions, Unneeded};
 use crate::plan::{self, Plan, Resolver, Status};
@@ -29,6 +31,11 @@ pub(super) fn open_project(environment: &Environment) -> Result<Project, CliErro
     let cache = root.join(&config.cache);
     let cache = Cache::open(cache, stat_index(environment)).map_err(CliError::Cache)?;
     Ok(Project { root, config, cache: cache.with_lease_rules(lease_rules(environment)) })
+}
+
+/// The help of `--remote`.
+pub(super) fn remote_help() -> String {
+    format!("The remote: {REMOTE_ADDRESSES}; `off` for none (default: patchflow.toml's)")
 }
 
 /// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`.

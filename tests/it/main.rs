@@ -20,6 +20,7 @@ mod programs;
 mod project;
 mod remote;
 mod sdxl;
+mod servers;
 mod shared_folder;
 mod shipped;
 mod targets;

@@ -13,14 +13,20 @@
 //! A remote that fails never fails a run ([`circuit_breaker`]). Whatever waits for it ends when the user stops.
 
 mod address;
+mod cause;
 mod circuit_breaker;
+mod client;
+mod connection;
 mod fetch;
+mod folders;
 mod leftovers;
 mod pack;
 mod presence;
 mod push;
+mod refusal;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod upload;
 mod verify;
 mod warning;
@@ -39,15 +45,16 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use self::address::Opened;
 use self::circuit_breaker::CircuitBreaker;
 use super::CacheError;
 use super::gate::{self, Entry, Flaw, Refused};
 use super::local::records;
 use super::tree::Tree;
 use crate::digest::Digest;
-use crate::text::without_secrets;
 
-pub use address::{RemoteAddress, RemoteError, RemoteMode};
+pub use address::{REMOTE_ADDRESSES, REMOTE_SCHEMES, RemoteAddress, RemoteError, RemoteMode};
+pub use cause::RemoteCause;
 use circuit_breaker::RequestError;
 pub use circuit_breaker::RequestKind;
 pub use fetch::Fetched;
@@ -78,12 +85,15 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// A remote store; see the module.
 pub struct RemoteStore {
+    /// As it is shown.
     address: String,
     mode: RemoteMode,
     /// Its folder, if it is one.
     folder: Option<PathBuf>,
     /// Whether many files are asked for by listing them: servers of plain HTTP list names that are not ours.
     lists: bool,
+    /// The factor on all limits on time.
+    stretch: f64,
     objects: Arc<dyn ObjectStore>,
     runtime: Runtime,
     stop: &'static AtomicBool,
@@ -169,13 +179,11 @@ impl RemoteStore {
         project: &FilePath,
         stop: &'static AtomicBool,
     ) -> Result<Self, CacheError> {
-        // The address that messages show.
-        let shown = without_secrets(&address.url).into_owned();
-        let failed = |source| CacheError::Remote { address: shown.clone(), source: Box::new(source) };
-        let objects = address::open(address, project).map_err(failed)?;
-        let mut breaker = CircuitBreaker::new(&shown);
-        if let Some(folder) = address::missing_folder(address, project) {
-            breaker.open_without_folder(folder);
+        let failed = |source| CacheError::Remote { address: address.shown(), source: Box::new(source) };
+        let Opened { objects, notes, warning } = address::open(address, project).map_err(failed)?;
+        let mut breaker = CircuitBreaker::new(&address.shown(), notes);
+        if let Some(warning) = warning {
+            breaker.open_at_once(warning);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -184,10 +192,11 @@ impl RemoteStore {
             .build()
             .map_err(|source| failed(RemoteError::Thread { source }))?;
         Ok(Self {
-            address: shown,
+            address: address.shown(),
             mode: address.mode,
             folder: address::folder_of(&address.url, project),
             lists: !address.url.starts_with("http"),
+            stretch: connection::stretch(),
             objects,
             runtime,
             stop,
@@ -202,7 +211,7 @@ impl RemoteStore {
         })
     }
 
-    /// The address, as it was typed or configured, without secrets.
+    /// The address as it is shown: without secrets.
     pub(in crate::cache) fn address(&self) -> &str {
         &self.address
     }
@@ -332,6 +341,7 @@ impl RemoteStore {
             return None;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let longest = longest.mul_f64(self.stretch);
         let timeout = RequestError::Timeout { seconds: longest.as_secs() };
         let answer = tokio::time::timeout(longest, request).await.unwrap_or(Err(timeout));
         self.breaker().record(kind, file, answer)

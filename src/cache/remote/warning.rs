@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
+use super::cause::RemoteCause;
 use super::circuit_breaker::RequestKind;
 use crate::cache::gate::Refused;
 
 /// Something about the remote that the user should know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RemoteWarning {
-    /// Reading failed too often.
-    #[error("`{address}` does not answer and is not used any more in this run ({failure})")]
+    /// The remote does not answer, or failed too often.
+    #[error("`{address}` {} and is not used any more in this run ({failure})", state(*cause))]
     Unreachable {
         /// The address.
         address: String,
+        /// What stands behind it.
+        cause: RemoteCause,
         /// The first request that failed, and why.
         failure: String,
     },
@@ -21,6 +24,8 @@ pub enum RemoteWarning {
     NotWritable {
         /// The address.
         address: String,
+        /// What stands behind it.
+        cause: RemoteCause,
         /// The first request that failed, and why.
         failure: String,
     },
@@ -32,6 +37,16 @@ pub enum RemoteWarning {
         /// The folder.
         folder: PathBuf,
     },
+    /// The client of the remote cannot be set up with what the environment says.
+    #[error("`{address}` cannot be used in this run ({failure})")]
+    NotConfigured {
+        /// The address.
+        address: String,
+        /// What stands behind it.
+        cause: RemoteCause,
+        /// What is missing or malformed.
+        failure: String,
+    },
     /// Requests failed, but too few to give up.
     #[error("`{address}`: {} (the first: {first})", failed_requests(*kind, *failures))]
     FailedRequests {
@@ -41,8 +56,24 @@ pub enum RemoteWarning {
         kind: RequestKind,
         /// How many.
         failures: usize,
+        /// What stands behind the first.
+        cause: RemoteCause,
         /// The first request that failed, and why.
         first: String,
+    },
+    /// Files that are not there are answered with 403, and nothing was read or written.
+    #[error("`{address}` answers 403 for files that are not there, so it cannot be seen whether any are")]
+    Hidden {
+        /// The address.
+        address: String,
+    },
+    /// Files are in an archive class. They count as absent.
+    #[error("`{address}` has archived files that cannot be read and count as absent (the first: {file})")]
+    Archived {
+        /// The address.
+        address: String,
+        /// The first such file.
+        file: String,
     },
     /// The gate refuses an entry. It counts as absent.
     #[error("`{address}` has {refused}")]
@@ -69,10 +100,46 @@ impl RemoteWarning {
             Self::Unreachable { address, .. }
             | Self::NotWritable { address, .. }
             | Self::NoFolder { address, .. }
+            | Self::NotConfigured { address, .. }
             | Self::FailedRequests { address, .. }
+            | Self::Hidden { address }
+            | Self::Archived { address, .. }
             | Self::Refused { address, .. }
             | Self::MoreRefused { address, .. } => address,
         }
+    }
+
+    /// What stands behind it, for failed requests.
+    pub fn cause(&self) -> RemoteCause {
+        match self {
+            Self::Unreachable { cause, .. }
+            | Self::NotWritable { cause, .. }
+            | Self::NotConfigured { cause, .. }
+            | Self::FailedRequests { cause, .. } => *cause,
+            Self::NoFolder { .. } => RemoteCause::NoFolder,
+            Self::Hidden { .. } => RemoteCause::Forbidden,
+            Self::Archived { .. } | Self::Refused { .. } | Self::MoreRefused { .. } => RemoteCause::Unknown,
+        }
+    }
+}
+
+/// The state of a remote that is given up.
+fn state(cause: RemoteCause) -> &'static str {
+    match cause {
+        RemoteCause::NoAnswer => "does not answer",
+        RemoteCause::NoCredentials => "cannot be used without credentials",
+        RemoteCause::Credentials => "does not accept the credentials",
+        RemoteCause::ExpiredCredentials => "says that the credentials have expired",
+        RemoteCause::ClockSkew => "says that the clock of this machine is wrong",
+        RemoteCause::Forbidden => "does not permit reading",
+        RemoteCause::NoBucket | RemoteCause::NoFolder => "does not exist",
+        RemoteCause::Overloaded => "asks for fewer requests",
+        RemoteCause::Moved => "is at another address",
+        RemoteCause::TooLarge
+        | RemoteCause::Unsupported
+        | RemoteCause::Full
+        | RemoteCause::ServerError
+        | RemoteCause::Unknown => "fails",
     }
 }
 

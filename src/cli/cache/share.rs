@@ -28,8 +28,7 @@ pub(super) struct ShareArguments {
     /// Only the variants with these values: `bank=dual,augment=none`.
     #[arg(long, value_name = "AXIS=VALUE,…")]
     only: Option<String>,
-    /// The remote: a folder, s3://…, gs://…, az://…, http(s)://… (default: patchflow.toml's).
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", help = session::remote_help())]
     remote: Option<String>,
     /// Show what would be copied, and copy nothing.
     #[arg(long)]

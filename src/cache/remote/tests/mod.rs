@@ -209,7 +209,7 @@ fn a_server_that_takes_nothing_is_still_read() {
         assert_eq!(push(&b, &other, &tree).failed, 1);
     }
     let puts = server.take_requests().iter().filter(|line| line.starts_with("PUT")).count();
-    assert_eq!(puts, 3);
+    assert_eq!(puts, 1);
     let remote = remote_of(&b);
     assert!(remote.record(&key).is_some() && !remote.is_written());
     let warnings = remote.take_warnings();

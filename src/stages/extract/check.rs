@@ -38,8 +38,11 @@ pub(super) fn without_prefix(
             format!("the weights `{shown}` hold `{network}` more than once: under {}", names.join(", "));
         return Err(StageError::data(message, one_of_them(&file.path, &prefixes[0].text)));
     };
-    if *is_complete && !text.split(['/', '.']).all(|part| part.is_empty() || KNOWN.contains(&part)) {
-        let message = format!("the names of the weights `{shown}` begin with `{text}`, which is not known");
+    let mut parts = text.split(['/', '.']).filter(|part| !part.is_empty());
+    if let Some(unknown) = parts.find(|part| *is_complete && !KNOWN.contains(part)) {
+        let message = format!(
+            "the names of the weights `{shown}` begin with `{text}`, of which `{unknown}` is not known"
+        );
         return Err(StageError::data(message, one_of_them(&file.path, text)));
     }
     context.progress.log(&format!("weights: the tensors below `{text}` of `{shown}`"));

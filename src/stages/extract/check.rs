@@ -53,8 +53,9 @@ pub(super) fn without_prefix(
 fn one_of_them(path: &Path, prefix: &str) -> String {
     let (keys, names) = prefix.rsplit_once('/').unwrap_or(("", prefix));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let keys: String =
+    let keys: Vec<String> =
         keys.split('/').filter(|key| !key.is_empty()).map(|key| format!("[\"{key}\"]")).collect();
+    let keys = keys.concat();
     let chosen =
         format!("{{k.removeprefix(\"{names}\"): v for k, v in w.items() if k.startswith(\"{names}\")}}");
     if path.extension().is_some_and(|end| end == "safetensors") {

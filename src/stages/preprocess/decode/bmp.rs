@@ -8,7 +8,7 @@ const RLE8: u32 = 1;
 const RLE4: u32 = 2;
 
 /// Checks that run-length coding sets every pixel. Readers fill a skipped pixel differently: `image` 0.25.10 with black,
-/// Pillow 13 and OpenCV 5 with entry 0 of the palette.
+/// Pillow 13 and `OpenCV` 5 with entry 0 of the palette.
 pub(super) fn check(bytes: &[u8]) -> Result<(), ImageFault> {
     let number =
         |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|four| u32::from_le_bytes(*four));

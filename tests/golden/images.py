@@ -261,6 +261,9 @@ def bmp_files():
     file("bmp-rgb555.bmp", bmp(padded([row.astype("<u2").tobytes() for row in words]), 16, W, H), "near 1")
     file("bmp-rle8.bmp", bmp(run_length(GREY), 8, W, H, 1, greys))
     skipping = b"\x05\x40\0\0" + b"\0\2\x03\x02" + b"\x04\x80\0\1"
+    early = bytearray(bmp(padded(packed(GREY, 8)), 8, W, H, palette=greys))
+    early[10:14] = struct.pack("<I", 54)
+    refused("bmp-early-data.bmp", early, "within its palette")
     refused("bmp-rle8-skips.bmp", bmp(skipping, 8, W, H, 1, inverted), "skips pixels")
 
 

@@ -103,8 +103,8 @@ fn check_levels<R: BufRead + Seek>(decoder: &mut Decoder<R>, bits: u32) -> Resul
     }
 }
 
-/// Refuses codings that are not read right: `tiff` 0.11.3 panics on tiles of single channels, fails at the end of an LZW-coded tile
-/// (<https://github.com/image-rs/image-tiff/issues/395>), and takes damaged fax codes for an image.
+/// Refuses codings that are not read right: `tiff` 0.11.3 panics on tiles of single channels, fails at the end of an
+/// LZW-coded tile (<https://github.com/image-rs/image-tiff/issues/395>), and takes damaged fax codes for an image.
 fn check_coding<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
     let is_tiled = tag(decoder, Tag::TileWidth)?.is_some();
     if is_tiled && tag(decoder, Tag::PlanarConfiguration)?.is_some_and(|planes| planes != CHUNKY) {

@@ -112,17 +112,15 @@ impl StageError {
 
 /// Formats a list of problems for its error message.
 fn listed(errors: &[StageError]) -> String {
-    let mut text = String::new();
-    for error in errors.iter().take(NAMED_PROBLEMS) {
-        text.push_str(&format!("\n  {error}"));
-        if let Some(source) = std::error::Error::source(error) {
-            text.push_str(&format!(": {source}"));
-        }
-    }
+    let line = |error: &StageError| match std::error::Error::source(error) {
+        Some(source) => format!("\n  {error}: {source}"),
+        None => format!("\n  {error}"),
+    };
+    let mut lines: Vec<String> = errors.iter().take(NAMED_PROBLEMS).map(line).collect();
     if errors.len() > NAMED_PROBLEMS {
-        text.push_str(&format!("\n  and {} more", errors.len() - NAMED_PROBLEMS));
+        lines.push(format!("\n  and {} more", errors.len() - NAMED_PROBLEMS));
     }
-    text
+    lines.concat()
 }
 
 /// Formats the last lines of a program for its error message.

@@ -208,6 +208,8 @@ def tiff_files():
     file("tiff-white8.tif", tiff(GREY, photometric="miniswhite"), pixels=255 - GREY)
     file("tiff-white-1-bit.tif", tiff(BITS.astype(bool), photometric="miniswhite"), pixels=255 - BITS * 255)
     file("tiff-orientation6.tif", saved(Image.fromarray(RGB), "TIFF", tiffinfo={274: 6}))
+    refused("tiff-planar-tiles.tif", tiff(np.moveaxis(RGB, -1, 0).copy(), photometric="rgb", planarconfig="separate", tile=(16, 16)), "tiles of single channels")
+    refused("tiff-associated-alpha.tif", tiff(np.dstack([RGB, ALPHA]), photometric="rgb", extrasamples=["assocalpha"]), "multiplied by its alpha")
     refused("tiff-white16.tif", tiff(GREY16, photometric="miniswhite"), "PhotometricInterpretation 0")
     refused("tiff-palette.tif", saved(Image.fromarray(RGB).quantize(64), "TIFF"), "palette")
     refused("tiff-float.tif", tiff(GREY.astype(np.float32), photometric="minisblack"), "floating-point")
@@ -259,6 +261,9 @@ def bmp_files():
     file("bmp-rgb555.bmp", bmp(padded([row.astype("<u2").tobytes() for row in words]), 16, W, H), "near 1")
     file("bmp-rle8.bmp", bmp(run_length(GREY), 8, W, H, 1, greys))
     skipping = b"\x05\x40\0\0" + b"\0\2\x03\x02" + b"\x04\x80\0\1"
+    early = bytearray(bmp(padded(packed(GREY, 8)), 8, W, H, palette=greys))
+    early[10:14] = struct.pack("<I", 54)
+    refused("bmp-early-data.bmp", early, "within its palette")
     refused("bmp-rle8-skips.bmp", bmp(skipping, 8, W, H, 1, inverted), "skips pixels")
 
 
@@ -271,6 +276,11 @@ def other_files():
     file("webp-lossy.webp", saved(image, "WEBP", quality=90), "near 6")
     file("webp-alpha.webp", saved(Image.fromarray(np.dstack([RGB, np.maximum(ALPHA, 1)])), "WEBP", lossless=True, exact=True), pixels=RGB)
     file("webp-turned.webp", saved(image, "WEBP", lossless=True, exif=b"Exif\0\0" + exif(8)))
+    # The EXIF data with the prefix that they have in a JPEG, as some programs write them.
+    turned = saved(image, "WEBP", lossless=True, exif=exif(8))
+    data = b"Exif\0\0" + exif(8)
+    prefixed = turned[: turned.index(b"EXIF")] + b"EXIF" + struct.pack("<I", len(data)) + data
+    file("webp-turned-prefix.webp", prefixed[:4] + struct.pack("<I", len(prefixed) - 8) + prefixed[8:])
     frames = [image, image.rotate(180)]
     refused("webp-animated.webp", saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=9), "animated")
     bits = padded_bits(1 - BITS)

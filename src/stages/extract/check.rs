@@ -38,8 +38,11 @@ pub(super) fn without_prefix(
             format!("the weights `{shown}` hold `{network}` more than once: under {}", names.join(", "));
         return Err(StageError::data(message, one_of_them(&file.path, &prefixes[0].text)));
     };
-    if *is_complete && !text.split(['/', '.']).all(|part| part.is_empty() || KNOWN.contains(&part)) {
-        let message = format!("the names of the weights `{shown}` begin with `{text}`, which is not known");
+    let mut parts = text.split(['/', '.']).filter(|part| !part.is_empty());
+    if let Some(unknown) = parts.find(|part| *is_complete && !KNOWN.contains(part)) {
+        let message = format!(
+            "the names of the weights `{shown}` begin with `{text}`, of which `{unknown}` is not known"
+        );
         return Err(StageError::data(message, one_of_them(&file.path, text)));
     }
     context.progress.log(&format!("weights: the tensors below `{text}` of `{shown}`"));
@@ -50,8 +53,9 @@ pub(super) fn without_prefix(
 fn one_of_them(path: &Path, prefix: &str) -> String {
     let (keys, names) = prefix.rsplit_once('/').unwrap_or(("", prefix));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let keys: String =
+    let keys: Vec<String> =
         keys.split('/').filter(|key| !key.is_empty()).map(|key| format!("[\"{key}\"]")).collect();
+    let keys = keys.concat();
     let chosen =
         format!("{{k.removeprefix(\"{names}\"): v for k, v in w.items() if k.startswith(\"{names}\")}}");
     if path.extension().is_some_and(|end| end == "safetensors") {

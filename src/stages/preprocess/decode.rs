@@ -23,6 +23,7 @@ mod tiff;
 mod webp;
 
 use std::io::Cursor;
+use std::panic::AssertUnwindSafe;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
@@ -61,10 +62,24 @@ fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     fault::check_size(height.into(), width.into(), decoder.color_type().bytes_per_pixel().into())?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
+    let orientation = orientation(&mut decoder)?;
+    // No decoder may panic on a file; if one does, it is an error of that file.
+    let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
+    let mut image = decoded.map_err(|_| ImageFault::unread("a file on which its decoder fails"))??;
     image.apply_orientation(orientation);
     Ok(Decoded { image, orientation, is_deep })
+}
+
+/// Returns how an image is to be turned. Some programs write the EXIF data of a WebP or PNG with the prefix that they have in
+/// a JPEG, which `image` does not expect there.
+fn orientation(decoder: &mut impl ImageDecoder) -> Result<Orientation, ImageFault> {
+    let found = decoder.orientation()?;
+    if found != Orientation::NoTransforms {
+        return Ok(found);
+    }
+    let exif = decoder.exif_metadata()?;
+    let rest = exif.as_deref().and_then(|exif| exif.strip_prefix(b"Exif\0\0"));
+    Ok(rest.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms))
 }
 
 /// Returns whether the levels of a file have 16 bits of which an unknown number may be in use. Reads only its header.

@@ -90,9 +90,9 @@ fn decide(deep: &[&Source<'_>], context: &Context<'_>) -> Result<u8, StageError>
     );
     // All 16 bits are what the file says; fewer are a decision that another image may refute.
     if bits == 16 {
-        context.progress.note(&line)
+        context.progress.note(&line);
     } else {
-        context.progress.warn(&line)
+        context.progress.warn(&line);
     }
     Ok(bits)
 }

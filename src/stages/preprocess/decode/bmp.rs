@@ -1,4 +1,4 @@
-//! Checks a BMP file with run-length coding.
+//! Checks the header of a BMP file, and run-length coding.
 
 use super::ImageFault;
 use super::fault::{check_size, damaged};
@@ -7,31 +7,46 @@ use super::fault::{check_size, damaged};
 const RLE8: u32 = 1;
 const RLE4: u32 = 2;
 
-/// Checks that run-length coding sets every pixel. Readers fill a skipped pixel differently: `image` 0.25.10 with black,
-/// Pillow 13 and OpenCV 5 with entry 0 of the palette.
+/// Checks that the image data begin after the palette, and that run-length coding sets every pixel. Readers fill a skipped pixel differently: `image` 0.25.10 with black,
+/// Pillow 13 and `OpenCV` 5 with entry 0 of the palette.
 pub(super) fn check(bytes: &[u8]) -> Result<(), ImageFault> {
     let number =
         |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|four| u32::from_le_bytes(*four));
     let cut = || damaged("its header is cut off");
+    let header = number(14).ok_or_else(cut)?;
     // A core header (12 bytes) has no compression.
-    if number(14).ok_or_else(cut)? < 40 {
+    if header < 40 {
         return Ok(());
     }
     let [start, width, height, compression] = [10, 18, 22, 30].map(number);
     let (width, height) = (width.ok_or_else(cut)? as i32, height.ok_or_else(cut)? as i32);
     let (width, height) = (u64::from(width.unsigned_abs()), u64::from(height.unsigned_abs()));
     check_size(height, width, 1)?;
+    let start = start.ok_or_else(cut)? as usize;
+    let palette = 4 * palette_entries(bytes, number(46).unwrap_or_default());
+    if start < 14 + header as usize + palette {
+        return Err(damaged("its image data begin within its palette"));
+    }
     let is_half = match compression {
         Some(RLE8) => false,
         Some(RLE4) => true,
         _ => return Ok(()),
     };
-    let data = bytes.get(start.unwrap_or_default() as usize..).ok_or_else(cut)?;
+    let data = bytes.get(start..).ok_or_else(cut)?;
     let set = set_pixels(data, is_half, width, height).ok_or(damaged("its image data are cut off"))?;
     if set < width * height {
         return Err(ImageFault::unread("a BMP whose run-length coding skips pixels"));
     }
     Ok(())
+}
+
+/// Returns the number of colours in the palette. `used` is the number in the header, where 0 stands for all of the bits.
+fn palette_entries(bytes: &[u8], used: u32) -> usize {
+    match bytes.get(28) {
+        Some(&bits @ 1..=8) if used == 0 => 1 << bits,
+        Some(1..=8) => used as usize,
+        _ => 0,
+    }
 }
 
 /// Returns the number of pixels that the codes set; `None` if the data end first. `is_half` is set for 4-bit indices.

@@ -6,7 +6,7 @@
 //! A file is whole if each scan has the codes of exactly its blocks, restart markers are where they belong, and the end
 //! marker follows. What comes after the end marker is not read: many cameras append previews there.
 //!
-//! Source: ITU-T T.81. Cost: about half of the time of decoding; 8 bytes a block for progressive files.
+//! Source: ITU-T T.81. Cost: one pass over the codes, without the inverse transform; 8 bytes a block for progressive files.
 
 mod bits;
 mod frame;

@@ -233,7 +233,7 @@ fn mutated_images_are_answered() {
 fn mutated_images_are_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mutations");
     std::fs::create_dir_all(&folder).unwrap();
-    let mut table = String::new();
+    let mut table = Vec::new();
     mutations(10_000, 2, |index, name, _, mutation, bytes| {
         std::fs::write(folder.join(format!("{index}.bin")), bytes).unwrap();
         let answer = match decode_bytes(bytes) {
@@ -249,7 +249,7 @@ fn mutated_images_are_written() {
             }
             Err(error) => error.to_string(),
         };
-        table.push_str(&format!("{index}\t{name}\t{mutation:?}\t{answer}\n"));
+        table.push(format!("{index}\t{name}\t{mutation:?}\t{answer}\n"));
     });
-    std::fs::write(folder.join("table.txt"), table).unwrap();
+    std::fs::write(folder.join("table.txt"), table.concat()).unwrap();
 }

@@ -20,6 +20,11 @@ const WHITE_IS_ZERO: u32 = 0;
 const BLACK_IS_ZERO: u32 = 1;
 const RGB: u32 = 2;
 
+/// The value of `PlanarConfiguration` for channels side by side.
+const CHUNKY: u32 = 1;
+/// The value of `ExtraSamples` for an alpha that the colours are multiplied by.
+const ASSOCIATED: u64 = 1;
+
 /// Values of `Compression`.
 const FAX: std::ops::RangeInclusive<u32> = 2..=4;
 const LZW: u32 = 5;
@@ -55,7 +60,7 @@ pub(super) fn bits<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<u32, I
     }
 }
 
-/// Returns whether the data of a file without BitsPerSample have the length of 1 bit per pixel.
+/// Returns whether the data of a file without `BitsPerSample` have the length of 1 bit per pixel.
 fn is_bilevel<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<bool, ImageFault> {
     let (width, height) = decoder.dimensions().map_err(fault)?;
     let length: u64 =
@@ -89,16 +94,22 @@ fn check_levels<R: BufRead + Seek>(decoder: &mut Decoder<R>, bits: u32) -> Resul
         6 => return Err(ImageFault::unread("a YCbCr TIFF")),
         other => return Err(ImageFault::unread(format!("a TIFF with PhotometricInterpretation {other}"))),
     }
+    if tags(decoder, Tag::ExtraSamples)?.contains(&ASSOCIATED) {
+        return Err(ImageFault::unread("a TIFF whose colours are multiplied by its alpha (ExtraSamples 1)"));
+    }
     match tag(decoder, Tag::FillOrder)? {
         None | Some(1) => Ok(()),
         Some(_) => Err(ImageFault::unread("a TIFF with reversed bits (FillOrder 2)")),
     }
 }
 
-/// Refuses compressions that are not read right: `tiff` 0.11.3 fails at the end of an LZW-coded tile
-/// (<https://github.com/image-rs/image-tiff/issues/395>), and takes damaged fax codes for an image.
+/// Refuses codings that are not read right: `tiff` 0.11.3 panics on tiles of single channels, fails at the end of an
+/// LZW-coded tile (<https://github.com/image-rs/image-tiff/issues/395>), and takes damaged fax codes for an image.
 fn check_coding<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
     let is_tiled = tag(decoder, Tag::TileWidth)?.is_some();
+    if is_tiled && tag(decoder, Tag::PlanarConfiguration)?.is_some_and(|planes| planes != CHUNKY) {
+        return Err(ImageFault::unread("a TIFF with tiles of single channels (PlanarConfiguration 2)"));
+    }
     match tag(decoder, Tag::Compression)? {
         Some(fax) if FAX.contains(&fax) => Err(ImageFault::unread("a TIFF with CCITT (fax) compression")),
         Some(LZW) if is_tiled => Err(ImageFault::unread("a TIFF with LZW compression in tiles")),

@@ -148,10 +148,10 @@ impl<'a> Walk<'a, '_> {
                 return Ok(());
             }
             k += run;
-            if k > last {
-                return Err(Damage::Block);
-            }
             if size > 0 {
+                if k > last {
+                    return Err(Damage::Block);
+                }
                 let value = self.value(size)?;
                 self.check(component, k, value)?;
                 found(k);

@@ -305,16 +305,19 @@ pub fn read_block(file: &File) -> Result<Block, ArtifactError> {
         }
         _ => return Err(wrong()),
     };
-    Ok(Block { height, width, d, data, frame: frame(&tensors).ok_or_else(wrong)? })
+    Ok(Block { height, width, d, data, frame: frame(&tensors, wrong)? })
 }
 
-/// Reads the frame. The outer `None` means that it is malformed.
-fn frame(tensors: &SafeTensors<'_>) -> Option<Option<Frame>> {
-    let Ok(view) = tensors.tensor("frame") else { return Some(None) };
+/// Reads the frame; `None` if the block has none. `wrong` makes the error of a malformed one.
+fn frame(
+    tensors: &SafeTensors<'_>,
+    wrong: impl Fn() -> ArtifactError,
+) -> Result<Option<Frame>, ArtifactError> {
+    let Ok(view) = tensors.tensor("frame") else { return Ok(None) };
     let number = |bytes: &[u8]| usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok();
-    let numbers: Vec<usize> = view.data().chunks_exact(8).map(number).collect::<Option<_>>()?;
-    let [top, left, height, width] = numbers[..] else { return None };
-    Some(Some(Frame { top, left, height, width }))
+    let numbers: Option<Vec<usize>> = view.data().chunks_exact(8).map(number).collect();
+    let [top, left, height, width] = numbers.unwrap_or_default()[..] else { return Err(wrong()) };
+    Ok(Some(Frame { top, left, height, width }))
 }
 
 /// Checks a block that a program has written.

@@ -242,6 +242,9 @@ fn archive(problem: &ArchiveProblem) -> &'static str {
 fn artifact_error(error: &ArtifactError) -> Option<String> {
     match error {
         ArtifactError::Image { .. } => Some("it is cut off, or not a PNG: make it again".to_owned()),
+        ArtifactError::Mask { .. } => {
+            Some("use the level 128 only around an image, or for all of its pixels".to_owned())
+        }
         ArtifactError::Changed { .. } => Some("run again when nothing writes to it".to_owned()),
         _ => None,
     }

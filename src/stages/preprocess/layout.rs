@@ -211,6 +211,7 @@ pub(super) fn find<'a>(
     check_ids(&mut listing);
     // Reported before the problems: an image that is not read may be why its mask has no image.
     left_out::report(input, &prefix, &listing, progress);
+    left_out::report_kinds(input, &listing, progress);
     std::mem::take(&mut listing.problems).finish("files do not fit the layout")?;
     if listing.sources.is_empty() {
         return Err(unknown(reading, input));

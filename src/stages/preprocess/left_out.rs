@@ -1,4 +1,4 @@
-//! Counts the files of the input that are no part of the set, and says why.
+//! Counts the files of the input by kind, and those that are no part of the set, and says why.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,25 @@ pub(super) fn report(input: &Files, prefix: &str, listing: &Listing<'_>, progres
         }
         let line = line(&groups);
         if is_warning { progress.warn(&line) } else { progress.note(&line) }
+    }
+}
+
+/// Warns of images of several kinds of files: if the kind goes with the label, a model can learn it instead of the defects.
+pub(super) fn report_kinds(input: &Files, listing: &Listing<'_>, progress: &dyn Progress) {
+    let images: BTreeSet<*const File> =
+        listing.sources.iter().map(|source| std::ptr::from_ref(source.image)).collect();
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, _) in input.iter().filter(|(_, file)| images.contains(&std::ptr::from_ref(*file))) {
+        let kind = extension(name);
+        let kind = if kind == "jpeg" { "jpg".to_owned() } else { kind };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    if kinds.len() > 1 {
+        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} `.{kind}`")).collect();
+        progress.warn(&format!(
+            "the images are files of several kinds: {}; scores are comparable only if the kind does not go with the label",
+            kinds.join(", ")
+        ));
     }
 }
 

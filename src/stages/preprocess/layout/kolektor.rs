@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Listing, Row, TEST, TRAIN, View, no_image};
 use crate::artifacts::File;
-use crate::stages::StageError;
 use crate::stages::preprocess::names::{is_copy, is_image, parts, without_extension};
 use crate::stages::preprocess::reading::Reading;
 
@@ -25,7 +24,10 @@ pub(super) const KSDD2: Row = Row {
     fits: |view, _| {
         view.keys().copied().find(|name| flat(name).is_some_and(|(_, stem)| stem.ends_with("_GT")))
     },
-    action: Action::Read(read_ksdd2),
+    action: Action::Read(|view, _, listing| {
+        read_ksdd2(view, listing);
+        Ok(())
+    }),
 };
 
 pub(super) const KSDD: Row = Row {
@@ -33,7 +35,10 @@ pub(super) const KSDD: Row = Row {
     shape: "kos01/Part0.jpg with kos01/Part0_label.bmp",
     fields: &["fold"],
     fits: |view, _| view.keys().copied().find(|name| part_of_kos(name).is_some()),
-    action: Action::Read(read_ksdd),
+    action: Action::Read(|view, reading, listing| {
+        read_ksdd(view, reading, listing);
+        Ok(())
+    }),
 };
 
 /// Splits `train/10000.png` into split and stem.
@@ -42,8 +47,7 @@ fn flat(name: &str) -> Option<(&str, &str)> {
     ([TRAIN, TEST].contains(&split) && is_image(file)).then(|| (split, without_extension(file)))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "other readers fail")]
-fn read_ksdd2<'a>(view: &View<'a>, _: &Reading, listing: &mut Listing<'a>) -> Result<(), StageError> {
+fn read_ksdd2<'a>(view: &View<'a>, listing: &mut Listing<'a>) {
     let mut named = Vec::new();
     for (&name, &file) in view {
         let Some((split, stem)) = flat(name) else { continue };
@@ -54,7 +58,6 @@ fn read_ksdd2<'a>(view: &View<'a>, _: &Reading, listing: &mut Listing<'a>) -> Re
         }
     }
     add_pairs(&named, ("_GT", "png"), |split| split.to_owned(), listing);
-    Ok(())
 }
 
 /// Pairs images and masks of a folder by their stems.
@@ -93,8 +96,7 @@ fn part_of_kos(name: &str) -> Option<(&str, &str)> {
 
 /// Reads KSDD. Each folder holds the images of one physical part, so all images of a part are in the same split: of the
 /// sorted folders, every third is for testing, starting with number `fold`.
-#[expect(clippy::unnecessary_wraps, reason = "other readers fail")]
-fn read_ksdd<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) -> Result<(), StageError> {
+fn read_ksdd<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) {
     let files: Vec<(&str, &str, &File)> = view
         .iter()
         .filter_map(|(name, file)| part_of_kos(name).map(|(kos, stem)| (kos, stem, *file)))
@@ -103,5 +105,4 @@ fn read_ksdd<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) 
     let tested: BTreeSet<&str> = items.into_iter().skip(reading.fold).step_by(FOLDS).collect();
     let split = |kos: &str| if tested.contains(kos) { TEST } else { TRAIN }.to_owned();
     add_pairs(&files, ("_label", "bmp"), split, listing);
-    Ok(())
 }

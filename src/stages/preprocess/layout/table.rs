@@ -91,11 +91,19 @@ fn columns(header: &csv::StringRecord, table: &File) -> Result<Columns, StageErr
     })
 }
 
+/// The files and the label of a row.
+struct Files<'r, 'a> {
+    path: &'r str,
+    image: &'a File,
+    label: Option<Label>,
+    masks: Vec<&'a File>,
+}
+
 impl<'a> Table<'_, 'a> {
     /// Reads a row. The inner error describes the problem of the row.
     fn source(&self, row: &csv::StringRecord) -> Result<Result<Source<'a>, String>, StageError> {
         let Self { columns, .. } = self;
-        let (path, image, label, masks) = match self.files(row) {
+        let Files { path, image, label, masks } = match self.files(row) {
             Ok(found) => found,
             Err(what) => return Ok(Err(what)),
         };
@@ -124,12 +132,8 @@ impl<'a> Table<'_, 'a> {
         Ok(Ok(Source { id, split, label, kind: kind.map(str::to_owned), image, masks }))
     }
 
-    /// Returns path, image, label and masks of a row.
-    #[expect(clippy::type_complexity, reason = "used once")]
-    fn files<'r>(
-        &self,
-        row: &'r csv::StringRecord,
-    ) -> Result<(&'r str, &'a File, Option<Label>, Vec<&'a File>), String> {
+    /// Finds the files of a row.
+    fn files<'r>(&self, row: &'r csv::StringRecord) -> Result<Files<'r, 'a>, String> {
         let find = |written: &str| {
             let name = within(self.folder, written);
             self.view.get(name.as_str()).copied().ok_or_else(|| format!("there is no file `{written}`"))
@@ -145,7 +149,7 @@ impl<'a> Table<'_, 'a> {
         if label.is_none() && mask.is_none() {
             return Err(format!("`{path}` has neither a label nor a mask"));
         }
-        Ok((path, find(path)?, label, mask.into_iter().collect()))
+        Ok(Files { path, image: find(path)?, label, masks: mask.into_iter().collect() })
     }
 }
 

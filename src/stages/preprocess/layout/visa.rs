@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::folders::{drawn, drawn_note};
-use super::{Action, Listing, Row, Source, TEST, TRAIN, View};
+use super::{Action, Listing, Row, TEST, TRAIN, View};
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
 use crate::stages::StageError;
@@ -43,50 +43,29 @@ fn image_of(name: &str) -> Option<(&str, Label, &str)> {
     is_image(rest.1).then_some((object, label, rest.1))
 }
 
+/// A split that was shipped: its file, and split and label of each image by path.
+type Shipped<'a> = (&'a File, BTreeMap<String, (String, Label)>);
+
 fn read<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) -> Result<(), StageError> {
     let objects: BTreeSet<&str> = view.keys().filter_map(|name| Some(image_of(name)?.0)).collect();
     let object = one_of(&objects, reading.category.as_deref())?;
-    let split_file = reading.split_file.as_deref().unwrap_or(SPLIT);
-    let shipped = match view.get(split_file) {
-        Some(&file) => Some((file, splits(file, object)?)),
-        None if reading.split_file.is_some() => {
-            return Err(StageError::data(
-                format!("the input has no split file `{split_file}`"),
-                "correct `split_file`: it is relative to the folder of the data set",
-            ));
-        }
-        None => None,
-    };
+    let shipped = shipped(view, reading, object)?;
     let masks: BTreeMap<&str, &File> = view
         .iter()
         .filter(|(name, _)| name.contains("Data/Masks/Anomaly/") && is_image(name))
         .map(|(&name, &file)| (without_extension(name), file))
         .collect();
     for (&name, &image) in view {
-        let Some((of, label, file)) = image_of(name).filter(|(of, ..)| *of == object) else { continue };
-        let base = if of.is_empty() { String::new() } else { format!("{of}/") };
-        let stem = without_extension(file);
+        let Some((_, label, file)) = image_of(name).filter(|(of, ..)| *of == object) else { continue };
         let split = match &shipped {
             None => drawn(reading, image, label)?.to_owned(),
-            Some((table, rows)) => match rows.get(name) {
-                None => {
-                    listing.left_out.insert(name, "not in the split file");
-                    continue;
-                }
-                Some((_, listed)) if *listed != label => {
-                    listing.problem(
-                        format!(
-                            "`{}` and `{}` disagree on a label",
-                            table.path.display(),
-                            image.path.display()
-                        ),
-                        "correct the folder or the table",
-                    );
-                    continue;
-                }
-                Some((split, _)) => split.clone(),
+            Some(shipped) => match listed(shipped, name, image, label, listing) {
+                Some(split) => split,
+                None => continue,
             },
         };
+        let base = if object.is_empty() { String::new() } else { format!("{object}/") };
+        let stem = without_extension(file);
         let mask = masks.get(format!("{base}Data/Masks/Anomaly/{stem}").as_str());
         if label == Label::Defect && mask.is_none() {
             listing.problem(
@@ -99,21 +78,49 @@ fn read<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) -> Re
             continue;
         }
         let folder = if label == Label::Defect { "Anomaly" } else { "Normal" };
-        listing.sources.push(Source {
-            id: format!("{folder}/{stem}"),
-            split,
-            label: Some(label),
-            kind: None,
-            image,
-            masks: if label == Label::Defect { mask.into_iter().copied().collect() } else { Vec::new() },
-        });
+        let masks = mask.filter(|_| label == Label::Defect).into_iter().copied().collect();
+        listing.add(format!("{folder}/{stem}"), &split, Some(label), image, masks);
     }
     listing.codes = Some((1..=u8::MAX).collect());
-    listing.lists.extend(shipped.as_ref().map(|(file, _)| *file));
-    if shipped.is_none() {
-        listing.notes.push(drawn_note(reading));
+    match &shipped {
+        Some((file, _)) => listing.lists.push(file),
+        None => listing.notes.push(drawn_note(reading)),
     }
     Ok(())
+}
+
+fn shipped<'a>(view: &View<'a>, reading: &Reading, object: &str) -> Result<Option<Shipped<'a>>, StageError> {
+    let name = reading.split_file.as_deref().unwrap_or(SPLIT);
+    match view.get(name) {
+        Some(&file) => Ok(Some((file, splits(file, object)?))),
+        None if reading.split_file.is_some() => Err(StageError::data(
+            format!("the input has no split file `{name}`"),
+            "correct `split_file`: it is relative to the folder of the data set",
+        )),
+        None => Ok(None),
+    }
+}
+
+/// Returns the split that the file lists for an image; `None` if it does not, or with another label.
+fn listed<'a>(
+    (table, rows): &Shipped<'a>,
+    name: &'a str,
+    image: &File,
+    label: Label,
+    listing: &mut Listing<'a>,
+) -> Option<String> {
+    let Some((split, listed)) = rows.get(name) else {
+        listing.left_out.insert(name, "not in the split file");
+        return None;
+    };
+    if *listed != label {
+        listing.problem(
+            format!("`{}` and `{}` disagree on a label", table.path.display(), image.path.display()),
+            "correct the folder or the table",
+        );
+        return None;
+    }
+    Some(split.clone())
 }
 
 /// Returns the wanted name, or the only one.

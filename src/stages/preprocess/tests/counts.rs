@@ -61,6 +61,18 @@ fn what_is_left_out_is_counted_with_the_reason() {
 }
 
 #[test]
+fn images_of_several_kinds_of_files_are_counted() {
+    let folder = Folder::new().ksdd2("").image("train/3.jfif").mask("train/3_GT.png", &[]);
+    let found = notices(&folder, &[]);
+    assert!(find(&found, "warning: the images are").contains("1 `.jfif`, 3 `.png`"), "{found:?}");
+    let mut folder = Folder::new().image("bad/3.JPG");
+    for number in 0..16 {
+        folder = folder.image(&format!("good/{number}.{}", if number % 2 == 0 { "jpg" } else { "JPEG" }));
+    }
+    assert!(find(&notices(&folder, &[("test_share", 0.5.into())]), "warning: the images are").is_empty());
+}
+
+#[test]
 fn the_same_picture_on_both_sides_is_named_and_can_be_refused() {
     let folder = Folder::new()
         .sized_image("train/1.png", 20, 30)

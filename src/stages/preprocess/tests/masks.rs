@@ -57,7 +57,7 @@ fn levels_transparency_and_inversion_are_warned_of_once() {
         let mask = read_mask(labelled(&files)["test/20000"].mask).unwrap();
         let warnings =
             context.notices().into_iter().filter(|line| line.starts_with("warning")).collect::<Vec<_>>();
-        (mask.iter().filter(|&&level| level == 255).count(), warnings)
+        (mask.iter().map(|&level| usize::from(level == 255)).sum::<usize>(), warnings)
     };
     let soft = [(1, 1, 255), (1, 2, 130), (1, 3, 20)];
     let (marked, warnings) = mask("soft", &soft);
@@ -91,7 +91,10 @@ fn a_mask_in_the_transparency_is_read() {
     let context = TestContext::new();
     let files = run_on(&context, &[], &folder, IMAGES).unwrap();
     let mask = read_mask(labelled(&files)["test/20000"].mask).unwrap();
-    assert_eq!((mask.get_pixel(3, 4).0[0], mask.iter().filter(|&&level| level != 0).count()), (255, 1));
+    assert_eq!(
+        (mask.get_pixel(3, 4).0[0], mask.iter().map(|&level| usize::from(level != 0)).sum::<usize>()),
+        (255, 1)
+    );
     assert!(context.notices().iter().any(|line| line.contains("transparency marks the defects")));
 }
 
@@ -139,9 +142,9 @@ fn padding_is_uncounted_and_its_box_is_kept() {
     let truth = read_truth(one.mask).unwrap();
     let region = truth.counted.unwrap();
     assert_eq!((region.top, region.left, region.height, region.width), (5, 0, 20, 30));
-    assert_eq!(truth.mask.iter().filter(|&&level| level != 0).count(), 1);
+    assert_eq!(truth.mask.iter().map(|&level| usize::from(level != 0)).sum::<usize>(), 1);
     let raw = image::load_from_memory(&one.mask.read().unwrap()).unwrap().into_luma8();
-    assert_eq!(raw.iter().filter(|&&level| level == UNCOUNTED).count(), 10 * 30);
+    assert_eq!(raw.iter().map(|&level| usize::from(level == UNCOUNTED)).sum::<usize>(), 10 * 30);
     let exact = [("height", int(20)), ("width", int(30)), ("resize", "fit".into())];
     let files = run_on(&TestContext::new(), &exact, &folder, IMAGES).unwrap();
     assert!(files.get("pixels/padding.json").is_none(), "nothing is padded");

@@ -20,6 +20,7 @@ mod project;
 mod remote;
 mod sdxl;
 mod shipped;
+mod sources;
 mod targets;
 mod words;
 mod worker;

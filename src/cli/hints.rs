@@ -372,6 +372,26 @@ mod tests {
     }
 
     #[test]
+    fn a_download_that_fails_has_another_way() {
+        use DownloadCause::{LfsPointer, Offline, OtherFile, Unreachable, WebPage};
+        for cause in [LfsPointer, Offline, Unreachable, WebPage] {
+            assert!(download(cause).contains("`path = "), "{cause:?}");
+        }
+        assert!(download(OtherFile).contains("`digest`"));
+        let entry = || "a.png".to_owned();
+        for problem in [
+            ArchiveProblem::Method { entry: entry(), method: "Deflate64".to_owned() },
+            ArchiveProblem::Encrypted { entry: entry() },
+            ArchiveProblem::Format { found: "a gzip file".to_owned() },
+            ArchiveProblem::Refused { message: "it is damaged".to_owned() },
+        ] {
+            assert!(archive(&problem).contains("unpack it yourself"), "{problem:?}");
+        }
+        let unneeded = unneeded(&["notes".to_owned()], &["result".to_owned()]);
+        assert!(unneeded.contains("write `targets = [\"result\", \"notes\"]`"), "{unneeded}");
+    }
+
+    #[test]
     fn missing_devices_and_backends_have_a_hint() {
         let device = Device::Cuda(1);
         assert!(

@@ -112,7 +112,7 @@ impl<'a> Checker<'a> {
     /// Reports features that belong to no image set, and image sets that a stage selects and that the upstream stage has
     /// no features of.
     fn sets(&mut self) {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut without_images) = (BTreeSet::new(), BTreeSet::new());
         for row in self.rows() {
             for (stage, reader) in row.iter().enumerate() {
                 let Some(reader) = *reader else { continue };
@@ -126,7 +126,8 @@ impl<'a> Checker<'a> {
                     let members = members(self.wiring.resolved(giver));
                     let [stage, upstream] =
                         [StageIndex(stage), port.stage].map(|index| self.outline.stage(index));
-                    if members.is_empty() && port.artifact == Artifact::FeatureSet {
+                    let lacks_images = members.is_empty() && port.artifact == Artifact::FeatureSet;
+                    if lacks_images && without_images.insert(port.stage) {
                         self.found.push(no_image_set(stage, &port.field, upstream));
                     } else if let Some((chosen_by, set)) = set.zip(set.and_then(|set| resolved.wired(set)))
                         && !members.is_empty()

@@ -23,6 +23,7 @@ mod sdxl;
 mod servers;
 mod shared_folder;
 mod shipped;
+mod sources;
 mod targets;
 mod words;
 mod worker;

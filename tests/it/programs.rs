@@ -66,7 +66,7 @@ impl Leaver {
 
 /// Leaves a process behind, prints a line and writes the output.
 fn script(leaver: &str) -> String {
-    format!("{leaver}; sleep 1; echo last; echo hi > outputs/o/x")
+    format!("{leaver} sleep 1; echo last; echo hi > outputs/o/x")
 }
 
 #[test]

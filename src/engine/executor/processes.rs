@@ -3,10 +3,11 @@
 //! The program may be any launcher that ends in `patchflow worker -` on a machine that shares the cache. If a worker
 //! or its run is killed, the operating system gives back the lease, as for every killed run.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::thread::Scope;
@@ -61,42 +62,39 @@ fn run(unit: &Unit, context: &RunContext<'_>, program: &Path) -> Result<Executed
     context.cache.leases().hold(&unit.key);
     let sealed = unit.seal(context).map_err(Failure::Cache)?;
     let failed = |source| Failure::WorkerProcess { program: program.to_owned(), source };
-    let mut child = start(context, program).map_err(failed)?;
+    // A file and no pipe: a process that the launcher leaves behind could hold a pipe open.
+    let mut stdout = tempfile::tempfile().map_err(failed)?;
+    let mut child = start(context, program, &stdout).map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A worker that ended without reading says why in its status.
         let _ = stdin.write_all(&sealed);
     }
-    let stdout = child.stdout.take();
-    let (text, status) = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read(stdout));
-        let status = wait(&mut child, context);
-        (reader.join().unwrap_or_default(), status)
-    });
-    let status = status.map_err(failed)?;
+    let status = wait(&mut child, context).map_err(failed)?;
+    let text = read(&mut stdout).map_err(failed)?;
     match serde_json::from_str::<UnitReport>(text.trim()) {
         Ok(report) => report.into_executed(context.cache),
         Err(_) => Err(Failure::Worker { message: format!("the worker ended with {status}"), help: None }),
     }
 }
 
-fn start(context: &RunContext<'_>, program: &Path) -> std::io::Result<Child> {
+fn start(context: &RunContext<'_>, program: &Path, stdout: &File) -> std::io::Result<Child> {
     Command::new(program)
         .args(["worker", "-"])
         .current_dir(&context.options.project)
         .env_clear()
         .envs(&context.options.environment)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout.try_clone()?)
         // Ctrl-C reaches this process alone, which then stops the worker.
         .process_group(0)
         .spawn()
 }
 
-fn read(stdout: Option<ChildStdout>) -> String {
-    let mut text = String::new();
-    // What cannot be read is no report.
-    let _ = stdout.map(|mut stdout| stdout.read_to_string(&mut text));
-    text
+fn read(stdout: &mut File) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    stdout.rewind()?;
+    stdout.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Waits for a worker, and asks it to stop when the user wants to.

@@ -237,6 +237,42 @@ mod tests {
     }
 
     #[test]
+    fn degenerate_maps_and_masks_agree_with_the_definitions() {
+        let size = [6, 6];
+        let mask = |is_defect: &dyn Fn(usize) -> bool| -> Vec<u8> {
+            (0..36).map(|pixel| u8::from(is_defect(pixel))).collect()
+        };
+        let masks = [
+            mask(&|pixel| pixel == 14),
+            mask(&|pixel| pixel < 6),
+            mask(&|pixel| pixel != 0),
+            mask(&|pixel| pixel % 2 == 0),
+        ];
+        let maps: [Vec<f32>; 4] = [
+            vec![7.0; 36],
+            (0..36).map(|pixel| if pixel == 14 { 1.0 } else { 0.0 }).collect(),
+            (0..36).map(|pixel| if pixel == 20 { 1e30 } else { -1e30 }).collect(),
+            (0..36).map(|pixel| pixel as f32).collect(),
+        ];
+        for (map, mask) in maps.iter().flat_map(|map| masks.iter().map(move |mask| (map, mask))) {
+            for limit in [1e-6, 0.3, 1.0] {
+                let mut scores = PixelScores::new();
+                scores.add(map, mask, size[0], size[1]).unwrap();
+                let found = scores.finish(limit).unwrap();
+                let [auroc, aupro] = naive(map, mask, size, limit);
+                assert!((found.auroc - auroc).abs() < 1e-12, "{map:?} {mask:?}: {} {auroc}", found.auroc);
+                assert!(
+                    (found.aupro - aupro).abs() < 1e-9,
+                    "{map:?} {mask:?} {limit}: {} {aupro}",
+                    found.aupro
+                );
+                let all = [found.auroc, found.average_precision, found.f1_max, found.aupro];
+                assert!(all.iter().all(|metric| (0.0..=1.0 + 1e-12).contains(metric)), "{all:?}");
+            }
+        }
+    }
+
+    #[test]
     fn regions_weigh_the_same_whatever_their_size() {
         // One region of three pixels above all normal ones, one of a single pixel below: y is 1/2 up to x = 1.
         let mut scores = PixelScores::new();

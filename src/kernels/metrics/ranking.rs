@@ -246,6 +246,20 @@ mod tests {
         assert_eq!((at.precision, at.recall, at.f1), (0.5, 0.5, 0.5));
     }
 
+    /// Scores of 3e4 that differ by units in the last place, of 2⁻⁹.
+    #[test]
+    fn large_scores_are_ranked_by_their_smallest_differences() {
+        let mut rng = Rng::new(5, "ranking");
+        for n in 2..=20 {
+            let (steps, labels) = tied_set(&mut rng, n);
+            let scores: Vec<f32> =
+                steps.iter().map(|step| f32::from_bits(3e4_f32.to_bits() + (step + 2.5) as u32)).collect();
+            assert!((auroc(&scores, &labels).unwrap() - naive_auroc(&scores, &labels)).abs() < 1e-14);
+            let expected = naive_average_precision(&scores, &labels);
+            assert!((average_precision(&scores, &labels).unwrap() - expected).abs() < 1e-14);
+        }
+    }
+
     #[test]
     fn a_constant_score_ranks_nothing() {
         let (scores, labels) = ([0.0, -0.0, 0.0, 0.0], [true, true, false, false]);

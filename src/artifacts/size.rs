@@ -21,8 +21,12 @@ const JPEG: [&str; 2] = ["jpe", "jfif"];
 /// Ends of the names of masks, without extension, in the layouts that `preprocess` reads.
 const MASK_ENDS: [&str; 3] = ["_GT", "_label", "_mask"];
 /// Folders of masks.
-const MASK_FOLDERS: [&str; 4] = ["ground_truth", "masks", "mask", "labels"];
+const MASK_FOLDERS: [&str; 6] = ["ground_truth", "masks", "mask", "labels", "label", "gt"];
+/// Folders of normal images.
+const NORMAL_FOLDERS: [&str; 4] = ["good", "ok", "normal", "defect_free"];
 
+/// Folders of splits.
+const SPLITS: [&str; 3] = ["train", "test", "validation"];
 /// Share of the images that are for training, if folders do not say it (KSDD: two thirds of the parts).
 const TRAINING_SHARE: f64 = 2.0 / 3.0;
 /// Share of the images with defects, if folders do not say it (KSDD2: 0.11).
@@ -73,7 +77,7 @@ pub struct RowCount {
 }
 
 /// The files of an artifact that exists.
-pub struct Listing<'a> {
+pub struct FileList<'a> {
     /// Name and bytes of each file.
     pub files: Vec<(&'a str, u64)>,
     /// Returns the path of a file's content, by its name.
@@ -99,7 +103,7 @@ impl Size {
     }
 
     /// Measures an artifact. `expected` is its size as its stage expects it, which says what a listing does not.
-    pub fn measure(artifact: Artifact, listing: &Listing<'_>, expected: Option<&Self>) -> Self {
+    pub fn measure(artifact: Artifact, listing: &FileList<'_>, expected: Option<&Self>) -> Self {
         let images = expected.and_then(|expected| expected.images.as_ref());
         let rows = expected.and_then(|expected| expected.rows);
         let bytes = Some(listing.files.iter().map(|&(_, bytes)| bytes as f64).sum());
@@ -151,7 +155,7 @@ pub fn is_image_name(name: &str) -> bool {
 }
 
 /// Counts the labels of an image set.
-fn image_set(listing: &Listing<'_>, expected: Option<&ImageCounts>) -> Option<ImageCounts> {
+fn image_set(listing: &FileList<'_>, expected: Option<&ImageCounts>) -> Option<ImageCounts> {
     let mut counts: BTreeMap<(&str, Label), f64> = BTreeMap::new();
     for entry in listing.files.iter().filter_map(|&(name, _)| parse_label(name)) {
         *counts.entry((entry.split, entry.label)).or_default() += 1.0;
@@ -170,7 +174,7 @@ fn classes(counts: BTreeMap<(&str, Label), f64>) -> Vec<ImageClass> {
 }
 
 /// Scales the expected classes to the number of blocks.
-fn features(listing: &Listing<'_>, expected: &ImageCounts) -> ImageCounts {
+fn features(listing: &FileList<'_>, expected: &ImageCounts) -> ImageCounts {
     let blocks = listing.files.iter().filter(|(name, _)| parse_block(name).is_some()).count() as f64;
     let factor = blocks / expected.total().max(1.0);
     let class = |class: &ImageClass| ImageClass { count: class.count * factor, ..class.clone() };
@@ -178,7 +182,7 @@ fn features(listing: &Listing<'_>, expected: &ImageCounts) -> ImageCounts {
 }
 
 /// Divides the bytes of the rows by those of one: `channels` numbers, its image and its patch, four bytes each.
-fn bank_rows(listing: &Listing<'_>, expected: RowCount) -> RowCount {
+fn bank_rows(listing: &FileList<'_>, expected: RowCount) -> RowCount {
     let banks: Vec<f64> = listing
         .files
         .iter()
@@ -190,14 +194,14 @@ fn bank_rows(listing: &Listing<'_>, expected: RowCount) -> RowCount {
 }
 
 /// Counts the images of a folder in any layout, by the names of its files and folders.
-fn loose_images(listing: &Listing<'_>, expected: Option<&ImageCounts>) -> Option<ImageCounts> {
+fn loose_images(listing: &FileList<'_>, expected: Option<&ImageCounts>) -> Option<ImageCounts> {
     let names = || listing.files.iter().map(|&(name, _)| name).filter(|name| is_loose_image(name));
     let count = names().count() as f64;
     if let Some(expected) = expected.filter(|expected| (expected.total() - count).abs() < 0.5) {
         return Some(expected.clone());
     }
     let positions = mean_pixels(names(), listing.path_of)?;
-    let is_sorted = names().any(|name| name.split('/').any(|part| part == "good"));
+    let is_sorted = names().any(is_normal);
     let mut counts = BTreeMap::new();
     for name in names() {
         for (split, of_split) in splits(name) {
@@ -220,16 +224,20 @@ fn is_loose_image(name: &str) -> bool {
 
 /// The share of an image that counts for each split.
 fn splits(name: &str) -> Vec<(&'static str, f64)> {
-    match name.split('/').find(|part| ["train", "test"].contains(part)) {
-        Some("train") => vec![("train", 1.0)],
-        Some(_) => vec![("test", 1.0)],
+    match name.split('/').find_map(|part| SPLITS.into_iter().find(|split| *split == part)) {
+        Some(split) => vec![(split, 1.0)],
         None => vec![("train", TRAINING_SHARE), ("test", 1.0 - TRAINING_SHARE)],
     }
 }
 
-/// The share of an image that counts for each label. `is_sorted`: folders named `good` hold the normal images.
+/// Whether a folder says that an image is normal.
+fn is_normal(name: &str) -> bool {
+    name.split('/').any(|part| NORMAL_FOLDERS.iter().any(|folder| folder.eq_ignore_ascii_case(part)))
+}
+
+/// The share of an image that counts for each label. `is_sorted`: normal images have folders of their own.
 fn labels(name: &str, is_sorted: bool) -> Vec<(Label, f64)> {
-    match (is_sorted, name.split('/').any(|part| part == "good")) {
+    match (is_sorted, is_normal(name)) {
         (true, true) => vec![(Label::Normal, 1.0)],
         (true, false) => vec![(Label::Defect, 1.0)],
         (false, _) => vec![(Label::Normal, 1.0 - DEFECT_SHARE), (Label::Defect, DEFECT_SHARE)],
@@ -268,7 +276,7 @@ mod tests {
         let picture = folder.path().join("picture.png");
         write_rgb(&picture, &image::RgbImage::new(6, 4)).unwrap();
         let files = names.iter().map(|&name| (name, 100)).collect();
-        Size::measure(artifact, &Listing { files, path_of: &|_| Some(picture.clone()) }, expected)
+        Size::measure(artifact, &FileList { files, path_of: &|_| Some(picture.clone()) }, expected)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::graph::{OutputRef, Plan, TaskId};
 use super::resolve::{Output, Outputs};
 use crate::artifacts::Artifact;
-use crate::artifacts::size::{Listing, Size};
+use crate::artifacts::size::{FileList, Size};
 use crate::cache::{Cache, Tree};
 use crate::stages::{InputSizes, Workload};
 
@@ -114,6 +114,6 @@ impl<'a> Sizes<'a> {
             })
         };
         let files = tree.entries().iter().map(|entry| (entry.path.as_str(), entry.size)).collect();
-        Size::measure(artifact, &Listing { files, path_of: &path_of }, expected)
+        Size::measure(artifact, &FileList { files, path_of: &path_of }, expected)
     }
 }

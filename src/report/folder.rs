@@ -226,6 +226,8 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> ReportError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -244,13 +246,6 @@ mod tests {
         folder.link_tree(&tree, &folder.path().join("variants/v"), &mut links).unwrap();
         assert_eq!(links[0].1, folder.path().join("variants/v/a/b"));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
 
     /// As in containers: runs with equal process ids, in one second, in one shared project.
     #[test]

@@ -9,6 +9,7 @@ use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::cache::{Cache, Digest};
 use crate::plan::{Plan, Record, TaskId};
+use crate::text::on_one_line;
 
 /// Arguments of `log`.
 #[derive(Args)]
@@ -64,8 +65,9 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
 pub(super) fn log_of(plan: &Plan, id: TaskId, key: &Digest, cache: &Cache) -> Option<String> {
     let record = Record::from_bytes(&cache.records().get(key).ok()??)?;
     let made = &record.provenance;
-    let finished = made.finished.get(..19).unwrap_or(&made.finished);
-    let mut text = format!("== {}: {:.2} s on {}, {finished}\n", title(plan, id), made.seconds, made.host);
+    let finished = on_one_line(made.finished.get(..19).unwrap_or(&made.finished));
+    let host = on_one_line(&made.host);
+    let mut text = format!("== {}: {:.2} s on {host}, {finished}\n", title(plan, id), made.seconds);
     match made.log.as_ref().map(|log| log.read(cache)) {
         None => text += "(the log is empty)\n",
         Some(None) => text += "(its log is gone from the cache)\n",

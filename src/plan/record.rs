@@ -210,3 +210,92 @@ impl CachedRecord for Record {
         [*seconds, *fresh_share].into_iter().chain(*cpu_seconds).chain(bytes).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cache::Flaw;
+    use crate::stages::fields::{Reader, fields};
+
+    /// The key and the record of a command with two outputs, as JSON.
+    fn sound() -> (Digest, Value) {
+        let preimage = Preimage {
+            kind: "command".to_owned(),
+            version: 1,
+            spec: fields([("ratio", 0.1.into()), ("big", i64::MAX.into()), ("tiny", 5e-324.into())]),
+            seed: Some(u64::MAX),
+            inputs: Vec::new(),
+        };
+        let (key, tree) = (preimage.key().unwrap(), Digest::of_bytes(b"tree"));
+        let provenance = json!({ "stage": "s", "seconds": 1.5, "finished": "2026-11-28T10:00:00Z", "host": "h",
+            "simd": "avx2", "patchflow": "0.1.0" });
+        let record = json!({ "schema": SCHEMA, "preimage": preimage, "outputs": { "a": tree, "b": tree },
+            "provenance": provenance });
+        (key, record)
+    }
+
+    /// A stage with these outputs.
+    fn stage() -> Spec {
+        let outputs = fields([("a", "files".into()), ("b", "files".into())]);
+        let table = fields([("run", vec!["true".to_owned()].into()), ("outputs", outputs.into())]);
+        let kind = crate::stages::KINDS.iter().find(|kind| kind.name() == "command").unwrap();
+        kind.read(&mut Reader::new(&table, &mut Vec::new(), &mut Vec::new()))
+    }
+
+    fn refusal(change: impl FnOnce(&mut Value)) -> Option<Flaw> {
+        let (key, mut record) = sound();
+        change(&mut record);
+        let expected = ExpectedOutputs::Named(vec!["a".to_owned(), "b".to_owned()]);
+        check_record::<Record>(&key, record.to_string().as_bytes(), &expected).err()
+    }
+
+    #[test]
+    fn a_sound_record_answers_its_key_and_its_stage() {
+        let (key, record) = sound();
+        assert!(Record::of_task(record.to_string().as_bytes(), &key, &stage()).is_some());
+        let later = json!({ "schema": SCHEMA + 1, "something": "else" }).to_string();
+        assert_eq!(check_record::<Record>(&key, later.as_bytes(), &ExpectedOutputs::Any), Ok(None));
+    }
+
+    #[test]
+    fn crafted_records_are_refused() {
+        let other = |found: &[&str]| Flaw::OtherOutputs {
+            found: found.iter().map(|&name| name.to_owned()).collect(),
+            expected: vec!["a".to_owned(), "b".to_owned()],
+        };
+        type Change = fn(&mut Value);
+        let table: [(Change, Flaw); 17] = [
+            (|record| record["preimage"]["seed"] = json!(7), Flaw::OtherKey),
+            (|record| record["preimage"]["version"] = json!(2), Flaw::OtherKey),
+            (|record| record["preimage"]["kind"] = json!("fit"), Flaw::OtherKey),
+            (|record| record["preimage"]["spec"]["ratio"] = json!({ "float": 0.2 }), Flaw::OtherKey),
+            (|record| record["outputs"] = json!({}), Flaw::NoOutputs),
+            (|record| drop(record["outputs"].as_object_mut().unwrap().remove("b")), other(&["a"])),
+            (
+                |record| record["outputs"]["/etc/x"] = record["outputs"]["a"].clone(),
+                other(&["/etc/x", "a", "b"]),
+            ),
+            (|record| record["outputs"]["../x"] = record["outputs"]["a"].clone(), other(&["../x", "a", "b"])),
+            (|record| record["provenance"]["stage"] = json!("\u{1b}[2J"), Flaw::Text),
+            (|record| record["provenance"]["host"] = json!("a\nerror: b"), Flaw::Text),
+            (|record| record["provenance"]["finished"] = json!("x".repeat(5000)), Flaw::Text),
+            (|record| record["provenance"]["seconds"] = json!(-1), Flaw::Number),
+            (|record| record["provenance"]["cpu_seconds"] = json!(1e200), Flaw::Number),
+            (|record| record["provenance"]["output_bytes"] = json!(u64::MAX), Flaw::Number),
+            (|record| record["outputs"]["a"] = json!("no digest"), Flaw::Malformed),
+            (|record| drop(record.as_object_mut().unwrap().remove("provenance")), Flaw::Malformed),
+            (|record| *record = json!([]), Flaw::Malformed),
+        ];
+        for (number, (change, flaw)) in table.into_iter().enumerate() {
+            assert_eq!(refusal(change), Some(flaw), "record {number}");
+        }
+        let (key, _) = sound();
+        let nested = "[".repeat(100_000);
+        for malformed in ["", "null", "{\"schema\": 1", &nested] {
+            let flaw = check_record::<Record>(&key, malformed.as_bytes(), &ExpectedOutputs::Any).err();
+            assert_eq!(flaw, Some(Flaw::Malformed));
+        }
+    }
+}

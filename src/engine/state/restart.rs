@@ -41,8 +41,13 @@ impl RunState<'_> {
         }
         self.is_starting_over = false;
         for (task, earlier) in self.tasks.iter_mut().zip(&mut self.earlier) {
-            if let TaskState::Done(end) = std::mem::replace(task, TaskState::Waiting) {
-                let TaskEnd { outcome, outputs, key, seconds, .. } = end;
+            // A task that was to restore its objects has ended before; one that has not ended since the run last started
+            // over keeps its end of that time.
+            let end = match std::mem::replace(task, TaskState::Waiting) {
+                TaskState::Done(end) => Some(end),
+                state => state.into_earlier(),
+            };
+            if let Some(TaskEnd { outcome, outputs, key, seconds, .. }) = end {
                 *earlier = outputs.map(|_| EarlierEnd { key, outcome, seconds });
             }
         }

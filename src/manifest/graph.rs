@@ -126,7 +126,11 @@ impl<'a> Checker<'a> {
                     let members = members(self.wiring.resolved(giver));
                     let [stage, upstream] =
                         [StageIndex(stage), port.stage].map(|index| self.outline.stage(index));
-                    let lacks_images = members.is_empty() && port.artifact == Artifact::FeatureSet;
+                    // A gap, or a mistake in the fields, is reported by itself.
+                    let is_sound = self.wiring.gaps(giver).is_empty()
+                        && self.specs.all_of(port.stage).iter().all(|parsed| parsed.is_sound);
+                    let lacks_images =
+                        is_sound && members.is_empty() && port.artifact == Artifact::FeatureSet;
                     if lacks_images && without_images.insert(port.stage) {
                         self.found.push(no_image_set(stage, &port.field, upstream));
                     } else if let Some((chosen_by, set)) = set.zip(set.and_then(|set| resolved.wired(set)))

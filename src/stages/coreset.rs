@@ -50,9 +50,10 @@ const DEFECT_OVERLAP: f64 = 0.1;
 /// Number of anchors of the approximate greedy choice (patchcore-inspection's constant).
 const ANCHORS: usize = 10;
 
-/// Seconds for each number of a candidate that is read and projected, and for a candidate and the square root of the
-/// chosen rows (measured: 2880 candidates and 288 rows to 96,000 and 9600).
-const READ_SECONDS: f64 = 10e-9;
+/// Seconds for each number of a patch that is read, for each of a candidate that is projected, and for a candidate and
+/// the square root of the chosen rows (measured: 2880 candidates and 288 rows to 96,000 and 9600).
+const READ_SECONDS: f64 = 2e-9;
+const PROJECTION_SECONDS: f64 = 8e-9;
 const CHOICE_SECONDS: f64 = 0.3e-6;
 /// Expected share of the patches of a defective image that its mask covers (measured on generated sets: 0.01 to 0.03).
 const COVERED_SHARE: f64 = 0.03;
@@ -215,7 +216,8 @@ impl Stage for Coreset {
         let candidates = if self.min_overlap > 0.0 { read * COVERED_SHARE } else { read };
         let rows = bank_size(candidates.round() as usize, self.ratio, self.min_size) as f64;
         let is_choosing = rows < candidates.floor() && self.strategy != Strategy::Random;
-        let choice = if is_choosing { candidates * rows.sqrt() * CHOICE_SECONDS } else { 0.0 };
+        let a_candidate = channels * PROJECTION_SECONDS + rows.sqrt() * CHOICE_SECONDS;
+        let choice = if is_choosing { candidates * a_candidate } else { 0.0 };
         let is_comparing = self.drop_near_normal.is_some() || self.synthetic.near_normal.is_some();
         let compared = match inputs.rows("normal") {
             _ if !is_comparing => 0.0,

@@ -43,7 +43,7 @@ fn replaced(text: &str, is_replaced: impl Fn(char) -> bool) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if is_replaced(letter) {
-            shown.push_str(&format!("\\u{:04x}", letter as u32));
+            shown += &format!("\\u{:04x}", letter as u32);
         } else {
             shown.push(letter);
         }

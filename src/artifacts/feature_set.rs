@@ -223,13 +223,11 @@ fn covered(start: usize, length: usize, side: usize, cells: usize) -> std::ops::
     };
     let first = (0..cells).find(covers);
     let last = (0..cells).rev().find(covers);
-    match (first, last) {
-        (Some(first), Some(last)) => first..last + 1,
-        _ => {
-            let middle = ((from + to) / (2 * side)).min(cells - 1);
-            middle..middle + 1
-        }
+    if let (Some(first), Some(last)) = (first, last) {
+        return first..last + 1;
     }
+    let middle = ((from + to) / (2 * side)).min(cells - 1);
+    middle..middle + 1
 }
 
 /// Returns the file name of an image's block within the set.
@@ -329,9 +327,8 @@ pub fn check_block(file: &File) -> Result<BlockForm, BlockFault> {
     let tensors = SafeTensors::deserialize(&bytes).map_err(|source| {
         BlockFault::Unread(ArtifactError::SafeTensors { path: file.path.clone(), source })
     })?;
-    let no_tensor = |_| BlockFault::NoTensor {
-        found: tensors.names().into_iter().map(|name| name.to_string()).collect(),
-    };
+    let no_tensor =
+        |_| BlockFault::NoTensor { found: tensors.names().into_iter().map(ToString::to_string).collect() };
     let view = tensors.tensor("features").map_err(no_tensor)?;
     let shape = view.shape().to_vec();
     let (storage, size, mask) = match view.dtype() {

@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 pub use change::{Change, difference};
 pub use error::CacheError;
-pub use gate::{CachedRecord, Decoded, Entry, ExpectedOutputs, Flaw, Refused, check_record};
+pub use gate::{CachedRecord, DecodedRecord, Entry, ExpectedOutputs, Flaw, Refused, check_record};
 pub use housekeeping::Housekeeping;
 pub use leases::Leases;
 pub use local::collection::gc::{Collected, Collection, KeepReason, Share};

@@ -1,6 +1,6 @@
 //! A record for the tests of the cache, which know no stage: its key, and its outputs by name.
 
-use crate::cache::{CachedRecord, Decoded, Digest, Tree};
+use crate::cache::{CachedRecord, DecodedRecord, Digest, Tree};
 
 /// A record as lines of text: `key KEY`, then `output NAME TREE` for each output, then further words.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,16 +22,17 @@ impl TestRecord {
     pub(in crate::cache) fn to_bytes(&self) -> Vec<u8> {
         let mut text = format!("{}\n{}\n{}", self.key, self.seconds, self.text);
         for (name, digest) in &self.outputs {
-            text += &format!("\n{digest} {name}");
+            let line = format!("\n{digest} {name}");
+            text += &line;
         }
         text.into_bytes()
     }
 }
 
 impl CachedRecord for TestRecord {
-    fn decode(bytes: &[u8]) -> Decoded<Self> {
+    fn decode(bytes: &[u8]) -> DecodedRecord<Self> {
         if bytes.starts_with(b"later version") {
-            return Decoded::OtherVersion;
+            return DecodedRecord::OtherVersion;
         }
         let read = || {
             let mut lines = str::from_utf8(bytes).ok()?.split('\n');
@@ -44,7 +45,7 @@ impl CachedRecord for TestRecord {
             };
             Some(Self { key, outputs: lines.map(output).collect::<Option<_>>()?, text, seconds })
         };
-        read().map_or(Decoded::Malformed, Decoded::Record)
+        read().map_or(DecodedRecord::Malformed, DecodedRecord::Record)
     }
 
     fn own_key(&self) -> Option<Digest> {

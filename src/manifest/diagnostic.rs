@@ -119,7 +119,7 @@ impl ManifestError {
             }
         }
         if self.left_out > 0 {
-            text.push_str(&format!("\nand {} more errors\n", self.left_out));
+            text += &format!("\nand {} more errors\n", self.left_out);
         }
         text
     }

@@ -239,9 +239,9 @@ impl<'a> StageParser<'a> {
     /// The problems on the text, each with the axis values for which it occurs. Of a mistake that a field makes with
     /// many values, the first is shown, and the others are counted.
     fn diagnostics(&self) -> Vec<Diagnostic> {
-        let mut groups: BTreeMap<(&[String], &str), Vec<(&Problem, &Vec<usize>)>> = BTreeMap::new();
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (problem, occurrences) in &self.problems {
-            groups.entry((&problem.path, problem.code())).or_default().push((problem, occurrences));
+            groups.entry((problem.path.as_slice(), problem.code())).or_default().push((problem, occurrences));
         }
         let mut diagnostics = Vec::new();
         for group in groups.into_values() {

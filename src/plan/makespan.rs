@@ -43,7 +43,9 @@ pub fn makespan(plan: &Plan, loads: &[Load], jobs: usize, cores: usize) -> f64 {
         let needed: f64 = running.iter().map(|(_, task)| loads[task.0].cores).sum();
         let (left, finished) = running.swap_remove(next);
         clock += left * (needed / cores.max(1) as f64).max(1.0);
-        running.iter_mut().for_each(|(others, _)| *others -= left);
+        for (others, _) in &mut running {
+            *others -= left;
+        }
         queue.finish(finished);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Preimage;
-use crate::cache::{Cache, CachedRecord, Decoded, Digest, ExpectedOutputs, check_record};
+use crate::cache::{Cache, CachedRecord, DecodedRecord, Digest, ExpectedOutputs, check_record};
 use crate::stages::{Spec, Work};
 
 /// The version of the record format; a record of another version is a miss.
@@ -176,11 +176,11 @@ struct RecordVersion {
 }
 
 impl CachedRecord for Record {
-    fn decode(bytes: &[u8]) -> Decoded<Self> {
+    fn decode(bytes: &[u8]) -> DecodedRecord<Self> {
         match serde_json::from_slice::<RecordVersion>(bytes) {
-            Err(_) => Decoded::Malformed,
-            Ok(RecordVersion { schema }) if schema != SCHEMA => Decoded::OtherVersion,
-            Ok(_) => serde_json::from_slice(bytes).map_or(Decoded::Malformed, Decoded::Record),
+            Err(_) => DecodedRecord::Malformed,
+            Ok(RecordVersion { schema }) if schema != SCHEMA => DecodedRecord::OtherVersion,
+            Ok(_) => serde_json::from_slice(bytes).map_or(DecodedRecord::Malformed, DecodedRecord::Record),
         }
     }
 

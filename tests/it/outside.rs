@@ -192,7 +192,7 @@ fn a_mistake_that_is_repeated_is_shown_once_with_its_count() {
     let stage = "[stages.s]\nkind = \"command\"\nrun = [\"echo\", \"${x}\"]\noutputs = { o = \"files\" }\n";
     project.write("m.toml", &format!("[grid.axes]\nx = [{}]\n{stage}", values.join(",")));
     let said = project.fails(&["plan", "m.toml"], 2);
-    assert!(said.contains("and 4999 more values") && said.len() < 50_000, "{}", said.len());
+    assert!(said.contains("and 4999 more") && said.len() < 50_000, "{}", said.len());
     assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
 }
 

@@ -20,7 +20,7 @@ pub(super) mod tree;
 
 use crate::digest::Digest;
 
-pub use record::{CachedRecord, Decoded, ExpectedOutputs, check_record};
+pub use record::{CachedRecord, DecodedRecord, ExpectedOutputs, check_record};
 
 /// Why something was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

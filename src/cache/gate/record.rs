@@ -16,7 +16,7 @@ const GREATEST: f64 = 1e18;
 /// A task's record, as the layer that writes records reads it. The cache itself needs only what it checks.
 pub trait CachedRecord: Sized {
     /// Reads a record.
-    fn decode(bytes: &[u8]) -> Decoded<Self>;
+    fn decode(bytes: &[u8]) -> DecodedRecord<Self>;
 
     /// The key that its preimage gives; `None` if the preimage gives none.
     fn own_key(&self) -> Option<Digest>;
@@ -33,7 +33,7 @@ pub trait CachedRecord: Sized {
 
 /// A record that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decoded<R> {
+pub enum DecodedRecord<R> {
     /// It could be read.
     Record(R),
     /// Another version of the program wrote it in a form that this one does not know.
@@ -61,9 +61,9 @@ pub fn check_record<R: CachedRecord>(
     expected: &ExpectedOutputs,
 ) -> Result<Option<R>, Flaw> {
     let record = match R::decode(bytes) {
-        Decoded::Record(record) => record,
-        Decoded::OtherVersion => return Ok(None),
-        Decoded::Malformed => return Err(Flaw::Malformed),
+        DecodedRecord::Record(record) => record,
+        DecodedRecord::OtherVersion => return Ok(None),
+        DecodedRecord::Malformed => return Err(Flaw::Malformed),
     };
     if record.own_key().as_ref() != Some(key) {
         return Err(Flaw::OtherKey);

@@ -35,6 +35,8 @@ fn a_sound_record_passes_and_one_of_another_version_is_no_mistake() {
     assert_eq!(check_record::<TestRecord>(&key(), b"later version", &expected()), Ok(None));
 }
 
+type Change = Box<dyn FnOnce(&mut TestRecord)>;
+
 #[test]
 fn crafted_records_are_refused() {
     let other = |names: &[&str]| {
@@ -43,7 +45,6 @@ fn crafted_records_are_refused() {
     };
     let add =
         |name: &'static str| move |record: &mut TestRecord| record.outputs.push((name.to_owned(), key()));
-    type Change = Box<dyn FnOnce(&mut TestRecord)>;
     let table: Vec<(Change, Flaw)> = vec![
         (Box::new(|record| record.key = Digest::of_bytes(b"other")), Flaw::OtherKey),
         (Box::new(|record| record.outputs.clear()), Flaw::NoOutputs),

@@ -139,7 +139,7 @@ impl Store {
         for ((area, digest), outcome) in files.iter().zip(synced) {
             match outcome {
                 Ok(stat) => {
-                    objects.extend(stat.filter(|_| *area == Area::Objects).map(|stat| (stat, *digest)))
+                    objects.extend(stat.filter(|_| *area == Area::Objects).map(|stat| (stat, *digest)));
                 }
                 Err((stat, error)) => {
                     refused.extend(stat.map(|stat| (stat, *digest)));

@@ -64,6 +64,7 @@ impl Remover {
     }
 
     /// Removes a folder with its content. What cannot be removed is left to the next process that publishes.
+    #[expect(clippy::needless_pass_by_value, reason = "nobody may use the folder afterwards")]
     pub fn remove(&mut self, scratch: Scratch) {
         self.removed += 1;
         let going = self.folder.path().join(self.removed.to_string());

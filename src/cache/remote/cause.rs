@@ -114,7 +114,7 @@ pub(super) fn on_line(error: &(dyn Error + 'static)) -> String {
     if let Some(error) = causes(error).find_map(|error| error.downcast_ref::<TransportError>()) {
         return error.to_string();
     }
-    let is_of_a_connection = causes(error).any(|error| error.is::<HttpError>());
+    let is_of_a_connection = causes(error).any(<dyn Error>::is::<HttpError>);
     let innermost = causes(error).last().filter(|_| is_of_a_connection);
     short(&without_secrets(&innermost.map_or_else(|| error_chain(error), ToString::to_string)))
 }

@@ -257,10 +257,8 @@ impl Fetch<'_> {
     /// Fetches an object through a file.
     fn large(&mut self, digest: &Digest, size: u64) -> Result<(), CacheError> {
         let path = self.scratch.join(digest.to_string());
-        let copied = match self.remote.copy_to(&Question::object(digest, size), &path) {
-            None => return Ok(()),
-            Some(copied) => copied,
-        };
+        let question = Question::object(digest, size);
+        let Some(copied) = self.remote.copy_to(&question, &path) else { return Ok(()) };
         if let Err(flaw) = copied {
             self.remote.refuse(Entry::Object(*digest), flaw);
         } else if Digest::of_file(&path).reading(&path)? != *digest {

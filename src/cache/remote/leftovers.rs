@@ -56,7 +56,9 @@ mod tests {
             "x#1".into(),
         ];
         let count = || fs::read_dir(folder.path()).unwrap().count();
-        names.iter().for_each(|name| fs::write(folder.path().join(name), "x").unwrap());
+        for name in &names {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
         let now = SystemTime::now();
         remove_leftovers(folder.path(), now + OLD - Duration::from_mins(1));
         assert_eq!(count(), 5, "an upload may still be writing");

@@ -235,8 +235,11 @@ async fn push_one(store: &Store, remote: &RemoteStore, result: &LocalResult) -> 
     Some(Pushed { records: 1, bytes, ..Pushed::default() })
 }
 
+/// Packs, and objects with their sizes in bytes.
+type Contents = (Vec<Group>, Vec<(Digest, u64)>);
+
 /// The packs and objects of an output that the remote lacks.
-fn lacking(remote: &RemoteStore, output: &LocalOutput) -> Option<(Vec<Group>, Vec<(Digest, u64)>)> {
+fn lacking(remote: &RemoteStore, output: &LocalOutput) -> Option<Contents> {
     let (mut packs, mut objects) = (Vec::new(), Vec::new());
     for group in &output.packs {
         if !remote.is_sound(&pack(group))? {

@@ -6,6 +6,7 @@
 use std::error::Error;
 
 use super::cause::{RemoteCause, causes};
+use crate::text::on_one_line;
 
 /// Characters kept of what a server says.
 const TEXT: usize = 160;
@@ -154,17 +155,7 @@ pub(super) fn short(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let cut: String = line.chars().take(TEXT).collect();
     let end = if cut.len() < line.len() { "…" } else { "" };
-    let shown = cut.chars().map(|letter| {
-        if is_shown(letter) { letter.to_string() } else { letter.escape_default().to_string() }
-    });
-    shown.chain([end.to_owned()]).collect()
-}
-
-/// Whether a character can be written to a terminal as it is: no control character, and none that turns the
-/// direction of the text.
-fn is_shown(letter: char) -> bool {
-    !letter.is_control()
-        && !matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    format!("{}{end}", on_one_line(&cut))
 }
 
 #[cfg(test)]
@@ -189,7 +180,7 @@ mod tests {
     #[test]
     fn what_a_server_says_cannot_move_the_cursor() {
         let said = read(500, "first\n\u{1b}[2Jsecond\u{202e}third\u{7}").to_string();
-        assert_eq!(said, "500 Internal Server Error first \\u{1b}[2Jsecond\\u{202e}third\\u{7}");
+        assert_eq!(said, "500 Internal Server Error first \\u001b[2Jsecond\\u202ethird\\u0007");
     }
 
     #[test]

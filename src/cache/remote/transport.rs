@@ -38,6 +38,7 @@ const METADATA_HOSTS: [&str; 5] =
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
+#[expect(clippy::enum_variant_names, reason = "each says what there is none of")]
 pub(super) enum TransportError {
     #[error("no answer in {} s", seconds(*limit))]
     NoAnswer { limit: Duration },

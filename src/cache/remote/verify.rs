@@ -1,7 +1,7 @@
 //! Reading what the remote has of some results, as `cache push --verify` does: what is damaged is marked, so that the
 //! push after it replaces it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
@@ -27,16 +27,16 @@ impl RemoteStore {
     ) -> Result<(), CacheError> {
         let results = orders.iter().filter_map(|order| LocalResult::read(store, order).ok());
         let outputs = results.flat_map(|result| result.outputs);
-        let (mut trees, mut packs, mut objects) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut trees, mut packs, mut objects) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         for output in outputs {
-            trees.insert(output.digest, ());
+            trees.insert(output.digest);
             packs.extend(output.packs.into_iter().map(|group| (group.digest(), group)));
             objects.extend(output.objects);
         }
         let (large, objects): (BTreeMap<Digest, u64>, BTreeMap<Digest, u64>) =
             objects.into_iter().partition(|&(_, size)| size > LARGE);
         self.verify_all(
-            trees,
+            trees.into_iter().map(|digest| (digest, ())).collect(),
             |digest, ()| Question::tree(digest),
             |digest, (), bytes| gate::tree::read(digest, bytes).map(drop),
             &mut report,

@@ -147,11 +147,12 @@ pub(super) fn push(arguments: &PushArguments, environment: &Environment) -> Resu
         (incomplete, "left out (evicted here)"),
         (unfit, "left out (names of files that other machines refuse)"),
     ];
-    let further: String = further
+    let further: Vec<String> = further
         .iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!(", {count} {what}"))
         .collect();
+    let further = further.concat();
     terminal::print(&format!(
         "{records} results ({}) pushed to {}, {known} were there{further}\n",
         amounts::bytes(bytes),

@@ -91,13 +91,11 @@ impl Scheduler<'_> {
 
     /// Returns the event of a task whose record has these outputs.
     pub(super) fn answered(&self, task: TaskId, outcome: Outcome, outputs: Outputs) -> SchedulerEvent {
-        match self.refused_outputs(task, &outputs) {
-            Some(failure) => SchedulerEvent::Failed { task, failure, seconds: 0.0 },
-            None => {
-                self.repeat_warnings(task);
-                SchedulerEvent::Recorded { task, outcome, outputs }
-            }
+        if let Some(failure) = self.refused_outputs(task, &outputs) {
+            return SchedulerEvent::Failed { task, failure, seconds: 0.0 };
         }
+        self.repeat_warnings(task);
+        SchedulerEvent::Recorded { task, outcome, outputs }
     }
 
     /// Emits the warnings that a task's record keeps.

@@ -101,25 +101,25 @@ impl fmt::Display for FileContent {
 mod tests {
     use super::*;
 
-    fn page(title: Option<&str>) -> Option<FileContent> {
-        Some(FileContent::WebPage { title: title.map(str::to_owned) })
+    fn page(title: Option<&str>) -> FileContent {
+        FileContent::WebPage { title: title.map(str::to_owned) }
     }
 
     #[test]
     fn pages_are_recognised_with_their_title() {
-        assert_eq!(FileContent::of(b"<!DOCTYPE html><html><body>"), page(None));
+        assert_eq!(FileContent::of(b"<!DOCTYPE html><html><body>"), Some(page(None)));
         assert_eq!(
             FileContent::of(b"\xef\xbb\xbf\r\n <HTML lang=\"en\"><head><title>Sign\n  in</title>"),
-            page(Some("Sign in"))
+            Some(page(Some("Sign in")))
         );
         let drive =
             b"<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title><meta http-equiv";
-        assert_eq!(FileContent::of(drive), page(Some("Google Drive - Virus scan warning")));
-        assert_eq!(FileContent::of(b"<?xml version=\"1.0\"?>\n<html xmlns=\"x\">"), page(None));
+        assert_eq!(FileContent::of(drive), Some(page(Some("Google Drive - Virus scan warning"))));
+        assert_eq!(FileContent::of(b"<?xml version=\"1.0\"?>\n<html xmlns=\"x\">"), Some(page(None)));
         assert_eq!(FileContent::of(b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code>"), None);
         assert_eq!(
             FileContent::of("<title>İ</title>".as_bytes()),
-            page(Some("İ")),
+            Some(page(Some("İ"))),
             "lower case keeps lengths"
         );
     }

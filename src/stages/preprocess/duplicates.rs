@@ -61,7 +61,7 @@ pub(super) fn report<'a>(
     );
     match how {
         Duplicates::Warn => {
-            progress.warn(&format!("{message}; `duplicates = \"refuse\"` makes this an error"))
+            progress.warn(&format!("{message}; `duplicates = \"refuse\"` makes this an error"));
         }
         Duplicates::Refuse => {
             return Err(StageError::data(

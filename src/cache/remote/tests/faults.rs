@@ -197,7 +197,9 @@ fn a_push_brings_back_whatever_is_gone() {
         let site = FolderSite::new();
         let (_folder, source) = machine_in_memory(site.url());
         let truths = results(&source);
-        gone.iter().for_each(|area| site.remove(area));
+        for area in gone {
+            site.remove(area);
+        }
         let (_b, b) = machine_in_memory(site.url());
         for truth in &truths {
             publish(&b, &truth.key, &truth.files);

@@ -116,7 +116,7 @@ fn serve(stream: &std::io::Result<TcpStream>, state: &Mutex<State>) -> Option<()
             (Behaviour::Long(length), "GET") => {
                 drop(state);
                 write_head(stream, &format!("Content-Length: {length}"))?;
-                stream.write_all(&[b'x'; 65536]).ok()?;
+                stream.write_all(&vec![b'x'; 65536]).ok()?;
                 return None;
             }
             (Behaviour::Cut, "GET") => {

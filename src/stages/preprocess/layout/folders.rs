@@ -47,8 +47,8 @@ fn fits<'a>(view: &View<'a>, reading: &Reading) -> Option<&'a str> {
         return None;
     }
     // An AITEX set or a category of Real-IAD has further folders in these.
-    let is_nested = |name: &&str| name.starts_with("OK/S") || name.starts_with("NG/");
-    if rest == ["NG"] && view.keys().any(|name| is_nested(&name) && name.matches('/').count() > 2) {
+    let is_nested = |name: &str| name.starts_with("OK/S") || name.starts_with("NG/");
+    if rest == ["NG"] && view.keys().any(|name| is_nested(name) && name.matches('/').count() > 2) {
         return None;
     }
     view.keys().copied().find(|name| is_image(name) && name.starts_with(&format!("{}/", normal[0])))

@@ -33,13 +33,13 @@ pub(super) const MVTEC: Row = Row {
     shape: "train/good, test/good, test/KIND, ground_truth/KIND (may be absent)",
     fields: &["normal_folders"],
     fits: |view, reading| {
-        let is_other = |name: &&str| {
+        let is_other = |name: &str| {
             name.starts_with("test_public/")
-                || *name == CODES
+                || name == CODES
                 || several(name).is_some()
                 || name.contains("/rgb/")
         };
-        if view.keys().any(|name| is_other(&name) || name.contains("/Ungood/")) {
+        if view.keys().any(|name| is_other(name) || name.contains("/Ungood/")) {
             return None;
         }
         train_normal(view, reading)

@@ -57,7 +57,7 @@ fn read_ksdd2<'a>(view: &View<'a>, listing: &mut Listing<'a>) {
             named.push((split, stem, file));
         }
     }
-    add_pairs(&named, ("_GT", "png"), |split| split.to_owned(), listing);
+    add_pairs(&named, ("_GT", "png"), str::to_owned, listing);
 }
 
 /// Pairs images and masks of a folder by their stems.

@@ -43,7 +43,8 @@ fn replaced(text: &str, is_replaced: impl Fn(char) -> bool) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if is_replaced(letter) {
-            shown += &format!("\\u{:04x}", letter as u32);
+            let code = format!("\\u{:04x}", letter as u32);
+            shown.push_str(&code);
         } else {
             shown.push(letter);
         }

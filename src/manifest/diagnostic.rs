@@ -119,7 +119,8 @@ impl ManifestError {
             }
         }
         if self.left_out > 0 {
-            text += &format!("\nand {} more errors\n", self.left_out);
+            let more = format!("\nand {} more errors\n", self.left_out);
+            text.push_str(&more);
         }
         text
     }

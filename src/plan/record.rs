@@ -219,6 +219,8 @@ mod tests {
     use crate::cache::Flaw;
     use crate::stages::fields::{Reader, fields};
 
+    type Change = fn(&mut Value);
+
     /// The key and the record of a command with two outputs, as JSON.
     fn sound() -> (Digest, Value) {
         let preimage = Preimage {
@@ -265,7 +267,6 @@ mod tests {
             found: found.iter().map(|&name| name.to_owned()).collect(),
             expected: vec!["a".to_owned(), "b".to_owned()],
         };
-        type Change = fn(&mut Value);
         let table: [(Change, Flaw); 17] = [
             (|record| record["preimage"]["seed"] = json!(7), Flaw::OtherKey),
             (|record| record["preimage"]["version"] = json!(2), Flaw::OtherKey),

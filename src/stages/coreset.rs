@@ -31,14 +31,15 @@ use crate::kernels::resize::overlap;
 
 pub use filter::SyntheticFilter;
 
-/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least 10
-/// rows, whatever its ratio (2026-11-28).
+/// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least
+/// one row (2026-11-28).
 pub const VERSION: u32 = 2;
 
 /// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
 const PROJECTION: i64 = 128;
-/// Least number of rows: 0, so that `ratio` means the ratio. The reference implementation keeps 1000.
-const MIN_SIZE: i64 = 0;
+/// Least number of rows: a row and its nine neighbours, which the weight of the image score needs (Roth et al. 2022,
+/// equation 7, with the `b` = 9 of anomalib), so that `ratio` means the ratio. The reference implementation keeps 1000.
+const MIN_SIZE: i64 = 10;
 /// Share of normal candidates that are kept (Roth et al. 2022, section 4: 1 %).
 const NORMAL_RATIO: f64 = 0.01;
 /// Share of defect candidates that are kept: all. On KSDD (`resnet18`, 5 seeds) the dual bank's image AUROC is 0.9930 with

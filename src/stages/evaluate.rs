@@ -46,7 +46,7 @@ const REFERENCE_RADIUS: f32 = 2.0;
 /// Number of images that are scored between two checks for cancellation.
 const IMAGES_AT_ONCE: usize = 32;
 
-/// Seconds for a pixel of a map in each pass, for a pixel of a picture, and for an image in a resample (measured).
+/// Seconds for a pixel of a map in each pass, for a pixel of a picture, and for an image in a resample (chosen).
 const MAP_PIXEL_SECONDS: f64 = 0.12e-6;
 const PICTURE_PIXEL_SECONDS: f64 = 0.2e-6;
 const RESAMPLED_IMAGE_SECONDS: f64 = 1.5e-6;

@@ -36,13 +36,9 @@ pub struct Picks {
     pub radii: Vec<f32>,
 }
 
-/// Least number of rows of a bank: a row and its nine neighbours, which the weight of the image score needs (Roth et al.
-/// 2022, equation 7, with anomalib's `b` = 9).
-pub const LEAST_ROWS: usize = 10;
-
-/// Returns the size of a bank: `max(min_size, 10, ⌊n·ratio⌋)`, at most `n`.
+/// Returns the size of a bank: `max(min_size, 1, ⌊n·ratio⌋)`, at most `n`.
 pub fn bank_size(n: usize, ratio: f64, min_size: usize) -> usize {
-    ((n as f64 * ratio).floor() as usize).max(min_size).max(LEAST_ROWS).min(n)
+    ((n as f64 * ratio).floor() as usize).max(min_size).max(1).min(n)
 }
 
 /// Chooses `count` of `n` rows at random, all different, in ascending order.

@@ -249,8 +249,9 @@ fn bank_sizes_are_capped() {
     assert_eq!(bank_size(5000, 0.01, 1000), 1000);
     assert_eq!(bank_size(300, 0.1, 1000), 300);
     assert_eq!(bank_size(5000, 0.01, 0), 50);
-    assert_eq!(bank_size(200, 0.01, 0), 10, "a row and its nine neighbours");
-    assert_eq!(bank_size(4, 0.01, 0), 4);
+    assert_eq!(bank_size(200, 0.01, 10), 10);
+    assert_eq!(bank_size(20, 0.01, 0), 1);
+    assert_eq!(bank_size(4, 0.01, 10), 4);
     assert_eq!(random_rows(5, 5, &mut Rng::new(1, "rows")), [0, 1, 2, 3, 4]);
 }
 

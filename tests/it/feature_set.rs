@@ -96,8 +96,8 @@ fn the_features_of_a_program_run_through_coreset_fit_and_evaluate() {
     assert_eq!(project.run("m.toml", &[]).executed(), 0);
     // Only the rows that a bank reads are in its key: a test image changes none.
     let test = files(&project.path("data/test"));
-    let name = test.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
-    let name = name.filter(|name| !name.contains("_GT")).next().unwrap();
+    let mut name = test.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    let name = name.find(|name| !name.contains("_GT")).unwrap();
     let changed = project.path(format!("net/{name}.safetensors"));
     let mut bytes = std::fs::read(&changed).unwrap();
     let last = bytes.len() - 4;

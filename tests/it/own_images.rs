@@ -18,10 +18,10 @@ fn surface(number: u32, height: u32, width: u32, is_defect: bool) -> image::RgbI
 
 fn good_and_bad(project: &Project) {
     for number in 0..12 {
-        write_rgb(&project.path(&format!("parts/OK/{number}.png")), &surface(number, 64, 64, false)).unwrap();
+        write_rgb(&project.path(format!("parts/OK/{number}.png")), &surface(number, 64, 64, false)).unwrap();
     }
     for number in 20..24 {
-        write_rgb(&project.path(&format!("parts/NG/{number}.png")), &surface(number, 64, 64, true)).unwrap();
+        write_rgb(&project.path(format!("parts/NG/{number}.png")), &surface(number, 64, 64, true)).unwrap();
     }
     project.write("parts/OK/note.gif", "not read");
 }
@@ -96,7 +96,7 @@ fn padding_is_in_no_count() {
                 let mask = image::GrayImage::from_fn(64, 32, |x, y| {
                     image::Luma([if y > 10 && y < 16 && x > 8 && x < 56 { 255 } else { 0 }])
                 });
-                write_mask(&project.path(&format!("parts/ground_truth/bar/{number}_mask.png")), &mask)
+                write_mask(&project.path(format!("parts/ground_truth/bar/{number}_mask.png")), &mask)
                     .unwrap();
             }
         }

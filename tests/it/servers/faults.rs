@@ -91,7 +91,9 @@ fn under_all(faults: &[Fault], machine: fn(std::net::SocketAddr, usize) -> Machi
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        for worker in workers {
+            worker.join().unwrap();
+        }
     });
 }
 

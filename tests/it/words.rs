@@ -215,7 +215,9 @@ fn comments_are_plain() {
 
 /// The back-quoted paths of source files in a page.
 fn source_paths(page: &str) -> impl Iterator<Item = &str> {
-    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|quoted| quoted.ends_with(".rs"))
+    page.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|quoted| Path::new(quoted).extension().is_some_and(|end| end == "rs"))
 }
 
 /// A path is relative to the project's root. A bare name stands for a file of `src/`.

@@ -60,7 +60,7 @@ impl Request {
         let mut stream = TcpStream::connect(server).ok()?;
         let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.target);
         for (name, text) in self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("connection")) {
-            head += &format!("{name}: {text}\r\n");
+            head = format!("{head}{name}: {text}\r\n");
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
         stream.write_all(&self.body).ok()?;
@@ -73,6 +73,7 @@ impl Answer {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "texts and numbers alike")]
     pub(crate) fn with(mut self, name: &str, text: impl ToString) -> Self {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), text.to_string()));
@@ -110,10 +111,10 @@ impl Answer {
     pub(crate) fn head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} Word\r\nConnection: close\r\n", self.status);
         if self.header("content-length").is_none() {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            head = format!("{head}Content-Length: {}\r\n", self.body.len());
         }
         for (name, text) in self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("connection")) {
-            head += &format!("{name}: {text}\r\n");
+            head = format!("{head}{name}: {text}\r\n");
         }
         head + "\r\n"
     }

@@ -171,7 +171,7 @@ impl Shared {
             Fault::Garbage => {
                 let _ = (&mut &*stream).write_all(b"\x00\x01SSH-2.0-hello\r\n\r\n");
             }
-            _ => self.forward(fault, request, stream),
+            _ => self.forward(fault, &request, stream),
         }
     }
 
@@ -200,7 +200,7 @@ impl Shared {
         })
     }
 
-    fn forward(&self, fault: Fault, request: Request, stream: &TcpStream) {
+    fn forward(&self, fault: Fault, request: &Request, stream: &TcpStream) {
         let is_upload = request.method == "PUT";
         if is_upload {
             self.put.lock().unwrap().push(request.target.clone());

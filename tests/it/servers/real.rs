@@ -63,6 +63,7 @@ const PROMISES: [(&str, Promise); 9] = [
     ("verbs", Site::uses_few_verbs),
 ];
 
+#[expect(clippy::unnecessary_wraps, reason = "every promise has one type")]
 impl Site {
     fn new(server: Server) -> Self {
         let proxy = server.listens.parse().ok().map(Proxy::start);
@@ -227,7 +228,7 @@ fn real_servers_keep_the_promises() {
     let mut broken = 0;
     for server in servers.server {
         let site = Site::new(server);
-        table += &format!("\n| {} |", site.server.name);
+        table = format!("{table}\n| {} |", site.server.name);
         for (name, promise) in PROMISES {
             let kept = std::panic::catch_unwind(AssertUnwindSafe(|| promise(&site)));
             if kept.is_err() {

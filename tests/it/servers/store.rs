@@ -71,7 +71,7 @@ impl State {
         let bucket = format!("{}/", request.path().trim_end_matches('/'));
         let keys =
             self.files.iter().filter_map(|(path, file)| Some((path.strip_prefix(&bucket)?, file.len())));
-        let entries: String = (keys.filter(|(key, _)| key.starts_with(&prefix)))
+        let entries: Vec<String> = (keys.filter(|(key, _)| key.starts_with(&prefix)))
             .map(|(key, size)| {
                 format!(
                     "<Contents><Key>{key}</Key><Size>{size}</Size><LastModified>2026-11-28T07:00:00.000Z\
@@ -79,6 +79,7 @@ impl State {
                 )
             })
             .collect();
+        let entries = entries.concat();
         Answer::new(200, format!("<?xml version=\"1.0\"?><ListBucketResult>{entries}</ListBucketResult>"))
     }
 }

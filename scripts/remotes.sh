@@ -2,7 +2,7 @@
 # Tries the promises of a remote (tests/it/servers/real.rs) on real servers and prints a table, server x promise.
 #
 #   scripts/remotes.sh                      all of them
-#   scripts/remotes.sh folder s3s-fs moto   some; these are what CI runs
+#   scripts/remotes.sh folder s3s-fs moto   some
 #
 # The servers run on the loopback interface, with data in a folder that is removed at the end. They are installed
 # once, into target/servers: s3s-fs by cargo (some minutes), moto by pip, azurite by npm. nginx (with its module

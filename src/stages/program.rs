@@ -4,10 +4,13 @@
 
 mod pipe;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::pipe::{Pipe, PipeRead};
 use super::{Context, StageError};
@@ -16,10 +19,10 @@ use super::{Context, StageError};
 const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 /// Number of lines of stderr that an error shows.
 const SHOWN_LINES: usize = 12;
-/// First interval at which a running program is polled. It doubles up to [`LONGEST_POLL`]. It is short because many
-/// programs end at once.
-const FIRST_POLL: Duration = Duration::from_micros(500);
+/// Longest time between two looks at whether the program is to be stopped.
 const LONGEST_POLL: Duration = Duration::from_millis(10);
+/// The same where the kernel does not tell when a program ends. It is short because many programs end at once.
+const BLIND_POLL: Duration = Duration::from_millis(1);
 /// How long the output of an ended program may stay open: its group dies within milliseconds, so a process that still
 /// holds it then has left the group.
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
@@ -105,10 +108,9 @@ impl Program<'_> {
         context: &Context<'_>,
     ) -> Result<ExitStatus, StageError> {
         let started = Instant::now();
-        let mut poll = FIRST_POLL;
+        let end = end_of(child);
         loop {
-            let has_read =
-                output.read(on_line, context)?.iter().any(|found| matches!(found, PipeRead::Bytes(_)));
+            output.read(on_line, context)?;
             if let Some(status) = child.try_wait().map_err(|source| self.unread(source))? {
                 return Ok(status);
             }
@@ -118,12 +120,7 @@ impl Program<'_> {
                 let printed = std::mem::take(&mut output.last_lines);
                 return Err(self.failed(status, printed, Some("raise `timeout_seconds`".to_owned())));
             }
-            if has_read {
-                poll = FIRST_POLL;
-                continue;
-            }
-            std::thread::sleep(poll);
-            poll = (poll * 2).min(LONGEST_POLL);
+            output.wait(end.as_ref());
         }
     }
 
@@ -179,6 +176,16 @@ impl Output {
         Ok(Self { stdout, stderr, last_lines: Vec::new() })
     }
 
+    /// Waits until there is something to read, the program has ended, or [`LONGEST_POLL`] has passed.
+    fn wait(&self, end: Option<&OwnedFd>) {
+        let pipes = [&self.stdout, &self.stderr].into_iter().filter_map(Pipe::open_end);
+        let ends = pipes.chain(end.map(AsFd::as_fd)).map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN));
+        let longest = if end.is_some() { LONGEST_POLL } else { BLIND_POLL };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: longest.subsec_nanos().into() };
+        // An error, as by a signal, means that the next look comes sooner.
+        let _ = poll(&mut ends.collect::<Vec<_>>(), Some(&timeout));
+    }
+
     /// Reads what is there, from stdout and from stderr.
     fn read(&mut self, on_line: OnLine<'_>, context: &Context<'_>) -> Result<[PipeRead; 2], StageError> {
         let Self { stdout, stderr, last_lines } = self;
@@ -226,6 +233,18 @@ fn note(line: &str, last_lines: &mut Vec<String>, context: &Context<'_>) {
     if last_lines.len() > SHOWN_LINES {
         last_lines.remove(0);
     }
+}
+
+/// A file that becomes readable when the program ends; `None` where the kernel has none (Linux before 5.3, macOS).
+#[cfg(target_os = "linux")]
+fn end_of(child: &Child) -> Option<OwnedFd> {
+    let process = rustix::process::Pid::from_raw(child.id() as i32)?;
+    rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_of(_: &Child) -> Option<OwnedFd> {
+    None
 }
 
 fn end_group(child: &Child) {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::OFlags;
@@ -74,6 +74,11 @@ impl Pipe {
             }
         }
         Ok(PipeRead::Bytes(count))
+    }
+
+    /// The end that can be waited for, until the pipe has ended.
+    pub(super) fn open_end(&self) -> Option<BorrowedFd<'_>> {
+        self.from.as_ref().map(AsFd::as_fd)
     }
 
     /// Passes a line that has not ended.

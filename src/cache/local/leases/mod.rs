@@ -258,8 +258,14 @@ impl Lease {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let holder = Holder { process: ProcessIdentity::current().clone(), started: since.as_secs() };
         let text = serde_json::to_string(&holder).map_err(io::Error::from).writing(&path)?;
-        // Remove the rest of a dead holder's longer text.
-        file.set_len(0).and_then(|()| file.write_all(renewal_of(&text, 0).as_bytes())).writing(&path)?;
+        let content = renewal_of(&text, 0);
+        file.write_all(content.as_bytes()).writing(&path)?;
+        // Remove the rest of a dead holder's longer text. ext4 writes a file that was ever cut to nothing to the disk
+        // when it is closed, and the close waits for it: so it is never cut to nothing.
+        let length = content.len() as u64;
+        if file.metadata().writing(&path)?.len() > length {
+            file.set_len(length).writing(&path)?;
+        }
         let file = Arc::new(file);
         let renew = {
             let file = Arc::clone(&file);

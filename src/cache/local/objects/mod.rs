@@ -291,6 +291,7 @@ mod tests {
         let database = folder.path().join("stat.sqlite");
         let store = Store::open(root.clone(), StatIndex::new(database.clone())).unwrap();
         let digest = store.publish_bytes(b"content").unwrap();
+        store.flush().unwrap();
         let other = Store::open(root, StatIndex::new(database)).unwrap();
         let metadata = fs::metadata(store.object_path(&digest)).unwrap();
         let known = other.index().lookup(&[FileStat::of(&metadata)]);

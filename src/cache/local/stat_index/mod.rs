@@ -21,6 +21,11 @@
 //! blocks held before. So a row carries the boot in which the file was hashed or published, and counts in no other,
 //! until the content is known to be on disk: because it was synced ([`StatIndex::confirm`]), or because its times are
 //! older than the boot in which it was hashed, so that it was read from the disk. Such a row has no boot.
+//!
+//! # What is published
+//! The rows of published files wait in memory until the table is read next, at the latest until the next barrier or the end
+//! of the process, and are then written together: on a busy disk the log of the database can make a task wait. A process that is killed takes
+//! them along, and the files are hashed once more.
 
 mod boot;
 mod database;
@@ -40,6 +45,9 @@ use database::SCHEMA_VERSION;
 
 /// Two ticks of the slowest file clock in use (100 Hz).
 pub(in crate::cache::local) const SETTLED: Duration = Duration::from_millis(20);
+
+/// Number of rows that wait in memory at most (chosen: writing them takes 3 ms).
+const MOST_WAITING: usize = 1000;
 
 /// Size in bytes of the database's log from which the end of a process moves it into the main file (chosen: reading a log
 /// of this size takes 1 ms when the database is opened).
@@ -117,7 +125,22 @@ pub struct StatIndex {
 #[derive(Debug)]
 struct State {
     table: Table,
+    waiting: Waiting,
     warning: Option<IndexWarning>,
+}
+
+impl State {
+    fn of(table: Table) -> Mutex<Self> {
+        Mutex::new(Self { table, waiting: Waiting::default(), warning: None })
+    }
+}
+
+/// Rows of published files that are not in the table yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    published: Rows,
+    /// Rows of the table whose files were given a further name.
+    linked: Vec<(FileStat, Digest)>,
 }
 
 #[derive(Debug)]
@@ -133,21 +156,12 @@ type Rows = HashMap<(u64, u64), (FileStat, Digest)>;
 impl StatIndex {
     /// Uses the database at `path`, created with its folder by the first lookup. Nothing is opened yet.
     pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            boot: Boot::current(),
-            state: Mutex::new(State { table: Table::Unopened, warning: None }),
-        }
+        Self { path, boot: Boot::current(), state: State::of(Table::Unopened) }
     }
 
     /// Keeps rows in memory while this value lives; writes nothing.
     pub fn in_memory() -> Self {
-        let table = Table::Memory(HashMap::new());
-        Self {
-            path: PathBuf::new(),
-            boot: Boot::current(),
-            state: Mutex::new(State { table, warning: None }),
-        }
+        Self { path: PathBuf::new(), boot: Boot::current(), state: State::of(Table::Memory(Rows::new())) }
     }
 
     /// The digest of each file that was hashed under exactly this stat. One transaction.
@@ -175,31 +189,62 @@ impl StatIndex {
         let row = |&(stat, digest): &(FileStat, Digest)| {
             (stat, digest, (!self.boot.is_after(&stat)).then_some(self.boot.id.as_str()))
         };
-        self.insert(&settled.map(row).collect::<Vec<_>>());
+        let rows: Vec<_> = settled.map(row).collect();
+        if !rows.is_empty() {
+            self.insert(&mut self.opened(), &rows);
+        }
     }
 
     /// Keeps the rows of files that were written and are not known to be on disk. The caller knows that the content
     /// cannot have changed under this stat.
     pub(super) fn remember(&self, rows: &[(FileStat, Digest)]) {
-        let row = |&(stat, digest): &(FileStat, Digest)| (stat, digest, Some(self.boot.id.as_str()));
-        self.insert(&rows.iter().map(row).collect::<Vec<_>>());
+        self.wait(|waiting| {
+            for &(stat, digest) in rows {
+                waiting.published.insert((stat.device, stat.inode), (stat, digest));
+            }
+        });
     }
 
-    fn insert(&self, rows: &[(FileStat, Digest, Option<&str>)]) {
-        if rows.is_empty() {
-            return;
+    /// Changes what waits, and writes it if it has become much.
+    fn wait(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut state = self.locked();
+        change(&mut state.waiting);
+        if state.waiting.published.len() + state.waiting.linked.len() > MOST_WAITING {
+            drop(state);
+            drop(self.opened());
         }
+    }
+
+    /// Writes what waits.
+    fn write_waiting(&self, state: &mut State) {
+        let Waiting { published, linked } = std::mem::take(&mut state.waiting);
+        if !published.is_empty() {
+            let row = |(stat, digest): (FileStat, Digest)| (stat, digest, Some(self.boot.id.as_str()));
+            self.insert(state, &published.into_values().map(row).collect::<Vec<_>>());
+        }
+        if !linked.is_empty() {
+            let keep = |known: &mut Rows| {
+                for row in &linked {
+                    relink(known, row);
+                }
+            };
+            self.write(state, |connection| database::relink(connection, &linked), keep);
+        }
+    }
+
+    fn insert(&self, state: &mut State, rows: &[(FileStat, Digest, Option<&str>)]) {
         let keep = |known: &mut Rows| {
             known.extend(rows.iter().map(|(stat, digest, _)| ((stat.device, stat.inode), (*stat, *digest))));
         };
-        self.write(|connection| database::insert(connection, rows), keep);
+        self.write(state, |connection| database::insert(connection, rows), keep);
     }
 
     /// Notes that the contents of these files are on disk. Files that were changed since their row was written are
     /// left out.
     pub(super) fn confirm(&self, rows: &[(FileStat, Digest)]) {
         if !rows.is_empty() {
-            self.write(|connection| database::set_boot(connection, rows, None), |_| {});
+            let set = |connection: &mut Connection| database::set_boot(connection, rows, None);
+            self.write(&mut self.opened(), set, |_| {});
         }
     }
 
@@ -214,39 +259,32 @@ impl StatIndex {
             }
         };
         // No boot has this name.
-        self.write(|connection| database::set_boot(connection, rows, Some("none")), forget);
+        let set = |connection: &mut Connection| database::set_boot(connection, rows, Some("none"));
+        self.write(&mut self.opened(), set, forget);
     }
 
     /// Notes that files were given a further name, which changes their ctime and nothing else.
     pub(super) fn remember_linked(&self, rows: &[(FileStat, Digest)]) {
-        if rows.is_empty() {
-            return;
-        }
-        let relink = |known: &mut Rows| {
-            for (stat, digest) in rows {
-                let row = known.get_mut(&(stat.device, stat.inode));
-                let same = |row: &&mut (FileStat, Digest)| {
-                    row.1 == *digest && FileStat { changed_ns: stat.changed_ns, ..row.0 } == *stat
-                };
-                if let Some(row) = row.filter(same) {
-                    row.0 = *stat;
+        self.wait(|waiting| {
+            for row in rows {
+                if !relink(&mut waiting.published, row) {
+                    waiting.linked.push(*row);
                 }
             }
-        };
-        self.write(|connection| database::relink(connection, rows), relink);
+        });
     }
 
     /// Writes to the database, or to the table in memory if there is none.
     fn write(
         &self,
+        state: &mut State,
         write: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
         keep: impl FnOnce(&mut Rows),
     ) {
-        let mut state = self.opened();
         if let Table::Database(connection) = &mut state.table {
             match write(connection) {
                 Ok(()) => return,
-                Err(error) => self.degrade(&mut state, IndexFailure::Database(error)),
+                Err(error) => self.degrade(state, IndexFailure::Database(error)),
             }
         }
         if let Table::Memory(known) = &mut state.table {
@@ -272,6 +310,7 @@ impl StatIndex {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state with its table, in which everything is that waited.
     fn opened(&self) -> MutexGuard<'_, State> {
         let mut state = self.locked();
         if matches!(state.table, Table::Unopened) {
@@ -280,6 +319,7 @@ impl StatIndex {
                 Err(failure) => self.degrade(&mut state, failure),
             }
         }
+        self.write_waiting(&mut state);
         state
     }
 
@@ -300,8 +340,21 @@ impl StatIndex {
     }
 }
 
+/// Gives the row of a file the ctime of its further name; `false` if there is no row of this content.
+fn relink(known: &mut Rows, (stat, digest): &(FileStat, Digest)) -> bool {
+    let row = known.get_mut(&(stat.device, stat.inode));
+    let is_same = |row: &&mut (FileStat, Digest)| {
+        row.1 == *digest && FileStat { changed_ns: stat.changed_ns, ..row.0 } == *stat
+    };
+    row.filter(is_same).map(|row| row.0 = *stat).is_some()
+}
+
 impl Drop for StatIndex {
     fn drop(&mut self) {
+        let waits = |waiting: &Waiting| !waiting.published.is_empty() || !waiting.linked.is_empty();
+        if waits(&self.locked().waiting) {
+            drop(self.opened());
+        }
         // The end of a command does not wait for the disk, unless the log has become long to read.
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
@@ -318,8 +371,7 @@ impl Drop for StatIndex {
 impl StatIndex {
     /// As [`Self::new`], in another boot.
     pub(super) fn in_boot(path: PathBuf, boot: Boot) -> Self {
-        let state = Mutex::new(State { table: Table::Unopened, warning: None });
-        Self { path, boot, state }
+        Self { path, boot, state: State::of(Table::Unopened) }
     }
 
     /// Makes the row of a file say that it has the stat `after`, as a file system may that wrote a file's metadata and
@@ -372,6 +424,27 @@ mod tests {
     }
 
     #[test]
+    fn published_rows_wait_in_memory_and_are_written_by_the_next_reading_or_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stat.sqlite");
+        let linked = |inode| FileStat { changed_ns: 3_000, ..stat(inode) };
+        let (first, second) = (StatIndex::new(path.clone()), StatIndex::new(path.clone()));
+        first.remember(&[(stat(1), digest(1)), (stat(2), digest(2))]);
+        first.remember_linked(&[(linked(2), digest(2)), (linked(1), digest(9))]);
+        assert!(!path.exists(), "a task does not wait for the database");
+        assert_eq!(first.lookup(&[stat(1), stat(2), linked(2)]), [Some(digest(1)), None, Some(digest(2))]);
+        first.remember_linked(&[(linked(1), digest(1))]);
+        first.remember(&[(stat(3), digest(3))]);
+        assert_eq!(second.lookup(&[stat(1), stat(3)]), [Some(digest(1)), None], "the rest waits");
+        drop(first);
+        assert_eq!(second.lookup(&[linked(1), stat(3)]), [Some(digest(1)), Some(digest(3))]);
+        let many: Vec<_> = (10..).take(MOST_WAITING + 1).map(|n| (stat(n), digest(n))).collect();
+        let third = StatIndex::new(path);
+        third.remember(&many);
+        assert_eq!(second.lookup(&[many[0].0]), [Some(many[0].1)], "not more than that waits");
+    }
+
+    #[test]
     fn files_that_are_too_fresh_are_not_kept() {
         let now = SystemTime::now();
         let now_ns = now.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
@@ -402,6 +475,7 @@ mod tests {
         first.confirm(&[(stats[1], digest(2))]);
         let linked = FileStat { changed_ns: 3_000_000_000_000, ..stats[1] };
         first.remember_linked(&[(linked, digest(2))]);
+        assert_eq!(first.lookup(&[linked]), [Some(digest(2))]);
         assert_eq!(
             in_boot("first").lookup(&stats),
             [Some(digest(1)), None, Some(digest(3)), Some(digest(4))]

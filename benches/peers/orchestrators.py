@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The engine beside DVC and Snakemake: 200 trivial tasks, a grid of 10,000, a source of 5,000 files.
+"""The engine beside DVC and Snakemake: 200 trivial tasks, a grid of 10,000, a source of 5,000 files, also shared.
 
 usage: benches/peers/orchestrators.py [--quick] [--bin PATH] [--venv FOLDER]
 
@@ -112,13 +112,16 @@ def plan_of_10000(ours, folder, rounds, environment):
     return statistics.median(cpu for cpu, _ in runs), statistics.median(wall for _, wall in runs)
 
 
-def source_of_5000(ours, folder, rounds, environment):
-    """CPU seconds to hash a source anew, by b3sum and by ours, and of ours when nothing has changed."""
-    data = folder / "data"
+def write_source(data):
     data.mkdir()
     block = os.urandom(FILE_BYTES)
     for n in range(FILES):
         (data / f"{n:05}.bin").write_bytes(n.to_bytes(4, "little") + block[4:])
+
+
+def source_of_5000(ours, folder, rounds, environment):
+    """CPU seconds to hash a source anew, by b3sum and by ours, and of ours when nothing has changed."""
+    write_source(folder / "data")
     (folder / "patchflow.toml").write_text("")
     (folder / "m.toml").write_text('[experiment]\nname = "source"\n[stages.data]\nkind = "download"\npath = "data"\n')
     # A stat is trusted only once it is older than the row that names it.
@@ -134,6 +137,46 @@ def source_of_5000(ours, folder, rounds, environment):
     return median(of_b3sum) if of_b3sum else None, median(cold), median(warm)
 
 
+def shared_5000(ours, programs, folder, environment):
+    """(CPU s, wall s) of pushing to a remote folder, pushing again and pulling elsewhere, by name, and of `cp -r`."""
+    data = folder / "data"
+    write_source(data)
+    shown = {"cp -r": [timed(["cp", "-r", data, folder / "copy"], folder)]}
+    project = folder / "patchflow"
+    for name in ("patchflow", "elsewhere"):
+        (folder / name).mkdir()
+        (folder / name / "patchflow.toml").write_text("")
+        (folder / name / "m.toml").write_text(
+            f'[experiment]\nname = "s"\n[stages.data]\nkind = "download"\npath = "{data}"\n'
+            '[stages.copy]\nkind = "command"\nrun = ["cp", "-rT", "inputs/data", "outputs/o"]\n'
+            'inputs = { data = "data" }\noutputs = { o = "files" }\n'
+        )
+    remote = ["--remote", folder / "remote"]
+    timed([ours, "run", "m.toml"], project, environment)
+    push = [ours, "cache", "push", *remote]
+    shown["patchflow"] = [timed(push, project, environment), timed(push, project, environment)]
+    pull = [ours, "cache", "pull", "m.toml", *remote]
+    shown["patchflow"].append(timed(pull, folder / "elsewhere", environment))
+    shown["dvc"] = dvc_shared(programs / "dvc", folder, environment)
+    return shown
+
+
+def dvc_shared(dvc, folder, environment):
+    """As above, by DVC with a remote folder."""
+    project, elsewhere = folder / "dvc", folder / "dvc-elsewhere"
+    project.mkdir()
+    for command in (["init", "--no-scm", "-q"], ["config", "core.analytics", "false"],
+                    ["remote", "add", "-d", "r", folder / "dvc-remote"]):
+        subprocess.run([dvc, *command], cwd=project, env=environment, check=True, capture_output=True)
+    shutil.copytree(project, elsewhere)
+    shutil.copytree(folder / "data", project / "data")
+    timed([dvc, "add", "-q", "data"], project, environment)
+    shutil.copy(project / "data.dvc", elsewhere)
+    push = [dvc, "push", "-q"]
+    return [timed(push, project, environment), timed(push, project, environment),
+            timed([dvc, "pull", "-q"], elsewhere, environment)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under five minutes: fewer rounds")
@@ -145,7 +188,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         environment = {**os.environ, "XDG_CACHE_HOME": str(scratch / "user-cache"), "DVC_NO_ANALYTICS": "true"}
-        folders = {name: scratch / name for name in ("tasks", "grid", "source")}
+        folders = {name: scratch / name for name in ("tasks", "grid", "source", "shared")}
         for folder in folders.values():
             folder.mkdir()
         of_tasks = tasks_of_200(ours, programs, folders["tasks"], rounds, environment)
@@ -158,6 +201,11 @@ def main():
         of_b3sum, cold, warm = source_of_5000(ours, folders["source"], rounds, environment)
         shown = f"b3sum {of_b3sum:.3f} CPU s" if of_b3sum else "b3sum is not installed"
         print(f"{FILES} files of {FILE_BYTES // 1000} kB  {shown}, cold {cold:.3f} CPU s, warm {warm:.3f} CPU s")
+        of_sharing = shared_5000(ours, programs, folders["shared"], environment)
+        for name, times in of_sharing.items():
+            columns = ("copied",) if name == "cp -r" else ("pushed", "again", "pulled")
+            each = ", ".join(f"{c} {cpu:.2f} CPU s {wall:.2f} s wall" for c, (cpu, wall) in zip(columns, times))
+            print(f"{FILES} files shared  {name:10} {each}")
     noop = {name: cpu for name, (_, cpu, _) in of_tasks.items()}
     result = {
         "noop-200/cpu_s": round(noop["patchflow"], 4),
@@ -168,6 +216,11 @@ def main():
         "plan-10000/s": round(plan_wall, 3),
         "hash-5000/b3sum-ratio": round(cold / of_b3sum, 3) if of_b3sum else None,
         "warm-5000/cpu_s": round(warm, 4),
+        "push-5000/dvc-cpu-ratio": round(of_sharing["patchflow"][0][0] / of_sharing["dvc"][0][0], 3),
+        "pull-5000/dvc-cpu-ratio": round(of_sharing["patchflow"][2][0] / of_sharing["dvc"][2][0], 3),
+        "push-5000/cp-ratio": round(of_sharing["patchflow"][0][1] / of_sharing["cp -r"][0][1], 2),
+        "pull-5000/cp-ratio": round(of_sharing["patchflow"][2][1] / of_sharing["cp -r"][0][1], 2),
+        "second-push-5000/s": round(of_sharing["patchflow"][1][1], 3),
     }
     print(json.dumps(result))
 

@@ -30,12 +30,14 @@ pub(in crate::cache) async fn read(found: GetResult, most: u64) -> Result<Option
     if stated > most {
         return Ok(None);
     }
-    let mut content = Vec::with_capacity(stated.min(FIRST_BYTES) as usize);
     if let GetResultPayload::File(file, _) = found.payload {
+        // The file has this length.
+        let mut content = Vec::with_capacity(stated as usize);
         let read = move || copy_file(file, most, &mut content).map(|is_whole| is_whole.then_some(content));
         let read = tokio::task::spawn_blocking(read).await;
         return read.unwrap_or_else(|error| Err(BodyError::Local(io::Error::other(error))));
     }
+    let mut content = Vec::with_capacity(stated.min(FIRST_BYTES) as usize);
     let is_whole = copy(found, most, &mut content).await?;
     Ok(is_whole.then_some(content))
 }

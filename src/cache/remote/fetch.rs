@@ -1,8 +1,8 @@
 //! Fetching trees and objects from the remote.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::path::{Path as FilePath, PathBuf};
+use std::fs::File;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
@@ -16,6 +16,7 @@ use crate::cache::error::{AtPath, CacheError};
 use crate::cache::gate::body::BodyError;
 use crate::cache::gate::{self, Entry, Flaw};
 use crate::cache::local::Store;
+use crate::cache::local::objects::publish::Sealed;
 use crate::cache::tree::Tree;
 use crate::digest::Digest;
 
@@ -200,7 +201,7 @@ impl Fetch<'_> {
     fn packs(&mut self, packs: &[(Digest, Group)]) -> Result<BTreeSet<Digest>, CacheError> {
         let questions: Vec<Question> =
             packs.iter().map(|(name, group)| Question::pack(name, group.packed_size())).collect();
-        let mut files = BTreeMap::new();
+        let mut sealed = BTreeMap::new();
         for ((name, group), answer) in packs.iter().zip(self.remote.get_all(&questions, LONGEST)) {
             let entry = Entry::Pack(*name);
             let pack = match answer {
@@ -216,16 +217,17 @@ impl Fetch<'_> {
                 continue;
             };
             let contents = contents.into_par_iter().filter(|(digest, _)| self.wanted.contains(digest));
-            let sound: Vec<_> = contents.map(|(digest, content)| self.write(digest, content)).collect();
-            if sound.iter().any(|one| matches!(one, Ok(None))) {
+            let sound: Vec<_> =
+                contents.map(|(digest, content)| (digest, self.write(digest, content))).collect();
+            if sound.iter().any(|(_, one)| matches!(one, Ok(None))) {
                 self.remote.refuse(entry, Flaw::OtherContent);
             }
-            for one in sound {
-                files.extend(one?);
+            for (digest, one) in sound {
+                sealed.extend(one?.map(|one| (digest, one)));
             }
         }
-        let got = files.keys().copied().collect();
-        self.keep(files)?;
+        let got = sealed.keys().copied().collect();
+        self.keep(sealed.into_values().collect())?;
         Ok(got)
     }
 
@@ -241,17 +243,15 @@ impl Fetch<'_> {
             Answer::Refused(flaw) => Ok(Some(Err(flaw))),
             Answer::Absent | Answer::None => Ok(None),
         });
-        let mut files = BTreeMap::new();
+        let mut sealed = Vec::new();
         for ((digest, _), one) in objects.iter().zip(written.collect::<Vec<_>>()) {
             match one? {
-                Some(Ok((digest, path))) => {
-                    files.insert(digest, path);
-                }
+                Some(Ok(one)) => sealed.push(one),
                 Some(Err(flaw)) => self.remote.refuse(Entry::Object(*digest), flaw),
                 None => {}
             }
         }
-        self.keep(files)
+        self.keep(sealed)
     }
 
     /// Fetches an object through a file.
@@ -264,29 +264,24 @@ impl Fetch<'_> {
         } else if Digest::of_file(&path).reading(&path)? != *digest {
             self.remote.refuse(Entry::Object(*digest), Flaw::OtherContent);
         } else {
-            self.keep(BTreeMap::from([(*digest, path)]))?;
+            let published = self.store.publish_files(&[path])?;
+            self.fetched.objects += published.len();
+            self.fetched.bytes += size;
         }
         Ok(())
     }
 
     /// Writes a content to a file; `None` if its digest is another.
-    fn write(&self, digest: Digest, content: &[u8]) -> Result<Option<(Digest, PathBuf)>, CacheError> {
-        if Digest::of_bytes(content) != digest {
-            return Ok(None);
-        }
-        let path = self.scratch.join(digest.to_string());
-        fs::write(&path, content).writing(&path)?;
-        Ok(Some((digest, path)))
+    fn write(&self, digest: Digest, content: &[u8]) -> Result<Option<Sealed>, CacheError> {
+        let is_sound = Digest::of_bytes(content) == digest;
+        is_sound.then(|| self.store.seal_content(self.scratch, digest, content)).transpose()
     }
 
-    /// Publishes files that are sound.
-    fn keep(&mut self, files: BTreeMap<Digest, PathBuf>) -> Result<(), CacheError> {
-        let paths: Vec<PathBuf> = files.into_values().collect();
-        for (_, size) in self.store.publish_files(&paths)? {
-            self.fetched.objects += 1;
-            self.fetched.bytes += size;
-        }
-        Ok(())
+    /// Publishes contents that are sound.
+    fn keep(&mut self, sealed: Vec<Sealed>) -> Result<(), CacheError> {
+        self.fetched.objects += sealed.len();
+        self.fetched.bytes += sealed.iter().map(Sealed::size).sum::<u64>();
+        self.store.publish_sealed(sealed)
     }
 }
 

@@ -211,8 +211,6 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
         bar.inc(some.len() as u64);
     }
     bar.finish_and_clear();
-    // One barrier for all that was pulled.
-    project.cache.flush().map_err(CliError::Cache)?;
     let would = if arguments.dry_run { " would be" } else { "" };
     terminal::print(&format!(
         "{} results and {} objects ({}){would} taken from {}\n",

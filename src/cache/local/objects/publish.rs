@@ -12,6 +12,7 @@
 //!    was synced.
 
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -45,12 +46,19 @@ struct FolderFile {
 }
 
 /// A file that is ready to become an object.
-struct Sealed {
+pub(in crate::cache) struct Sealed {
     path: PathBuf,
     digest: Digest,
     stat: FileStat,
     /// Removes the copy, if the file could not be sealed in path.
     _copy: Option<Temporary>,
+}
+
+impl Sealed {
+    /// Bytes of the content.
+    pub(in crate::cache) fn size(&self) -> u64 {
+        self.stat.size
+    }
 }
 
 impl Store {
@@ -114,6 +122,27 @@ impl Store {
         Ok(digest)
     }
 
+    /// Writes a content, whose digest the caller has verified, to a file of a folder that is [`Store::scratch`].
+    pub(in crate::cache) fn seal_content(
+        &self,
+        scratch: &Path,
+        digest: Digest,
+        content: &[u8],
+    ) -> Result<Sealed, CacheError> {
+        let path = scratch.join(digest.to_string());
+        let stat = seal_content(&path, content, self.object_mode()).writing(&path)?;
+        if stat.size != content.len() as u64 {
+            return Err(CacheError::ChangedWhilePublished { path });
+        }
+        Ok(Sealed { path, digest, stat, _copy: None })
+    }
+
+    /// Publishes files that are sealed.
+    pub(in crate::cache) fn publish_sealed(&self, sealed: Vec<Sealed>) -> Result<(), CacheError> {
+        self.prepare()?;
+        self.install(sealed)
+    }
+
     fn seal(&self, file: &RegularFile) -> Result<Sealed, CacheError> {
         let tmp = self.area(Area::Tmp);
         let device = fs::metadata(&tmp).reading(&tmp)?.dev();
@@ -148,7 +177,7 @@ impl Store {
             new.push(file);
         }
         let rows = match self.durability() {
-            Durability::Grouped => new.iter().map(|file| self.install_one(file)).collect(),
+            Durability::Grouped => new.par_iter().map(|file| self.install_one(file)).collect(),
             Durability::Immediate => on_waiting_threads(&new, |file| self.install_one(file)),
         };
         let rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -196,6 +225,15 @@ fn seal_file(path: &Path, mode: u32) -> Result<Sealed, CacheError> {
         return Err(CacheError::ChangedWhilePublished { path: path.into() });
     }
     Ok(Sealed { path: path.into(), digest, stat, _copy: None })
+}
+
+/// Writes a read-only file whose mtime is set back.
+fn seal_content(path: &Path, content: &[u8], mode: u32) -> io::Result<FileStat> {
+    let mut file = disk::create_new(path)?;
+    disk::write_all(&mut file, path, content)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.set_modified(SystemTime::now() - BACKDATED)?;
+    Ok(FileStat::of(&file.metadata()?))
 }
 
 /// Whether a file's owner may execute it.

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use crate::cache::Tree;
 use crate::digest::Digest;
@@ -61,12 +62,17 @@ impl Group {
         Digest::from_bytes(hasher.finalize().into())
     }
 
-    /// Packs the contents of the members, read by `read`; `None` if one cannot be read or has another length.
-    pub(super) fn pack(&self, read: impl Fn(&Digest) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let mut pack = self.head();
-        pack.reserve_exact(self.size() as usize);
+    /// Packs the contents of the members, which `open` gives; `None` if one cannot be read or has another length.
+    pub(super) fn pack<R: Read>(&self, open: impl Fn(&Digest) -> Option<R>) -> Option<Vec<u8>> {
+        let head = self.head();
+        let mut pack = Vec::with_capacity(head.len() + self.size() as usize);
+        pack.extend(head);
         for (digest, size) in &self.0 {
-            pack.extend(read(digest).filter(|content| content.len() as u64 == *size)?);
+            // A byte more shows that the content is longer.
+            let length = open(digest)?.take(size + 1).read_to_end(&mut pack).ok()?;
+            if length as u64 != *size {
+                return None;
+            }
         }
         Some(pack)
     }
@@ -162,8 +168,9 @@ mod tests {
         let (packed, _) = groups(&tree(&contents));
         let by_digest: BTreeMap<Digest, Vec<u8>> =
             contents.iter().map(|content| (Digest::of_bytes(content), content.clone())).collect();
-        let pack = packed[0].pack(|digest| by_digest.get(digest).cloned()).unwrap();
-        assert!(packed[0].pack(|_| Some(b"other".to_vec())).is_none());
+        let pack = packed[0].pack(|digest| by_digest.get(digest).map(Vec::as_slice)).unwrap();
+        assert!(packed[0].pack(|_| Some(&b"other"[..])).is_none(), "another length");
+        assert!(packed[0].pack(|_| None::<&[u8]>).is_none(), "a member is gone");
         let found = packed[0].unpack(&pack).unwrap();
         assert!(found.iter().all(|(digest, content)| by_digest[digest] == *content) && found.len() == 3);
         assert_eq!(packed[0].packed_size(), pack.len() as u64);

@@ -5,7 +5,7 @@
 //! record that leads to files which are gone.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -262,7 +262,7 @@ async fn push_objects(
     objects: Vec<(Digest, u64)>,
 ) -> Option<u64> {
     let pack = |group: Group| async move {
-        let pack = group.pack(|digest| fs::read(store.object_path(digest)).ok())?;
+        let pack = group.pack(|digest| File::open(store.object_path(digest)).ok())?;
         let size = pack.len() as u64;
         remote.put(Entry::Pack(group.digest()), pack).await?;
         Some(size)

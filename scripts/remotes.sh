@@ -5,7 +5,7 @@
 #   scripts/remotes.sh folder s3s-fs moto   some
 #
 # The servers run on the loopback interface, with data in a folder that is removed at the end. They are installed
-# once, into target/servers: s3s-fs by cargo (some minutes), moto by pip, azurite by npm. nginx (with its module
+# once, into target/servers: s3s-fs by cargo (a minute or two), moto by pip, azurite by npm. nginx (with its module
 # dav-ext) and apache2 are those of the system: apt-get install nginx libnginx-mod-http-dav-ext apache2.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -58,7 +58,7 @@ T
 }
 
 s3s-fs() {
-    install s3s-fs "$TOOLS/bin/s3s-fs" cargo install s3s-fs --version 0.14.1 --locked --features binary --root "$TOOLS"
+    install s3s-fs "$TOOLS/bin/s3s-fs" env CARGO_PROFILE_DEV_DEBUG=0 cargo install s3s-fs --version 0.14.1 --locked --features binary --debug --root "$TOOLS"
     local port
     port=$(port)
     mkdir -p "$DATA/s3s/bucket" # it would make a missing bucket by itself, without a word

@@ -137,13 +137,11 @@ def source_of_5000(ours, folder, rounds, environment):
     return median(of_b3sum) if of_b3sum else None, median(cold), median(warm)
 
 
-def shared_5000(ours, programs, folder, environment):
-    """(CPU s, wall s) of pushing to a remote folder, pushing again and pulling elsewhere, by name, and of `cp -r`."""
+def write_sharing(folder, programs, environment):
+    """Two projects of each tool that use a source of 5,000 files; the first has its results."""
     data = folder / "data"
     write_source(data)
-    shown = {"cp -r": [timed(["cp", "-r", data, folder / "copy"], folder)]}
-    project = folder / "patchflow"
-    for name in ("patchflow", "elsewhere"):
+    for name in ("ours", "ours-elsewhere"):
         (folder / name).mkdir()
         (folder / name / "patchflow.toml").write_text("")
         (folder / name / "m.toml").write_text(
@@ -151,30 +149,42 @@ def shared_5000(ours, programs, folder, environment):
             '[stages.copy]\nkind = "command"\nrun = ["cp", "-rT", "inputs/data", "outputs/o"]\n'
             'inputs = { data = "data" }\noutputs = { o = "files" }\n'
         )
-    remote = ["--remote", folder / "remote"]
-    timed([ours, "run", "m.toml"], project, environment)
-    push = [ours, "cache", "push", *remote]
-    shown["patchflow"] = [timed(push, project, environment), timed(push, project, environment)]
-    pull = [ours, "cache", "pull", "m.toml", *remote]
-    shown["patchflow"].append(timed(pull, folder / "elsewhere", environment))
-    shown["dvc"] = dvc_shared(programs / "dvc", folder, environment)
-    return shown
+    (folder / "dvc").mkdir()
+    for command in (
+        ["init", "--no-scm", "-q"],
+        ["config", "core.analytics", "false"],
+        ["remote", "add", "-d", "r", folder / "dvc-remote"],
+    ):
+        subprocess.run([programs / "dvc", *command], cwd=folder / "dvc", env=environment, check=True)
+    shutil.copytree(folder / "dvc", folder / "dvc-elsewhere")
+    shutil.copytree(data, folder / "dvc/data")
 
 
-def dvc_shared(dvc, folder, environment):
-    """As above, by DVC with a remote folder."""
-    project, elsewhere = folder / "dvc", folder / "dvc-elsewhere"
-    project.mkdir()
-    for command in (["init", "--no-scm", "-q"], ["config", "core.analytics", "false"],
-                    ["remote", "add", "-d", "r", folder / "dvc-remote"]):
-        subprocess.run([dvc, *command], cwd=project, env=environment, check=True, capture_output=True)
-    shutil.copytree(project, elsewhere)
-    shutil.copytree(folder / "data", project / "data")
-    timed([dvc, "add", "-q", "data"], project, environment)
-    shutil.copy(project / "data.dvc", elsewhere)
-    push = [dvc, "push", "-q"]
-    return [timed(push, project, environment), timed(push, project, environment),
-            timed([dvc, "pull", "-q"], elsewhere, environment)]
+def shared_5000(ours, programs, folder, rounds, environment):
+    """(CPU s, wall s) of pushing 5,000 files to a remote folder, pushing again, pulling elsewhere, and of `cp -r`."""
+    write_sharing(folder, programs, environment)
+    dvc = programs / "dvc"
+    timed([ours, "run", "m.toml"], folder / "ours", environment)
+    timed([dvc, "add", "-q", "data"], folder / "dvc", environment)
+    shutil.copy(folder / "dvc/data.dvc", folder / "dvc-elsewhere")
+    remote = ["--remote", folder / "ours-remote"]
+    commands = {
+        "cp -r": (["cp", "-r", "data", "copy"], "."),
+        "patchflow push": ([ours, "cache", "push", *remote], "ours"),
+        "patchflow push again": ([ours, "cache", "push", *remote], "ours"),
+        "dvc push": ([dvc, "push", "-q"], "dvc"),
+        "dvc push again": ([dvc, "push", "-q"], "dvc"),
+        "patchflow pull": ([ours, "cache", "pull", "m.toml", *remote], "ours-elsewhere"),
+        "dvc pull": ([dvc, "pull", "-q"], "dvc-elsewhere"),
+    }
+    made = ("copy", "ours-remote", "dvc-remote", "ours-elsewhere/cache", "dvc-elsewhere/.dvc/cache", "dvc-elsewhere/data")
+    times = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name in made:
+            subprocess.run(["rm", "-rf", folder / name], check=True)
+        for name, (command, place) in commands.items():
+            times[name].append(timed(command, folder / place, environment))
+    return {name: tuple(statistics.median(column) for column in zip(*each)) for name, each in times.items()}
 
 
 def main():
@@ -201,11 +211,9 @@ def main():
         of_b3sum, cold, warm = source_of_5000(ours, folders["source"], rounds, environment)
         shown = f"b3sum {of_b3sum:.3f} CPU s" if of_b3sum else "b3sum is not installed"
         print(f"{FILES} files of {FILE_BYTES // 1000} kB  {shown}, cold {cold:.3f} CPU s, warm {warm:.3f} CPU s")
-        of_sharing = shared_5000(ours, programs, folders["shared"], environment)
-        for name, times in of_sharing.items():
-            columns = ("copied",) if name == "cp -r" else ("pushed", "again", "pulled")
-            each = ", ".join(f"{c} {cpu:.2f} CPU s {wall:.2f} s wall" for c, (cpu, wall) in zip(columns, times))
-            print(f"{FILES} files shared  {name:10} {each}")
+        sharing = shared_5000(ours, programs, folders["shared"], rounds, environment)
+        for name, (cpu, wall) in sharing.items():
+            print(f"{FILES} files shared  {name:20} {cpu:.2f} CPU s, {wall:.2f} s wall")
     noop = {name: cpu for name, (_, cpu, _) in of_tasks.items()}
     result = {
         "noop-200/cpu_s": round(noop["patchflow"], 4),
@@ -216,11 +224,12 @@ def main():
         "plan-10000/s": round(plan_wall, 3),
         "hash-5000/b3sum-ratio": round(cold / of_b3sum, 3) if of_b3sum else None,
         "warm-5000/cpu_s": round(warm, 4),
-        "push-5000/dvc-cpu-ratio": round(of_sharing["patchflow"][0][0] / of_sharing["dvc"][0][0], 3),
-        "pull-5000/dvc-cpu-ratio": round(of_sharing["patchflow"][2][0] / of_sharing["dvc"][2][0], 3),
-        "push-5000/cp-ratio": round(of_sharing["patchflow"][0][1] / of_sharing["cp -r"][0][1], 2),
-        "pull-5000/cp-ratio": round(of_sharing["patchflow"][2][1] / of_sharing["cp -r"][0][1], 2),
-        "second-push-5000/s": round(of_sharing["patchflow"][1][1], 3),
+        **{
+            f"{what}-5000/{name}": round(sharing[f"patchflow {what}"][column] / sharing[peer_name][column], 3)
+            for what in ("push", "pull")
+            for name, peer_name, column in (("dvc-cpu-ratio", f"dvc {what}", 0), ("cp-ratio", "cp -r", 1))
+        },
+        "second-push-5000/s": round(sharing["patchflow push again"][1], 3),
     }
     print(json.dumps(result))
 

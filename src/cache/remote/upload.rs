@@ -14,6 +14,10 @@ use crate::cache::gate::Entry;
 /// Bytes of one part of a large file (S3 takes 10,000 parts).
 const PART: usize = 16 * 1024 * 1024;
 
+/// Bytes that are written to a folder at once: they stay in the processor's cache. Linux 6 takes 500 MB in 0.25 s in
+/// pieces of 100 kB, and in 1.3 s in pieces of 8 MiB (ext4, 2026-11-29).
+const PIECE: usize = 128 * 1024;
+
 /// Parts of one file in flight at once.
 const PARTS: usize = 4;
 
@@ -22,7 +26,8 @@ impl RemoteStore {
     pub(super) async fn put(&self, entry: Entry, content: Vec<u8>) -> Option<()> {
         let (name, size) = (entry.name(), content.len() as u64);
         let put = async {
-            self.objects.put(&Path::from(name.as_str()), PutPayload::from(content)).await?;
+            let payload = if self.folder.is_some() { in_pieces(content) } else { content.into() };
+            self.objects.put(&Path::from(name.as_str()), payload).await?;
             Ok(())
         };
         self.request(RequestKind::Write, &name, longest(size), put).await?;
@@ -97,5 +102,28 @@ impl RemoteStore {
     fn note_uploaded(&self, entry: Entry, size: u64) {
         lock(&self.names).note_present(entry, size);
         self.sweep(entry);
+    }
+}
+/// A content as pieces of [`PIECE`] bytes, without a copy.
+fn in_pieces(content: Vec<u8>) -> PutPayload {
+    let whole = PutPayload::from(content);
+    let pieces = whole.iter().flat_map(|bytes| {
+        let starts = (0..bytes.len()).step_by(PIECE);
+        starts.map(|start| bytes.slice(start..bytes.len().min(start + PIECE)))
+    });
+    pieces.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_whole() {
+        let content: Vec<u8> = (0..2 * PIECE + 5).map(|number| number as u8).collect();
+        let payload = in_pieces(content.clone());
+        assert_eq!(payload.iter().map(|piece| piece.len()).collect::<Vec<_>>(), [PIECE, PIECE, 5]);
+        assert_eq!(payload.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>(), content);
+        assert!(in_pieces(Vec::new()).iter().all(|piece| piece.is_empty()));
     }
 }

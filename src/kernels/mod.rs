@@ -14,6 +14,7 @@ mod golden_file;
 mod libtorch;
 pub mod map;
 pub mod metrics;
+pub mod polygon;
 mod product;
 mod projection;
 pub mod quantile;

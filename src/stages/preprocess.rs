@@ -12,6 +12,7 @@
 //! guessed or passed over: what is read is counted by split and label, what is not read is counted with the reason, and an
 //! image without a mask is normal only if its folder or table says so.
 
+mod annotation;
 mod census;
 mod crop;
 mod decode;

@@ -51,7 +51,7 @@ pub(super) fn decode(file: &File) -> Result<Decoded, StageError> {
 }
 
 /// Decodes the bytes of an image file.
-fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
+pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     let format = Format::of(bytes)?;
     let is_deep = format.check(bytes)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.of_decoder());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use image::{DynamicImage, GrayImage};
 use serde::{Deserialize, Serialize};
 
+use super::annotation::OutlineFacts;
 use super::decode::decode;
 use super::layout::Source;
 use crate::artifacts::File;
@@ -26,6 +27,9 @@ pub(super) struct MaskFacts {
     pub(super) is_by_alpha: bool,
     /// Whether most pixels are marked.
     pub(super) is_mostly_marked: bool,
+    /// What is known of the outlines of an annotation.
+    #[serde(default, skip_serializing_if = "OutlineFacts::is_plain")]
+    pub(super) outlines: OutlineFacts,
 }
 
 /// Reads and unites the masks of an image. Marks defects with 255: pixels whose strongest channel is greater than
@@ -49,6 +53,11 @@ pub(super) fn read(
         for (mark, value) in united.iter_mut().zip(values) {
             *mark = if value > limit { 255 } else { *mark };
         }
+    }
+    if let Some(annotation) = &source.annotation {
+        let (drawn, outlines) = annotation.draw(size, source.image, is_turned)?;
+        facts.add_drawn(&drawn, outlines);
+        united = drawn;
     }
     Ok((united, facts))
 }
@@ -117,6 +126,12 @@ impl MaskFacts {
         self.is_mostly_marked |= marked as f64 > INVERTED_SHARE * values.len() as f64;
     }
 
+    fn add_drawn(&mut self, drawn: &GrayImage, outlines: OutlineFacts) {
+        let levels: Vec<u16> = drawn.iter().map(|&level| u16::from(level)).collect();
+        self.add(&levels, 0, false);
+        self.outlines = outlines;
+    }
+
     fn levels_text(&self) -> String {
         let text: Vec<String> = self.levels.iter().map(u16::to_string).collect();
         if self.level_count > self.levels.len() {
@@ -135,7 +150,9 @@ pub(super) fn report<'a>(
     threshold: u8,
     progress: &dyn Progress,
 ) -> Result<(), StageError> {
-    let masks: Vec<_> = masks.filter(|(source, _)| !source.masks.is_empty()).collect();
+    let masks: Vec<_> = masks.filter(|(source, _)| source.has_marks()).collect();
+    report_outlines(&masks, progress);
+    let masks: Vec<_> = masks.into_iter().filter(|(source, _)| !source.masks.is_empty()).collect();
     let mut seen: BTreeMap<&str, (usize, String)> = BTreeMap::new();
     for (source, facts) in &masks {
         let name = source.masks[0].path.display();
@@ -176,6 +193,19 @@ pub(super) fn report<'a>(
         }
     }
     Ok(())
+}
+
+/// Warns of outlines that cover nothing, and of those that fall apart.
+fn report_outlines(masks: &[(&Source<'_>, &MaskFacts)], progress: &dyn Progress) {
+    let report = |count: fn(&OutlineFacts) -> usize, what: &str| {
+        let sum: usize = masks.iter().map(|(_, facts)| count(&facts.outlines)).sum();
+        if let Some((source, _)) = masks.iter().find(|(_, facts)| count(&facts.outlines) > 0) {
+            let name = source.image.path.display();
+            progress.warn(&format!("{sum} polygons {what}, such as of `{name}`: see `polygon_rule`"));
+        }
+    };
+    report(|facts| facts.empty_count, "cover no pixel");
+    report(|facts| facts.torn_count, "are thinner than a pixel and fall apart into several regions");
 }
 
 #[cfg(test)]

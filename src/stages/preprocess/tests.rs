@@ -1,3 +1,4 @@
+mod annotations;
 mod counts;
 mod images;
 mod layouts;

@@ -3,6 +3,7 @@ mod counts;
 mod images;
 mod layouts;
 mod masks;
+mod mutations;
 
 use std::path::PathBuf;
 

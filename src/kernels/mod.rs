@@ -14,6 +14,9 @@ mod golden_file;
 mod libtorch;
 pub mod map;
 pub mod metrics;
+#[cfg(test)]
+pub(crate) mod mutation;
+pub mod polygon;
 mod product;
 mod projection;
 pub mod quantile;

@@ -12,6 +12,7 @@
 //! guessed or passed over: what is read is counted by split and label, what is not read is counted with the reason, and an
 //! image without a mask is normal only if its folder or table says so.
 
+mod annotation;
 mod census;
 mod crop;
 mod decode;
@@ -46,7 +47,8 @@ pub use spec::{Crops, MaskResize, Preprocess};
 
 /// Raised when outputs change for equal inputs.
 ///
-/// 1: first. 2: EXIF orientation, depth of 16-bit images, notes of items, padding left out of masks (2026-11-28).
+/// 1: first. 2: EXIF orientation, depth of 16-bit images, notes of items, padding left out of masks (2026-11-28), palettes
+/// of one colour (2026-11-29).
 pub const VERSION: u32 = 2;
 
 /// Number of images between two checks for cancellation (chosen: a second of work).

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernels::backbone::{Network, Prefix, Tensor};
+use crate::kernels::mutation::mutated;
 use crate::kernels::random::Rng;
 
 const ARCHIVE: &[u8] = include_bytes!("../../../tests/golden/weights/archive.pth");
@@ -154,4 +155,45 @@ fn damaged_files_are_answered() {
             }
         }
     }
+}
+
+/// Damaged files are answered. Where every tensor has a checksum, they are read as they were or not at all.
+fn answer_mutations(count: usize, seed: u64) -> usize {
+    let files = [
+        ("archive", ARCHIVE, true),
+        ("nested", NESTED, true),
+        ("stream", STREAM, false),
+        ("unchecked", UNCHECKED, false),
+        ("deflated", DEFLATED, true),
+        ("attributes", ATTRIBUTES, true),
+        ("surplus", SURPLUS, true),
+        ("wrapped", WRAPPED, true),
+        ("plain", PLAIN, false),
+    ];
+    let mut rng = Rng::new(seed, "mutations");
+    let mut read = 0;
+    for index in 0..count {
+        let (name, whole, is_checked) = files[index % files.len()];
+        let (mutation, bytes) = mutated(&mut rng, whole);
+        let Ok(weights) = parse_weights(&bytes) else { continue };
+        read += 1;
+        let right = parse_weights(whole).unwrap();
+        if is_checked || matches!(mutation, crate::kernels::mutation::Mutation::Cut) {
+            assert!(weights.iter().eq(right.iter()), "{name}, {mutation:?}, number {index} of seed {seed}");
+        }
+    }
+    read
+}
+
+#[test]
+fn mutated_weights_are_answered() {
+    let read = answer_mutations(900, 1);
+    assert!((5..450).contains(&read), "{read} of 900 were read");
+}
+
+#[test]
+#[ignore = "the long form of the test above"]
+fn many_mutated_weights_are_answered() {
+    let read = answer_mutations(10_000, 2);
+    assert!((50..5000).contains(&read), "{read} of 10,000 were read");
 }

@@ -9,10 +9,9 @@ use super::super::fields::{Fields, Reader};
 use super::super::{Context, StageError};
 use super::motions::position;
 use super::provenance::{SampleOrigin, write};
-use super::sources::Sources;
+use super::sources::{Sources, Surface};
 use super::{Augment, id_of};
 use crate::artifacts::Files;
-use crate::artifacts::image_set::read_rgb;
 use crate::kernels::cutpaste::TargetImage;
 use crate::kernels::random::Rng;
 
@@ -84,13 +83,14 @@ impl Pasting {
         id: String,
     ) -> Result<SampleOrigin, StageError> {
         let mut rng = Rng::new(seed, "cutpaste");
-        let (normal, file) = sources.normals[rng.below(sources.normals.len())];
+        let &(normal, file, ref one) = &sources.normals[rng.below(sources.normals.len())];
         let defect = &sources.defects[rng.below(sources.defects.len())];
-        let mut image = read_rgb(file)?;
-        let (height, width) = (image.height() as usize, image.width() as usize);
+        let surface = Surface::read(normal, file, one.mask)?;
+        let (mut image, (height, width)) = (surface.image.clone(), surface.size());
         let (motion, moved) = spec.motions.draw(&mut rng, &defect.patch, self.colour, (height, width));
         let (top, left) = position(&mut rng, &moved, (height, width));
         let mask = moved.paste(&mut TargetImage { height, width, pixels: &mut image }, top, left);
+        let (image, mask) = surface.padded(image, mask);
         write(set, &id, &image, mask)?;
         Ok(SampleOrigin {
             id,
@@ -102,6 +102,7 @@ impl Pasting {
             top,
             left,
             settings: format!("contrast={:.4}", motion.contrast),
+            region: surface.region(),
         })
     }
 }

@@ -11,6 +11,7 @@
 //! images/pixels/images/<method>/00000.png
 //! images/labels/train/defect/synthetic/<method>/00000.png
 //! images/pixels/set.json                   copied from the input set
+//! images/pixels/padding.json               where the samples lie within their padding (only if one has any)
 //! images/provenance.csv                    the sources and parameters of each image
 //! ```
 
@@ -30,7 +31,9 @@ use super::{
     About, Context, Estimates, InputSizes, Inputs, PortUse, Reads, Stage, StageError, Variables, Workload,
 };
 use crate::artifacts::Artifact;
-use crate::artifacts::image_set::{Label, Selection, read_preprocessing, write_preprocessing};
+use crate::artifacts::image_set::{
+    Label, Region, Selection, read_preprocessing, write_padding, write_preprocessing,
+};
 use crate::artifacts::size::{ImageClass, ImageCounts, Size};
 use crate::kernels::backbone::Target;
 use crate::kernels::random::Rng;
@@ -42,8 +45,9 @@ pub use sdxl::Inpainting;
 
 /// Raised when outputs change for equal inputs.
 ///
-/// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28).
-pub const VERSION: u32 = 2;
+/// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28). 3: nothing is cut out of or painted into
+/// padding (2026-11-29).
+pub const VERSION: u32 = 3;
 
 /// Files of the output that the run folder shows.
 const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
@@ -246,6 +250,11 @@ fn run(spec: &Augment, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
         Method::SdxlInpaint(inpainting) => inpainting.run(spec, inputs, &set, context)?,
     };
     write_preprocessing(&set, &read_preprocessing(files)?)?;
+    let padded = origins.iter().filter_map(|origin| {
+        let Region { top, left, height, width } = origin.region?;
+        Some((origin.id.as_str(), [top, left, height, width]))
+    });
+    write_padding(&set, &padded.collect())?;
     let table = provenance::table(spec.method.name(), &origins);
     Ok(crate::artifacts::files::write(&set.join("provenance.csv"), table.as_bytes())?)
 }
@@ -261,8 +270,8 @@ mod tests {
     use super::*;
     use crate::artifacts::Files;
     use crate::artifacts::image_set::{
-        Preprocessing, Resize, SYNTHETIC_KIND, label_name, labelled, pixels, pixels_name, read_mask,
-        read_rgb, write_mask, write_rgb,
+        Preprocessing, Resize, SYNTHETIC_KIND, UNCOUNTED, label_name, labelled, pixels, pixels_name,
+        read_mask, read_padding, read_rgb, write_mask, write_rgb,
     };
     use crate::stages::context::testing::TestContext;
     use crate::stages::fields::{Problem, Value};
@@ -353,6 +362,54 @@ mod tests {
         assert!(table.lines().nth(1).unwrap().starts_with("cutpaste/00000,cutpaste,train/"), "{table}");
         assert!(!table.contains("test/"));
         assert_eq!(read_preprocessing(&files).unwrap().resize, Resize::Native);
+    }
+
+    /// Surrounds the images of a set with padding of 6 px above and 8 below, of a colour that no image has.
+    fn pad(set: &tempfile::TempDir) {
+        let files = Files::of_folder(set.path()).unwrap();
+        for (id, one) in labelled(&files) {
+            let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
+            let mut framed = RgbImage::from_pixel(32, 38, PAD);
+            image::imageops::replace(&mut framed, &image, 0, 6);
+            let mut marks = GrayImage::from_pixel(32, 38, Luma([UNCOUNTED]));
+            image::imageops::replace(&mut marks, &mask, 0, 6);
+            write_rgb(&pixels(&files)[id].path, &framed).unwrap();
+            write_mask(&one.mask.path, &marks).unwrap();
+        }
+    }
+
+    const PAD: Rgb<u8> = Rgb([250, 0, 250]);
+
+    #[test]
+    fn nothing_is_cut_out_of_padding_or_painted_into_it() {
+        let (context, whole) = (TestContext::new(), set(3, 2));
+        let unpadded = generate(&context, &whole, 1).unwrap();
+        assert!(unpadded.get("pixels/padding.json").is_none());
+        pad(&whole);
+        let padded_context = TestContext::new();
+        let files = generate(&padded_context, &whole, 1).unwrap();
+        let boxes = read_padding(&files).unwrap();
+        let right = labelled(&unpadded);
+        for (id, one) in labelled(&files) {
+            assert_eq!(boxes[id], [6, 0, 24, 32], "{id}");
+            let image = read_rgb(pixels(&files)[id]).unwrap();
+            let marks = image::load_from_memory(&one.mask.read().unwrap()).unwrap().into_luma8();
+            for y in (0..6).chain(30..38) {
+                assert!((0..32).all(|x| *image.get_pixel(x, y) == PAD), "{id}: row {y}");
+                assert!((0..32).all(|x| marks.get_pixel(x, y).0[0] == UNCOUNTED), "{id}: row {y}");
+            }
+            // Inside it is the sample of the set without padding: no defect is placed, cut out or levelled by it.
+            let inside = image::imageops::crop_imm(&image, 0, 6, 32, 24).to_image();
+            assert_eq!(inside, read_rgb(pixels(&unpadded)[id]).unwrap(), "{id}");
+            let inside = image::imageops::crop_imm(&marks, 0, 6, 32, 24).to_image();
+            assert_eq!(inside, read_mask(right[id].mask).unwrap(), "{id}");
+        }
+        let tops = |files: &Files| -> Vec<i64> {
+            let table = String::from_utf8(files.get("provenance.csv").unwrap().read().unwrap()).unwrap();
+            table.lines().skip(1).map(|line| line.split(',').nth(9).unwrap().parse().unwrap()).collect()
+        };
+        let lower: Vec<i64> = tops(&unpadded).into_iter().map(|top| top + 6).collect();
+        assert_eq!(tops(&files), lower, "positions are those in the padded image");
     }
 
     #[test]

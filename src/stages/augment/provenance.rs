@@ -7,7 +7,9 @@ use image::{GrayImage, RgbImage};
 
 use super::super::StageError;
 use crate::artifacts::files::csv_field;
-use crate::artifacts::image_set::{Label, SYNTHETIC_KIND, label_name, pixels_name, write_mask, write_rgb};
+use crate::artifacts::image_set::{
+    Label, Region, SYNTHETIC_KIND, label_name, pixels_name, write_mask, write_rgb,
+};
 use crate::kernels::cutpaste::DefectTransform;
 
 /// The sources and parameters of one sample.
@@ -24,12 +26,14 @@ pub(super) struct SampleOrigin {
     pub(super) seed: u64,
     /// How the mask was transformed.
     pub(super) motion: DefectTransform,
-    /// Top of the transformed mask in the image, in px.
+    /// Top of the transformed mask in the image, in px, without padding.
     pub(super) top: isize,
-    /// Left of the transformed mask in the image, in px.
+    /// Left of the transformed mask in the image, in px, without padding.
     pub(super) left: isize,
     /// Further parameters of the method for this sample, as `name=value`, separated by spaces.
     pub(super) settings: String,
+    /// Where the image lies in its padding; `None` without padding.
+    pub(super) region: Option<Region>,
 }
 
 /// Formats the table. The column `source_mask` holds the id of the image whose mask was used.
@@ -37,7 +41,10 @@ pub(super) fn table(method: &str, origins: &[SampleOrigin]) -> String {
     let header =
         "id,method,source_image,source_mask,component,seed,angle,scale,flip,top,left,settings".to_owned();
     let rows = origins.iter().map(|origin| {
-        let SampleOrigin { id, normal, mask_of, component, seed, motion, top, left, settings } = origin;
+        let SampleOrigin { id, normal, mask_of, component, seed, motion, top, left, settings, region } =
+            origin;
+        let (row, column) = region.map_or((0, 0), |region| (region.top as isize, region.left as isize));
+        let (top, left) = (top + row, left + column);
         let DefectTransform { angle, scale, flip, contrast: _ } = motion;
         let (normal, mask_of, settings) = (csv_field(normal), csv_field(mask_of), csv_field(settings));
         format!(

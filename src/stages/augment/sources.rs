@@ -4,7 +4,11 @@ use rayon::prelude::*;
 
 use super::super::{Context, StageError};
 use super::Augment;
-use crate::artifacts::image_set::{Label, Labelled, labelled, pixels, pixels_name, read_mask, read_rgb};
+use image::RgbImage;
+
+use crate::artifacts::image_set::{
+    Label, Labelled, Region, UNCOUNTED, labelled, pixels, pixels_name, read_rgb, read_truth,
+};
 use crate::artifacts::{ArtifactError, File, Files};
 use crate::kernels::components::components;
 use crate::kernels::cutpaste::DefectPatch;
@@ -19,7 +23,7 @@ pub(super) struct Defect<'a> {
     pub(super) component: usize,
     /// The defect with the surrounding surface.
     pub(super) patch: DefectPatch,
-    /// Indices of its pixels, row-major in the image.
+    /// Indices of its pixels, row-major in the image without its padding.
     pub(super) pixels: Vec<u32>,
 }
 
@@ -29,8 +33,8 @@ pub(super) struct Sources<'a> {
     pub(super) defects: Vec<Defect<'a>>,
     /// The defective images: id, pixels and mask.
     pub(super) defective: Vec<(&'a str, &'a File, Labelled<'a>)>,
-    /// The normal images: id and pixels.
-    pub(super) normals: Vec<(&'a str, &'a File)>,
+    /// The normal images: id, pixels and mask.
+    pub(super) normals: Vec<(&'a str, &'a File, Labelled<'a>)>,
 }
 
 impl<'a> Sources<'a> {
@@ -50,7 +54,7 @@ impl<'a> Sources<'a> {
             let missing = || ArtifactError::MissingFile { artifact: "ImageSet", file: pixels_name(id) };
             let image = *all.get(id).ok_or_else(missing)?;
             match one.entry.label {
-                Label::Normal => normals.push((id, image)),
+                Label::Normal => normals.push((id, image, one)),
                 Label::Defect => defective.push((id, image, one)),
             }
         }
@@ -79,11 +83,67 @@ impl<'a> Sources<'a> {
         Ok(Self { defects, defective, normals })
     }
 
-    /// Returns the digests of all sources in order: pixels and masks of the defective images, then pixels of the normal
-    /// images.
+    /// Returns the digests of all sources in order: pixels and masks of the defective images, then of the normal images.
     pub(super) fn digests(&self) -> impl Iterator<Item = String> + '_ {
-        let defective = self.defective.iter().flat_map(|(_, image, one)| [*image, one.mask]);
-        defective.chain(self.normals.iter().map(|(_, image)| *image)).map(crate::artifacts::File::digest_text)
+        let all = self.defective.iter().chain(&self.normals);
+        all.flat_map(|(_, image, one)| [*image, one.mask]).map(crate::artifacts::File::digest_text)
+    }
+}
+
+/// A training image without the padding around it, in which nothing is cut out or painted.
+pub(super) struct Surface {
+    /// The image.
+    pub(super) image: RgbImage,
+    /// Its mask, row-major: not 0 on defects.
+    pub(super) mask: Vec<u8>,
+    /// The image with its padding, and where it lies in it; `None` without padding.
+    frame: Option<(RgbImage, Region)>,
+}
+
+impl Surface {
+    /// Reads an image of the set. Its mask says where its padding is.
+    pub(super) fn read(id: &str, image: &File, mask: &File) -> Result<Self, StageError> {
+        let (pixels, truth) = (read_rgb(image)?, read_truth(mask)?);
+        if pixels.dimensions() != truth.mask.dimensions() {
+            let side = |(width, height): (u32, u32)| format!("{height}×{width} px");
+            return Err(StageError::Artifact(ArtifactError::Mismatch {
+                what: format!("the image and the mask of `{id}`"),
+                left: side(pixels.dimensions()),
+                right: side(truth.mask.dimensions()),
+            }));
+        }
+        let whole = (pixels.height() as usize, pixels.width() as usize);
+        let region = truth.counted.filter(|region| (region.height, region.width) != whole);
+        let Some(region) = region else {
+            return Ok(Self { image: pixels, mask: truth.mask.into_raw(), frame: None });
+        };
+        let [left, top, width, height] =
+            [region.left, region.top, region.width, region.height].map(|side| side as u32);
+        let inside = image::imageops::crop_imm(&pixels, left, top, width, height).to_image();
+        let mask = region.cut(truth.mask.as_raw(), whole.1);
+        Ok(Self { image: inside, mask, frame: Some((pixels, region)) })
+    }
+
+    /// Returns height and width without padding.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.image.height() as usize, self.image.width() as usize)
+    }
+
+    /// Returns where the image lies in its padding; `None` without padding.
+    pub(super) fn region(&self) -> Option<Region> {
+        self.frame.as_ref().map(|(_, region)| *region)
+    }
+
+    /// Returns an image of the size without padding, and its mask, with the padding of this one.
+    pub(super) fn padded(&self, image: RgbImage, mask: Vec<u8>) -> (RgbImage, Vec<u8>) {
+        let Some((whole, region)) = &self.frame else { return (image, mask) };
+        let (mut padded, width) = (whole.clone(), whole.width() as usize);
+        image::imageops::replace(&mut padded, &image, region.left as i64, region.top as i64);
+        let mut marks = vec![UNCOUNTED; width * whole.height() as usize];
+        for (row, from) in mask.chunks_exact(region.width).enumerate() {
+            marks[(region.top + row) * width + region.left..][..region.width].copy_from_slice(from);
+        }
+        (padded, marks)
     }
 }
 
@@ -95,21 +155,14 @@ fn cut<'a>(
     image: &File,
     one: &Labelled<'_>,
 ) -> Result<Vec<Defect<'a>>, StageError> {
-    let (pixels, mask) = (read_rgb(image)?, read_mask(one.mask)?);
-    if pixels.dimensions() != mask.dimensions() {
-        let side = |(width, height): (u32, u32)| format!("{height}×{width} px");
-        return Err(StageError::Artifact(ArtifactError::Mismatch {
-            what: format!("the image and the mask of `{id}`"),
-            left: side(pixels.dimensions()),
-            right: side(mask.dimensions()),
-        }));
-    }
-    let (height, width) = (mask.height() as usize, mask.width() as usize);
-    let found = components(mask.as_raw(), height, width).into_iter().enumerate();
+    let surface = Surface::read(id, image, one.mask)?;
+    let (height, width) = surface.size();
+    let (pixels, mask) = (&surface.image, &surface.mask);
+    let found = components(mask, height, width).into_iter().enumerate();
     Ok(found
         .filter(|(_, component)| component.pixels.len() >= least)
         .map(|(number, component)| {
-            let patch = DefectPatch::cut(pixels.as_raw(), mask.as_raw(), width, &component.pixels, blend);
+            let patch = DefectPatch::cut(pixels.as_raw(), mask, width, &component.pixels, blend);
             Defect { image: id, image_index, component: number, patch, pixels: component.pixels }
         })
         .collect())

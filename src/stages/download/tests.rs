@@ -48,7 +48,13 @@ impl Transfers {
             longest_wait: Duration::ZERO,
             silence: Duration::from_secs(5),
         };
-        let context = Context {
+        let files = self.folder.path().join("files");
+        fetch(remote, &policy, &files, &self.context())?;
+        Ok(Files::of_folder(&files).unwrap())
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
             seed: 0,
             threads: 1,
             progress: self,
@@ -59,10 +65,7 @@ impl Transfers {
             work: &self.work,
             project: self.folder.path(),
             environment: &self.environment,
-        };
-        let files = self.folder.path().join("files");
-        fetch(remote, &policy, &files, &context)?;
-        Ok(Files::of_folder(&files).unwrap())
+        }
     }
 
     fn part(&self) -> Vec<u8> {

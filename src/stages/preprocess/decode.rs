@@ -17,6 +17,7 @@ mod bmp;
 mod fault;
 mod format;
 mod jpeg;
+mod palette;
 mod png;
 mod pnm;
 mod tiff;
@@ -33,6 +34,7 @@ use crate::artifacts::File;
 use crate::stages::StageError;
 
 pub use fault::ImageFault;
+pub(super) use palette::decode_indices;
 
 /// A decoded image, turned as its metadata say.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct Decoded {
     pub(super) orientation: Orientation,
     /// Whether its levels have 16 bits of which an unknown number may be in use.
     pub(super) is_deep: bool,
+    /// Whether its colours are those of a palette.
+    pub(super) has_palette: bool,
 }
 
 /// Decodes an image file of the user.
@@ -51,7 +55,7 @@ pub(super) fn decode(file: &File) -> Result<Decoded, StageError> {
 }
 
 /// Decodes the bytes of an image file.
-fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
+pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     let format = Format::of(bytes)?;
     let is_deep = format.check(bytes)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.of_decoder());
@@ -67,7 +71,7 @@ fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
     let mut image = decoded.map_err(|_| ImageFault::unread("a file on which its decoder fails"))??;
     image.apply_orientation(orientation);
-    Ok(Decoded { image, orientation, is_deep })
+    Ok(Decoded { image, orientation, is_deep, has_palette: palette::is_indexed(format, bytes) })
 }
 
 /// Returns how an image is to be turned. Some programs write the EXIF data of a WebP or PNG with the prefix that they have in

@@ -97,7 +97,10 @@ fn item_fields(spec: &Preprocess, depth: Option<u8>, source: &Source<'_>) -> Fie
         let masks: Vec<String> = source.masks.iter().map(|mask| mask.digest_text()).collect();
         fields.insert("masks".to_owned(), masks.into());
     }
-    let cut = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN && !source.masks.is_empty());
+    if let Some(annotation) = &source.annotation {
+        fields.insert("annotation".to_owned(), annotation.digest_text().into());
+    }
+    let cut = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN && source.has_marks());
     if let Some(crops) = cut {
         fields.insert("crops".to_owned(), Value::Table(crops.key_fields()));
     }
@@ -217,7 +220,7 @@ fn unmarked(how: EmptyMask, source: &Source<'_>) -> Result<Meaning, StageError> 
         EmptyMask::LeaveOut => Ok(Meaning::LeftOut),
         EmptyMask::Refuse => {
             let path = source.image.path.display();
-            let what = if source.masks.is_empty() {
+            let what = if !source.has_marks() {
                 format!("`{path}` is labelled as a defect, but has no mask")
             } else {
                 format!(
@@ -235,5 +238,7 @@ fn unmarked(how: EmptyMask, source: &Source<'_>) -> Result<Meaning, StageError> 
 }
 
 fn masks(source: &Source<'_>) -> String {
-    source.masks.iter().map(|mask| mask.path.display().to_string()).collect::<Vec<_>>().join("`, `")
+    let annotation = source.annotation.iter().map(|annotation| annotation.file);
+    let files = source.masks.iter().copied().chain(annotation);
+    files.map(|file| file.path.display().to_string()).collect::<Vec<_>>().join("`, `")
 }

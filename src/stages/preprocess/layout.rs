@@ -6,11 +6,13 @@
 //! Enclosing folders (an archive with one top folder, a category) are skipped. Files that do not fit the layout are an
 //! error, or counted in a warning. Nothing is guessed.
 
+mod annotated;
 mod folders;
 mod graded;
 mod inspection;
 mod kolektor;
 mod refused;
+mod side_files;
 mod table;
 mod visa;
 
@@ -19,6 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::annotation::Annotation;
 use super::names::{FileKind, extension, file_kind, is_image, parts};
 use super::reading::Reading;
 use super::{Problems, left_out};
@@ -49,6 +52,9 @@ const ROWS: &[&Row] = &[
     &inspection::MAGNETIC_TILE,
     &inspection::AITEX,
     &folders::FOLDERS,
+    &annotated::COCO,
+    &annotated::LABELME,
+    &annotated::YOLO,
     &refused::MVTEC_3D,
     &refused::KAPUTT,
     &refused::BMAD,
@@ -57,8 +63,6 @@ const ROWS: &[&Row] = &[
     &refused::DEEP_PCB,
     &refused::ELPV,
     &refused::NEU,
-    &refused::COCO,
-    &refused::YOLO,
     &refused::VOC,
     &refused::CVAT,
 ];
@@ -159,6 +163,15 @@ pub(super) struct Source<'a> {
     pub(super) image: &'a File,
     /// The masks, whose marks are united. None of them: nothing is marked.
     pub(super) masks: Vec<&'a File>,
+    /// The outlines of defects, if an annotation file has them.
+    pub(super) annotation: Option<Annotation<'a>>,
+}
+
+impl Source<'_> {
+    /// Returns whether masks or outlines say where the defects are.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.masks.is_empty() || self.annotation.is_some()
+    }
 }
 
 /// What a reader finds.
@@ -176,6 +189,8 @@ pub(super) struct Listing<'a> {
     pub(super) codes: Option<BTreeSet<u8>>,
     /// Remarks for the record.
     pub(super) notes: Vec<String>,
+    /// Remarks that need attention.
+    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Listing<'a> {
@@ -186,7 +201,15 @@ impl<'a> Listing<'a> {
 
     /// Adds an image whose folder or list gives no kind.
     fn add(&mut self, id: String, split: &str, label: Option<Label>, image: &'a File, masks: Vec<&'a File>) {
-        self.sources.push(Source { id, split: split.to_owned(), label, kind: None, image, masks });
+        self.sources.push(Source {
+            id,
+            split: split.to_owned(),
+            label,
+            kind: None,
+            image,
+            masks,
+            annotation: None,
+        });
     }
 }
 
@@ -217,6 +240,7 @@ pub(super) fn find<'a>(
         return Err(unknown(reading, input));
     }
     listing.notes.iter().for_each(|note| progress.note(note));
+    listing.warnings.iter().for_each(|warning| progress.warn(warning));
     Ok(listing)
 }
 

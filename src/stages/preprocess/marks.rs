@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use image::{DynamicImage, GrayImage};
 use serde::{Deserialize, Serialize};
 
-use super::decode::decode;
+use super::annotation::OutlineFacts;
+use super::decode::{Decoded, decode, decode_indices};
 use super::layout::Source;
 use crate::artifacts::File;
 use crate::stages::{Progress, StageError};
@@ -26,6 +27,19 @@ pub(super) struct MaskFacts {
     pub(super) is_by_alpha: bool,
     /// Whether most pixels are marked.
     pub(super) is_mostly_marked: bool,
+    /// Whether the region is in the indices of the palette, because its colours are the same everywhere.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) is_by_index: bool,
+    /// Whether different indices have the same colour, which decides.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) shares_colours: bool,
+    /// What is known of the outlines of an annotation.
+    #[serde(default, skip_serializing_if = "OutlineFacts::is_plain")]
+    pub(super) outlines: OutlineFacts,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Reads and unites the masks of an image. Marks defects with 255: pixels whose strongest channel is greater than
@@ -39,16 +53,25 @@ pub(super) fn read(
     let mut united = GrayImage::new(size.0, size.1);
     let mut facts = MaskFacts::default();
     for file in &source.masks {
-        let mask = decode(file)?.image;
+        let Decoded { image: mask, has_palette, .. } = decode(file)?;
         if (mask.width(), mask.height()) != size {
             let is_swapped = is_turned && (mask.height(), mask.width()) == size;
             return Err(wrong_size(file, &mask, source.image, size, is_swapped));
         }
-        let Levels { values, limit, is_by_alpha } = levels(&mask, threshold);
+        let mut levels = levels(&mask, threshold);
+        if has_palette && let Some(indices) = decode_indices(file)? {
+            facts.compare(&mut levels, &indices);
+        }
+        let Levels { values, limit, is_by_alpha } = levels;
         facts.add(&values, limit, is_by_alpha);
         for (mark, value) in united.iter_mut().zip(values) {
             *mark = if value > limit { 255 } else { *mark };
         }
+    }
+    if let Some(annotation) = &source.annotation {
+        let (drawn, outlines) = annotation.draw(size, source.image, is_turned)?;
+        facts.add_drawn(&drawn, outlines);
+        united = drawn;
     }
     Ok((united, facts))
 }
@@ -108,6 +131,23 @@ fn levels(mask: &DynamicImage, threshold: u8) -> Levels {
 }
 
 impl MaskFacts {
+    /// Takes the indices of a palette as the levels, if its colours say nothing. An index is a class, so that no threshold
+    /// applies. Notes if one colour stands for several indices.
+    fn compare(&mut self, levels: &mut Levels, indices: &DynamicImage) {
+        let indices: Vec<u16> = indices.to_luma8().iter().map(|&index| u16::from(index)).collect();
+        let is_flat = levels.values.windows(2).all(|pair| pair[0] == pair[1]);
+        if is_flat && indices.windows(2).any(|pair| pair[0] != pair[1]) {
+            *levels = Levels { values: indices, limit: 0, is_by_alpha: false };
+            self.is_by_index = true;
+            return;
+        }
+        let pairs: BTreeSet<(u16, u16)> =
+            indices.iter().copied().zip(levels.values.iter().copied()).collect();
+        // An index 0 that is not black, or another one that is: the two ways of reading differ.
+        self.shares_colours |=
+            !levels.is_by_alpha && pairs.iter().any(|&(index, level)| (level > 0) != (index > 0));
+    }
+
     fn add(&mut self, values: &[u16], limit: u16, is_by_alpha: bool) {
         let distinct: BTreeSet<u16> = values.iter().copied().filter(|&value| value > 0).collect();
         self.level_count = self.level_count.max(distinct.len());
@@ -115,6 +155,12 @@ impl MaskFacts {
         self.is_by_alpha |= is_by_alpha;
         let marked = values.iter().filter(|&&value| value > limit).count();
         self.is_mostly_marked |= marked as f64 > INVERTED_SHARE * values.len() as f64;
+    }
+
+    fn add_drawn(&mut self, drawn: &GrayImage, outlines: OutlineFacts) {
+        let levels: Vec<u16> = drawn.iter().map(|&level| u16::from(level)).collect();
+        self.add(&levels, 0, false);
+        self.outlines = outlines;
     }
 
     fn levels_text(&self) -> String {
@@ -135,7 +181,9 @@ pub(super) fn report<'a>(
     threshold: u8,
     progress: &dyn Progress,
 ) -> Result<(), StageError> {
-    let masks: Vec<_> = masks.filter(|(source, _)| !source.masks.is_empty()).collect();
+    let masks: Vec<_> = masks.filter(|(source, _)| source.has_marks()).collect();
+    report_outlines(&masks, progress);
+    let masks: Vec<_> = masks.into_iter().filter(|(source, _)| !source.masks.is_empty()).collect();
     let mut seen: BTreeMap<&str, (usize, String)> = BTreeMap::new();
     for (source, facts) in &masks {
         let name = source.masks[0].path.display();
@@ -154,6 +202,12 @@ pub(super) fn report<'a>(
         if facts.is_by_alpha {
             seen.entry("alpha").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
         }
+        if facts.is_by_index {
+            seen.entry("index").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
+        }
+        if facts.shares_colours {
+            seen.entry("palette").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
+        }
         if facts.is_mostly_marked {
             seen.entry("inverted").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
         }
@@ -168,6 +222,13 @@ pub(super) fn report<'a>(
             "alpha" => progress.warn(&format!(
                 "{count} masks have one colour everywhere, such as {example}: their transparency marks the defects"
             )),
+            "index" => progress.warn(&format!(
+                "{count} masks have a palette of one colour, such as {example}: all indices above 0 count as defective"
+            )),
+            "palette" => progress.warn(&format!(
+                "{count} masks have a palette whose colours say something else than its indices, such as {example}: the \
+                 colours count; if the indices are classes, save them as grey levels"
+            )),
             _ if 2 * count > marking => progress.warn(&format!(
                 "{count} of {marking} masks mark most of their image, such as {example}: are they inverted? Defects \
                  must be brighter than the rest"
@@ -176,6 +237,19 @@ pub(super) fn report<'a>(
         }
     }
     Ok(())
+}
+
+/// Warns of outlines that cover nothing, and of those that fall apart.
+fn report_outlines(masks: &[(&Source<'_>, &MaskFacts)], progress: &dyn Progress) {
+    let report = |count: fn(&OutlineFacts) -> usize, what: &str| {
+        let sum: usize = masks.iter().map(|(_, facts)| count(&facts.outlines)).sum();
+        if let Some((source, _)) = masks.iter().find(|(_, facts)| count(&facts.outlines) > 0) {
+            let name = source.image.path.display();
+            progress.warn(&format!("{sum} polygons {what}, such as of `{name}`: see `polygon_rule`"));
+        }
+    };
+    report(|facts| facts.empty_count, "cover no pixel");
+    report(|facts| facts.torn_count, "are thinner than a pixel and fall apart into several regions");
 }
 
 #[cfg(test)]
@@ -209,6 +283,23 @@ mod tests {
         assert_eq!(marked(&DynamicImage::ImageLumaA8(both), 0), [true, false]);
         let opaque = ImageBuffer::from_pixel(2, 1, LumaA([0_u8, 255]));
         assert_eq!(marked(&DynamicImage::ImageLumaA8(opaque), 0), [false, false]);
+    }
+
+    #[test]
+    fn indices_count_only_if_the_colours_say_nothing() {
+        let read = |colours: [u16; 4], indices: [u8; 4]| {
+            let mut facts = MaskFacts::default();
+            let mut levels = Levels { values: colours.to_vec(), limit: 0, is_by_alpha: false };
+            let indices = GrayImage::from_raw(4, 1, indices.to_vec()).unwrap();
+            facts.compare(&mut levels, &DynamicImage::ImageLuma8(indices));
+            (levels.values, facts.is_by_index, facts.shares_colours)
+        };
+        assert_eq!(read([0, 0, 0, 0], [0, 0, 1, 2]), (vec![0, 0, 1, 2], true, false));
+        assert_eq!(read([9, 9, 9, 9], [0, 3, 3, 3]), (vec![0, 3, 3, 3], true, false));
+        assert_eq!(read([0, 0, 200, 90], [0, 0, 1, 2]), (vec![0, 0, 200, 90], false, false));
+        assert_eq!(read([0, 0, 200, 0], [0, 0, 1, 2]), (vec![0, 0, 200, 0], false, true));
+        assert_eq!(read([200, 200, 0, 0], [0, 0, 1, 1]), (vec![200, 200, 0, 0], false, true));
+        assert_eq!(read([0, 0, 0, 0], [0, 0, 0, 0]), (vec![0; 4], false, false));
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::annotation::RULES;
 use super::layout::Layout;
 use super::names;
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
 use crate::digest::Digest;
+use crate::kernels::polygon::PixelRule;
 use crate::kernels::random::Rng;
 use crate::stages::StageError;
 use crate::stages::fields::{Fields, Reader, name_of};
@@ -48,8 +50,17 @@ pub enum Duplicates {
 const DUPLICATES: [(&str, Duplicates); 2] = [("warn", Duplicates::Warn), ("refuse", Duplicates::Refuse)];
 
 /// Fields that only some layouts read. A row of the table of layouts names those that it reads.
-const OF_LAYOUTS: [&str; 7] =
-    ["csv", "fold", "normal_folders", "split_file", "split_seed", "test_share", "test_share_of_defects"];
+const OF_LAYOUTS: [&str; 9] = [
+    "csv",
+    "defect_classes",
+    "fold",
+    "normal_folders",
+    "polygon_rule",
+    "split_file",
+    "split_seed",
+    "test_share",
+    "test_share_of_defects",
+];
 
 /// How the input is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +77,10 @@ pub struct Reading {
     pub split_file: Option<String>,
     /// Names of the folders of normal images. If empty, they are recognised by their names.
     pub normal_folders: Vec<String>,
+    /// Classes of annotations that are defects. If empty, all are.
+    pub defect_classes: Vec<String>,
+    /// How polygons become pixels; `None` for the rule of their format.
+    pub polygon_rule: Option<PixelRule>,
     /// Share of the normal images that are for testing if the data set has no split.
     pub test_share: f64,
     /// The same for defective images.
@@ -91,6 +106,8 @@ impl Reading {
             category: reader.text("category"),
             split_file: reader.text("split_file"),
             normal_folders: reader.text_or_texts("normal_folders"),
+            defect_classes: reader.text_or_texts("defect_classes"),
+            polygon_rule: reader.choice("polygon_rule", &RULES, Some("auto")),
             test_share: reader.float("test_share", 0.0..=1.0, Some(TEST_SHARE)),
             test_share_of_defects: reader.float(
                 "test_share_of_defects",
@@ -113,6 +130,8 @@ impl Reading {
             category,
             split_file,
             normal_folders,
+            defect_classes,
+            polygon_rule,
             test_share,
             test_share_of_defects,
             split_seed,
@@ -132,6 +151,8 @@ impl Reading {
         add("category", category.is_some(), category.as_deref().unwrap_or_default().into());
         add("split_file", split_file.is_some(), split_file.as_deref().unwrap_or_default().into());
         add("normal_folders", !normal_folders.is_empty(), normal_folders.clone().into());
+        add("defect_classes", !defect_classes.is_empty(), defect_classes.clone().into());
+        add("polygon_rule", polygon_rule.is_some(), name_of(&RULES, polygon_rule).into());
         add("test_share", differs(*test_share, TEST_SHARE), (*test_share).into());
         let of_defects = *test_share_of_defects;
         add("test_share_of_defects", differs(of_defects, TEST_SHARE_OF_DEFECTS), of_defects.into());

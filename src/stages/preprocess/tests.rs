@@ -1,7 +1,9 @@
+mod annotations;
 mod counts;
 mod images;
 mod layouts;
 mod masks;
+mod mutations;
 
 use std::path::PathBuf;
 

@@ -5,10 +5,9 @@ use rayon::prelude::*;
 
 use super::super::super::StageError;
 use super::super::motions::position;
-use super::super::sources::Sources;
+use super::super::sources::{Sources, Surface};
 use super::super::{Augment, Motions};
 use super::Painting;
-use crate::artifacts::image_set::{read_mask, read_rgb};
 use crate::kernels::diffusion::{IMAGE_CHANNELS, TrainingBatch, dilate};
 use crate::kernels::random::Rng;
 
@@ -118,9 +117,9 @@ impl<'a> Patches<'a> {
             &crate::artifacts::File,
             crate::artifacts::image_set::Labelled<'_>,
         )| {
-            let (image, mask) = (read_rgb(image)?, read_mask(one.mask)?);
-            size_of(id, &image, side)?;
-            Ok((image, mask.iter().map(|&value| value > 0).collect()))
+            let surface = Surface::read(id, image, one.mask)?;
+            size_of(id, &surface.image, side)?;
+            Ok((surface.image, surface.mask.iter().map(|&value| value > 0).collect()))
         };
         let defective: Result<Vec<_>, StageError> = sources.defective.par_iter().map(read).collect();
         Ok(Self {
@@ -178,8 +177,8 @@ impl<'a> Patches<'a> {
 
     /// Draws a patch of a normal image with an empty mask. The hole has the shape of a random defect.
     fn normal(&self, rng: &mut Rng) -> Result<Patch, StageError> {
-        let (id, file) = self.sources.normals[rng.below(self.sources.normals.len())];
-        let image = read_rgb(file)?;
+        let &(id, file, ref one) = &self.sources.normals[rng.below(self.sources.normals.len())];
+        let image = Surface::read(id, file, one.mask)?.image;
         let size = size_of(id, &image, self.side)?;
         let defect = &self.sources.defects[rng.below(self.sources.defects.len())];
         let (_, moved) = self.motions.draw(rng, &defect.patch, 0.0, size);

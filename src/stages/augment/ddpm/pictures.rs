@@ -7,10 +7,10 @@ use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 
 use super::super::super::StageError;
-use super::super::sources::Sources;
+use super::super::sources::{Sources, Surface};
 use super::Painting;
 use super::patches::Window;
-use crate::artifacts::image_set::{read_rgb, write_rgb};
+use crate::artifacts::image_set::write_rgb;
 
 /// Number of samples in the picture.
 pub(super) const SAMPLES: usize = 24;
@@ -48,7 +48,8 @@ pub(super) fn draw(
 fn real(side: usize, sources: &Sources<'_>) -> Result<Vec<Vec<u8>>, StageError> {
     let few = sources.defects.iter().take(3 * COLUMNS);
     few.map(|defect| {
-        let image = read_rgb(sources.defective[defect.image_index].1)?;
+        let &(id, file, ref one) = &sources.defective[defect.image_index];
+        let image = Surface::read(id, file, one.mask)?.image;
         let width = image.width() as usize;
         let pixel = defect.pixels[defect.pixels.len() / 2] as usize;
         let start = |pixel: usize, extent: usize| pixel.saturating_sub(side / 2).min(extent - side);

@@ -11,7 +11,7 @@ use super::super::super::fields::Fields;
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
 use super::super::provenance::{self, SampleOrigin};
-use super::super::sources::{Defect, Sources};
+use super::super::sources::{Defect, Sources, Surface};
 use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
 use super::training::Trained;
@@ -35,7 +35,7 @@ const DRAWS: usize = 8;
 struct Draft<'a> {
     seed: u64,
     normal: &'a str,
-    surface: RgbImage,
+    surface: Surface,
     defect: &'a Defect<'a>,
     motion: DefectTransform,
     top: isize,
@@ -145,9 +145,9 @@ impl<'a> Draft<'a> {
     ) -> Result<Self, StageError> {
         let side = painting.architecture.side;
         let mut rng = Rng::new(seed, "ddpm");
-        let (normal, file) = sources.normals[rng.below(sources.normals.len())];
-        let surface = read_rgb(file)?;
-        let size = size_of(normal, &surface, side)?;
+        let &(normal, file, ref one) = &sources.normals[rng.below(sources.normals.len())];
+        let surface = Surface::read(normal, file, one.mask)?;
+        let size = size_of(normal, &surface.image, side)?;
         let mut tries = 0;
         loop {
             let defect = &sources.defects[rng.below(sources.defects.len())];
@@ -187,7 +187,7 @@ impl<'a> Draft<'a> {
         context.items.keep(fields, &[set.join(image_name), set.join(mask_name)], "")
     }
 
-    /// Inpaints the sample. Returns the whole image and its mask.
+    /// Inpaints the sample. Returns the image with its padding, and its mask.
     fn inpaint(
         &mut self,
         painting: &Painting,
@@ -197,7 +197,7 @@ impl<'a> Draft<'a> {
         let number = |&is_marked: &bool| f32::from(is_marked);
         let mask: Vec<f32> = self.mask.iter().map(number).collect();
         let hole: Vec<f32> = dilate(&self.mask, side, painting.blend).iter().map(number).collect();
-        let surface = self.window.pixels(&self.surface, side);
+        let surface = self.window.pixels(&self.surface.image, side);
         let schedule = Schedule::new(painting.recipe.noise, painting.recipe.times);
         let prediction = painting.recipe.prediction;
         let ddim = Ddim::new(&schedule, prediction, painting.sampling_steps, painting.eta);
@@ -205,9 +205,9 @@ impl<'a> Draft<'a> {
         let condition = InpaintCondition { image: &surface, mask: &mask, hole: &hole };
         let painted = inpaint(denoiser, &sampling, &condition, &mut self.rng)
             .map_err(failed("cannot sample from the diffusion model"))?;
-        let mut patch = self.cut(&self.surface, side);
+        let mut patch = self.cut(&self.surface.image, side);
         blend(&mut patch, &painted, &feather(&self.mask, side, painting.blend));
-        let mut image = self.surface.clone();
+        let mut image = self.surface.image.clone();
         let mut whole = vec![0; (image.width() * image.height()) as usize];
         for index in 0..side * side {
             let (row, column) = (self.window.top + index / side, self.window.left + index % side);
@@ -215,7 +215,7 @@ impl<'a> Draft<'a> {
             image.put_pixel(column as u32, row as u32, image::Rgb(pixel));
             whole[row * image.width() as usize + column] = if self.mask[index] { 255 } else { 0 };
         }
-        Ok((image, whole))
+        Ok(self.surface.padded(image, whole))
     }
 
     /// Cuts the window out of an image: `[side, side, 3]`.
@@ -229,9 +229,14 @@ impl<'a> Draft<'a> {
 
     fn cell(&self, painting: &Painting, painted: &File) -> Result<pictures::Cell, StageError> {
         let side = painting.architecture.side;
-        let after = read_rgb(painted)?;
+        let mut after = read_rgb(painted)?;
+        if let Some(region) = self.surface.region() {
+            let [left, top, width, height] =
+                [region.left, region.top, region.width, region.height].map(|side| side as u32);
+            after = image::imageops::crop_imm(&after, left, top, width, height).to_image();
+        }
         Ok(pictures::Cell {
-            before: self.cut(&self.surface, side),
+            before: self.cut(&self.surface.image, side),
             mask: self.mask.clone(),
             after: self.cut(&after, side),
         })
@@ -248,6 +253,7 @@ impl<'a> Draft<'a> {
             top: self.top,
             left: self.left,
             settings: format!("window_top={} window_left={}", self.window.top, self.window.left),
+            region: self.surface.region(),
         }
     }
 }

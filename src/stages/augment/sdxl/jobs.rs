@@ -12,10 +12,10 @@ use super::super::super::program::{Program, Stdin};
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
 use super::super::provenance::{self, SampleOrigin};
-use super::super::sources::Sources;
+use super::super::sources::{Sources, Surface};
 use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
-use crate::artifacts::image_set::{read_rgb, write_mask, write_rgb};
+use crate::artifacts::image_set::{write_mask, write_rgb};
 use crate::artifacts::{File, Files};
 use crate::kernels::random::Rng;
 
@@ -63,8 +63,10 @@ pub(super) struct Jobs<'a> {
 struct Draft<'a> {
     origin: SampleOrigin,
     file: &'a File,
+    /// The mask of the normal image.
+    mask_file: &'a File,
     prompt: &'a str,
-    /// Height and width, in px.
+    /// Height and width without padding, in px.
     size: (usize, usize),
     /// Indices of the marked pixels of the mask, row-major.
     marked: Vec<usize>,
@@ -170,9 +172,9 @@ impl<'a> Jobs<'a> {
     fn draft(&self, index: usize, seed: u64) -> Result<Draft<'a>, StageError> {
         let Sources { defects, normals, .. } = self.sources;
         let mut rng = Rng::new(seed, "sdxl-inpaint");
-        let (normal, file) = normals[rng.below(normals.len())];
-        let (width, height) = read_rgb(file)?.dimensions();
-        let size = (height as usize, width as usize);
+        let &(normal, file, ref one) = &normals[rng.below(normals.len())];
+        let surface = Surface::read(normal, file, one.mask)?;
+        let size @ (height, width) = surface.size();
         let prompts = &self.inpainting.prompts;
         let prompt = prompts[index % prompts.len()].as_str();
         for _ in 0..DRAWS {
@@ -192,8 +194,9 @@ impl<'a> Jobs<'a> {
                     top,
                     left,
                     settings: format!("noise_seed={} prompt={prompt}", noise_seed(seed)),
+                    region: surface.region(),
                 };
-                return Ok(Draft { origin, file, prompt, size, marked });
+                return Ok(Draft { origin, file, mask_file: one.mask, prompt, size, marked });
             }
         }
         Err(StageError::data(
@@ -276,7 +279,7 @@ impl<'a> Jobs<'a> {
             .map(|draft| {
                 self.context.check()?;
                 let [image, mask, output] = job_files(work, &draft.origin.id);
-                write_rgb(&image, &read_rgb(draft.file)?)?;
+                write_rgb(&image, &draft.surface()?.image)?;
                 write_mask(&mask, &draft.mask())?;
                 let (id, seed) = (draft.origin.id.as_str(), noise_seed(draft.origin.seed));
                 Ok(Job { id, image, mask, output, prompt: draft.prompt, seed })
@@ -328,13 +331,14 @@ impl<'a> Jobs<'a> {
         let files = job_files(self.context.work, &draft.origin.id);
         let Ok(painted) = image::open(&files[2]) else { return Ok(None) };
         let painted = painted.into_rgb8();
-        let mut image = read_rgb(draft.file)?;
+        let surface = draft.surface()?;
+        let mut image = surface.image.clone();
         if painted.dimensions() != image.dimensions() {
             return Ok(None);
         }
         draft.copy_masked(&painted, &mut image);
-        let [image_name, mask_name] =
-            provenance::write(self.set, &draft.origin.id, &image, draft.mask().into_raw())?;
+        let (image, mask) = surface.padded(image, draft.mask().into_raw());
+        let [image_name, mask_name] = provenance::write(self.set, &draft.origin.id, &image, mask)?;
         let sample = [self.set.join(image_name), self.set.join(mask_name)];
         let item = self.context.items.keep(&fields_of(shared, draft), &sample, "")?;
         for file in files {
@@ -361,6 +365,11 @@ impl<'a> Jobs<'a> {
 }
 
 impl Draft<'_> {
+    /// Reads the normal image.
+    fn surface(&self) -> Result<Surface, StageError> {
+        Surface::read(&self.origin.normal, self.file, self.mask_file)
+    }
+
     fn mask(&self) -> GrayImage {
         let (height, width) = self.size;
         let mut mask = GrayImage::new(width as u32, height as u32);

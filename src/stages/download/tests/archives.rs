@@ -116,3 +116,49 @@ fn duplicate_names_and_wrong_sizes_are_detected() {
     let error = message(Transfers::new().fetch(&remote(&[&server.url], &bomb)));
     assert!(error.contains("`bomb`"), "{error}");
 }
+
+/// Damaged archives are answered: what is unpacked are files of the archive, within the folder. Names have no checksum, so
+/// that a changed one is a name like any other.
+fn answer_mutations(count: usize, seed: u64) -> usize {
+    let contents: [&[u8]; 3] = [&[7; 3000], b"picture", b"path,label\na.png,good\n"];
+    let entries: Vec<(&str, &[u8])> =
+        ["train/10000.png", "test/20000.png", "images.csv"].into_iter().zip(contents).collect();
+    let files = [archive(&entries), packed(&entries, CompressionMethod::Deflated)];
+    let mut rng = crate::kernels::random::Rng::new(seed, "mutations");
+    let mut unpacked = 0;
+    for index in 0..count {
+        let (mutation, bytes) = crate::kernels::mutation::mutated(&mut rng, &files[index % files.len()]);
+        let transfers = Transfers::new();
+        let (path, into) =
+            (transfers.folder.path().join("set.zip"), transfers.folder.path().join("files/in"));
+        std::fs::create_dir_all(&into).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let answer = archive::unpack(&path, &remote(&[], &bytes), &into, &transfers.context());
+        let found = Files::of_folder(transfers.folder.path()).unwrap();
+        assert!(found.iter().all(|(name, _)| name == "set.zip" || name.starts_with("files/in/")), "{index}");
+        if answer.is_ok() {
+            unpacked += 1;
+            for (name, file) in found.iter().filter(|(name, _)| *name != "set.zip") {
+                let content = file.read().unwrap();
+                assert!(
+                    contents.contains(&&content[..]),
+                    "{name}, {mutation:?}, number {index} of seed {seed}"
+                );
+            }
+        }
+    }
+    unpacked
+}
+
+#[test]
+fn mutated_archives_are_answered() {
+    let unpacked = answer_mutations(400, 1);
+    assert!((5..300).contains(&unpacked), "{unpacked} of 400 were unpacked");
+}
+
+#[test]
+#[ignore = "the long form of the test above"]
+fn many_mutated_archives_are_answered() {
+    let unpacked = answer_mutations(10_000, 2);
+    assert!((100..7500).contains(&unpacked), "{unpacked} of 10,000 were unpacked");
+}

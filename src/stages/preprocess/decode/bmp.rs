@@ -49,6 +49,15 @@ fn palette_entries(bytes: &[u8], used: u32) -> usize {
     }
 }
 
+/// Returns where the palette begins, and the bytes of an entry; `None` without a palette.
+pub(super) fn palette_range(bytes: &[u8]) -> Option<(usize, usize)> {
+    let header = u32::from_le_bytes(*bytes.get(14..)?.first_chunk()?);
+    // A core header has 16-bit sides, and entries of three bytes.
+    let (bits_at, entry_bytes) = if header == 12 { (24, 3) } else { (28, 4) };
+    let bits = *bytes.get(bits_at)?;
+    (1..=8).contains(&bits).then_some((14 + header as usize, entry_bytes))
+}
+
 /// Returns the number of pixels that the codes set; `None` if the data end first. `is_half` is set for 4-bit indices.
 fn set_pixels(mut data: &[u8], is_half: bool, width: u64, height: u64) -> Option<u64> {
     let (mut x, mut y, mut set) = (0, 0, 0);

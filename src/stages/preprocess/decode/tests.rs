@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 
 use super::*;
+use crate::kernels::mutation::{Mutation, mutated};
 use crate::kernels::random::Rng;
 
 /// How a file is to be read.
@@ -79,6 +80,33 @@ fn every_format_is_read_as_pillow_reads_it_or_refused_by_name() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn indices_of_palettes_are_read_whatever_their_colours() {
+    let files = golden();
+    let of = |name: &str| palette::indices(&files[name].0).unwrap().map(DynamicImage::into_luma8);
+    let index = |count: u32| image::GrayImage::from_fn(43, 37, |x, y| image::Luma([((x + y) % count) as u8]));
+    // `tests/golden/images.py`: the index is the sum of row and column, modulo the number of colours.
+    let many = of("png-palette8.png").unwrap();
+    let count = u32::from(*many.iter().max().unwrap()) + 1;
+    assert!(count > 20 && many == index(count), "{count}");
+    assert_eq!(of("png-palette8-transparent.png").unwrap(), many);
+    let colours = of("bmp-palette4.bmp").unwrap();
+    assert_eq!((colours.iter().min(), colours.iter().max()), (Some(&2), Some(&13)));
+    // Grey ramps: the indices are the levels, or their complements.
+    let levels = |name: &str| decode_bytes(&files[name].0).unwrap().image.into_luma8();
+    assert_eq!(of("bmp-grey8.bmp").unwrap(), levels("bmp-grey8.bmp"));
+    let inverted = of("bmp-inverted-palette.bmp").unwrap();
+    assert!(
+        inverted
+            .iter()
+            .zip(levels("bmp-inverted-palette.bmp").iter())
+            .all(|(index, level)| *index == 255 - level)
+    );
+    for name in ["png-grey8.png", "png-rgb8.png", "bmp-rgb24.bmp", "jpeg-grey.jpg", "pnm-p5.pgm"] {
+        assert!(of(name).is_none(), "{name}");
+    }
 }
 
 /// What a changed file was read as: the levels, if it was read.
@@ -163,41 +191,6 @@ fn a_small_file_that_claims_a_large_image_is_refused_before_memory_is_taken() {
         let is_named = matches!(error, ImageFault::TooLarge { height: 65535, width: 65535, .. });
         assert!(is_named || kind == "PNM" && matches!(error, ImageFault::Damaged { .. }), "{kind}: {error}");
     }
-}
-
-/// A way to damage a file.
-#[derive(Clone, Copy, Debug)]
-enum Mutation {
-    /// The end is missing.
-    Cut,
-    /// The end is zeros.
-    Zeros,
-    /// Some bytes have another value.
-    Flip,
-    /// A part is missing.
-    Hole,
-}
-
-fn mutated(rng: &mut Rng, whole: &[u8]) -> (Mutation, Vec<u8>) {
-    let mut bytes = whole.to_vec();
-    let at = rng.below(bytes.len());
-    let mutation =
-        [Mutation::Cut, Mutation::Zeros, Mutation::Flip, Mutation::Flip, Mutation::Hole][rng.below(5)];
-    match mutation {
-        Mutation::Cut => bytes.truncate(at),
-        Mutation::Zeros => bytes[at..].fill(0),
-        Mutation::Flip => {
-            for _ in 0..=rng.below(3) {
-                let at = rng.below(bytes.len());
-                bytes[at] ^= 1 << rng.below(8);
-            }
-        }
-        Mutation::Hole => {
-            let end = (at + 1 + rng.below(40)).min(bytes.len());
-            bytes.drain(at..end);
-        }
-    }
-    (mutation, bytes)
 }
 
 /// Calls `each` for mutations of the files, in turn. The name of a file begins with its format.

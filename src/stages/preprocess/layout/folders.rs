@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::annotated::labelme_pair;
 use super::{Action, Listing, Row, Source, TEST, TRAIN, View, no_image};
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
@@ -51,6 +52,11 @@ fn fits<'a>(view: &View<'a>, reading: &Reading) -> Option<&'a str> {
     if rest == ["NG"] && view.keys().any(|name| is_nested(name) && name.matches('/').count() > 2) {
         return None;
     }
+    // Without masks, annotations beside the images say where the defects are.
+    let has_masks = folders.iter().any(|folder| is_masks(folder));
+    if reading.layout.is_none() && !has_masks && labelme_pair(view).is_some() {
+        return None;
+    }
     view.keys().copied().find(|name| is_image(name) && name.starts_with(&format!("{}/", normal[0])))
 }
 
@@ -84,6 +90,7 @@ fn read<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) -> Re
             kind: is_kind.then(|| folder.to_owned()),
             image,
             masks,
+            annotation: None,
         });
     }
     listing.problems.extend(masks.into_values().map(no_image));

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::annotated::labelme_pair;
 use super::{Action, Listing, Row, Source, TEST, TRAIN, VALIDATION, View, nearest, no_image};
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
@@ -40,6 +41,11 @@ pub(super) const MVTEC: Row = Row {
                 || name.contains("/rgb/")
         };
         if view.keys().any(|name| is_other(name) || name.contains("/Ungood/")) {
+            return None;
+        }
+        // Without masks, annotations beside the images say where the defects are.
+        let has_masks = view.keys().any(|name| single(name).is_some());
+        if reading.layout.is_none() && !has_masks && labelme_pair(view).is_some() {
             return None;
         }
         train_normal(view, reading)
@@ -175,6 +181,7 @@ fn read<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>, shape
             kind: names_kind.then(|| kind.to_owned()),
             image,
             masks,
+            annotation: None,
         });
     }
     listing.problems.extend(masks.into_values().flatten().map(no_image));

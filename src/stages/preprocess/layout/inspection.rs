@@ -136,6 +136,7 @@ fn read_real_iad<'a>(
                 kind: (!is_normal).then(|| item.anomaly_class.clone()),
                 image,
                 masks: mask.into_iter().collect(),
+                annotation: None,
             });
         }
     }
@@ -239,6 +240,7 @@ fn read_magnetic_tile<'a>(
             kind: (label == Label::Defect).then_some(kind),
             image,
             masks: vec![mask],
+            annotation: None,
         });
     }
     listing.notes.push(drawn_note(reading));
@@ -277,6 +279,7 @@ fn read_aitex<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>)
             kind: kind.map(str::to_owned),
             image,
             masks: marks,
+            annotation: None,
         });
     }
     listing.problems.extend(masks.into_values().flatten().map(super::no_image));

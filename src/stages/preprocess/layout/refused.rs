@@ -95,31 +95,6 @@ pub(super) const NEU: Row = row(
     "add normal images, and describe both in a table: `layout = \"csv\"`",
 );
 
-pub(super) const COCO: Row = row(
-    "coco",
-    "images beside an annotation file *.coco.json or annotations/instances_*.json",
-    |view, _| {
-        let is_list = |name: &str| {
-            let file = name.rsplit('/').next().unwrap_or(name);
-            file.ends_with(".coco.json") || (file.starts_with("instances_") && extension(file) == "json")
-        };
-        find(view, is_list)
-    },
-    "its regions are polygons",
-    MASKS,
-);
-
-pub(super) const YOLO: Row = row(
-    "yolo",
-    "images/…, labels/*.txt, data.yaml",
-    |view, _| {
-        let images = find(view, |name| parts(name).contains(&"images") && is_image(name))?;
-        find(view, |name| parts(name).contains(&"labels") && extension(name) == "txt").map(|_| images)
-    },
-    "its regions are polygons or boxes",
-    MASKS,
-);
-
 pub(super) const VOC: Row = row(
     "voc",
     "SegmentationClass/*.png with labelmap.txt, or Annotations/*.xml",

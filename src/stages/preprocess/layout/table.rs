@@ -2,24 +2,28 @@
 //!
 //! Each row describes one image. `path` and `mask` are relative to the folder of the table; `split` is `train`, `test`
 //! or any other name, and is drawn if the column is missing; `label` may be empty if there is a mask; `kind` is the kind
-//! of defect. A normal image needs no mask. A defect without a mask has no region.
+//! of defect. A normal image needs no mask. A defect without a mask has no region. `annotation` is a file of COCO, LabelMe
+//! or YOLO that outlines the defects instead of a mask.
 
 use super::folders::{drawn, drawn_note};
+use super::side_files::SideFiles;
 use super::{Action, Listing, Row, Source, View};
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
 use crate::stages::StageError;
+use crate::stages::preprocess::annotation::Annotation;
 use crate::stages::preprocess::names::{is_defect_word, is_normal_word, without_extension};
 use crate::stages::preprocess::reading::Reading;
 
 /// Other names of columns, as tables of other programs have them.
 const PATHS: [&str; 5] = ["path", "image_path", "image", "filename", "file"];
 const MASKS: [&str; 2] = ["mask", "mask_path"];
+const ANNOTATIONS: [&str; 2] = ["annotation", "annotations"];
 
 pub(super) const CSV: Row = Row {
     name: "csv",
-    shape: "a table images.csv with path, split, label, mask, kind",
-    fields: &["csv", "split_seed", "test_share", "test_share_of_defects"],
+    shape: "a table images.csv with path, split, label, mask or annotation, kind",
+    fields: &["csv", "defect_classes", "polygon_rule", "split_seed", "test_share", "test_share_of_defects"],
     fits: |view, reading| view.keys().copied().find(|name| *name == reading.csv),
     action: Action::Read(read),
 };
@@ -31,6 +35,7 @@ struct Columns {
     mask: Option<usize>,
     label: Option<usize>,
     kind: Option<usize>,
+    annotation: Option<usize>,
 }
 
 /// What the rows of a table have in common.
@@ -56,9 +61,10 @@ fn read<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) -> Re
     let columns = columns(reader.headers().map_err(|error| broken(&error))?, file)?;
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
     let table = Table { columns, folder, view, reading };
+    let mut side_files = SideFiles::new(reading);
     for row in reader.records() {
         let row = row.map_err(|error| broken(&error))?;
-        match table.source(&row)? {
+        match table.source(&row, &mut side_files)? {
             Ok(source) => listing.sources.push(source),
             Err(what) => {
                 let line = row.position().map_or(0, csv::Position::line);
@@ -70,7 +76,7 @@ fn read<'a>(view: &View<'a>, reading: &Reading, listing: &mut Listing<'a>) -> Re
     if table.columns.split.is_none() {
         listing.notes.push(drawn_note(reading));
     }
-    Ok(())
+    side_files.finish(listing)
 }
 
 fn columns(header: &csv::StringRecord, table: &File) -> Result<Columns, StageError> {
@@ -88,6 +94,7 @@ fn columns(header: &csv::StringRecord, table: &File) -> Result<Columns, StageErr
         mask: MASKS.iter().find_map(|name| index_of(name)),
         label: index_of("label"),
         kind: index_of("kind"),
+        annotation: ANNOTATIONS.iter().find_map(|name| index_of(name)),
     })
 }
 
@@ -97,13 +104,18 @@ struct Files<'r, 'a> {
     image: &'a File,
     label: Option<Label>,
     masks: Vec<&'a File>,
+    annotation: Option<Annotation<'a>>,
 }
 
 impl<'a> Table<'_, 'a> {
     /// Reads a row. The inner error describes the problem of the row.
-    fn source(&self, row: &csv::StringRecord) -> Result<Result<Source<'a>, String>, StageError> {
+    fn source(
+        &self,
+        row: &csv::StringRecord,
+        side_files: &mut SideFiles<'_, 'a>,
+    ) -> Result<Result<Source<'a>, String>, StageError> {
         let Self { columns, .. } = self;
-        let Files { path, image, label, masks } = match self.files(row) {
+        let Files { path, image, label, masks, annotation } = match self.files(row, side_files)? {
             Ok(found) => found,
             Err(what) => return Ok(Err(what)),
         };
@@ -129,11 +141,38 @@ impl<'a> Table<'_, 'a> {
         };
         let name = within("", path);
         let id = without_extension(&name).to_owned();
-        Ok(Ok(Source { id, split, label, kind: kind.map(str::to_owned), image, masks }))
+        let kind = kind.map(str::to_owned);
+        let kind = kind.or_else(|| annotation.as_ref().and_then(Annotation::kind));
+        Ok(Ok(Source { id, split, label, kind, image, masks, annotation }))
     }
 
     /// Finds the files of a row.
-    fn files<'r>(&self, row: &'r csv::StringRecord) -> Result<Files<'r, 'a>, String> {
+    fn files<'r>(
+        &self,
+        row: &'r csv::StringRecord,
+        side_files: &mut SideFiles<'_, 'a>,
+    ) -> Result<Result<Files<'r, 'a>, String>, StageError> {
+        let found = match self.named_files(row) {
+            Ok(found) => found,
+            Err(what) => return Ok(Err(what)),
+        };
+        let Some(written) = field(row, self.columns.annotation) else {
+            let is_unknown = found.label.is_none() && found.masks.is_empty();
+            let what = format!("`{}` has neither a label nor a mask", found.path);
+            return Ok(if is_unknown { Err(what) } else { Ok(found) });
+        };
+        if !found.masks.is_empty() {
+            return Ok(Err(format!("`{}` has a mask and an annotation: keep one of them", found.path)));
+        }
+        let (name, image) = (within(self.folder, written), within(self.folder, found.path));
+        Ok(side_files.annotation(&name, &image, self.view)?.map(|annotation| {
+            let label = found.label.or_else(|| Some(annotation.label()));
+            Files { label, annotation: Some(annotation), ..found }
+        }))
+    }
+
+    /// Finds the image and the mask of a row, and its label.
+    fn named_files<'r>(&self, row: &'r csv::StringRecord) -> Result<Files<'r, 'a>, String> {
         let find = |written: &str| {
             let name = within(self.folder, written);
             self.view.get(name.as_str()).copied().ok_or_else(|| format!("there is no file `{written}`"))
@@ -146,10 +185,7 @@ impl<'a> Table<'_, 'a> {
             Some(other) => return Err(format!("`label` must be `normal` or `defect`, not `{other}`")),
             None => None,
         };
-        if label.is_none() && mask.is_none() {
-            return Err(format!("`{path}` has neither a label nor a mask"));
-        }
-        Ok(Files { path, image: find(path)?, label, masks: mask.into_iter().collect() })
+        Ok(Files { path, image: find(path)?, label, masks: mask.into_iter().collect(), annotation: None })
     }
 }
 

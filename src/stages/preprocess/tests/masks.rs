@@ -98,6 +98,49 @@ fn a_mask_in_the_transparency_is_read() {
     assert!(context.notices().iter().any(|line| line.contains("transparency marks the defects")));
 }
 
+/// A PNG of 20×30 px with 1 in the given pixels and 0 elsewhere, and a palette of `colours`.
+pub(super) fn palette_png(points: &[(u32, u32)], colours: &[[u8; 3]]) -> Vec<u8> {
+    let chunk = |kind: &[u8], data: &[u8]| {
+        let body = [kind, data].concat();
+        [&(data.len() as u32).to_be_bytes()[..], &body, &crc32fast::hash(&body).to_be_bytes()].concat()
+    };
+    let row = |y: u32| {
+        std::iter::once(0).chain((0..30).map(move |x| u8::from(points.contains(&(y, x))))).collect::<Vec<_>>()
+    };
+    let rows: Vec<u8> = (0..20).flat_map(row).collect();
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, &rows).unwrap();
+    let header = [&30_u32.to_be_bytes()[..], &20_u32.to_be_bytes(), &[8, 3, 0, 0, 0]].concat();
+    let chunks = [
+        chunk(b"IHDR", &header),
+        chunk(b"PLTE", &colours.concat()),
+        chunk(b"IDAT", &packed.finish().unwrap()),
+        chunk(b"IEND", &[]),
+    ];
+    [b"\x89PNG\r\n\x1a\n".to_vec(), chunks.concat()].concat()
+}
+
+#[test]
+fn classes_in_the_indices_of_a_palette_are_read_or_warned_of() {
+    let run = |colours: &[[u8; 3]]| {
+        let folder = Folder::new().ksdd2("");
+        std::fs::write(folder.path("test/20000_GT.png"), palette_png(&[(3, 4), (3, 5)], colours)).unwrap();
+        let context = TestContext::new();
+        let files = run_on(&context, &[("mask_threshold", int(127))], &folder, IMAGES).unwrap();
+        let mask = read_mask(labelled(&files)["test/20000"].mask).unwrap();
+        let warnings: Vec<String> =
+            context.notices().into_iter().filter(|line| line.contains("palette")).collect();
+        (mask.iter().map(|&level| usize::from(level == 255)).sum::<usize>(), warnings)
+    };
+    let (marked, warnings) = run(&[[0; 3], [0; 3], [0; 3]]);
+    assert_eq!((marked, warnings.len()), (2, 1), "{warnings:?}");
+    assert!(warnings[0].contains("all indices above 0"));
+    assert_eq!(run(&[[0; 3], [128, 0, 0]]), (2, Vec::new()), "as VOC colours them");
+    let (marked, warnings) = run(&[[255; 3], [0; 3]]);
+    assert_eq!((marked, warnings.len()), (598, 1), "{warnings:?}");
+    assert!(warnings[0].contains("the colours count; if the indices are classes, save them as grey levels"));
+}
+
 #[test]
 fn images_without_masks_are_labelled_by_their_folder() {
     let folder = Folder::new().image("train/good/0.png").sized_image("test/good/1.png", 21, 30).sized_image(

@@ -12,7 +12,7 @@ use crate::cache::{
 };
 use crate::engine::hardware;
 use crate::manifest::{self, Config, Experiment, LoadOptions, Unneeded};
-use crate::plan::{self, Plan, Resolver, Status};
+use crate::plan::{self, EqualValues, Plan, Resolver, Status};
 
 /// The project and its cache.
 pub(super) struct Project {
@@ -118,6 +118,19 @@ pub(super) fn warn_of_unneeded(plan: &Plan) {
         names.join(", "),
         hints::unneeded(stages, targets)
     ));
+}
+
+/// Returns the axis values that distinguish a task, to follow its name: ` (ratio=0.1)`, or nothing.
+pub(super) fn of_values(values: &str) -> String {
+    if values.is_empty() { String::new() } else { format!(" ({values})") }
+}
+
+/// Shows a warning of axis values that make no difference.
+pub(super) fn warn_of_equal_values(all: &[EqualValues]) {
+    for equal in all {
+        let hint = hints::equal_values(equal);
+        super::terminal::message(&format!("warning: {equal}\n  help: {hint}"));
+    }
 }
 
 /// Surveys the state of every task of a plan.

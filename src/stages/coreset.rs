@@ -4,11 +4,13 @@
 //! chosen rows. Memory thus holds 128 numbers for each candidate instead of its features.
 
 mod filter;
+mod rows;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use self::rows::Rows;
 use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::{require_comparable, search_seconds};
 use super::selection::{LABELS, features_shape, read_selection};
@@ -23,9 +25,7 @@ use crate::artifacts::image_set::{self, Label, Selection};
 use crate::artifacts::size::{RowCount, Size};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
-use crate::kernels::coreset::{
-    Picks, Points, Projection, bank_size, join_blocks, random_rows, require_device,
-};
+use crate::kernels::coreset::{Picks, Points, Projection, join_blocks, random_rows, require_device};
 use crate::kernels::random::Rng;
 use crate::kernels::resize::overlap;
 
@@ -215,7 +215,8 @@ impl Stage for Coreset {
         let channels = sets.first().map_or(0.0, |set| set.channels);
         let read = selected_positions(&sets, &self.selection);
         let candidates = if self.min_overlap > 0.0 { read * COVERED_SHARE } else { read };
-        let rows = bank_size(candidates.round() as usize, self.ratio, self.min_size) as f64;
+        let expected = Rows::of(candidates.round() as usize, self.ratio, self.min_size);
+        let rows = expected.kept as f64;
         let is_choosing = rows < candidates.floor() && self.strategy != Strategy::Random;
         let a_candidate = channels * PROJECTION_SECONDS + rows.sqrt() * CHOICE_SECONDS;
         let choice = if is_choosing { candidates * a_candidate } else { 0.0 };
@@ -226,7 +227,12 @@ impl Stage for Coreset {
             None => return Workload::unknown(),
         };
         let seconds = read * channels * READ_SECONDS + choice + compared;
-        Workload::of(seconds, "bank", Size::of_rows(RowCount { count: rows, banks: 1.0, channels }))
+        let workload =
+            Workload::of(seconds, "bank", Size::of_rows(RowCount { count: rows, banks: 1.0, channels }));
+        if self.keeps_all_selected() {
+            return workload.deciding(self.deciding_fields(expected), expected.warning());
+        }
+        workload
     }
 
     fn preflight(&self, _: &Variables) -> Result<(), StageError> {
@@ -235,6 +241,27 @@ impl Stage for Coreset {
 
     fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
         run(self, inputs, output, context)
+    }
+}
+
+impl Coreset {
+    /// Returns whether every patch of the selected images is a candidate, so that their number follows from the sizes of
+    /// the inputs.
+    fn keeps_all_selected(&self) -> bool {
+        self.min_overlap <= 0.0 && !self.synthetic.is_set() && self.drop_near_normal.is_none()
+    }
+
+    /// Returns the fields that decide the rows if their number is known: that number, in place of the fields that it
+    /// follows from. If all candidates are kept, nothing is chosen.
+    fn deciding_fields(&self, expected: Rows) -> Fields {
+        let mut deciding = self.key_fields();
+        let chosen: &[&str] =
+            if expected.kept == expected.candidates { &["strategy", "projection"] } else { &[] };
+        for field in ["ratio", "min_size"].iter().chain(chosen) {
+            deciding.remove(*field);
+        }
+        deciding.insert("rows".to_owned(), expected.kept.into());
+        deciding
     }
 }
 
@@ -260,7 +287,11 @@ fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     if n == 0 {
         return Err(nothing_selected(spec, inputs));
     }
-    let count = bank_size(n, spec.ratio, spec.min_size);
+    let rows = Rows::of(n, spec.ratio, spec.min_size);
+    if let Some(warning) = rows.warning() {
+        context.progress.warn(&warning);
+    }
+    let count = rows.kept;
     let picks =
         if count == n { keep_all(n) } else { choose(spec, &sources, extraction.dimension, count, context)? };
     let description = Description {

@@ -199,8 +199,8 @@ impl Stage for Download {
         match self {
             Self::Path(_) => Workload::unknown(),
             Self::Http(source) => Workload {
-                seconds: None,
                 outputs: source.published_size().map(|size| ("files", size)).into_iter().collect(),
+                ..Workload::default()
             },
             Self::Synthetic(synthetic) => {
                 let images = synthetic.images();

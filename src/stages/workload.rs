@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::Fields;
 use super::role::Role;
 use crate::artifacts::image_set::Selection;
 use crate::artifacts::size::{ImageCounts, RowCount, Size};
@@ -26,6 +27,11 @@ pub struct Workload {
     pub seconds: Option<f64>,
     /// The sizes of its outputs by name. Those that are missing are unknown.
     pub outputs: Vec<(&'static str, Size)>,
+    /// The fields that decide the outputs, if the sizes say that some of the key decide nothing: stages with equal ones
+    /// and equal inputs make equal outputs. `None` if they are those of the key.
+    pub deciding: Option<Fields>,
+    /// What the stage would warn of, as far as the sizes say.
+    pub warnings: Vec<String>,
 }
 
 /// The work of a finished task, as its record keeps it.
@@ -74,7 +80,13 @@ impl Workload {
 
     /// A workload of `seconds` beside the fixed cost of every task, with one output.
     pub fn of(seconds: f64, output: &'static str, size: Size) -> Self {
-        Self { seconds: Some(TASK_SECONDS + seconds), outputs: vec![(output, size)] }
+        Self { seconds: Some(TASK_SECONDS + seconds), outputs: vec![(output, size)], ..Self::default() }
+    }
+
+    /// Adds the fields that decide the outputs, and a warning.
+    #[must_use]
+    pub fn deciding(self, fields: Fields, warning: Option<String>) -> Self {
+        Self { deciding: Some(fields), warnings: warning.into_iter().collect(), ..self }
     }
 
     /// Returns the size of an output; `None` if it is unknown.

@@ -13,7 +13,7 @@ use super::role::Role;
 use crate::artifacts::image_set::Selection;
 use crate::artifacts::size::{ImageCounts, RowCount, Size};
 
-/// Seconds of a task that does nothing: its folders, its log, its record (measured).
+/// Seconds of a task that does nothing: its folders, its log, its record (chosen).
 const TASK_SECONDS: f64 = 3e-3;
 
 /// The sizes of the inputs of a stage.
@@ -34,11 +34,18 @@ pub struct Workload {
     pub warnings: Vec<String>,
 }
 
+/// Version of the formulas, raised when one of them changes: works of other versions are not compared. 1: first
+/// (2026-11-28). 2: fitted again, with the blur and the resamples of `evaluate` (2026-11-29).
+const FORMULAS: u32 = 2;
+
 /// The work of a finished task, as its record keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// Work in seconds of the reference core. Comparable within one kind and one version of the program.
+    /// Work in seconds of the reference core. Comparable within one kind and one version of the formulas.
     pub seconds: f64,
+    /// Version of the formulas.
+    #[serde(default)]
+    pub formulas: u32,
     /// Numbers in its outputs, if they were known before it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<f64>,
@@ -97,7 +104,8 @@ impl Workload {
     /// Returns what a record keeps of it; `None` if the work is unknown.
     pub fn work(&self) -> Option<Work> {
         let numbers: Option<f64> = self.outputs.iter().map(|(_, size)| size.numbers()).sum();
-        self.seconds.map(|seconds| Work { seconds, numbers: numbers.filter(|&numbers| numbers > 0.0) })
+        let numbers = numbers.filter(|&numbers| numbers > 0.0);
+        self.seconds.map(|seconds| Work { seconds, formulas: FORMULAS, numbers })
     }
 }
 

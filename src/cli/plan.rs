@@ -33,7 +33,7 @@ pub(super) struct PlanArguments {
 /// Shows what would run.
 pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), false, environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::warn_of_unneeded(&plan);
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;

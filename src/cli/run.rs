@@ -99,7 +99,7 @@ impl RunArguments {
 /// Runs a manifest.
 pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline, environment)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::warn_of_unneeded(&plan);
     for stage in &arguments.force {

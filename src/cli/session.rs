@@ -38,19 +38,22 @@ pub(super) fn remote_help() -> String {
     format!("The remote: {REMOTE_ADDRESSES}; `off` for none (default: patchflow.toml's)")
 }
 
-/// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`.
+/// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`. A relative folder starts where
+/// it was written: at the current folder, or at the project's root.
 pub(super) fn with_remote(
     project: Project,
     typed: Option<&str>,
     is_offline: bool,
+    environment: &Environment,
 ) -> Result<Project, CliError> {
     let is_written = project.config.remote.as_ref().is_none_or(|remote| remote.is_written);
     let named = project.config.remote.as_ref().map(|remote| remote.url.as_str());
     let url = typed.or(named).filter(|&url| url != "off" && !is_offline);
     let mode = if is_written { RemoteMode::ReadWrite } else { RemoteMode::ReadOnly };
     let address = url.map(|url| RemoteAddress { url: url.to_owned(), mode });
+    let start = if typed.is_some() { &environment.folder } else { &project.root };
     let remote = address
-        .map(|address| RemoteStore::open(&address, &project.root, &CANCELLED))
+        .map(|address| RemoteStore::open(&address, start, &CANCELLED))
         .transpose()
         .map_err(CliError::Cache)?;
     let Project { root, config, cache } = project;

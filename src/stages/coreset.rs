@@ -5,6 +5,7 @@
 
 mod filter;
 mod rows;
+mod work;
 
 use std::path::Path;
 
@@ -12,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use self::rows::Rows;
 use super::fields::{Fields, Reader, fields, name_of};
-use super::scorer::{require_comparable, search_seconds};
+use super::scorer::require_comparable;
 use super::selection::{LABELS, features_shape, read_selection};
-use super::workload::selected_positions;
 use super::{
     About, Context, Estimates, InputSizes, Inputs, MASKS, PortUse, Reads, Role, Stage, StageError, Variables,
     Workload,
@@ -22,7 +22,6 @@ use super::{
 use crate::artifacts::bank::{Bank, Description};
 use crate::artifacts::feature_set::{self, Extraction, read_block, read_frame, read_shape};
 use crate::artifacts::image_set::{self, Label, Selection};
-use crate::artifacts::size::{RowCount, Size};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
 use crate::kernels::coreset::{Picks, Points, Projection, join_blocks, random_rows, require_device};
@@ -50,15 +49,6 @@ const DEFECT_RATIO: f64 = 1.0;
 const DEFECT_OVERLAP: f64 = 0.1;
 /// Number of anchors of the approximate greedy choice (patchcore-inspection's constant).
 const ANCHORS: usize = 10;
-
-/// Seconds for each number of a patch that is read, for each of a candidate that is projected, and for a candidate and
-/// the square root of the chosen rows. Without bounds the choice would compare each candidate with each chosen row
-/// (measured: `src/plan/estimate/measured.rs`; the choice of 14,896 of 148,960 rows takes 1.8 s, and 2.4 s by this).
-const READ_SECONDS: f64 = 2e-9;
-const PROJECTION_SECONDS: f64 = 6.5e-9;
-const CHOICE_SECONDS: f64 = 0.13e-6;
-/// Expected share of the patches of a defective image that its mask covers (measured on generated sets: 0.01 to 0.03).
-const COVERED_SHARE: f64 = 0.03;
 
 /// File of the bank with the verdict on each synthetic sample.
 const SYNTHETIC_TABLE: &str = "made.csv";
@@ -209,30 +199,8 @@ impl Stage for Coreset {
         input_bytes + 128_000_000
     }
 
-    /// Reading and projecting the candidates, and choosing among them.
     fn workload(&self, inputs: &InputSizes) -> Workload {
-        let Some(sets) = inputs.images("features") else { return Workload::unknown() };
-        let channels = sets.first().map_or(0.0, |set| set.channels);
-        let read = selected_positions(&sets, &self.selection);
-        let candidates = if self.min_overlap > 0.0 { read * COVERED_SHARE } else { read };
-        let expected = Rows::of(candidates.round() as usize, self.ratio, self.min_size);
-        let rows = expected.kept as f64;
-        let is_choosing = rows < candidates.floor() && self.strategy != Strategy::Random;
-        let a_candidate = channels * PROJECTION_SECONDS + rows.sqrt() * CHOICE_SECONDS;
-        let choice = if is_choosing { candidates * a_candidate } else { 0.0 };
-        let is_comparing = self.drop_near_normal.is_some() || self.synthetic.near_normal.is_some();
-        let compared = match inputs.rows("normal") {
-            _ if !is_comparing => 0.0,
-            Some(normal) => search_seconds(candidates + normal.count, normal),
-            None => return Workload::unknown(),
-        };
-        let seconds = read * channels * READ_SECONDS + choice + compared;
-        let workload =
-            Workload::of(seconds, "bank", Size::of_rows(RowCount { count: rows, banks: 1.0, channels }));
-        if self.keeps_all_selected() {
-            return workload.deciding(self.deciding_fields(expected), expected.warning());
-        }
-        workload
+        work::workload(self, inputs)
     }
 
     fn preflight(&self, _: &Variables) -> Result<(), StageError> {
@@ -241,27 +209,6 @@ impl Stage for Coreset {
 
     fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
         run(self, inputs, output, context)
-    }
-}
-
-impl Coreset {
-    /// Returns whether every patch of the selected images is a candidate, so that their number follows from the sizes of
-    /// the inputs.
-    fn keeps_all_selected(&self) -> bool {
-        self.min_overlap <= 0.0 && !self.synthetic.is_set() && self.drop_near_normal.is_none()
-    }
-
-    /// Returns the fields that decide the rows if their number is known: that number, in place of the fields that it
-    /// follows from. If all candidates are kept, nothing is chosen.
-    fn deciding_fields(&self, expected: Rows) -> Fields {
-        let mut deciding = self.key_fields();
-        let chosen: &[&str] =
-            if expected.kept == expected.candidates { &["strategy", "projection"] } else { &[] };
-        for field in ["ratio", "min_size"].iter().chain(chosen) {
-            deciding.remove(*field);
-        }
-        deciding.insert("rows".to_owned(), expected.kept.into());
-        deciding
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) struct ExplainArguments {
 /// Explains why a stage would run.
 pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), false, environment)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::check_stage(&experiment, &arguments.stage)?;
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;

@@ -68,13 +68,9 @@ pub(super) struct Forecast {
     guesses: usize,
 }
 
-/// The factors from an estimate to the least and the most that it may be. The range of a guess is given; an estimate
-/// from known inputs is compared as it is.
-fn factors(estimate: &Estimate) -> [f64; 3] {
-    match estimate.basis {
-        Basis::Guess { .. } => [1.0 / estimate.bound, 1.0, estimate.bound],
-        Basis::Itself | Basis::Scaled { .. } => [1.0; 3],
-    }
+/// Returns the factors from an estimate to the least and the most that it may be.
+fn factors(bound: f64) -> [f64; 3] {
+    [1.0 / bound, 1.0, bound]
 }
 
 impl Forecast {
@@ -88,13 +84,13 @@ impl Forecast {
         let known = || tasks.iter().filter_map(Cost::known);
         let cores = session::threads(None, &project.config);
         let seconds = |which: usize| {
-            let load = |estimate: &Estimate| estimate.load(factors(estimate)[which], jobs, cores);
+            let load = |estimate: &Estimate| estimate.load(factors(estimate.bound)[which], jobs, cores);
             let loads: Vec<Load> =
                 tasks.iter().map(|cost| cost.known().map_or_else(Load::default, load)).collect();
             makespan(plan, &loads, jobs, cores)
         };
         let bytes = |which: usize| -> f64 {
-            known().map(|estimate| estimate.output_bytes as f64 * factors(estimate)[which]).sum()
+            known().map(|estimate| estimate.output_bytes as f64 * factors(estimate.bytes_bound)[which]).sum()
         };
         let range = |of: &dyn Fn(usize) -> f64| Range { least: of(0), likely: of(1), most: of(2) };
         let mut unknown = BTreeMap::new();
@@ -176,7 +172,7 @@ impl Forecast {
         sentences.join("; ") + "\n"
     }
 
-    /// The least if tasks are missing from it; `12 s`, or `12 s (6.00-24 s)` with guesses.
+    /// The least if tasks are missing from it; else `12 s (6.00-24 s)`.
     fn seconds_text(&self) -> String {
         let Range { least, likely, most } = self.seconds;
         if !self.unknown.is_empty() {
@@ -241,9 +237,11 @@ impl Forecast {
 /// The cost of one task as JSON.
 pub(super) fn task_json(cost: &Cost) -> Value {
     let Some(estimate) = cost.known() else { return Value::Null };
-    let Estimate { seconds, bound: _, cpu_seconds: _, peak_bytes, output_bytes, basis } = estimate;
+    let Estimate { seconds, bound: _, bytes_bound: _, cpu_seconds: _, peak_bytes, output_bytes, basis } =
+        estimate;
     json!({
         "seconds": seconds,
+        "seconds_at_least": estimate.seconds_at_least(),
         "seconds_at_most": estimate.seconds_at_most(),
         "peak_bytes": peak_bytes,
         "output_bytes": output_bytes,
@@ -258,7 +256,7 @@ pub(super) fn task_text(cost: &Cost) -> String {
         Cost::Unknown(_) => "unknown".to_owned(),
         Cost::Known(estimate) => {
             let seconds = amounts::seconds(estimate.seconds);
-            let [least, _, most] = factors(estimate).map(|factor| estimate.seconds * factor);
+            let (least, most) = (estimate.seconds_at_least(), estimate.seconds_at_most());
             match estimate.basis {
                 Basis::Guess { .. } => format!("~{seconds} ({})", amounts::seconds_range(least, most)),
                 Basis::Itself | Basis::Scaled { .. } => seconds,

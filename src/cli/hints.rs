@@ -13,7 +13,7 @@ use crate::engine::{EngineError, Failure, full_disk as full_disk_in};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::RuntimeError;
 use crate::kernels::diffusion::DiffusionError;
-use crate::plan::{LockError, PlanError};
+use crate::plan::{EqualValues, LockError, PlanError};
 use crate::report::HistoryError;
 use crate::stages::StageError;
 use crate::stages::download::{ArchiveProblem, DownloadCause};
@@ -284,6 +284,15 @@ pub(super) fn unneeded(stages: &[String], targets: &[String]) -> String {
         "to run {} too, write `targets = [{}]` below `[experiment]`; else remove {0}",
         if stages.len() == 1 { "it" } else { "them" },
         names.join(", ")
+    )
+}
+
+/// Returns a hint for axis values that make no difference.
+pub(super) fn equal_values(equal: &EqualValues) -> String {
+    format!(
+        "keep one of them; or find what decides instead where `${{{}}}` is used: a bound such as `min_size`, or a field that \
+         another one switches off",
+        equal.axis
     )
 }
 

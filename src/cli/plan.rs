@@ -10,7 +10,8 @@ use super::error::CliError;
 use super::forecast::{self, BudgetArguments, Forecast};
 use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
-use crate::plan::{Cost, Plan, State, Status, TaskId};
+use crate::cache::Cache;
+use crate::plan::{Cost, EqualValues, Plan, Sizes, State, Status, TaskId, equal_values, warnings};
 
 /// Arguments of `plan`.
 #[derive(Args)]
@@ -32,19 +33,47 @@ pub(super) struct PlanArguments {
 /// Shows what would run.
 pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), false, environment)?;
     let (_, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::warn_of_unneeded(&plan);
     let statuses = session::survey(&arguments.manifest, &plan, &project)?;
     let forecast = Forecast::new(&plan, &statuses, &project, session::jobs(arguments.jobs, &project));
+    let foreseen = Foreseen::new(&plan, &statuses, &project.cache);
     if arguments.json {
-        terminal::print(&format!("{}\n", to_json(&plan, &statuses, &forecast)));
+        terminal::print(&format!("{}\n", to_json(&plan, &statuses, &forecast, &foreseen)));
     } else {
+        foreseen.show(&plan);
         terminal::print(&to_text(&plan, &statuses, &forecast));
     }
     session::show_remote_warnings(&project.cache);
     forecast.check(&arguments.budget)?;
     Ok(Exit::Done)
+}
+
+/// What can be said of the results before they exist.
+struct Foreseen {
+    /// The warnings of each task.
+    warnings: Vec<Vec<String>>,
+    equal_values: Vec<EqualValues>,
+}
+
+impl Foreseen {
+    fn new(plan: &Plan, statuses: &[Status], cache: &Cache) -> Self {
+        let mut sizes = Sizes::new(plan, cache);
+        let warnings = warnings(statuses, &mut sizes);
+        let outputs = |task: TaskId| statuses[task.0].outputs.as_ref();
+        Self { warnings, equal_values: equal_values(plan, &mut sizes, &outputs) }
+    }
+
+    fn show(&self, plan: &Plan) {
+        for (index, warning) in
+            self.warnings.iter().enumerate().flat_map(|(index, all)| all.iter().map(move |one| (index, one)))
+        {
+            let of = session::of_values(&plan.values_of(TaskId(index)));
+            terminal::message(&format!("warning: `{}`{of}: {warning}", plan.tasks[index].name));
+        }
+        session::warn_of_equal_values(&self.equal_values);
+    }
 }
 
 fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
@@ -56,8 +85,9 @@ fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
     totals
 }
 
-fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
-    let tasks = plan.tasks.iter().zip(statuses).zip(&forecast.tasks).map(|((task, status), cost)| {
+fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast, foreseen: &Foreseen) -> Value {
+    let known = plan.tasks.iter().zip(statuses).zip(forecast.tasks.iter().zip(&foreseen.warnings));
+    let tasks = known.map(|((task, status), (cost, warnings))| {
         let variants: Vec<&str> =
             task.variants.iter().map(|&variant| plan.variants[variant].id.as_str()).collect();
         json!({
@@ -69,6 +99,7 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
             "reason": status.reason.to_string(),
             "cause": status.reason,
             "variants": variants,
+            "warnings": warnings,
             "estimate": forecast::task_json(cost),
             "no_estimate": match cost {
                 Cost::Unknown(why) => Some(why.name()),
@@ -85,6 +116,7 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> Value {
         "experiment": plan.experiment,
         "variants": variants.collect::<Vec<_>>(),
         "unneeded": plan.unneeded.stages,
+        "equal_values": foreseen.equal_values,
         "tasks": tasks.collect::<Vec<_>>(),
         "totals": {
             "tasks": plan.tasks.len(),

@@ -14,11 +14,12 @@ use crate::cache::{Cache, ProcessIdentity};
 use crate::engine::{self, Event, Failure, Options, Outcome, OutcomeCounts, Run, Workers};
 use crate::manifest::Experiment;
 use crate::plan::{
-    Lock, LockedResult, Notice, Plan, PlanExtent, Record, Status, TaskId, check_locked, lock_path,
+    Lock, LockedResult, Notice, Plan, PlanExtent, Record, Sizes, Status, TaskId, check_locked, equal_values,
+    lock_path,
 };
 use crate::report::{
-    Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, differences,
-    variant_table,
+    Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, TableWarnings,
+    differences, variant_table,
 };
 use crate::text::on_one_line;
 
@@ -98,7 +99,7 @@ impl RunArguments {
 /// Runs a manifest.
 pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline, environment)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
     session::warn_of_unneeded(&plan);
     for stage in &arguments.force {
@@ -111,6 +112,9 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         || has_unavailable_task(&plan, environment);
     let statuses = with_survey.then(|| session::survey(&arguments.manifest, &plan, &project)).transpose()?;
     let statuses = statuses.unwrap_or_default();
+    let outputs = |task: TaskId| statuses.get(task.0)?.outputs.as_ref();
+    let expected = equal_values(&plan, &mut Sizes::new(&plan, &project.cache), &outputs);
+    session::warn_of_equal_values(&expected);
     check_budget(arguments, &project, &plan, &statuses)?;
     if !arguments.keep_going {
         check_preflight(arguments, environment, &plan, &statuses)?;
@@ -155,6 +159,9 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     let linked = folder.link_variants(&plan, &run, &project.cache);
     let summarised =
         RunSummary::new(request, &plan, &run, &of_task, &|task| notices(&run, task, &project.cache));
+    let outputs = |task: TaskId| run.tasks[task.0].outputs.as_ref();
+    let equal_values = equal_values(&plan, &mut Sizes::new(&plan, &project.cache), &outputs);
+    let summarised = RunSummary { equal_values, ..summarised };
     folder.write(&summarised, &table, &differences).map_err(CliError::Report)?;
     if !run.is_interrupted && run.counts().failed == 0 {
         folder.point_latest().map_err(CliError::Report)?;
@@ -165,8 +172,18 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     show_failures(&plan, &run, &options);
     session::show_remote_warnings(&project.cache);
     show_warning(&project.cache);
-    if !arguments.json {
-        terminal::print(&summary(&plan, &run, &table, &differences, &folder));
+    if arguments.json {
+        let unexpected = summarised.equal_values.iter().filter(|equal| !expected.contains(equal));
+        session::warn_of_equal_values(&unexpected.cloned().collect::<Vec<_>>());
+    } else {
+        terminal::print(&summary(
+            &plan,
+            &run,
+            &table,
+            &differences,
+            &TableWarnings::new(&summarised),
+            &folder,
+        ));
     }
     linked.map_err(CliError::Report)?;
     Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
@@ -273,7 +290,7 @@ fn check_preflight(
 fn log(event: &Event) {
     match event {
         Event::TaskStarted { name, values, kind, key, .. } => {
-            let of = if values.is_empty() { String::new() } else { format!(" ({values})") };
+            let of = session::of_values(values);
             tracing::info!("{kind} `{name}`{of} starts, key {key:.12}");
         }
         Event::TaskFinished {
@@ -381,6 +398,7 @@ fn summary(
     run: &Run,
     table: &ResultTable,
     differences: &Differences,
+    warnings: &TableWarnings,
     folder: &Folder,
 ) -> String {
     let mut lines = Vec::new();
@@ -400,6 +418,7 @@ fn summary(
         if table.missing() > 0 {
             lines.push(format!("{} without metrics", counted(table.missing(), "evaluation")));
         }
+        lines.extend(warnings.lines());
     }
     let OutcomeCounts { executed, hits, remote_hits, merged, failed, blocked } = run.counts();
     let mut counts = vec![format!("{executed} executed"), format!("{hits} cached")];

@@ -12,7 +12,7 @@ use crate::cache::{
 };
 use crate::engine::hardware;
 use crate::manifest::{self, Config, Experiment, LoadOptions, Unneeded};
-use crate::plan::{self, Plan, Resolver, Status};
+use crate::plan::{self, EqualValues, Plan, Resolver, Status};
 
 /// The project and its cache.
 pub(super) struct Project {
@@ -38,19 +38,22 @@ pub(super) fn remote_help() -> String {
     format!("The remote: {REMOTE_ADDRESSES}; `off` for none (default: patchflow.toml's)")
 }
 
-/// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`.
+/// Adds the remote: the typed address (or none, for `off`), else that of `patchflow.toml`. A relative folder starts where
+/// it was written: at the current folder, or at the project's root.
 pub(super) fn with_remote(
     project: Project,
     typed: Option<&str>,
     is_offline: bool,
+    environment: &Environment,
 ) -> Result<Project, CliError> {
     let is_written = project.config.remote.as_ref().is_none_or(|remote| remote.is_written);
     let named = project.config.remote.as_ref().map(|remote| remote.url.as_str());
     let url = typed.or(named).filter(|&url| url != "off" && !is_offline);
     let mode = if is_written { RemoteMode::ReadWrite } else { RemoteMode::ReadOnly };
     let address = url.map(|url| RemoteAddress { url: url.to_owned(), mode });
+    let start = if typed.is_some() { &environment.folder } else { &project.root };
     let remote = address
-        .map(|address| RemoteStore::open(&address, &project.root, &CANCELLED))
+        .map(|address| RemoteStore::open(&address, start, &CANCELLED))
         .transpose()
         .map_err(CliError::Cache)?;
     let Project { root, config, cache } = project;
@@ -118,6 +121,19 @@ pub(super) fn warn_of_unneeded(plan: &Plan) {
         names.join(", "),
         hints::unneeded(stages, targets)
     ));
+}
+
+/// Returns the axis values that distinguish a task, to follow its name: ` (ratio=0.1)`, or nothing.
+pub(super) fn of_values(values: &str) -> String {
+    if values.is_empty() { String::new() } else { format!(" ({values})") }
+}
+
+/// Shows a warning of axis values that make no difference.
+pub(super) fn warn_of_equal_values(all: &[EqualValues]) {
+    for equal in all {
+        let hint = hints::equal_values(equal);
+        super::terminal::message(&format!("warning: {equal}\n  help: {hint}"));
+    }
 }
 
 /// Surveys the state of every task of a plan.

@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &WorkerArguments, environment: &Environment) -> Res
     let sealed = read(&arguments.unit, &path).map_err(|source| CliError::UnitFile { path, source })?;
     let unit = Unit::open(&sealed).map_err(CliError::Unit)?;
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, None, unit.is_offline)?;
+    let project = session::with_remote(project, None, unit.is_offline, environment)?;
     handle_interrupts();
     let options = Options {
         threads: unit.threads,

@@ -89,9 +89,14 @@ pub fn gaussian_blur(map: &[f32], h: usize, w: usize, sigma: f64) -> Vec<f32> {
     })
 }
 
+/// Returns how many pixels to each side [`gaussian_blur`] reads.
+pub fn gaussian_radius(sigma: f64) -> usize {
+    (TRUNCATE * sigma + 0.5) as usize
+}
+
 /// Returns one half of the symmetric kernel: the centre, then the weights at distance 1, 2, ….
 fn gaussian_kernel(sigma: f64) -> Vec<f64> {
-    let radius = (TRUNCATE * sigma + 0.5) as usize;
+    let radius = gaussian_radius(sigma);
     let weights: Vec<f64> =
         (0..=radius).map(|x| libm::exp(-0.5 / (sigma * sigma) * (x * x) as f64)).collect();
     let sum = weights[0] + 2.0 * weights[1..].iter().sum::<f64>();

@@ -17,14 +17,22 @@ use super::{Models, Reason, Record};
 use crate::cache::{Cache, Change, difference};
 use crate::stages::{Spec, Work};
 
-/// Seconds that any task may take for reasons of its own: a shorter one is not scaled down below itself.
+/// Seconds that any task may take for reasons of its own, such as a busy disk (chosen): a shorter one is not scaled down
+/// below itself, and the time of a short one says less about another.
 const FIXED_SECONDS: f64 = 0.05;
 
-/// The factor by which the time may differ from an estimate that is scaled from another task.
+/// The factor by which the time may differ from an estimate that is scaled from another task, on a machine that is as busy
+/// as then (measured: `measured.rs`).
 const BOUND: f64 = 2.0;
 
-/// The same, from a task of another machine.
+/// The same, from a task of another machine (chosen).
 const OTHER_MACHINE_BOUND: f64 = 4.0;
+
+/// The same, from the same task (chosen: other tasks run beside it).
+const SAME_TASK_BOUND: f64 = 1.5;
+
+/// The most by which a bound is widened for a short task (chosen).
+const MOST_WIDENED: f64 = 10.0;
 
 /// The estimated cost of a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +41,8 @@ pub struct Estimate {
     pub seconds: f64,
     /// The factor by which the seconds may be higher or lower.
     pub bound: f64,
+    /// The factor by which the bytes of the outputs may be higher or lower.
+    pub bytes_bound: f64,
     /// Processor seconds, if they were measured.
     pub cpu_seconds: Option<f64>,
     /// Peak memory of the whole process, if it was measured.
@@ -122,6 +132,11 @@ impl Cost {
 }
 
 impl Estimate {
+    /// Returns the fewest seconds within the bound.
+    pub fn seconds_at_least(&self) -> f64 {
+        self.seconds / self.bound
+    }
+
     /// Returns the most seconds within the bound.
     pub fn seconds_at_most(&self) -> f64 {
         self.seconds * self.bound
@@ -172,7 +187,9 @@ impl Estimator<'_> {
         let status = &self.statuses[id.0];
         match (status.state(), &status.reason, &status.record) {
             (State::Hit | State::RemoteHit, ..) | (_, Reason::EqualTo { .. }, _) => return Cost::Nothing,
-            (.., Some(record)) => return Cost::Known(scaled(record, [1.0; 2], 1.0, Basis::Itself)),
+            (.., Some(record)) => {
+                return Cost::Known(scaled(record, [1.0; 2], SAME_TASK_BOUND, Basis::Itself));
+            }
             (.., None) => {}
         }
         match self.predict(id) {
@@ -257,9 +274,11 @@ fn scaled(record: &Record, [factor, written]: [f64; 2], bound: f64, basis: Basis
     let share = made.fresh_share.max(f64::MIN_POSITIVE);
     let whole = made.seconds / share;
     let seconds = (whole * factor).max(whole.min(FIXED_SECONDS));
+    let bytes_bound = if matches!(basis, Basis::Guess { .. }) { BOUND } else { 1.0 };
     Estimate {
         seconds,
-        bound,
+        bound: bound * (1.0 + FIXED_SECONDS / whole.max(FIXED_SECONDS / MOST_WIDENED)),
+        bytes_bound,
         cpu_seconds: made.cpu_seconds.map(|cpu| cpu / made.seconds.max(f64::MIN_POSITIVE) * seconds),
         // Memory is bounded by the batch or grows with the input: take the larger.
         peak_bytes: made.peak_bytes.map(|bytes| (bytes as f64 * written.max(1.0)) as u64),
@@ -268,5 +287,7 @@ fn scaled(record: &Record, [factor, written]: [f64; 2], bound: f64, basis: Basis
     }
 }
 
+#[cfg(test)]
+mod measured;
 #[cfg(test)]
 mod tests;

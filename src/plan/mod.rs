@@ -10,6 +10,8 @@
 //! reason     why a task is in its state
 //! explain    the difference from the nearest earlier record
 //! between    why two variants do not share a task
+//! equal_values  axis values that make no difference
+//! warnings   what stages have warned of, or will
 //! history    the records of earlier tasks, by kind
 //! sizes      how much tasks have to do, before and after their inputs exist
 //! models     the record that predicts a task
@@ -24,6 +26,7 @@
 //! safe. The engine uses the same [`Resolver`] while it runs.
 
 mod between;
+mod equal_values;
 mod estimate;
 mod explain;
 mod graph;
@@ -41,8 +44,10 @@ mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;
+mod warnings;
 
 pub use between::{Pair, between};
+pub use equal_values::{EqualValues, equal_values};
 pub use estimate::{Basis, Cost, Estimate, Unknown, estimate, input_bytes, typical_seconds};
 pub use explain::{Explanation, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
@@ -59,6 +64,7 @@ pub use record::{BackboneProvenance, KeptLog, Notice, Provenance, Record};
 pub use resolve::{Output, Outputs, Resolution, ResolvedInput, Resolver, wanted};
 pub use sizes::Sizes;
 pub use survey::{State, Status, survey};
+pub use warnings::warnings;
 
 use std::path::PathBuf;
 

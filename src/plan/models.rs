@@ -116,9 +116,8 @@ fn is_alike(Earlier { record, .. }: &Earlier, task: &Task) -> bool {
 }
 
 /// Returns how often the work of a record's task must be doubled or halved to give `work`; `None` if its work is
-/// unknown, or of another version of the program, whose formulas may be others.
+/// unknown, or of other formulas.
 fn doublings(record: &Record, work: Work) -> Option<f64> {
-    let made = &record.provenance;
-    let then = made.work.filter(|_| made.patchflow == env!("CARGO_PKG_VERSION"))?;
+    let then = record.provenance.work.filter(|then| then.formulas == work.formulas)?;
     Some((work.seconds / then.seconds).log2().abs()).filter(|doublings| doublings.is_finite())
 }

@@ -7,6 +7,7 @@ use super::differences::Differences;
 use super::latest;
 use super::summary::{RunRequest, RunSummary};
 use super::table::ResultTable;
+use super::table_warnings::TableWarnings;
 use crate::cache::{Cache, CacheError, Digest, Tree};
 use crate::engine::Run;
 use crate::plan::{Plan, TaskId};
@@ -189,9 +190,10 @@ impl Folder {
         differences: &Differences,
     ) -> Result<(), ReportError> {
         let json = to_json(summary);
+        let with_warnings = table.to_markdown() + &TableWarnings::new(summary).to_markdown();
         let mut files: Vec<(&str, Vec<u8>)> = vec![
             ("summary.json", json),
-            ("table.md", table.to_markdown().into_bytes()),
+            ("table.md", with_warnings.into_bytes()),
             ("table.csv", table.to_csv().into_bytes()),
             ("table.tex", table.to_latex().into_bytes()),
         ];

@@ -24,6 +24,7 @@ mod progress;
 mod statistics;
 mod summary;
 mod table;
+mod table_warnings;
 mod users;
 mod verdicts;
 
@@ -37,5 +38,6 @@ pub use progress::Bars;
 pub use statistics::{MeanInterval, Summary, paired, summarise};
 pub use summary::{RunRequest, RunSummary, TaskCounts, TaskSummary, VariantSummary};
 pub use table::{ResultCell, ResultTable, variant_table};
+pub use table_warnings::TableWarnings;
 pub use users::users_of_keys;
 pub use verdicts::{KindVerdicts, TaskVerdict, VerdictKind, Verdicts};

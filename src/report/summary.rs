@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifacts::scores::Metrics;
 use crate::cache::ProcessIdentity;
 use crate::engine::{Outcome, OutcomeCounts, Run};
-use crate::plan::{Notice, Plan, TaskId};
+use crate::plan::{EqualValues, Notice, Plan, TaskId};
 use crate::stages::fields::{Fields, Value};
 
 /// The request of a run: the content of `run.json`, and the member `run` of `summary.json`.
@@ -76,6 +76,9 @@ pub struct RunSummary {
     pub ended: Vec<TaskSummary>,
     /// The variants, in the manifest's order.
     pub variants: Vec<VariantSummary>,
+    /// Axis values that make no difference.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub equal_values: Vec<EqualValues>,
 }
 
 /// How many tasks were planned, and ended in each way.
@@ -144,6 +147,7 @@ impl RunSummary {
             seconds: run.duration.as_secs_f64(),
             ended: ended(plan, run, notices),
             variants: variants(plan, run, metrics),
+            equal_values: Vec::new(),
         }
     }
 }

@@ -152,7 +152,7 @@ impl Stage for Command {
     /// Bytes of the inputs: nothing is known about what the program does with them.
     fn workload(&self, inputs: &InputSizes) -> Workload {
         let seconds = inputs.bytes().map(|bytes| PROGRAM_SECONDS + bytes * BYTE_SECONDS);
-        Workload { seconds, outputs: Vec::new() }
+        Workload { seconds, ..Workload::default() }
     }
 
     fn preflight(&self, _: &Variables) -> Result<(), StageError> {

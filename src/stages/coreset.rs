@@ -4,15 +4,17 @@
 //! chosen rows. Memory thus holds 128 numbers for each candidate instead of its features.
 
 mod filter;
+mod rows;
+mod work;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use self::rows::Rows;
 use super::fields::{Fields, Reader, fields, name_of};
-use super::scorer::{require_comparable, search_seconds};
+use super::scorer::require_comparable;
 use super::selection::{LABELS, features_shape, read_selection};
-use super::workload::selected_positions;
 use super::{
     About, Context, Estimates, InputSizes, Inputs, MASKS, PortUse, Reads, Role, Stage, StageError, Variables,
     Workload,
@@ -20,12 +22,9 @@ use super::{
 use crate::artifacts::bank::{Bank, Description};
 use crate::artifacts::feature_set::{self, Extraction, read_block, read_frame, read_shape};
 use crate::artifacts::image_set::{self, Label, Selection};
-use crate::artifacts::size::{RowCount, Size};
 use crate::artifacts::{Artifact, File, Files, npy};
 use crate::kernels::KernelError;
-use crate::kernels::coreset::{
-    Picks, Points, Projection, bank_size, join_blocks, random_rows, require_device,
-};
+use crate::kernels::coreset::{Picks, Points, Projection, join_blocks, random_rows, require_device};
 use crate::kernels::random::Rng;
 use crate::kernels::resize::overlap;
 
@@ -50,14 +49,6 @@ const DEFECT_RATIO: f64 = 1.0;
 const DEFECT_OVERLAP: f64 = 0.1;
 /// Number of anchors of the approximate greedy choice (patchcore-inspection's constant).
 const ANCHORS: usize = 10;
-
-/// Seconds for each number of a patch that is read, for each of a candidate that is projected, and for a candidate and
-/// the square root of the chosen rows (measured: 2880 candidates and 288 rows to 96,000 and 9600).
-const READ_SECONDS: f64 = 2e-9;
-const PROJECTION_SECONDS: f64 = 8e-9;
-const CHOICE_SECONDS: f64 = 0.3e-6;
-/// Expected share of the patches of a defective image that its mask covers (measured on generated sets: 0.01 to 0.03).
-const COVERED_SHARE: f64 = 0.03;
 
 /// File of the bank with the verdict on each synthetic sample.
 const SYNTHETIC_TABLE: &str = "made.csv";
@@ -208,25 +199,8 @@ impl Stage for Coreset {
         input_bytes + 128_000_000
     }
 
-    /// Reading and projecting the candidates, and choosing among them. Distances are bounded, so that the choice takes
-    /// less than candidates × rows.
     fn workload(&self, inputs: &InputSizes) -> Workload {
-        let Some(sets) = inputs.images("features") else { return Workload::unknown() };
-        let channels = sets.first().map_or(0.0, |set| set.channels);
-        let read = selected_positions(&sets, &self.selection);
-        let candidates = if self.min_overlap > 0.0 { read * COVERED_SHARE } else { read };
-        let rows = bank_size(candidates.round() as usize, self.ratio, self.min_size) as f64;
-        let is_choosing = rows < candidates.floor() && self.strategy != Strategy::Random;
-        let a_candidate = channels * PROJECTION_SECONDS + rows.sqrt() * CHOICE_SECONDS;
-        let choice = if is_choosing { candidates * a_candidate } else { 0.0 };
-        let is_comparing = self.drop_near_normal.is_some() || self.synthetic.near_normal.is_some();
-        let compared = match inputs.rows("normal") {
-            _ if !is_comparing => 0.0,
-            Some(normal) => search_seconds(candidates + normal.count, normal),
-            None => return Workload::unknown(),
-        };
-        let seconds = read * channels * READ_SECONDS + choice + compared;
-        Workload::of(seconds, "bank", Size::of_rows(RowCount { count: rows, banks: 1.0, channels }))
+        work::workload(self, inputs)
     }
 
     fn preflight(&self, _: &Variables) -> Result<(), StageError> {
@@ -260,7 +234,11 @@ fn run(spec: &Coreset, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     if n == 0 {
         return Err(nothing_selected(spec, inputs));
     }
-    let count = bank_size(n, spec.ratio, spec.min_size);
+    let rows = Rows::of(n, spec.ratio, spec.min_size);
+    if let Some(warning) = rows.warning() {
+        context.progress.warn(&warning);
+    }
+    let count = rows.kept;
     let picks =
         if count == n { keep_all(n) } else { choose(spec, &sources, extraction.dimension, count, context)? };
     let description = Description {

@@ -94,7 +94,8 @@ const DATASETS: [(&str, &[&str], &str); 3] = [
         "sha256:461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
     ),
 ];
-/// Seconds for a generated image and its mask, and for each of its pixels (measured).
+/// Seconds for a generated image and its mask, and for each of its pixels
+/// (measured: `src/plan/estimate/measured.rs`).
 const IMAGE_SECONDS: f64 = 0.25e-3;
 const SURFACE_PIXEL_SECONDS: f64 = 180e-9;
 
@@ -199,8 +200,8 @@ impl Stage for Download {
         match self {
             Self::Path(_) => Workload::unknown(),
             Self::Http(source) => Workload {
-                seconds: None,
                 outputs: source.published_size().map(|size| ("files", size)).into_iter().collect(),
+                ..Workload::default()
             },
             Self::Synthetic(synthetic) => {
                 let images = synthetic.images();

@@ -30,7 +30,7 @@ use crate::artifacts::image_set::{self, Label, Labelled, Selection, Truth};
 use crate::artifacts::model::Model;
 use crate::artifacts::size::{ImageCounts, Size};
 use crate::artifacts::{Artifact, File};
-use crate::kernels::map::{default_sigma, gaussian_blur, reference_blur, upsample};
+use crate::kernels::map::{default_sigma, gaussian_blur, gaussian_radius, reference_blur, upsample};
 use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, MetricError, PixelScores, PixelStatistics};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: intervals of pixel
@@ -46,10 +46,15 @@ const REFERENCE_RADIUS: f32 = 2.0;
 /// Number of images that are scored between two checks for cancellation.
 const IMAGES_AT_ONCE: usize = 32;
 
-/// Seconds for a pixel of a map in each pass, for a pixel of a picture, and for an image in a resample (chosen).
-const MAP_PIXEL_SECONDS: f64 = 0.12e-6;
+/// Seconds for a pixel of a map in each pass, and for each pixel beside it, in a row and in a column, that its blur reads
+/// (measured: `src/plan/estimate/measured.rs`).
+const MAP_PIXEL_SECONDS: f64 = 20e-9;
+const BLURRED_PIXEL_SECONDS: f64 = 2e-9;
+/// Seconds for a resample, and for each of its images (measured: `src/plan/estimate/measured.rs`).
+const RESAMPLE_SECONDS: f64 = 10e-6;
+const RESAMPLED_IMAGE_SECONDS: f64 = 0.8e-6;
+/// Seconds for a pixel of a picture (chosen).
 const PICTURE_PIXEL_SECONDS: f64 = 0.2e-6;
-const RESAMPLED_IMAGE_SECONDS: f64 = 1.5e-6;
 
 /// How a map is smoothed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +169,8 @@ impl Stage for Evaluate {
         input_bytes / 2 + 256_000_000
     }
 
-    /// Searching the banks for the patches, making maps of the pixels once or twice, and the resamples of the bootstrap.
+    /// Searching the banks for the patches; maps of the pixels, once or twice, with their blur; pictures; the resamples of the
+    /// bootstrap.
     fn workload(&self, inputs: &InputSizes) -> Workload {
         let selection = Selection { split: Some(self.split.clone()), label: None };
         let (features, images) = (inputs.first_images("features"), inputs.first_images("images"));
@@ -173,9 +179,10 @@ impl Stage for Evaluate {
         };
         let count = images.selected(&selection);
         let passes = if self.bootstrap > 0 || self.full_maps { 2.0 } else { 1.0 };
-        let pixels = count * images.positions * passes * MAP_PIXEL_SECONDS;
+        let a_pixel = MAP_PIXEL_SECONDS + self.blur_radius(images.positions) * BLURRED_PIXEL_SECONDS;
+        let pixels = count * images.positions * passes * a_pixel;
         let pictures = count.min(self.pictures as f64) * images.positions * PICTURE_PIXEL_SECONDS;
-        let resamples = self.bootstrap as f64 * count * RESAMPLED_IMAGE_SECONDS;
+        let resamples = self.bootstrap as f64 * (RESAMPLE_SECONDS + count * RESAMPLED_IMAGE_SECONDS);
         let seconds = search_seconds(count * features.positions, rows) + pixels + pictures + resamples;
         let maps = ImageCounts { positions: features.positions, channels: 1.0, ..images.clone() };
         Workload::of(seconds, "scores", Size::of_images(maps))
@@ -187,6 +194,18 @@ impl Stage for Evaluate {
 
     fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
         run(self, inputs, output, context)
+    }
+}
+
+impl Evaluate {
+    /// Returns how many pixels to each side the blur of a map reads; the map is taken for a square of `pixels` pixels.
+    fn blur_radius(&self, pixels: f64) -> f64 {
+        let side = pixels.sqrt() as usize;
+        match self.blur {
+            Blur::Gaussian => gaussian_radius(self.sigma.unwrap_or_else(|| default_sigma(side, side))) as f64,
+            Blur::Reference => f64::from(REFERENCE_RADIUS),
+            Blur::None => 0.0,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbou
 pub const VERSION: u32 = 3;
 
 /// Seconds of one core for a multiplication and addition of the network, for a pixel beside them (maps that are read and
-/// written), for an image (decoding, pooling, writing), and for a weight that is read or drawn at random (measured:
+/// written), for an image (decoding, pooling, writing), and for a weight that is read (chosen) or drawn at random (measured:
 /// `resnet18`, `resnet50` and `wide_resnet50_2` at 96², 160² and 320² px).
 const MULTIPLY_ADD_SECONDS: f64 = 12e-12;
 const PIXEL_SECONDS: f64 = 0.35e-6;

@@ -35,7 +35,7 @@ const THRESHOLD_QUANTILE: f64 = 0.995;
 /// on the time for thousands of images). They are spread evenly over the set.
 const THRESHOLD_IMAGES: i64 = 500;
 
-/// Seconds for each number of a bank that is read and written (measured).
+/// Seconds for each number of a bank that is read and written (chosen: 1 GB/s).
 const COPY_SECONDS: f64 = 5e-9;
 
 /// The fields of a `fit` stage.

@@ -136,6 +136,7 @@ impl Program<'_> {
     fn held(&self, output: &Output) -> String {
         let mut holders = output.stdout.holders();
         holders.extend(output.stderr.holders());
+        holders.sort();
         holders.dedup();
         let who =
             if holders.is_empty() { "a process of another user".to_owned() } else { holders.join(", ") };

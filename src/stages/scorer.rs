@@ -8,7 +8,7 @@ use crate::artifacts::model::{Model, Scoring, ScoringRule};
 use crate::artifacts::size::RowCount;
 use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
-use crate::kernels::nearest::{Neighbours, SearchBank};
+use crate::kernels::nearest::{Neighbours, SearchBank, code_cost};
 use crate::kernels::scoring::{
     Aggregation, Calibration, DualOptions, DualScore, Excluded, Matched, Reweight, image_score_dual,
     image_score_single, patch_map_dual, patch_map_single,
@@ -107,13 +107,19 @@ pub fn require_comparable(what: &str, one: &Extraction, other: &Extraction) -> R
 }
 
 /// Seconds for each number of a patch, in each bank that is searched for its nearest row, and for each number of a patch
-/// and row of the bank (measured: 288 to 12,000 rows of 384 and 1536 numbers; bounds leave a small part of each row).
-const PATCH_SECONDS: f64 = 22e-9;
+/// and row of the bank; bounds leave a small part of each row
+/// (measured: `src/plan/estimate/measured.rs`).
+const PATCH_SECONDS: f64 = 10e-9;
 const ROW_SECONDS: f64 = 12e-12;
+/// Seconds for a multiplication when the codes of a bank are made (measured: `src/plan/estimate/measured.rs`).
+const CODE_SECONDS: f64 = 40e-12;
 
 /// Returns the seconds of a search for the nearest rows of `patches` patches in each of the banks.
 pub fn search_seconds(patches: f64, rows: RowCount) -> f64 {
-    patches * rows.channels * (rows.banks * PATCH_SECONDS + rows.count * ROW_SECONDS)
+    let RowCount { count, banks, channels } = rows;
+    let cost = code_cost((count / banks.max(1.0)) as usize, channels as usize) as f64 * banks;
+    let codes = if patches * count * channels >= cost { cost * CODE_SECONDS } else { 0.0 };
+    patches * channels * (banks * PATCH_SECONDS + count * ROW_SECONDS) + codes
 }
 
 /// The scores of one image.

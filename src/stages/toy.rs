@@ -70,7 +70,7 @@ impl Stage for Toy {
 
     fn workload(&self, inputs: &InputSizes) -> Workload {
         let bytes = inputs.bytes();
-        Workload { seconds: bytes.map(|bytes| 1e-3 + bytes * 1e-9), outputs: Vec::new() }
+        Workload { seconds: bytes.map(|bytes| 1e-3 + bytes * 1e-9), ..Workload::default() }
     }
 
     fn preflight(&self, _: &Variables) -> Result<(), StageError> {

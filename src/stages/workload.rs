@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::Fields;
 use super::role::Role;
 use crate::artifacts::image_set::Selection;
 use crate::artifacts::size::{ImageCounts, RowCount, Size};
 
-/// Seconds of a task that does nothing: its folders, its log, its record (measured).
+/// Seconds of a task that does nothing: its folders, its log, its record (chosen).
 const TASK_SECONDS: f64 = 3e-3;
 
 /// The sizes of the inputs of a stage.
@@ -26,13 +27,25 @@ pub struct Workload {
     pub seconds: Option<f64>,
     /// The sizes of its outputs by name. Those that are missing are unknown.
     pub outputs: Vec<(&'static str, Size)>,
+    /// The fields that decide the outputs, if the sizes say that some of the key decide nothing: stages with equal ones
+    /// and equal inputs make equal outputs. `None` if they are those of the key.
+    pub deciding: Option<Fields>,
+    /// What the stage would warn of, as far as the sizes say.
+    pub warnings: Vec<String>,
 }
+
+/// Version of the formulas, raised when one of them changes: works of other versions are not compared. 1: first
+/// (2026-11-28). 2: fitted again, with the blur and the resamples of `evaluate` (2026-11-29).
+const FORMULAS: u32 = 2;
 
 /// The work of a finished task, as its record keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// Work in seconds of the reference core. Comparable within one kind and one version of the program.
+    /// Work in seconds of the reference core. Comparable within one kind and one version of the formulas.
     pub seconds: f64,
+    /// Version of the formulas.
+    #[serde(default)]
+    pub formulas: u32,
     /// Numbers in its outputs, if they were known before it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<f64>,
@@ -74,7 +87,13 @@ impl Workload {
 
     /// A workload of `seconds` beside the fixed cost of every task, with one output.
     pub fn of(seconds: f64, output: &'static str, size: Size) -> Self {
-        Self { seconds: Some(TASK_SECONDS + seconds), outputs: vec![(output, size)] }
+        Self { seconds: Some(TASK_SECONDS + seconds), outputs: vec![(output, size)], ..Self::default() }
+    }
+
+    /// Adds the fields that decide the outputs, and a warning.
+    #[must_use]
+    pub fn deciding(self, fields: Fields, warning: Option<String>) -> Self {
+        Self { deciding: Some(fields), warnings: warning.into_iter().collect(), ..self }
     }
 
     /// Returns the size of an output; `None` if it is unknown.
@@ -85,7 +104,8 @@ impl Workload {
     /// Returns what a record keeps of it; `None` if the work is unknown.
     pub fn work(&self) -> Option<Work> {
         let numbers: Option<f64> = self.outputs.iter().map(|(_, size)| size.numbers()).sum();
-        self.seconds.map(|seconds| Work { seconds, numbers: numbers.filter(|&numbers| numbers > 0.0) })
+        let numbers = numbers.filter(|&numbers| numbers > 0.0);
+        self.seconds.map(|seconds| Work { seconds, formulas: FORMULAS, numbers })
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backends;
+mod bounds;
 mod commands;
 mod estimates;
 mod explain;

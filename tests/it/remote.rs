@@ -177,3 +177,24 @@ fn a_cache_is_pushed_and_pulled_as_a_whole_and_repaired_from_there() {
     assert!(repaired.starts_with("0 results and 1 objects"), "{repaired}");
     assert!(victim.exists());
 }
+
+#[test]
+fn a_relative_remote_starts_where_it_was_written() {
+    let project = Project::empty();
+    project.write("inner/patchflow.toml", "remote = \"../of_file\"");
+    project.write("inner/sub/m.toml", MANIFEST);
+    let run = |more: &[&str]| {
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_patchflow"))
+            .args([&["run", "m.toml"], more].concat())
+            .current_dir(project.path("inner/sub"))
+            .env("XDG_CACHE_HOME", project.path(".user-cache"))
+            .output()
+            .unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    };
+    run(&["--remote", "../of_command_line"]);
+    assert!(project.path("inner/of_command_line/v1").is_dir() && !project.path("of_file").exists());
+    std::fs::remove_dir_all(project.path("inner/cache")).unwrap();
+    run(&[]);
+    assert!(project.path("of_file/v1").is_dir());
+}

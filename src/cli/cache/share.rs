@@ -53,7 +53,7 @@ const TOGETHER: usize = 64;
 
 fn open(arguments: &ShareArguments, environment: &Environment) -> Result<Project, CliError> {
     let project = session::open_project(environment)?;
-    let project = session::with_remote(project, arguments.remote.as_deref(), false)?;
+    let project = session::with_remote(project, arguments.remote.as_deref(), false, environment)?;
     if project.cache.sharing().is_none() {
         return Err(CliError::NoRemote);
     }

@@ -3,7 +3,7 @@ use crate::cache::{Digest, Rehash, StatIndex};
 use crate::manifest::{LoadOptions, load};
 use crate::plan::{Earlier, History, Preimage, Provenance, Resolver, build, survey};
 
-const MANIFEST: &str = r#"
+pub(super) const MANIFEST: &str = r#"
 [experiment]
 name = "sized"
 [stages.surfaces]
@@ -42,21 +42,25 @@ fn surfaces(count: usize) -> String {
 }
 
 /// An empty project.
-struct Here {
+pub(super) struct Here {
     folder: tempfile::TempDir,
-    cache: Cache,
+    pub(super) cache: Cache,
 }
 
 impl Here {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().join("cache"), StatIndex::in_memory()).unwrap();
         Self { folder, cache }
     }
 
     fn plan(&self, source: &str) -> Plan {
+        self.plan_of(&MANIFEST.replace("SOURCE", source))
+    }
+
+    pub(super) fn plan_of(&self, manifest: &str) -> Plan {
         let path = self.folder.path().join("m.toml");
-        std::fs::write(&path, MANIFEST.replace("SOURCE", source)).unwrap();
+        std::fs::write(&path, manifest).unwrap();
         let project = self.folder.path().to_owned();
         let options = LoadOptions { project, sets: Vec::new(), only: None, targets: Vec::new() };
         build(&load(&path, &options).unwrap_or_else(|error| panic!("{}", error.render(100, false)))).unwrap()
@@ -119,6 +123,14 @@ fn provenance(stage: &str, work: Option<Work>) -> Provenance {
 
 fn as_it_was(_: &mut Provenance) {}
 
+/// The factor by which an estimate was scaled.
+fn factor_of(estimate: &Estimate) -> f64 {
+    match estimate.basis {
+        Basis::Itself => 1.0,
+        Basis::Scaled { factor, .. } | Basis::Guess { factor, .. } => factor,
+    }
+}
+
 fn unknown(costs: &[Cost]) -> Vec<Option<Unknown>> {
     let why = |cost: &Cost| if let Cost::Unknown(why) = cost { Some(*why) } else { None };
     costs.iter().map(why).collect()
@@ -147,12 +159,13 @@ fn a_task_is_estimated_by_the_ratio_of_works_up_to_ten_times() {
         let mut sizes = Sizes::new(&plan, &here.cache);
         (0..6).map(|task| sizes.workload(TaskId(task), &|_| None).work().unwrap().seconds).collect()
     };
-    let (small, four_times) = (surfaces(40), surfaces(160));
-    let costs = here.costs(&small, &four_times, &as_it_was);
-    for (cost, work) in costs.iter().zip(work(&four_times)) {
+    let (small, three_times) = (surfaces(40), surfaces(120));
+    let costs = here.costs(&small, &three_times, &as_it_was);
+    for (cost, work) in costs.iter().zip(work(&three_times)) {
         let estimate = cost.known().unwrap();
         assert!((estimate.seconds / (3.0 * work) - 1.0).abs() < 1e-9, "{estimate:?} for {work}");
-        assert!((estimate.seconds_at_most() / estimate.seconds - BOUND).abs() < 1e-9);
+        let bound = BOUND * (1.0 + FIXED_SECONDS / (estimate.seconds / factor_of(estimate)));
+        assert!((estimate.bound / bound - 1.0).abs() < 1e-9, "{estimate:?}");
     }
     assert!(matches!(costs[0].known().unwrap().basis, Basis::Scaled { .. }), "a download reads nothing");
     assert!(matches!(&costs[2].known().unwrap().basis, Basis::Guess { stage, .. } if stage == "features"));
@@ -176,14 +189,14 @@ fn below_an_unknown_source_everything_is_unknown() {
 }
 
 #[test]
-fn records_without_work_or_of_another_version_predict_nothing() {
+fn records_without_work_or_of_other_formulas_predict_nothing() {
     let here = Here::new();
     let (before, now) = (surfaces(40), surfaces(41));
     let is_unknown = |edit: &dyn Fn(&mut Provenance)| {
         assert_eq!(unknown(&here.costs(&before, &now, edit)), [Some(Unknown::NoRecord); 6]);
     };
     is_unknown(&|made| made.work = None);
-    is_unknown(&|made| made.patchflow = "0.0.1".to_owned());
+    is_unknown(&|made| made.work = made.work.map(|work| Work { formulas: work.formulas - 1, ..work }));
     is_unknown(&|made| made.fresh_share = 0.0);
 }
 
@@ -194,7 +207,8 @@ fn another_machine_is_a_guess_with_a_wide_bound() {
     for cost in &costs {
         let estimate = cost.known().unwrap();
         assert!(matches!(estimate.basis, Basis::Guess { .. }), "{estimate:?}");
-        assert!((estimate.bound - OTHER_MACHINE_BOUND).abs() < 1e-12);
+        let bound = OTHER_MACHINE_BOUND * (1.0 + FIXED_SECONDS / (estimate.seconds / factor_of(estimate)));
+        assert!((estimate.bound / bound - 1.0).abs() < 1e-9, "{estimate:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::artifacts::{Artifact, ArtifactError, File, Files, bank, model, scores
 use crate::stages::{Inputs, StageError};
 
 /// Where the layouts are described.
-const HELP: &str = "docs/artifacts.md describes the layout";
+const LAYOUT: &str = "docs/artifacts.md describes the layout";
 
 /// Checks the output `name` of a program, which is in `folder`, and completes its description if it is a feature set.
 ///
@@ -47,6 +47,9 @@ pub(super) fn check(
     }
 }
 
+/// What to do about numbers that are not finite: half precision ends at 65504.
+const FINITE: &str = "write finite numbers, in single precision if they are large";
+
 /// An output of a program.
 struct Output<'a> {
     name: &'a str,
@@ -54,9 +57,9 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// An error about a file of the output.
-    fn fault(&self, file: &str, problem: impl Display) -> StageError {
-        StageError::data(format!("`outputs/{}/{file}` {problem}", self.name), HELP)
+    /// An error about a file of the output, with what the program should do.
+    fn fault(&self, file: &str, problem: impl Display, remedy: &str) -> StageError {
+        StageError::data(format!("`outputs/{}/{file}` {problem}", self.name), format!("{remedy}; {LAYOUT}"))
     }
 
     /// An error of a reader, with the path of the file as the program knows it.
@@ -66,19 +69,25 @@ impl Output<'_> {
             found.map_or_else(|| path.display().to_string(), |(name, _)| name.to_owned())
         };
         match error {
-            ArtifactError::MissingFile { file, .. } => self.fault(&file, "is missing"),
-            ArtifactError::Json { path, source } => {
-                self.fault(&name_of(&path), format!("is not as described: {source}"))
-            }
+            ArtifactError::MissingFile { file, .. } => self.fault(&file, "is missing", "write it"),
+            ArtifactError::Json { path, source } => self.fault(
+                &name_of(&path),
+                format!("is not as described: {source}"),
+                "write these fields and no others",
+            ),
             ArtifactError::Image { path, source } => {
-                self.fault(&name_of(&path), format!("cannot be decoded: {source}"))
+                self.fault(&name_of(&path), format!("cannot be decoded: {source}"), "write PNG of 8 bits")
             }
-            ArtifactError::SafeTensors { path, source } => {
-                self.fault(&name_of(&path), format!("is not a safetensors file: {source}"))
-            }
-            ArtifactError::Tensor { path, tensor, expected } => {
-                self.fault(&name_of(&path), format!("does not hold the tensor `{tensor}` as {expected}"))
-            }
+            ArtifactError::SafeTensors { path, source } => self.fault(
+                &name_of(&path),
+                format!("is not a safetensors file: {source}"),
+                "write it with a library for safetensors",
+            ),
+            ArtifactError::Tensor { path, tensor, expected } => self.fault(
+                &name_of(&path),
+                format!("does not hold the tensor `{tensor}` as {expected}"),
+                "write it in this form",
+            ),
             other => other.into(),
         }
     }
@@ -107,15 +116,21 @@ impl Output<'_> {
             if image.dimensions() != mask.dimensions() {
                 let sides = |(width, height): (u32, u32)| format!("{height}x{width}");
                 let (mask, image) = (sides(mask.dimensions()), sides(image.dimensions()));
-                return Err(
-                    self.fault(&name, format!("is a mask of {mask} px, but its image has {image} px"))
-                );
+                return Err(self.fault(
+                    &name,
+                    format!("is a mask of {mask} px, but its image has {image} px"),
+                    "resize both alike",
+                ));
             }
             let is_other = |level: u8| !matches!(level, 0 | image_set::UNCOUNTED | 255);
             let other = mask.enumerate_pixels().find(|(_, _, pixel)| is_other(pixel.0[0]));
             if let Some((column, row, pixel)) = other {
                 let at = format!("at row {row}, column {column}");
-                return Err(self.fault(&name, format!("is {} {at}: a mask is 0, 128 or 255", pixel.0[0])));
+                return Err(self.fault(
+                    &name,
+                    format!("is {} {at}: a mask is 0, 128 or 255", pixel.0[0]),
+                    "write one of these levels",
+                ));
             }
         }
         Ok(())
@@ -124,18 +139,22 @@ impl Output<'_> {
     fn check_bank(&self, file: &str, bank: &bank::Bank) -> Result<(), StageError> {
         let images = bank.description.images.len();
         if bank.is_empty() {
-            return Err(self.fault(file, "has no rows"));
+            return Err(self.fault(file, "has no rows", "write one row or more"));
         }
         if let Some(row) = bank.image.iter().position(|&image| image as usize >= images) {
             let image = bank.image[row];
-            return Err(self
-                .fault(file, format!("row {row} is of the image {image}, of {images} in the description")));
+            return Err(self.fault(
+                file,
+                format!("row {row} is of the image {image}, of {images} in the description"),
+                "write indices into `images`, from 0",
+            ));
         }
         match bank.rows.iter().position(|value| !value.is_finite()) {
-            Some(at) => {
-                Err(self
-                    .fault(file, format!("is not finite in row {}, column {}", at / bank.d(), at % bank.d())))
-            }
+            Some(at) => Err(self.fault(
+                file,
+                format!("is not finite in row {}, column {}", at / bank.d(), at % bank.d()),
+                FINITE,
+            )),
             None => Ok(()),
         }
     }
@@ -158,11 +177,16 @@ impl Output<'_> {
             return Err(self.fault(
                 DESCRIPTION,
                 format!("says `dimension` {dimension}, but the blocks have {}", form.d),
+                "correct it, or leave it out",
             ));
         }
         if let Some(storage) = draft.storage.filter(|&storage| storage != form.storage) {
             let (said, found) = (storage.name(), form.storage.name());
-            return Err(self.fault(DESCRIPTION, format!("says `storage` {said}, but the blocks are {found}")));
+            return Err(self.fault(
+                DESCRIPTION,
+                format!("says `storage` {said}, but the blocks are {found}"),
+                "correct it, or leave it out",
+            ));
         }
         let preprocessing = self.preprocessing(&draft, &sets)?;
         let extraction = draft.complete(preprocessing, form.storage, form.d);
@@ -177,26 +201,41 @@ impl Output<'_> {
         let missing: Vec<&&str> = images.iter().filter(|id| !blocks.contains_key(*id)).collect();
         if let Some(id) = missing.first() {
             let count = format!("{} of {} images have no block", missing.len(), images.len());
-            return Err(self.fault(&block_name(id), format!("is missing: {count}")));
+            return Err(self.fault(
+                &block_name(id),
+                format!("is missing: {count}"),
+                "write one block for each image of the inputs",
+            ));
         }
         let mut first: Option<(&str, BlockForm)> = None;
         for (id, file) in blocks {
             let name = block_name(id);
             if !images.contains(id) {
-                return Err(self.fault(&name, "is of no image of the inputs"));
+                return Err(self.fault(
+                    &name,
+                    "is of no image of the inputs",
+                    "name each block after pixels/images/<id>.png",
+                ));
             }
             let form = feature_set::check_block(file).map_err(|error| match error {
                 feature_set::BlockFault::Unread(error) => self.unread(error),
-                other => self.fault(&name, other),
+                feature_set::BlockFault::NotFinite { .. } => self.fault(&name, error, FINITE),
+                _ => self.fault(
+                    &name,
+                    error,
+                    "write one tensor `features` [h, w, d] of half or single precision",
+                ),
             })?;
             let (of, known) = first.get_or_insert((id, form));
             if (known.d, known.storage) != (form.d, form.storage) {
                 let forms =
                     [form, *known].map(|form| format!("{} numbers of {}", form.d, form.storage.name()));
                 let [here, there] = forms;
-                return Err(
-                    self.fault(&name, format!("has vectors of {here}, but `{}` of {there}", block_name(of)))
-                );
+                return Err(self.fault(
+                    &name,
+                    format!("has vectors of {here}, but `{}` of {there}", block_name(of)),
+                    "write the same in each",
+                ));
             }
         }
         first.map(|(_, form)| form).ok_or_else(|| {
@@ -218,7 +257,11 @@ impl Output<'_> {
         }
         all.dedup();
         let [one] = &all[..] else {
-            return Err(self.fault(DESCRIPTION, "lacks `preprocessing`, and the image sets differ in theirs"));
+            return Err(self.fault(
+                DESCRIPTION,
+                "lacks `preprocessing`, and the image sets differ in theirs",
+                "add it as in set.json",
+            ));
         };
         Ok(one.clone())
     }

@@ -108,3 +108,51 @@ fn write_curves(folder: &Path, rows: &[Row<'_>]) -> Result<(), StageError> {
     });
     Ok(write_json(&folder.join("curves.json"), &curves)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifacts::File;
+    use crate::artifacts::image_set::{ImageEntry, Label, Labelled};
+    use crate::stages::scorer::Scored;
+
+    /// Large scores may differ in the last bit alone.
+    #[test]
+    fn scores_in_the_table_rank_as_those_that_were_measured() {
+        let base = 123_456_790.0_f32;
+        let scores =
+            [base, base.next_up(), f32::MAX, f32::MAX.next_down(), base.next_down(), 1e-45, 0.0, base];
+        let mask = File { path: PathBuf::new(), digest: None, size_bytes: 0, is_executable: false };
+        let label = |index: usize| if index % 2 == 1 { Label::Defect } else { Label::Normal };
+        let ids: Vec<String> = (0..scores.len()).map(|index| index.to_string()).collect();
+        let entry =
+            |index: usize| ImageEntry { split: "test", label: label(index), kind: None, id: &ids[index] };
+        let labelled: Vec<Labelled<'_>> =
+            (0..scores.len()).map(|index| Labelled { entry: entry(index), mask: &mask }).collect();
+        let row = |(labelled, &score)| Row {
+            labelled,
+            scored: Scored { map: Vec::new(), score },
+            grid: [0, 0],
+            size: [0, 0],
+            is_without_region: false,
+        };
+        let rows: Vec<Row<'_>> = labelled.iter().zip(&scores).map(row).collect();
+        let table = scores_csv(&rows, None);
+        let read: Vec<f64> =
+            table.lines().skip(1).map(|line| line.split(',').nth(4).unwrap().parse().unwrap()).collect();
+        assert!(
+            read.iter().zip(scores).all(|(&read, score)| (read as f32).to_bits() == score.to_bits()),
+            "{table}"
+        );
+        let (defects, normals): (Vec<_>, Vec<_>) = (0..scores.len()).partition(|index| index % 2 == 1);
+        let pairs = defects.iter().flat_map(|&defect| normals.iter().map(move |&normal| (defect, normal)));
+        let won = pairs.map(|(defect, normal)| match read[defect].total_cmp(&read[normal]) {
+            std::cmp::Ordering::Greater => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Less => 0.0,
+        });
+        let labels: Vec<bool> = (0..scores.len()).map(|index| index % 2 == 1).collect();
+        let measured = metrics::auroc(&scores, &labels).unwrap();
+        assert!((won.sum::<f64>() / 16.0 - measured).abs() < 1e-12);
+    }
+}

@@ -220,6 +220,28 @@ fn the_radius_covers_every_point_and_never_grows() {
 }
 
 #[test]
+fn from_any_first_point_each_cluster_gets_one_row_and_the_radii_are_those_of_the_picks() {
+    let centres = [0.0_f32, 10.0, 100.0, 1000.0];
+    let points: Vec<f32> =
+        (0..20).flat_map(|row| [centres[row % 4] + (row / 4) as f32 * 0.01, -1.0]).collect();
+    for first in 0..20 {
+        let picks = greedy(&points, 2, first, 20);
+        assert_eq!(picks.rows[0], first as u32);
+        let distinct: std::collections::BTreeSet<u32> = picks.rows.iter().copied().collect();
+        assert_eq!(distinct.len(), 20, "first {first}");
+        let clusters: std::collections::BTreeSet<u32> = picks.rows[..4].iter().map(|row| row % 4).collect();
+        assert_eq!(clusters.len(), 4, "first {first}: {:?}", &picks.rows[..4]);
+        for count in 1..=20 {
+            let nearest = |point: &[f32]| {
+                let of_picks = picks.rows[..count].iter().map(|&row| &points[row as usize * 2..][..2]);
+                of_picks.map(|pick| squared_euclidean(point, pick)).fold(f32::INFINITY, f32::min).sqrt()
+            };
+            assert_eq!(points.chunks(2).map(nearest).fold(0.0, f32::max), picks.radii[count - 1]);
+        }
+    }
+}
+
+#[test]
 fn the_approximate_greedy_starts_from_mean_distances() {
     let mut stream = Rng::new(5, "coreset");
     let (n, d) = (400, 5);

@@ -47,6 +47,12 @@ const INT8_AFTER: usize = 32;
 /// Stands for "no row" where there are fewer allowed rows than neighbours.
 pub const NO_ROW: u32 = u32::MAX;
 
+/// Returns about how many multiplications the codes of a bank of `rows` rows of length `d` take. They are made once the
+/// searches have cost as much without them.
+pub fn code_cost(rows: usize, d: usize) -> usize {
+    PcaFilter::cost(rows, d)
+}
+
 /// The `k` nearest bank rows of each query: `[n, k]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbours {

@@ -3,6 +3,7 @@
 
 mod backends;
 mod commands;
+mod documented;
 mod estimates;
 mod explain;
 mod failures;
@@ -19,6 +20,7 @@ mod processes;
 mod programs;
 mod project;
 mod remote;
+mod screens;
 mod sdxl;
 mod servers;
 mod shared_folder;

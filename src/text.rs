@@ -7,6 +7,7 @@
 //! | [`on_one_line`] | a text inside a line of ours: it cannot begin a line of its own either |
 //! | [`without_secrets`] | addresses in messages: user names, passwords and tokens are left out |
 //! | [`is_plain_name`] | names that become files or folders |
+//! | [`counted`] | a number with its noun |
 
 use std::borrow::Cow;
 
@@ -50,6 +51,16 @@ fn replaced(text: &str, is_replaced: impl Fn(char) -> bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// Formats a count with its noun: `1 task`, `2 tasks`, `3 matches`.
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = match count {
+        1 => "",
+        _ if noun.ends_with("ch") || noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{plural}")
 }
 
 /// Whether `name` is safe as the name of a file or folder on every system: letters, digits, `_`, `-`, `.`; no dot at
@@ -167,6 +178,12 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(without_secrets(text), shown);
         }
+    }
+
+    #[test]
+    fn one_of_a_thing_is_singular() {
+        let all = [counted(1, "task"), counted(0, "task"), counted(2, "match"), counted(1, "match")];
+        assert_eq!(all, ["1 task", "0 tasks", "2 matches", "1 match"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! labels/<split>/normal/<id>.png           mask, all 0
 //! labels/<split>/defect/<kind>/<id>.png    mask, 0 or 255, of the size of the image
 //! provenance.csv                           the origin of each image (only from `augment`)
+//! samples.png                              the first images with their masks (only from `augment`)
 //! ```
 //! The folder of a mask gives the split and the label of its image, so that a listing of names is enough to select
 //! images: only the names and digests of the selected files enter the key of a stage. `extract` reads only `pixels/`,

@@ -45,7 +45,8 @@ pub(super) fn run(arguments: &CompareArguments, environment: &Environment) -> Re
         let compared = json!({ "runs": [old_name, new_name], "differences": comparison });
         terminal::print(&format!("{compared}\n"));
     } else {
-        terminal::print(&comparison.to_text(&old_name, &new_name));
+        let text = comparison.to_text(&old_name, &new_name);
+        terminal::print(&terminal::prose(&text, 2, environment));
     }
     Ok(Exit::Done)
 }

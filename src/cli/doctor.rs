@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &DoctorArguments, environment: &Environment) -> Res
         let text = serde_json::to_string_pretty(&report).expect("a report holds only strings and numbers");
         format!("{text}\n")
     } else {
-        report.to_text()
+        terminal::prose(&report.to_text(), 12, environment)
     });
     Ok(Exit::Done)
 }

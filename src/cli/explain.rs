@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
         let [one, other] = variants.map(|variant| &plan.variants[variant].id);
         terminal::print(&format!("{one} and {other}:\n"));
         for pair in between(&plan, &statuses, &project.cache, &arguments.stage, variants) {
-            terminal::print(&format!("{pair}\n"));
+            terminal::print(&terminal::prose(&format!("{pair}\n"), 2, environment));
         }
         return Ok(Exit::Done);
     }
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &ExplainArguments, environment: &Environment) -> Re
     for explanation in explanations {
         let line = explanation.to_string();
         if !shown.contains(&line) {
-            terminal::print(&format!("{line}\n"));
+            terminal::print(&terminal::prose(&format!("{line}\n"), 2, environment));
             shown.push(line);
         }
     }

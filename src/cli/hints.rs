@@ -271,6 +271,13 @@ pub(super) fn history_error(error: &HistoryError) -> String {
         HistoryError::Unknown { runs, .. } => {
             format!("`patchflow runs` lists the runs in `{}`", runs.display())
         }
+        HistoryError::UnknownExperiment { known, .. } if known.is_empty() => {
+            "`patchflow run MANIFEST` runs one".to_owned()
+        }
+        HistoryError::UnknownExperiment { name, known, .. } => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            crate::stages::fields::suggestion(name, &known)
+        }
         HistoryError::Ambiguous { .. } => "type more of the name".to_owned(),
         HistoryError::NoSummary { .. } => "run the manifest again: what was finished is kept".to_owned(),
         HistoryError::Damaged { .. } => "name another run".to_owned(),

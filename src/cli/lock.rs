@@ -9,6 +9,7 @@ use super::session;
 use super::{Environment, Exit, ManifestArguments, hints, terminal};
 use crate::cache::{Cache, CacheError, Digest};
 use crate::plan::{Lock, Plan, Record, Status, TaskId, lock_path};
+use crate::text::counted;
 
 /// Arguments of `lock`.
 #[derive(Args)]
@@ -29,7 +30,9 @@ pub(super) fn run(arguments: &LockArguments, environment: &Environment) -> Resul
     lock.write(&path).map_err(CliError::Lock)?;
     let pinned = keep_from_collection(&plan.experiment, &lock, &project.cache);
     let shown = path.strip_prefix(&project.root).unwrap_or(&path);
-    let about = format!("{}: {} tasks, {} variants", shown.display(), lock.tasks.len(), lock.variants.len());
+    let tasks = counted(lock.tasks.len(), "task");
+    let variants = counted(lock.variants.len(), "variant");
+    let about = format!("{}: {tasks}, {variants}", shown.display());
     match pinned {
         Ok(()) => {
             terminal::print(&format!("{about}; their objects are pinned as `lock-{}`\n", plan.experiment));

@@ -61,6 +61,11 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
     }
 }
 
+/// The titles of all tasks of a plan.
+pub(super) fn titles(plan: &Plan) -> Vec<String> {
+    (0..plan.tasks.len()).map(|index| title(plan, TaskId(index))).collect()
+}
+
 /// The log of a cached task, under a heading with its time and host; `None` without a record.
 pub(super) fn log_of(plan: &Plan, id: TaskId, key: &Digest, cache: &Cache) -> Option<String> {
     let record = Record::from_bytes(&cache.records().get(key).ok()??)?;

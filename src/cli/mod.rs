@@ -17,6 +17,7 @@ mod lock;
 mod log;
 mod plan;
 mod run;
+mod run_log;
 mod runs;
 mod session;
 mod terminal;
@@ -31,6 +32,7 @@ use clap::{Args, Parser, Subcommand};
 
 use error::CliError;
 pub use exit::Exit;
+use terminal::Verbosity;
 
 use crate::stages::Variables;
 
@@ -44,6 +46,20 @@ pub struct Arguments {
     /// Show more messages (-v: steps, -vv: details); `RUST_LOG` overrides it.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
+    /// Show no progress: only results, warnings and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+impl Arguments {
+    fn verbosity(&self) -> Verbosity {
+        match self.verbose {
+            _ if self.quiet => Verbosity::Quiet,
+            0 => Verbosity::Usual,
+            1 => Verbosity::Steps,
+            _ => Verbosity::Details,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -62,9 +78,9 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Show the logs of the cached results of a stage.
     Log(log::LogArguments),
-    /// List the runs of this project, the newest first.
+    /// List the runs of this project, the newest first, with the mean of each group of variants over its repeats.
     Runs(runs::RunsArguments),
-    /// Show the differences between two runs: metrics, manifest, keys, time.
+    /// Show the differences of a second run from a first: metrics, manifest, keys, time.
     Compare(compare::CompareArguments),
     /// Inspect, clean, repair and share the cache.
     Cache(cache::CacheArguments),
@@ -113,16 +129,17 @@ pub struct Environment {
 
 /// Runs the command.
 pub fn run(arguments: Arguments, environment: &Environment) -> Exit {
-    terminal::start_logging(arguments.verbose, environment);
+    let verbosity = arguments.verbosity();
+    terminal::start_logging(verbosity, environment);
     let result = match arguments.command {
-        Command::Run(run) => run::run(&run, environment),
+        Command::Run(run) => run::run(&run, verbosity, environment),
         Command::Plan(plan) => plan::run(&plan, environment),
         Command::Explain(explain) => explain::run(&explain, environment),
         Command::Graph(graph) => graph::run(&graph, environment),
         Command::Lock(lock) => lock::run(&lock, environment),
         Command::Verify(verify) => verify::run(&verify, environment),
         Command::Log(log) => log::run(&log, environment),
-        Command::Runs(runs) => Ok(runs::run(&runs, environment)),
+        Command::Runs(runs) => runs::run(&runs, environment),
         Command::Compare(compare) => compare::run(&compare, environment),
         Command::Cache(cache) => cache::run(&cache, environment),
         Command::Doctor(doctor) => doctor::run(&doctor, environment),

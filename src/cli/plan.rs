@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::error::CliError;
@@ -12,6 +11,8 @@ use super::session;
 use super::{Environment, Exit, ManifestArguments, terminal};
 use crate::cache::Cache;
 use crate::plan::{Cost, EqualValues, Plan, Sizes, State, Status, TaskId, equal_values, warnings};
+use crate::report::{Column, TextTable};
+use crate::text::counted;
 
 /// Arguments of `plan`.
 #[derive(Args)]
@@ -43,7 +44,9 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
         terminal::print(&format!("{}\n", to_json(&plan, &statuses, &forecast, &foreseen)));
     } else {
         foreseen.show(&plan);
-        terminal::print(&to_text(&plan, &statuses, &forecast));
+        let table = to_table(&plan, &statuses, &forecast).draw(terminal::width(environment));
+        let totals = terminal::prose(&totals(&plan, &statuses, &forecast), 2, environment);
+        terminal::print(&format!("{table}\n{totals}"));
     }
     session::show_remote_warnings(&project.cache);
     forecast.check(&arguments.budget)?;
@@ -76,7 +79,7 @@ impl Foreseen {
     }
 }
 
-fn totals(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
+fn states(statuses: &[Status]) -> BTreeMap<&'static str, usize> {
     let mut totals =
         BTreeMap::from([("hit", 0), ("remote_hit", 0), ("in_flight", 0), ("miss", 0), ("unknown", 0)]);
     for status in statuses {
@@ -121,22 +124,27 @@ fn to_json(plan: &Plan, statuses: &[Status], forecast: &Forecast, foreseen: &For
         "totals": {
             "tasks": plan.tasks.len(),
             "unshared": plan.unshared,
-            "states": totals(statuses),
+            "states": states(statuses),
             "estimate": forecast.to_json(),
         },
     })
 }
 
-fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["task", "of", "kind", "state", "variants", "key", "takes", "why"]);
+fn to_table(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> TextTable {
+    let mut table = TextTable::new([
+        ("task", Column::Text),
+        ("axis values", Column::Text),
+        ("kind", Column::Spare),
+        ("state", Column::Word),
+        ("variants", Column::Number),
+        ("key", Column::Spare),
+        ("takes", Column::Number),
+        ("why", Column::Text),
+    ]);
     for (index, (task, status)) in plan.tasks.iter().zip(statuses).enumerate() {
         let key = status.resolution.as_ref().map(|resolution| resolution.key.to_string()[..12].to_owned());
         let state = if status.state() == State::Unknown { "upstream" } else { status.state().name() };
-        table.add_row([
+        table.add([
             task.name.clone(),
             plan.values_of(TaskId(index)),
             task.spec.kind().to_string(),
@@ -147,21 +155,30 @@ fn to_text(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
             status.reason.to_string(),
         ]);
     }
-    let totals = totals(statuses);
+    table
+}
+
+/// The sentences under the table.
+fn totals(plan: &Plan, statuses: &[Status], forecast: &Forecast) -> String {
     format!(
-        "{table}\n{} variants, {} distinct tasks ({} without sharing): {} cached,{} {} to run, {} depend on \
-         their outputs, {} in another process\n{}",
-        plan.variants.len(),
-        plan.tasks.len(),
+        "{}, {} ({} without sharing): {}\n{}",
+        counted(plan.variants.len(), "variant"),
+        counted(plan.tasks.len(), "distinct task"),
         plan.unshared,
-        totals["hit"],
-        match totals["remote_hit"] {
-            0 => String::new(),
-            count => format!(" {count} in the remote,"),
-        },
-        totals["miss"],
-        totals["unknown"],
-        totals["in_flight"],
+        totals_text(&states(statuses)),
         forecast.to_text(),
     )
+}
+
+/// `14 cached, 2 to run`: the states that some task has.
+fn totals_text(totals: &BTreeMap<&str, usize>) -> String {
+    let words = [
+        ("hit", "cached"),
+        ("remote_hit", "in the remote"),
+        ("miss", "to run"),
+        ("unknown", "waiting for outputs"),
+        ("in_flight", "in another process"),
+    ];
+    let counts = words.iter().map(|(state, word)| (totals[state], word)).filter(|(count, _)| *count > 0);
+    counts.map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }

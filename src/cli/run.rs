@@ -7,7 +7,9 @@ use clap::Args;
 use super::error::CliError;
 use super::forecast::{BudgetArguments, Forecast};
 use super::interrupt::{CANCELLED, handle_interrupts};
+use super::run_log::RunLog;
 use super::session::{self, Project};
+use super::terminal::Verbosity;
 use super::{Environment, Exit, ManifestArguments, amounts, hints, terminal};
 use crate::artifacts::scores::Metrics;
 use crate::cache::{Cache, ProcessIdentity};
@@ -19,9 +21,9 @@ use crate::plan::{
 };
 use crate::report::{
     Bars, Differences, EventLog, Folder, Profile, ResultTable, RunRequest, RunSummary, TableWarnings,
-    differences, variant_table,
+    differences, filled, variant_table,
 };
-use crate::text::on_one_line;
+use crate::text::counted;
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -97,7 +99,11 @@ impl RunArguments {
 }
 
 /// Runs a manifest.
-pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result<Exit, CliError> {
+pub(super) fn run(
+    arguments: &RunArguments,
+    verbosity: Verbosity,
+    environment: &Environment,
+) -> Result<Exit, CliError> {
     let project = session::open_project(environment)?;
     let project = session::with_remote(project, arguments.remote.as_deref(), arguments.offline, environment)?;
     let (experiment, plan) = session::load(&arguments.manifest, &project.root, environment)?;
@@ -129,13 +135,15 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     folder.begin(&request).map_err(CliError::Report)?;
     let file = EventLog::new(std::io::BufWriter::new(folder.events().map_err(CliError::Report)?));
     let stdout = arguments.json.then(|| EventLog::new(terminal::StandardOutput));
-    let bars = (!arguments.json).then(Bars::new);
+    let has_bars = !arguments.json && verbosity != Verbosity::Quiet;
+    let bars = has_bars.then(|| Bars::new(super::log::titles(&plan), plan.tasks.len()));
+    let lines = RunLog::new(&plan);
     let listener = |event: Event| {
         file.write(&event);
         if let Some(profile) = &profile {
             profile.note(&event);
         }
-        log(&event);
+        lines.write(&event);
         if let Some(log) = &stdout {
             log.write(&event);
         }
@@ -169,22 +177,18 @@ pub(super) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     if arguments.replay_logs {
         replay(&plan, &run, &project.cache);
     }
-    show_failures(&plan, &run, &options);
     session::show_remote_warnings(&project.cache);
     show_warning(&project.cache);
     if arguments.json {
         let unexpected = summarised.equal_values.iter().filter(|equal| !expected.contains(equal));
         session::warn_of_equal_values(&unexpected.cloned().collect::<Vec<_>>());
     } else {
-        terminal::print(&summary(
-            &plan,
-            &run,
-            &table,
-            &differences,
-            &TableWarnings::new(&summarised),
-            &folder,
-        ));
+        let width = terminal::width(environment);
+        let warnings = TableWarnings::new(&summarised);
+        terminal::print(&summary(&plan, &run, &table, &differences, &warnings, &folder, width));
     }
+    // The errors are the last words, where they are seen.
+    show_failures(&plan, &run, &options);
     linked.map_err(CliError::Report)?;
     Ok(if run.is_interrupted { Exit::Interrupted } else { exit(&run) })
 }
@@ -286,45 +290,6 @@ fn check_preflight(
     Ok(())
 }
 
-/// Logs a line for each task that starts or ends; shown with `-v`, or without a terminal for progress bars.
-fn log(event: &Event) {
-    match event {
-        Event::TaskStarted { name, values, kind, key, .. } => {
-            let of = session::of_values(values);
-            tracing::info!("{kind} `{name}`{of} starts, key {key:.12}");
-        }
-        Event::TaskFinished {
-            name,
-            kind,
-            outcome: Outcome::Hit | Outcome::RemoteHit | Outcome::Merged | Outcome::Blocked,
-            ..
-        } => {
-            tracing::debug!("{kind} `{name}` does not run");
-        }
-        Event::TaskFinished { name, kind, outcome, seconds, .. } => {
-            tracing::info!("{kind} `{name}` {outcome:?} in {seconds:.1} s");
-        }
-        Event::TaskWarning { name, message, .. } => {
-            tracing::warn!("`{name}`: {}", on_one_line(message));
-        }
-        Event::TaskWaiting { name, holder, .. } => {
-            tracing::info!("`{name}` waits: {} is making it", on_one_line(holder));
-        }
-        Event::TaskRemade { name, file, .. } => {
-            tracing::info!("`{name}` is made again: `{}` is gone or damaged", on_one_line(file));
-        }
-        Event::Nondeterministic { name, .. } => {
-            tracing::warn!("`{name}` produced different bytes than before");
-        }
-        Event::TaskProgress { .. }
-        | Event::RunStarted { .. }
-        | Event::TaskStalled { .. }
-        | Event::RemakeFinished { .. }
-        | Event::Pushed { .. }
-        | Event::RunFinished { .. } => {}
-    }
-}
-
 fn options<'a>(
     arguments: &RunArguments,
     environment: &Environment,
@@ -375,18 +340,14 @@ fn show_warning(cache: &Cache) {
 }
 
 fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
-    for (task, end) in plan.tasks.iter().zip(&run.tasks) {
+    for (index, (task, end)) in plan.tasks.iter().zip(&run.tasks).enumerate() {
         let (Outcome::Failed, Some(failure)) = (end.outcome, &end.failure) else { continue };
-        terminal::show_chain(&format!("error in `{}`", task.name), failure, hints::of(failure).as_deref());
+        let head = format!("error in {}", super::log::title(plan, TaskId(index)));
+        terminal::show_chain(&head, failure, hints::of(failure).as_deref());
         if let Some(key) = &end.key {
             terminal::message(&format!("  log: {}", engine::log_path(options, task, key).display()));
         }
     }
-}
-
-/// `1 task`, `2 tasks`.
-fn counted(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The most differences that are printed at the end of a run.
@@ -400,24 +361,27 @@ fn summary(
     differences: &Differences,
     warnings: &TableWarnings,
     folder: &Folder,
+    width: usize,
 ) -> String {
     let mut lines = Vec::new();
-    if !table.rows.is_empty() {
-        lines.extend(plan.question.clone());
-        lines.push(table.to_text());
+    if table.has_values() {
+        lines.extend(plan.question.as_ref().map(|question| filled(question, width, 0)));
+        lines.push(table.to_text(width));
         if table.repeats() > 1 {
             lines.push(format!("mean ± standard deviation over {} repeats", table.repeats()));
         }
         if (1..=SHOWN_DIFFERENCES).contains(&differences.0.len()) {
-            lines.push(differences.to_text());
-            lines.push(differences.caption());
+            lines.push(differences.to_text(width));
+            lines.push(filled(&differences.caption(), width, 2));
         } else if !differences.0.is_empty() {
             let count = counted(differences.0.len(), "paired difference");
             lines.push(format!("{count} between the axes' values: differences.md"));
         }
-        if table.missing() > 0 {
-            lines.push(format!("{} without metrics", counted(table.missing(), "evaluation")));
-        }
+    }
+    if table.missing() > 0 {
+        lines.push(format!("{} without metrics", counted(table.missing(), "evaluation")));
+    }
+    if table.has_values() {
         lines.extend(warnings.lines());
     }
     let OutcomeCounts { executed, hits, remote_hits, merged, failed, blocked } = run.counts();
@@ -429,13 +393,14 @@ fn summary(
     if run.remade > 0 {
         counts.push(format!("{} made again", run.remade));
     }
-    lines.push(format!(
+    let counts = format!(
         "{} for {}: {} in {:.2} s",
         counted(plan.tasks.len(), "task"),
         counted(plan.variants.len(), "variant"),
         counts.join(", "),
         run.duration.as_secs_f64()
-    ));
+    );
+    lines.push(filled(&counts, width, 2));
     lines.push(format!("files: {}", folder.relative().display()));
     if run.is_interrupted {
         lines.push("interrupted: finished work is kept; run again to continue".to_owned());

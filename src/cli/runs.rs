@@ -1,17 +1,21 @@
 //! `patchflow runs`.
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
+use super::error::CliError;
 use super::{Environment, Exit, terminal};
 use crate::manifest;
-use crate::report::{PastRun, past_runs};
+use crate::report::{Column, GroupResult, PastRun, TextTable, past_runs};
+use crate::text::counted;
+
+/// The most groups of variants that are shown for a run if no experiment is named.
+const MOST_GROUPS: usize = 3;
 
 /// Arguments of `runs`.
 #[derive(Args)]
 pub(super) struct RunsArguments {
-    /// Only the runs of this experiment.
+    /// Only the runs of this experiment, with all their groups of variants.
     experiment: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
@@ -19,46 +23,62 @@ pub(super) struct RunsArguments {
 }
 
 /// Lists the project's runs, the newest first.
-pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Exit {
+pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Result<Exit, CliError> {
     let project = manifest::find_project(&environment.folder);
-    let runs = past_runs(&project, arguments.experiment.as_deref());
+    let runs = past_runs(&project, arguments.experiment.as_deref()).map_err(CliError::History)?;
     if arguments.json {
         terminal::print(&format!("{}\n", json!({ "runs": runs })));
     } else if runs.is_empty() {
-        let runs = project.join("runs");
-        match &arguments.experiment {
-            Some(name) if !runs.join(name).is_dir() => {
-                terminal::message(&format!(
-                    "no experiment `{name}` has run: nothing in `{}`",
-                    runs.display()
-                ));
-            }
-            _ => terminal::message(&format!("no runs in `{}`", runs.display())),
-        }
+        terminal::message(&format!("no runs in `{}`", project.join("runs").display()));
     } else {
-        terminal::print(&format!("{}\n", to_text(&runs)));
+        let most = if arguments.experiment.is_some() { usize::MAX } else { MOST_GROUPS };
+        terminal::print(&format!("{}\n", to_text(&runs, most, terminal::width(environment))));
     }
-    Exit::Done
+    Ok(Exit::Done)
 }
 
-fn to_text(runs: &[PastRun]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["run", "began", "manifest", "outcome", "executed", "cached", "seconds", "image AUROC"]);
+fn to_text(runs: &[PastRun], most_groups: usize, width: usize) -> String {
+    let mut table = TextTable::new([
+        ("run", Column::Text),
+        ("manifest", Column::Spare),
+        ("outcome", Column::Word),
+        ("executed", Column::Number),
+        ("cached", Column::Number),
+        ("seconds", Column::Number),
+        ("image AUROC", Column::Number),
+        ("of", Column::Text),
+    ]);
     for run in runs {
-        let best = run.best.as_ref().map(|best| format!("{:.4} of {}", best.value, best.variant));
-        table.add_row([
-            format!("{}/{}", run.experiment, run.id),
-            run.started.get(..19).unwrap_or_default().replace('T', " "),
-            run.manifest.clone(),
-            run.outcome.word().to_owned(),
-            run.executed.to_string(),
-            run.cached.to_string(),
-            run.seconds.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),
-            best.unwrap_or_default(),
-        ]);
+        for (line, (auroc, group)) in results(&run.groups, most_groups).into_iter().enumerate() {
+            let of_run = [
+                format!("{}/{}", run.experiment, run.id),
+                run.manifest.clone(),
+                run.outcome.word().to_owned(),
+                run.executed.to_string(),
+                run.cached.to_string(),
+                run.seconds.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),
+            ];
+            let of_run = of_run.map(|cell| if line == 0 { cell } else { String::new() });
+            table.add(of_run.into_iter().chain([auroc, group]));
+        }
     }
-    table
+    table.draw(width)
+}
+
+/// The last two cells of each line of a run: the metric of a group, and the group.
+fn results(groups: &[GroupResult], most: usize) -> Vec<(String, String)> {
+    let mean = |group: &GroupResult| match group.deviation {
+        None => format!("{:.4}", group.mean),
+        Some(deviation) => format!("{:.4} ± {deviation:.4}", group.mean),
+    };
+    let mut lines: Vec<(String, String)> =
+        groups.iter().take(most).map(|group| (mean(group), group.group.clone())).collect();
+    if groups.len() > most {
+        let more = counted(groups.len() - most, "lower group");
+        lines.push((String::new(), format!("and {more}")));
+    }
+    if lines.is_empty() {
+        lines.push((String::new(), String::new()));
+    }
+    lines
 }

@@ -8,18 +8,33 @@ use tracing_subscriber::prelude::*;
 
 use super::Environment;
 use super::error::CliError;
+use crate::report::{DEFAULT_WIDTH, filled};
 use crate::text::{escaped, without_secrets};
 
 /// Columns at which diagnostics wrap.
 const MESSAGE_WIDTH: usize = 100;
 
+/// How much is shown beside results, warnings and errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verbosity {
+    /// Nothing.
+    Quiet,
+    /// Progress.
+    Usual,
+    /// A log line for each step.
+    Steps,
+    /// More log lines.
+    Details,
+}
+
 /// Sends log lines to stderr.
-pub(super) fn start_logging(verbose: u8, environment: &Environment) {
-    let default = match verbose {
+pub(super) fn start_logging(verbosity: Verbosity, environment: &Environment) {
+    let default = match verbosity {
+        Verbosity::Quiet => "warn",
         // Without a terminal there are no progress bars, so log lines show the progress.
-        0 if std::io::stderr().is_terminal() => "warn",
-        0 | 1 => "patchflow=info",
-        _ => "patchflow=debug",
+        Verbosity::Usual if std::io::stderr().is_terminal() => "warn",
+        Verbosity::Usual | Verbosity::Steps => "patchflow=info",
+        Verbosity::Details => "patchflow=debug",
     };
     let wanted = environment.variables.get("RUST_LOG").and_then(|wanted| wanted.to_str()).unwrap_or(default);
     let filter: Targets = wanted.parse().or_else(|_| default.parse()).unwrap_or_default();
@@ -31,6 +46,23 @@ pub(super) fn start_logging(verbose: u8, environment: &Environment) {
         .with_ansi(std::io::stderr().is_terminal());
     // Only the first call in a process has an effect; tests call this more than once.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+}
+
+/// The columns of the screen that tables are drawn for: what `COLUMNS` says, else those of the terminal, else 80, as for a
+/// pipe or a file.
+pub(super) fn width(environment: &Environment) -> usize {
+    known_width(environment).unwrap_or(DEFAULT_WIDTH)
+}
+
+fn known_width(environment: &Environment) -> Option<usize> {
+    let stated = environment.variables.get("COLUMNS").and_then(|columns| columns.to_str()?.parse().ok());
+    let of_terminal = || comfy_table::Table::new().width().map(usize::from);
+    stated.filter(|&columns| columns > 0).or_else(of_terminal).filter(|&columns| columns > 0)
+}
+
+/// Wraps sentences for a screen of known width. Those in a pipe stay whole, for `grep`.
+pub(super) fn prose(text: &str, indent: usize, environment: &Environment) -> String {
+    known_width(environment).map_or_else(|| text.to_owned(), |width| filled(text, width, indent))
 }
 
 /// What kept data from being written to stdout; kept until [`take_output_failure`].

@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     terminal::print(&if arguments.json {
         serde_json::to_string(&verdicts).expect("names are strings, numbers finite") + "\n"
     } else {
-        format!("{}files: {}\n", verdicts.to_text(), file.display())
+        format!("{}files: {}\n", verdicts.to_text(terminal::width(environment)), file.display())
     });
     let checked = verdicts.tasks.len() - verdicts.count(VerdictKind::Unchecked);
     let wanted = verdicts.sample.unwrap_or(usize::MAX).min(candidates.len());
@@ -151,7 +151,9 @@ fn examine(
             );
         }
     };
-    let bars = (!arguments.json).then(Bars::new);
+    let bars = (!arguments.json).then(|| {
+        Bars::new(super::log::titles(plan), sample.unwrap_or(candidates.len()).min(candidates.len()))
+    });
     let listener = |event: Event| {
         if let Some(bars) = &bars {
             bars.show(&event);

@@ -1,10 +1,13 @@
 //! The differences between two runs in metrics, manifest, keys and time, computed from their summaries alone.
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::groups::{VariantGroup, groups};
+use super::statistics::summarise;
 use super::summary::{RunSummary, VariantSummary};
 use crate::engine::Outcome;
 
@@ -17,18 +20,24 @@ pub struct OldNew<T> {
     pub new: Option<T>,
 }
 
-/// One metric of one variant.
+/// One metric of one group of variants, over the repeats that both runs have.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MetricChange {
-    /// Name of the variant.
-    pub variant: String,
+    /// The axis values that the variants of the group share.
+    pub group: String,
     /// Name of the metric.
     pub metric: String,
-    /// The metric in both runs.
+    /// Mean over the repeats in both runs.
     #[serde(flatten)]
     pub values: OldNew<f64>,
-    /// The second minus the first, if both runs have the metric.
+    /// Sample standard deviation over the repeats in both runs; `None` for one repeat.
+    pub deviations: OldNew<f64>,
+    /// Number of repeats.
+    pub repeats: usize,
+    /// The second mean minus the first, if both runs have the metric.
     pub difference: Option<f64>,
+    /// Whether the metric differs in a repeat. Means may be equal nevertheless.
+    pub differs: bool,
 }
 
 /// One field of the manifest that differs.
@@ -81,7 +90,8 @@ pub struct Comparison {
     pub removed: Vec<String>,
     /// Names of the variants that only the second run has.
     pub added: Vec<String>,
-    /// Metrics of the variants that both runs have, in order: all metrics, or those that differ.
+    /// Metrics of the variants that both runs have, by group in the order of the first run's manifest, and by name: all
+    /// metrics, or those that differ.
     pub metrics: Vec<MetricChange>,
     /// The fields of the manifest that differ, by path.
     pub manifest: Vec<FieldChange>,
@@ -110,8 +120,8 @@ impl Comparison {
         let both: Vec<(&VariantSummary, &VariantSummary)> = (old.variants.iter())
             .filter_map(|variant| Some((variant, new.variants.iter().find(|other| other.id == variant.id)?)))
             .collect();
-        let all: Vec<MetricChange> = both.iter().flat_map(|(old, new)| metrics(old, new)).collect();
-        let differing = |change: &MetricChange| change.values.old != change.values.new;
+        let all: Vec<MetricChange> = groups(old).iter().flat_map(|group| metrics(group, &both)).collect();
+        let differing = |change: &MetricChange| change.differs;
         let mut comparison = Self {
             equal: false,
             removed: before.difference(&after).cloned().collect(),
@@ -131,24 +141,6 @@ impl Comparison {
             comparison.metrics = all;
         }
         comparison
-    }
-
-    /// Renders the comparison as text; `old` and `new` are the runs' names.
-    pub fn to_text(&self, old: &str, new: &str) -> String {
-        let mut text = format!("{old} -> {new}\n");
-        if self.equal {
-            text += "same metrics, manifest and keys\n";
-        }
-        for (word, variants) in [("only in the first", &self.removed), ("only in the second", &self.added)] {
-            if !variants.is_empty() {
-                section(&mut text, &format!("variants {word}"), variants.iter().cloned());
-            }
-        }
-        section(&mut text, "manifest", self.manifest.iter().map(FieldChange::line));
-        section(&mut text, "keys", self.keys.iter().map(KeyChange::line));
-        section(&mut text, "metrics", metric_lines(&self.metrics));
-        section(&mut text, "seconds", self.seconds.iter().map(TimeChange::line));
-        text
     }
 }
 
@@ -170,14 +162,32 @@ fn manifest(old: &RunSummary, new: &RunSummary) -> Vec<FieldChange> {
     differing.map(|(path, values)| FieldChange { path, values }).collect()
 }
 
-fn metrics(old: &VariantSummary, new: &VariantSummary) -> Vec<MetricChange> {
-    let change = |(metric, values): (String, OldNew<f64>)| MetricChange {
-        variant: old.id.clone(),
-        metric,
-        difference: values.old.zip(values.new).map(|(old, new)| new - old),
-        values,
+/// Compares the metrics of a group of the first run, over the variants that both runs have.
+fn metrics(group: &VariantGroup<'_>, both: &[(&VariantSummary, &VariantSummary)]) -> Vec<MetricChange> {
+    let pair = |id: &str| both.iter().find(|(old, _)| old.id == id);
+    let repeats: Vec<_> = group.repeats.iter().filter_map(|(_, variant)| pair(&variant.id)).collect();
+    let names: BTreeSet<&String> =
+        repeats.iter().flat_map(|(old, new)| old.metrics.keys().chain(new.metrics.keys())).collect();
+    let change = |name: &String| {
+        let values = repeats.iter().map(|(old, new)| (old.metrics.get(name), new.metrics.get(name)));
+        let (of_old, of_new): (Vec<Option<&f64>>, Vec<Option<&f64>>) = values.unzip();
+        let [old, new] = [&of_old, &of_new]
+            .map(|values| summarise(&values.iter().copied().flatten().copied().collect::<Vec<_>>()));
+        let means = OldNew { old: old.map(|old| old.mean), new: new.map(|new| new.mean) };
+        MetricChange {
+            group: group.name.clone(),
+            metric: name.clone(),
+            difference: means.old.zip(means.new).map(|(old, new)| new - old),
+            values: means,
+            deviations: OldNew {
+                old: old.and_then(|old| old.deviation),
+                new: new.and_then(|new| new.deviation),
+            },
+            repeats: repeats.len(),
+            differs: of_old != of_new,
+        }
     };
-    pairs(&old.metrics, &new.metrics).into_iter().map(change).collect()
+    names.into_iter().map(change).collect()
 }
 
 fn keys(both: &[(&VariantSummary, &VariantSummary)]) -> Vec<KeyChange> {
@@ -220,56 +230,10 @@ fn times(run: &RunSummary) -> BTreeMap<String, StageTime> {
     times
 }
 
-fn section(text: &mut String, title: &str, lines: impl Iterator<Item = String>) {
-    let mut lines = lines.peekable();
-    if lines.peek().is_none() {
-        return;
-    }
-    let _ = writeln!(text, "{title}:");
-    for line in lines {
-        let _ = writeln!(text, "  {line}");
-    }
-}
-
-fn metric_lines(metrics: &[MetricChange]) -> impl Iterator<Item = String> + '_ {
-    let mut last = "";
-    metrics.iter().map(move |change| {
-        let is_new = change.variant != last;
-        last = &change.variant;
-        let head = if is_new { format!("{}\n    ", change.variant) } else { "  ".to_owned() };
-        let shown = |value: Option<f64>| value.map_or("absent".to_owned(), |value| format!("{value:.4}"));
-        let difference = change.difference.map(|difference| format!("  ({difference:+.4})"));
-        let (old, new) = (shown(change.values.old), shown(change.values.new));
-        format!("{head}{:<13} {old} -> {new}{}", change.metric, difference.unwrap_or_default())
-    })
-}
-
-impl FieldChange {
-    fn line(&self) -> String {
-        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "absent".to_owned());
-        format!("{}: {} -> {}", self.path, shown(&self.values.old), shown(&self.values.new))
-    }
-}
-
-impl KeyChange {
-    fn line(&self) -> String {
-        format!("{}: differs in {} of {} variants", self.task, self.variants.len(), self.of)
-    }
-}
-
-impl TimeChange {
-    fn line(&self) -> String {
-        let Self { stage, old, new } = self;
-        format!(
-            "{stage:<16} {:.2} ({} executed) -> {:.2} ({} executed)",
-            old.seconds, old.executed, new.seconds, new.executed
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::groups;
 
     fn run(variants: &[(&str, f64, &str)], ratio: &str) -> RunSummary {
         let variant = |&(id, auroc, key): &(&str, f64, &str)| VariantSummary {
@@ -289,7 +253,7 @@ mod tests {
         let old = run(&[("a", 0.5, "k")], "0.1");
         let same = Comparison::of(&old, &old.clone(), MetricsShown::Differing);
         assert!(same.equal);
-        assert_eq!(same.to_text("x", "y"), "x -> y\nsame metrics, manifest and keys\n");
+        assert!(same.to_text("x", "y").ends_with("\nsame metrics, manifest and keys\n"));
         let all = Comparison::of(&old, &old, MetricsShown::All);
         assert!(all.equal && all.metrics.len() == 1);
     }
@@ -299,7 +263,7 @@ mod tests {
         let old = run(&[("a", 0.5, "k"), ("b", 0.5, "k"), ("gone", 0.1, "k")], "0.1");
         let new = run(&[("a", 0.75, "l"), ("b", 0.5, "k"), ("fresh", 0.1, "k")], "0.2");
         insta::assert_snapshot!(Comparison::of(&old, &new, MetricsShown::Differing).to_text("x", "y"), @r"
-        x -> y
+        x -> y  (from the first run to the second)
         variants only in the first:
           gone
         variants only in the second:
@@ -308,9 +272,38 @@ mod tests {
           stages.bank.ratio: 0.1 -> 0.2
         keys:
           model: differs in 1 of 2 variants
-        metrics:
+        metrics (second minus first):
           a
             image_auroc   0.5000 -> 0.7500  (+0.2500)
         ");
+    }
+
+    #[test]
+    fn repeats_are_compared_as_one_group_over_those_that_both_runs_have() {
+        let old = groups::tests::run(&[("bank=a,seed=1", 0.5, "k1"), ("bank=a,seed=2", 0.75, "k2")]);
+        let new = groups::tests::run(&[
+            ("bank=a,seed=1", 0.75, "l1"),
+            ("bank=a,seed=2", 0.75, "k2"),
+            ("bank=a,seed=3", 0.0, "l3"),
+        ]);
+        insta::assert_snapshot!(Comparison::of(&old, &new, MetricsShown::Differing).to_text("x", "y"), @"
+        x -> y  (from the first run to the second)
+        variants only in the second:
+          bank=a,seed=3
+        keys:
+          model: differs in 1 of 2 variants
+        metrics, mean ± deviation over the repeats of both runs (second minus first):
+          bank=a
+            image_auroc   0.6250 ± 0.1768 -> 0.7500 ± 0.0000  (+0.1250)
+        ");
+    }
+
+    /// Two repeats that change places have the same mean.
+    #[test]
+    fn equal_means_of_other_repeats_are_no_equal_runs() {
+        let old = groups::tests::run(&[("seed=1", 0.5, "k"), ("seed=2", 0.75, "l")]);
+        let new = groups::tests::run(&[("seed=1", 0.75, "k"), ("seed=2", 0.5, "l")]);
+        let compared = Comparison::of(&old, &new, MetricsShown::Differing);
+        assert!(!compared.equal && compared.metrics.len() == 1, "{compared:?}");
     }
 }

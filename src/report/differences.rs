@@ -3,10 +3,9 @@
 //! A pair agrees on every other axis. If `exclude` leaves one side a single variant for some axis, because the axis
 //! has no meaning there, that variant is paired with each of the other side.
 
-use comfy_table::{Cell as TextCell, CellAlignment, ContentArrangement, Table as TextTable, presets};
-
 use super::statistics::{MeanInterval, paired};
 use super::table::{SHOWN, evaluations, value_of};
+use super::text_table::{Column, TextTable};
 use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::plan::Plan;
@@ -153,7 +152,7 @@ impl Differences {
     /// Returns the caption that explains the columns.
     pub fn caption(&self) -> String {
         format!(
-            "differences, paired over {} repeats: mean ± half of the 95 % t interval, * if it does not contain 0 (not \
+            "differences, paired over {} repeats: mean ± half of the 95 % t interval,\n* if it does not contain 0 (not \
              corrected for multiple comparisons)",
             self.repeats()
         )
@@ -172,24 +171,13 @@ impl Differences {
         })
     }
 
-    /// Renders the table for the terminal.
-    pub fn to_text(&self) -> String {
-        let mut drawing = TextTable::new();
-        drawing
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(Self::titles());
-        for row in self.texts() {
-            let cell = |(column, text): (usize, String)| {
-                TextCell::new(text).set_alignment(if column < 3 {
-                    CellAlignment::Left
-                } else {
-                    CellAlignment::Right
-                })
-            };
-            drawing.add_row(row.into_iter().enumerate().map(cell));
-        }
-        drawing.to_string()
+    /// Renders the table for a screen of this many columns.
+    pub fn to_text(&self, width: usize) -> String {
+        let column = |index: usize| if index < 3 { Column::Text } else { Column::Number };
+        let titles = Self::titles().enumerate().map(|(index, title)| (title, column(index)));
+        let mut table = TextTable::new(titles);
+        self.texts().for_each(|row| table.add(row));
+        table.draw(width)
     }
 
     /// Renders the table as Markdown.
@@ -270,7 +258,8 @@ mod tests {
         | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
         | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 |  | +0.5000 |  |
 
-        differences, paired over 5 repeats: mean ± half of the 95 % t interval, * if it does not contain 0 (not corrected for multiple comparisons)
+        differences, paired over 5 repeats: mean ± half of the 95 % t interval,
+        * if it does not contain 0 (not corrected for multiple comparisons)
         ");
         insta::assert_snapshot!(all.to_csv(), @r#"
         axis,from,to,at,image_auroc,image_auroc_low,image_auroc_high,image_auroc_n,image_ap,image_ap_low,image_ap_high,image_ap_n,pixel_auroc,pixel_auroc_low,pixel_auroc_high,pixel_auroc_n,pixel_ap,pixel_ap_low,pixel_ap_high,pixel_ap_n,aupro,aupro_low,aupro_high,aupro_n

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::groups::{VariantGroup, groups};
+use super::statistics::Summary;
 use super::summary::{RunRequest, RunSummary};
 use crate::cache::{Liveness, ProcessIdentity};
 
-/// The metric by which `runs` names a run's best variant.
+/// The metric of the groups of variants that `runs` shows.
 const HEADLINE: &str = "image_auroc";
 
 /// The status of a run.
@@ -46,15 +48,19 @@ impl RunStatus {
     }
 }
 
-/// A variant and the headline metric that it reached.
+/// A group of variants, which differ only in repeats, and the headline metric that it reached.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Best {
-    /// Name of the variant.
-    pub variant: String,
+pub struct GroupResult {
+    /// The axis values that the variants share.
+    pub group: String,
     /// Name of the metric.
     pub metric: &'static str,
-    /// Value of the metric.
-    pub value: f64,
+    /// Mean over the repeats.
+    pub mean: f64,
+    /// Sample standard deviation over the repeats; `None` for one.
+    pub deviation: Option<f64>,
+    /// Number of repeats with the metric.
+    pub repeats: usize,
 }
 
 /// A run found in `runs/`.
@@ -76,8 +82,8 @@ pub struct PastRun {
     pub cached: usize,
     /// Wall-clock seconds; `None` if the run did not finish.
     pub seconds: Option<f64>,
-    /// The variant with the highest image AUROC; the first one among equals.
-    pub best: Option<Best>,
+    /// The groups of variants that have an image AUROC, the highest mean first; as in the manifest among equals.
+    pub groups: Vec<GroupResult>,
     /// The run's folder.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -90,6 +96,9 @@ pub enum HistoryError {
     /// No run in the folder `runs` has that name.
     #[error("no run `{name}`")]
     Unknown { name: String, runs: PathBuf },
+    /// No experiment of that name has run; `known` are those that have.
+    #[error("no experiment `{name}` has run in `{}`", runs.display())]
+    UnknownExperiment { name: String, runs: PathBuf, known: Vec<String> },
     /// Several run names begin with `name`; `found` lists them.
     #[error("`{name}` is the beginning of several runs: {found}")]
     Ambiguous { name: String, found: String },
@@ -106,7 +115,17 @@ pub enum HistoryError {
 }
 
 /// Lists the runs of one experiment, or of all, the newest first.
-pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
+///
+/// # Errors
+/// [`HistoryError::UnknownExperiment`] if no experiment of that name has run.
+pub fn past_runs(project: &Path, experiment: Option<&str>) -> Result<Vec<PastRun>, HistoryError> {
+    let runs = project.join("runs");
+    if let Some(name) = experiment {
+        let known = names_of_folders(&runs);
+        if !known.iter().any(|known| known == name) {
+            return Err(HistoryError::UnknownExperiment { name: name.to_owned(), runs, known });
+        }
+    }
     let mut runs: Vec<PastRun> = named(project, experiment)
         .iter()
         .filter_map(|(experiment, id, folder)| read(experiment, id, folder))
@@ -116,7 +135,7 @@ pub fn past_runs(project: &Path, experiment: Option<&str>) -> Vec<PastRun> {
         let second = run.id.get(..15).unwrap_or_default().to_owned();
         Reverse((second, run.started.parse::<jiff::Timestamp>().ok(), run.id.clone()))
     });
-    runs
+    Ok(runs)
 }
 
 /// Lists the folders of runs, each with its experiment and id, newest first, without opening them.
@@ -157,7 +176,7 @@ fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
         executed: 0,
         cached: 0,
         seconds: None,
-        best: None,
+        groups: Vec::new(),
         folder: folder.to_owned(),
     };
     match summary(folder) {
@@ -165,7 +184,7 @@ fn read(experiment: &str, id: &str, folder: &Path) -> Option<PastRun> {
             executed: summary.tasks.outcomes.executed,
             cached: summary.tasks.outcomes.hits,
             seconds: Some(summary.seconds),
-            best: best(&summary),
+            groups: results(&summary),
             ..run(summary.run.clone(), status(&summary))
         }),
         Err(HistoryError::NoSummary { .. }) => {
@@ -193,15 +212,15 @@ fn status(summary: &RunSummary) -> RunStatus {
     }
 }
 
-fn best(summary: &RunSummary) -> Option<Best> {
-    let mut best: Option<Best> = None;
-    for variant in &summary.variants {
-        let Some(&value) = variant.metrics.get(HEADLINE) else { continue };
-        if best.as_ref().is_none_or(|best| value > best.value) {
-            best = Some(Best { variant: variant.id.clone(), metric: HEADLINE, value });
-        }
-    }
-    best
+fn results(summary: &RunSummary) -> Vec<GroupResult> {
+    let result = |group: &VariantGroup<'_>| {
+        let Summary { mean, deviation, n } = group.metric(HEADLINE)?;
+        let group = group.name.clone();
+        Some(GroupResult { group, metric: HEADLINE, mean, deviation, repeats: n })
+    };
+    let mut results: Vec<GroupResult> = groups(summary).iter().filter_map(result).collect();
+    results.sort_by(|a, b| b.mean.total_cmp(&a.mean));
+    results
 }
 
 fn request(folder: &Path) -> Option<RunRequest> {

@@ -3,9 +3,8 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell as TextCell, CellAlignment, ContentArrangement, Table as TextTable, presets};
-
 use super::statistics::{Summary, summarise};
+use super::text_table::{Column, PLUS_MINUS, TextTable};
 use crate::artifacts::files::csv_field;
 use crate::artifacts::scores::Metrics;
 use crate::engine::{Outcome, Run};
@@ -130,26 +129,23 @@ impl ResultTable {
         self.rows.iter().flat_map(|(_, cells, _)| cells.iter().map(n)).max().unwrap_or(0)
     }
 
+    /// Whether any cell has a value.
+    pub fn has_values(&self) -> bool {
+        self.rows.iter().any(|(_, cells, _)| cells.iter().any(|cell| matches!(cell, ResultCell::Value(_))))
+    }
+
     /// Returns the number of repeats without metrics, over all rows.
     pub fn missing(&self) -> usize {
         self.rows.iter().map(|(_, _, missing)| missing).sum()
     }
 
-    /// Renders the table for the terminal.
-    pub fn to_text(&self) -> String {
-        let mut drawing = TextTable::new();
-        drawing
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(self.titles());
-        for row in self.texts(" ± ") {
-            let cell = |(column, text): (usize, String)| {
-                let align = if column < self.axes.len() { CellAlignment::Left } else { CellAlignment::Right };
-                TextCell::new(text).set_alignment(align)
-            };
-            drawing.add_row(row.into_iter().enumerate().map(cell));
-        }
-        drawing.to_string()
+    /// Renders the table for a screen of this many columns.
+    pub fn to_text(&self, width: usize) -> String {
+        let column = |index: usize| if index < self.axes.len() { Column::Text } else { Column::Number };
+        let titles = self.titles().into_iter().enumerate().map(|(index, title)| (title, column(index)));
+        let mut table = TextTable::new(titles);
+        self.texts(PLUS_MINUS).for_each(|row| table.add(row));
+        table.draw(width)
     }
 
     /// Renders the table as Markdown.
@@ -159,7 +155,7 @@ impl ResultTable {
         let rule: Vec<String> = (0..titles.len())
             .map(|column| if column < self.axes.len() { "---" } else { "---:" }.to_owned())
             .collect();
-        let rows: String = self.texts(" ± ").map(|row| line(&row)).collect();
+        let rows: String = self.texts(PLUS_MINUS).map(|row| line(&row)).collect();
         line(&titles) + &line(&rule) + &rows
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::text_table::{Column, TextTable};
 use crate::engine::{Verdict, Verified};
 use crate::plan::{Plan, Record};
 
@@ -160,27 +160,17 @@ impl Verdicts {
         self.tasks.iter().filter(|task| task.verdict == verdict).count()
     }
 
-    /// Renders a table of kinds, and a line for each task without the verdict `same`; tasks that differ come first.
-    pub fn to_text(&self) -> String {
-        let mut table = Table::new();
-        table
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header([
-                "kind",
-                "cached",
-                "same bytes",
-                "within tolerance",
-                "differ",
-                "other machine",
-                "failed",
-                "unchecked",
-            ]);
+    /// Renders a table of kinds for a screen of this many columns, and a line for each task without the verdict `same`; tasks that differ come first.
+    pub fn to_text(&self, width: usize) -> String {
+        let counts =
+            ["cached", "same bytes", "within tolerance", "differ", "other machine", "failed", "unchecked"];
+        let counts = counts.map(|title| (title, Column::Number));
+        let mut table = TextTable::new([("kind", Column::Word)].into_iter().chain(counts));
         for (kind, of) in &self.kinds {
             let counts = [of.cached, of.same, of.close, of.differ, of.other_machine, of.failed, of.unchecked];
-            table.add_row(std::iter::once((*kind).to_owned()).chain(counts.map(|count| count.to_string())));
+            table.add(std::iter::once((*kind).to_owned()).chain(counts.map(|count| count.to_string())));
         }
-        let mut text = format!("{table}\n");
+        let mut text = table.draw(width) + "\n";
         let not_same = [
             VerdictKind::Differs,
             VerdictKind::Failed,

@@ -6,6 +6,7 @@
 //! another nearest-neighbour search. Memory does not grow with the number of pixels: see `kernels::metrics` for the
 //! counts. The bins take 4 KB for each image, 16 KB if it has defects.
 
+mod choice;
 mod files;
 mod measure;
 mod picture;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::files::{FullMaps, write_files};
 use self::measure::{measure, no_metric};
+use self::picture::ShownThreshold;
 use super::fields::{Fields, Reader, fields, name_of};
 use super::scorer::{Scored, Scorer, require_comparable, search_seconds};
 use super::{
@@ -28,14 +30,16 @@ use super::{
 use crate::artifacts::feature_set::{self, read_block};
 use crate::artifacts::image_set::{self, Label, Labelled, Selection, Truth};
 use crate::artifacts::model::Model;
+use crate::artifacts::scores::Metrics;
 use crate::artifacts::size::{ImageCounts, Size};
 use crate::artifacts::{Artifact, File};
 use crate::kernels::map::{default_sigma, gaussian_blur, gaussian_radius, reference_blur, upsample};
 use crate::kernels::metrics::{DEFAULT_BINS, ImageBins, MetricError, PixelScores, PixelStatistics};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: intervals of pixel
-/// metrics from exact quantiles, with the bound of their error (2026-11-24).
-pub const VERSION: u32 = 2;
+/// metrics from exact quantiles, with the bound of their error (2026-11-24). 3: pictures show mistakes too, with captions
+/// (2026-11-29).
+pub const VERSION: u32 = 3;
 
 /// Upper limit of the false positive rate for AUPRO (Bergmann et al. 2020, MVTec AD).
 const FPR_LIMIT: f64 = 0.3;
@@ -85,7 +89,7 @@ pub struct Evaluate {
     pub bootstrap: usize,
     /// Whether maps at full image size are written too.
     pub full_maps: bool,
-    /// Number of pictures that are drawn, of the images with the highest scores.
+    /// Number of pictures that are drawn: of missed defects, false alarms and the highest scores.
     pub pictures: usize,
 }
 
@@ -290,8 +294,15 @@ fn run(spec: &Evaluate, inputs: &Inputs, output: &Path, context: &Context<'_>) -
     let pixel_scores = pixels.has_defects.then_some(pixels.scores);
     let metrics = measure(spec, &model, &rows, pixel_scores, statistics.as_ref(), context)?;
     write_files(&folder, &model, &rows, &metrics)?;
-    picture::draw(spec, &folder, &rows, images)?;
-    Ok(())
+    picture::draw(spec, &folder, &rows, images, threshold(&model, &metrics))
+}
+
+/// The threshold by which pictures are judged: that of the model, else the one with the best F1 on this split.
+fn threshold(model: &Model, metrics: &Metrics) -> ShownThreshold {
+    match &model.description.threshold {
+        Some(threshold) => ShownThreshold { score: threshold.score, name: "threshold" },
+        None => ShownThreshold { score: metrics.image_f1_max_threshold as f32, name: "best-F1 threshold" },
+    }
 }
 
 /// Says which images no pixel metric counts.

@@ -20,6 +20,7 @@ pub mod command;
 pub mod context;
 pub mod coreset;
 pub mod download;
+mod drawing;
 pub mod error;
 pub mod evaluate;
 pub mod extract;

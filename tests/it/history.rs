@@ -85,8 +85,10 @@ fn two_runs_are_compared_by_metrics_manifest_and_keys() {
     assert_eq!(tasks, ["model", "normal_bank", "result"]);
     let metrics = report["metrics"].as_array().unwrap();
     assert!(!metrics.is_empty() && metrics.iter().all(|metric| metric["old"] != metric["new"]));
-    let best = &project.json(&["runs"])["runs"][0]["best"];
-    assert_eq!(best["variant"], "bank=single,augment=none");
+    let groups = &project.json(&["runs"])["runs"][0]["groups"];
+    assert_eq!((&groups[0]["group"], &groups[0]["repeats"]), (&"bank=single,augment=none".into(), &1.into()));
+    let unknown = project.fails(&["runs", "smal"], 2);
+    assert!(unknown.contains("no experiment `smal` has run") && unknown.contains("`small`"), "{unknown}");
     // Three runs begin with `2`.
     project.fails(&["compare", "2", "latest"], 2);
     project.fails(&["compare", "nothing", "latest"], 2);

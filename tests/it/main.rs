@@ -4,6 +4,7 @@
 mod backends;
 mod bounds;
 mod commands;
+mod documented;
 mod estimates;
 mod explain;
 mod failures;
@@ -20,6 +21,7 @@ mod processes;
 mod programs;
 mod project;
 mod remote;
+mod screens;
 mod sdxl;
 mod servers;
 mod shared_folder;

@@ -174,7 +174,7 @@ fn a_cache_is_pushed_and_pulled_as_a_whole_and_repaired_from_there() {
     std::fs::remove_file(&victim).unwrap();
     b.write("patchflow.toml", &format!("remote = {address:?}\n"));
     let repaired = b.stdout(&["cache", "pull", "m.toml"]);
-    assert!(repaired.starts_with("0 results and 1 objects"), "{repaired}");
+    assert!(repaired.starts_with("0 results and 1 object ("), "{repaired}");
     assert!(victim.exists());
 }
 

@@ -56,5 +56,5 @@ fn the_quickstart_prints_its_table() {
     let project = Project::empty();
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/quickstart.toml");
     let text = project.stdout(&["run", manifest.to_str().unwrap()]);
-    assert!(text.contains("image AUROC") && text.contains("for 4 variants"), "{text}");
+    assert!(text.contains("image AUROC") && text.contains("for 3 variants"), "{text}");
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::info::space_json;
@@ -13,6 +12,7 @@ use crate::cli::error::CliError;
 use crate::cli::session;
 use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
+use crate::report::{Column, TextTable};
 
 /// Arguments of `cache gc`.
 #[derive(Args)]
@@ -45,7 +45,8 @@ pub(super) fn run(arguments: &GcArguments, environment: &Environment) -> Result<
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&collection, &collected)));
     } else {
-        terminal::print(&to_text(&collection, &collected));
+        let text = to_text(&collection, &collected, terminal::width(environment));
+        terminal::print(&terminal::prose(&text, 2, environment));
     }
     if let Some(most) = arguments.max_size.filter(|most| collected.after > *most) {
         terminal::message(&too_much(most, arguments.grace, &collected));
@@ -91,15 +92,12 @@ fn to_json(collection: &Collection, collected: &Collected) -> Value {
     })
 }
 
-fn to_text(collection: &Collection, collected: &Collected) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["kind", "files", "bytes", "to make again"]);
+fn to_text(collection: &Collection, collected: &Collected, width: usize) -> String {
+    let numbers = ["files", "bytes", "to make again"].map(|title| (title, Column::Number));
+    let mut table = TextTable::new([("kind", Column::Text)].into_iter().chain(numbers));
     let mut row = |name: &str, space: Space, seconds: String| {
         if space.files > 0 {
-            table.add_row([name.to_owned(), space.files.to_string(), amounts::bytes(space.bytes), seconds]);
+            table.add([name.to_owned(), space.files.to_string(), amounts::bytes(space.bytes), seconds]);
         }
     };
     for (kind, share) in &collected.evicted {
@@ -118,7 +116,11 @@ fn to_text(collection: &Collection, collected: &Collected) -> String {
         amounts::bytes(collected.after),
         amounts::seconds(seconds(collected)),
     );
-    if table.row_count() == 0 { format!("nothing to remove\n{total}") } else { format!("{table}\n{total}") }
+    if table.is_empty() {
+        format!("nothing to remove\n{total}")
+    } else {
+        format!("{}\n{total}", table.draw(width))
+    }
 }
 
 /// Explains why the cap was not reached.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::cache::{Described, Group, Pin, Space, StoredRecord, Usage};
@@ -11,7 +10,8 @@ use crate::cli::error::CliError;
 use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, amounts, terminal};
 use crate::engine;
-use crate::report;
+use crate::report::{self, Column, TextTable};
+use crate::text::counted;
 
 /// Shown for records that name no experiment and that no latest run uses.
 const NO_EXPERIMENT: &str = "(none)";
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &InfoArguments, environment: &Environment) -> Resul
     if arguments.json {
         terminal::print(&format!("{}\n", to_json(&project, &usage, &pins)));
     } else {
-        terminal::print(&to_text(&project, &usage, &pins));
+        terminal::print(&to_text(&project, &usage, &pins, terminal::width(environment)));
     }
     Ok(Exit::Done)
 }
@@ -85,6 +85,7 @@ fn groups_json(groups: &BTreeMap<&str, Group>) -> Value {
     let one = |(name, group): (&&str, &Group)| {
         let group = json!({
             "records": group.records,
+            "items": group.items,
             "objects": group.objects.files,
             "bytes": group.objects.bytes,
             "own_bytes": group.own.bytes,
@@ -112,16 +113,15 @@ fn to_json(project: &Project, usage: &Usage, pins: &[Pin]) -> Value {
     })
 }
 
-fn table(first: &str, groups: &BTreeMap<&str, Group>) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header([first, "records", "objects", "bytes", "exclusive", "evicted", "took"]);
+fn table(first: &str, groups: &BTreeMap<&str, Group>) -> TextTable {
+    let numbers = ["tasks", "images", "objects", "bytes", "exclusive", "evicted", "took"];
+    let numbers = numbers.map(|title| (title, Column::Number));
+    let mut table = TextTable::new([(first, Column::Text)].into_iter().chain(numbers));
     for (name, group) in groups {
-        table.add_row([
+        table.add([
             (*name).to_owned(),
             group.records.to_string(),
+            group.items.to_string(),
             group.objects.files.to_string(),
             amounts::bytes(group.objects.bytes),
             amounts::bytes(group.own.bytes),
@@ -132,12 +132,13 @@ fn table(first: &str, groups: &BTreeMap<&str, Group>) -> Table {
     table
 }
 
-fn to_text(project: &Project, usage: &Usage, pins: &[Pin]) -> String {
+fn to_text(project: &Project, usage: &Usage, pins: &[Pin], width: usize) -> String {
     let mut lines =
         vec![format!("{}: {} on disk", project.cache.root().display(), amounts::bytes(usage.bytes()))];
     let names = [
         ("objects", "objects"),
-        ("records", "records"),
+        ("records", "records of tasks"),
+        ("items", "records of single images"),
         ("trees", "trees"),
         ("tmp", "being written"),
         ("work", "of unfinished tasks"),
@@ -151,14 +152,16 @@ fn to_text(project: &Project, usage: &Usage, pins: &[Pin]) -> String {
     }
     lines.push(line("held by no record", unreferenced(usage)));
     lines.push(line("also in a run's folder", linked(usage)));
-    lines.extend(pins.iter().map(|pin| format!("  pin `{}`: {} records", pin.name, pin.keys.len())));
+    lines.extend(
+        pins.iter().map(|pin| format!("  pin `{}`: {}", pin.name, counted(pin.keys.len(), "record"))),
+    );
     if !usage.holdings.is_empty() {
-        lines.push(table("kind", &by_kind(usage)).to_string());
-        lines.push(table("experiment", &by_experiment(usage)).to_string());
+        lines.push(table("kind", &by_kind(usage)).draw(width));
+        lines.push(table("experiment", &by_experiment(usage)).draw(width));
     }
     lines.join("\n") + "\n"
 }
 
 fn line(word: &str, space: Space) -> String {
-    format!("  {word}: {} files, {}", space.files, amounts::bytes(space.bytes))
+    format!("  {word}: {}, {}", counted(space.files as usize, "file"), amounts::bytes(space.bytes))
 }

@@ -6,6 +6,7 @@ use crate::cache::Digest;
 use crate::cli::error::CliError;
 use crate::cli::session;
 use crate::cli::{Environment, Exit, ManifestArguments, terminal};
+use crate::text::counted;
 
 /// Arguments of `cache pin`.
 #[derive(Args)]
@@ -39,15 +40,18 @@ pub(super) fn pin(arguments: &PinArguments, environment: &Environment) -> Result
     project.cache.housekeeping().pin(name, &keys).map_err(CliError::Cache)?;
     if let Some(before) = before.filter(|pin| pin.keys != keys) {
         terminal::message(&format!(
-            "`{name}` no longer pins {} records that it pinned before (`--name` makes a separate pin)",
-            before.keys.iter().filter(|key| !keys.contains(key)).count()
+            "`{name}` no longer pins {} that it pinned before (`--name` makes a separate pin)",
+            counted(before.keys.iter().filter(|key| !keys.contains(key)).count(), "record")
         ));
     }
     // A local source is a hit without a record.
     let open = statuses.iter().filter(|status| status.record.is_none() && !status.state().is_hit()).count();
-    terminal::print(&format!("pinned {} records as `{name}`\n", keys.len()));
+    terminal::print(&format!("pinned {} as `{name}`\n", counted(keys.len(), "record")));
     if open > 0 {
-        terminal::message(&format!("{open} tasks have not run and are not pinned: run them and pin again"));
+        terminal::message(&format!(
+            "not run yet and not pinned: {}; run and pin again",
+            counted(open, "task")
+        ));
     }
     Ok(Exit::Done)
 }

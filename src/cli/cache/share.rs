@@ -16,6 +16,7 @@ use crate::cli::session::{self, Project};
 use crate::cli::{Environment, Exit, ManifestArguments, amounts, terminal};
 use crate::engine;
 use crate::plan::{Record, Status};
+use crate::text::counted;
 
 /// Arguments of `cache push` and `cache pull`.
 #[derive(Args)]
@@ -154,7 +155,8 @@ pub(super) fn push(arguments: &PushArguments, environment: &Environment) -> Resu
         .collect();
     let further = further.concat();
     terminal::print(&format!(
-        "{records} results ({}) pushed to {}, {known} were there{further}\n",
+        "{} ({}) pushed to {}, {known} were there{further}\n",
+        counted(records, "result"),
         amounts::bytes(bytes),
         remote.address()
     ));
@@ -175,9 +177,9 @@ fn would_push(results: &[PushOrder], remote: &Sharing<'_>, project: &Project) ->
     }
     let bytes: u64 = objects.iter().map(|(_, size)| size).sum();
     terminal::print(&format!(
-        "{} of {} results ({} at most) would go to {}\n",
+        "{} of {} ({} at most) would go to {}\n",
         new.len(),
-        results.len(),
+        counted(results.len(), "result"),
         amounts::bytes(bytes),
         remote.address()
     ));
@@ -213,9 +215,9 @@ pub(super) fn pull(arguments: &ShareArguments, environment: &Environment) -> Res
     bar.finish_and_clear();
     let would = if arguments.dry_run { " would be" } else { "" };
     terminal::print(&format!(
-        "{} results and {} objects ({}){would} taken from {}\n",
-        all.records,
-        all.fetched.objects,
+        "{} and {} ({}){would} taken from {}\n",
+        counted(all.records, "result"),
+        counted(all.fetched.objects, "object"),
         amounts::bytes(all.fetched.bytes),
         remote.address()
     ));

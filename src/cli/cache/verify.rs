@@ -10,8 +10,10 @@ use crate::cache::{Described, Digest, VerifyProgress, VerifyReport};
 use crate::cli::error::CliError;
 use crate::cli::run::{self as run_command, RunArguments};
 use crate::cli::session::{self, Project};
+use crate::cli::terminal::Verbosity;
 use crate::cli::{Environment, Exit, terminal};
 use crate::engine;
+use crate::text::counted;
 
 /// Arguments of `cache verify`.
 #[derive(Args)]
@@ -35,7 +37,7 @@ pub(super) fn run(arguments: &VerifyArguments, environment: &Environment) -> Res
     };
     // The run opens the cache again: this instance would still trust the objects that it has verified.
     drop(project.cache);
-    let exit = run_command::run(&RunArguments::restoring(manifest.clone()), environment)?;
+    let exit = run_command::run(&RunArguments::restoring(manifest.clone()), Verbosity::Usual, environment)?;
     let left: Vec<&PathBuf> = report.damaged.iter().filter(|path| !path.exists()).collect();
     for path in &left {
         terminal::print(&format!("not made by this manifest, so not repaired: {}\n", path.display()));
@@ -74,11 +76,11 @@ fn show(project: &Project, report: &VerifyReport) {
         terminal::print(&format!("not a file of the cache, left unchanged: {}\n", path.display()));
     }
     terminal::print(&format!(
-        "{} objects ({} bytes), {} trees, {} records: {} damaged\n",
-        report.objects,
+        "{} ({} bytes), {}, {}: {} damaged\n",
+        counted(report.objects as usize, "object"),
         report.object_bytes,
-        report.trees,
-        report.records,
+        counted(report.trees as usize, "tree"),
+        counted(report.records as usize, "record"),
         report.damaged.len()
     ));
 }

@@ -13,12 +13,14 @@
 //! images/pixels/set.json                   copied from the input set
 //! images/pixels/padding.json               where the samples lie within their padding (only if one has any)
 //! images/provenance.csv                    the sources and parameters of each image
+//! images/samples.png                       the first images with their masks, for people
 //! ```
 
 mod cutpaste;
 mod ddpm;
 mod motions;
 mod provenance;
+mod samples;
 mod sdxl;
 mod sources;
 
@@ -46,11 +48,11 @@ pub use sdxl::Inpainting;
 /// Raised when outputs change for equal inputs.
 ///
 /// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28). 3: nothing is cut out of or painted into
-/// padding (2026-11-29).
+/// padding; a picture of the first images (2026-11-29).
 pub const VERSION: u32 = 3;
 
 /// Files of the output that the run folder shows.
-const PICTURES: [&str; 3] = ["provenance.csv", "training/loss.svg", "training/samples.png"];
+const PICTURES: [&str; 4] = ["provenance.csv", samples::PICTURE, "training/loss.svg", "training/samples.png"];
 
 /// Seconds for an image that is read or written, and for each of its pixels (chosen: as of `preprocess`).
 const IMAGE_SECONDS: f64 = 0.4e-3;
@@ -256,7 +258,8 @@ fn run(spec: &Augment, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     });
     write_padding(&set, &padded.collect())?;
     let table = provenance::table(spec.method.name(), &origins);
-    Ok(crate::artifacts::files::write(&set.join("provenance.csv"), table.as_bytes())?)
+    crate::artifacts::files::write(&set.join("provenance.csv"), table.as_bytes())?;
+    samples::draw(&set, &origins)
 }
 
 fn id_of(method: &str, index: usize) -> String {
@@ -274,6 +277,7 @@ mod tests {
         read_mask, read_padding, read_rgb, write_mask, write_rgb,
     };
     use crate::stages::context::testing::TestContext;
+    use crate::stages::drawing::tests::read_line;
     use crate::stages::fields::{Problem, Value};
 
     /// Writes a training set of `normal` normal and `defect` defective images of 24×32 px, and a defect in `test` that
@@ -361,6 +365,16 @@ mod tests {
         assert_eq!(table.lines().count(), 41);
         assert!(table.lines().nth(1).unwrap().starts_with("cutpaste/00000,cutpaste,train/"), "{table}");
         assert!(!table.contains("test/"));
+        // Four rows of two samples; the lines say which, and on what.
+        let picture = image::load_from_memory(&files.get("samples.png").unwrap().read().unwrap());
+        let picture = picture.unwrap().to_rgb8();
+        assert!(read_line(&picture, 0).starts_with("cutpaste/00000"), "{}", read_line(&picture, 0));
+        assert!(read_line(&picture, 1).starts_with("on train/"));
+        let masks = picture.pixels().filter(|pixel| pixel.0 == [0; 3]).count();
+        assert!(
+            masks >= 8 * 20 * 30,
+            "the masks of eight samples are black where nothing was pasted: {masks}"
+        );
         assert_eq!(read_preprocessing(&files).unwrap().resize, Resize::Native);
     }
 

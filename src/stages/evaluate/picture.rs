@@ -1,72 +1,91 @@
-//! Draws the pictures of an evaluation: the image with the outline of its mask, beside the heat map.
+//! Draws the pictures of an evaluation: the image with the outline of its mask, beside the heat map, under a caption.
 
 use std::path::Path;
 
-use image::{Rgb, RgbImage};
+use image::{GrayImage, Rgb, RgbImage};
 
+use super::choice::{Choice, Judgement, choose};
 use super::{Evaluate, Row, StageError, smooth};
 use crate::artifacts::Files;
-use crate::artifacts::image_set::{pixels, read_mask, read_rgb, write_rgb};
+use crate::artifacts::image_set::{UNKNOWN_KIND, pixels, read_mask, read_rgb, write_rgb};
+use crate::stages::drawing::{beside, captioned, outlined};
 
-/// Distance between two panels in pixels.
-const GAP_PX: u32 = 4;
-/// Colour of the mask outline.
-const OUTLINE: Rgb<u8> = Rgb([255, 40, 40]);
+/// The threshold by which images are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ShownThreshold {
+    pub(super) score: f32,
+    /// What it is called in captions.
+    pub(super) name: &'static str,
+}
 
-/// Draws the `spec.pictures` images with the highest scores into `pictures/`, highest first. All pictures share one
-/// colour scale, from the lowest to the highest pixel in any of them.
+/// The colours of all pictures: values from the lowest to the highest pixel in any of them.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    low: f32,
+    high: f32,
+}
+
+/// Draws `spec.pictures` images into `pictures/`, in names that begin with the judgement on them.
 pub(super) fn draw(
     spec: &Evaluate,
     folder: &Path,
     rows: &[Row<'_>],
     images: &Files,
+    threshold: ShownThreshold,
 ) -> Result<(), StageError> {
-    let mut strongest: Vec<&Row<'_>> = rows.iter().collect();
-    strongest.sort_by(|a, b| b.scored.score.total_cmp(&a.scored.score));
-    strongest.truncate(spec.pictures);
-    if strongest.is_empty() {
+    let scores: Vec<(f32, bool)> = rows.iter().map(|row| (row.scored.score, row.is_defect())).collect();
+    let choices = choose(&scores, threshold.score, spec.pictures);
+    if choices.is_empty() {
         return Ok(());
     }
     let files = pixels(images);
     let mut maps = Vec::new();
-    for row in &strongest {
+    for row in choices.iter().map(|choice| &rows[choice.image]) {
         let mask = read_mask(row.labelled.mask)?;
         let size = [mask.height() as usize, mask.width() as usize];
         maps.push((mask, smooth(spec, &row.scored.map, row.grid, size)));
     }
     let all = || maps.iter().flat_map(|(_, map)| map.iter().copied());
-    let low = all().fold(f32::INFINITY, f32::min);
-    let high = all().fold(f32::NEG_INFINITY, f32::max);
-    for (rank, (row, (mask, map))) in strongest.iter().zip(&maps).enumerate() {
+    let (low, high) = (all().fold(f32::INFINITY, f32::min), all().fold(f32::NEG_INFINITY, f32::max));
+    let scale = Scale { low, high };
+    for (choice, (mask, map)) in choices.iter().zip(&maps) {
+        let row = &rows[choice.image];
         let id = row.labelled.entry.id;
         let Some(file) = files.get(id) else { continue };
-        let panels = [outlined(read_rgb(file)?, mask), heat(map, mask.width(), mask.height(), low, high)];
-        let name = format!("{rank:03}_{}.png", id.replace('/', "_"));
-        write_rgb(&folder.join("pictures").join(name), &beside(&panels))?;
+        let picture = picture(read_rgb(file)?, mask, map, scale, &caption(row, *choice, threshold, scale));
+        let name = format!("{}_{:03}_{}.png", choice.judgement.name(), choice.rank, id.replace('/', "_"));
+        write_rgb(&folder.join("pictures").join(name), &picture)?;
     }
     Ok(())
 }
 
-/// Draws the outline of the mask onto the image.
-fn outlined(mut image: RgbImage, mask: &image::GrayImage) -> RgbImage {
-    let is_set = |x: i64, y: i64| {
-        x >= 0
-            && y >= 0
-            && x < i64::from(mask.width())
-            && y < i64::from(mask.height())
-            && mask.get_pixel(x as u32, y as u32)[0] > 0
-    };
-    for (x, y, pixel) in image.enumerate_pixels_mut() {
-        let (x, y) = (i64::from(x), i64::from(y));
-        let is_near = (-1..=1).any(|dy| (-1..=1).any(|dx| is_set(x + dx, y + dy)));
-        if is_near && !is_set(x, y) {
-            *pixel = OUTLINE;
-        }
-    }
-    image
+fn picture(image: RgbImage, mask: &GrayImage, map: &[f32], scale: Scale, lines: &[String]) -> RgbImage {
+    let panels = [outlined(image, mask), heat(map, mask.width(), mask.height(), scale)];
+    captioned(&beside(&panels), lines)
 }
 
-fn heat(map: &[f32], width: u32, height: u32, low: f32, high: f32) -> RgbImage {
+/// The lines above a picture: the image, its label and what became of it, its score and the threshold, the colours.
+fn caption(row: &Row<'_>, choice: Choice, threshold: ShownThreshold, scale: Scale) -> Vec<String> {
+    let entry = &row.labelled.entry;
+    let kind = entry.kind.filter(|&kind| kind != UNKNOWN_KIND).map(|kind| format!(" ({kind})"));
+    let label =
+        if row.is_defect() { format!("defect{}", kind.unwrap_or_default()) } else { "normal".to_owned() };
+    let judgement = match choice.judgement {
+        Judgement::Missed => "missed",
+        Judgement::FalseAlarm => "false alarm",
+        Judgement::Found => "found",
+        Judgement::Passed => "passed",
+    };
+    vec![
+        entry.id.to_owned(),
+        format!("{label}: {judgement}"),
+        format!("score {:.4}", row.scored.score),
+        format!("{} {:.4}", threshold.name, threshold.score),
+        format!("map {:.3} to {:.3}", scale.low, scale.high),
+    ]
+}
+
+fn heat(map: &[f32], width: u32, height: u32, Scale { low, high }: Scale) -> RgbImage {
     let range = (high - low).max(f32::MIN_POSITIVE);
     RgbImage::from_fn(width, height, |x, y| {
         let value = map[(y * width + x) as usize];
@@ -87,25 +106,87 @@ fn colour(value: f32) -> Rgb<u8> {
     ])
 }
 
-fn beside(panels: &[RgbImage]) -> RgbImage {
-    let width = panels.iter().map(RgbImage::width).sum::<u32>() + GAP_PX * (panels.len() as u32 - 1);
-    let height = panels.iter().map(RgbImage::height).max().unwrap_or(1);
-    let mut picture = RgbImage::from_pixel(width, height, Rgb([255, 255, 255]));
-    let mut left = 0;
-    for panel in panels {
-        image::imageops::replace(&mut picture, panel, i64::from(left), 0);
-        left += panel.width() + GAP_PX;
-    }
-    picture
-}
-
 #[cfg(test)]
 mod tests {
+    use image::Luma;
+
     use super::*;
+    use crate::artifacts::image_set::{Label, label_name, labelled, pixels_name, write_mask};
+    use crate::stages::drawing::tests::read_line;
+    use crate::stages::fields::Value;
+    use crate::stages::scorer::Scored;
 
     #[test]
     fn colours_run_from_blue_to_red() {
         let (Rgb(low), Rgb(high)) = (colour(0.1), colour(0.95));
         assert!(low[2] > low[0] && high[0] > high[2], "{low:?} {high:?}");
+    }
+
+    fn spec(pictures: i64) -> Evaluate {
+        let fields = crate::stages::fields::fields([
+            ("model", Value::from("m")),
+            ("features", "f".into()),
+            ("images", "i".into()),
+            ("blur", "none".into()),
+            ("pictures", Value::Integer(pictures)),
+        ]);
+        let (mut problems, mut ports) = (Vec::new(), Vec::new());
+        let mut reader = crate::stages::fields::Reader::new(&fields, &mut problems, &mut ports);
+        crate::stages::Stage::read(&mut reader)
+    }
+
+    /// Two normal images and two defects of 64 × 24 px, with a score each.
+    const SCORES: [(&str, Label, f32); 4] = [
+        ("test/a", Label::Normal, 1.0),
+        ("test/b", Label::Normal, 6.0),
+        ("test/c", Label::Defect, 2.0),
+        ("test/d", Label::Defect, 9.0),
+    ];
+
+    #[test]
+    fn pictures_show_mistakes_with_label_score_and_threshold() {
+        let (set, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (id, label, _) in SCORES {
+            let mut mask = GrayImage::new(64, 24);
+            if label == Label::Defect {
+                mask.put_pixel(10, 10, Luma([255]));
+            }
+            write_rgb(&set.path().join(pixels_name(id)), &RgbImage::from_pixel(64, 24, Rgb([90; 3])))
+                .unwrap();
+            write_mask(&set.path().join(label_name("test", label, "scratch", id)), &mask).unwrap();
+        }
+        let files = Files::of_folder(set.path()).unwrap();
+        let labelled = labelled(&files);
+        let row = |(id, _, score): (&str, Label, f32)| Row {
+            labelled: &labelled[id],
+            scored: Scored { score, map: vec![score, 0.0] },
+            grid: [1, 2],
+            size: [24, 64],
+            is_without_region: false,
+        };
+        let rows: Vec<Row<'_>> = SCORES.into_iter().map(row).collect();
+        let threshold = ShownThreshold { score: 5.0, name: "threshold" };
+        draw(&spec(3), output.path(), &rows, &files, threshold).unwrap();
+        let read = |name: &str| image::open(output.path().join("pictures").join(name)).unwrap().to_rgb8();
+        let lines = |name: &str| [0, 1, 2, 3, 4].map(|line| read_line(&read(name), line));
+        assert_eq!(
+            lines("missed_000_test_c.png"),
+            ["test/c", "defect (scratch): missed", "score 2.0000", "threshold 5.0000", "map 0.000 to 9.000"]
+                .map(str::to_owned)
+        );
+        assert_eq!(
+            lines("false_alarm_000_test_b.png"),
+            ["test/b", "normal: false alarm", "score 6.0000", "threshold 5.0000", "map 0.000 to 9.000"]
+                .map(str::to_owned)
+        );
+        let found = read("found_000_test_d.png");
+        let count = std::fs::read_dir(output.path().join("pictures")).unwrap().count();
+        assert_eq!((count, read_line(&found, 0).as_str()), (3, "test/d"));
+        // The image with the outline of its defect on the left, the map on the right: red at 9, dark at 0.
+        let top = found.height() - 24;
+        assert_eq!(found.get_pixel(9, top + 9).0, [255, 40, 40]);
+        assert_eq!(found.get_pixel(10, top + 10).0, [90; 3]);
+        let (high, low) = (found.get_pixel(68 + 2, top + 5).0, found.get_pixel(68 + 61, top + 5).0);
+        assert!(high[0] > 100 && high[2] < 50 && low.iter().all(|&level| level < 60), "{high:?} {low:?}");
     }
 }

@@ -8,6 +8,7 @@ use super::reading::EmptyMask;
 use super::spec::Preprocess;
 use crate::artifacts::image_set::Label;
 use crate::stages::{Progress, StageError};
+use crate::text::counted;
 
 /// Number of images that a warning names.
 const NAMED_IMAGES: usize = 3;
@@ -30,7 +31,7 @@ impl Counts {
         } else {
             String::new()
         };
-        format!("`{split}` with {normal} normal and {defect} defective images{region}")
+        format!("`{split}` with {normal} normal and {}{region}", counted(defect, "defective image"))
     }
 }
 
@@ -107,8 +108,8 @@ pub(super) fn report_unmarked(
         EmptyMask::Refuse => return,
     };
     let line = format!(
-        "no mask marks a defect in {} images that are labelled as defective ({}{more}): {what} (`empty_mask`)",
-        unmarked.len(),
+        "no mask marks a defect in {} labelled as defective ({}{more}): {what} (`empty_mask`)",
+        counted(unmarked.len(), "image"),
         names.join(", ")
     );
     if has_masks || how != EmptyMask::WithoutRegion { progress.warn(&line) } else { progress.note(&line) }

@@ -13,6 +13,7 @@ use super::decode::{Decoded, decode, is_deep};
 use super::layout::{self, Source};
 use crate::stages::fields::{Value, fields};
 use crate::stages::{Context, StageError};
+use crate::text::counted;
 
 /// Depths that cameras have.
 pub(super) const DEPTHS: [u8; 5] = [8, 10, 12, 14, 16];
@@ -51,9 +52,9 @@ pub(super) fn resolve(
     let Some(first) = deep.first() else { return Ok(None) };
     if let Some(other) = shallow.first() {
         context.progress.warn(&format!(
-            "{} images have 16 bits per level and {} have 8, such as `{}` and `{}`: they are equally bright only if the \
-             depth of the former is right",
-            deep.len(),
+            "{} with 16 bits per level and {} with 8, such as `{}` and `{}`: they are equally bright only if the depth of \
+             the former is right",
+            counted(deep.len(), "image"),
             shallow.len(),
             first.image.path.display(),
             other.image.path.display(),

@@ -6,6 +6,7 @@ use super::layout::Listing;
 use super::names::{FileKind, extension, file_kind, folder_of, parts};
 use crate::artifacts::{File, Files};
 use crate::stages::Progress;
+use crate::text::counted;
 
 /// Number of groups that a line lists. Further files are only counted.
 const NAMED_GROUPS: usize = 12;
@@ -77,13 +78,11 @@ fn line(groups: &[(&Group, &usize)]) -> String {
     let mut texts: Vec<String> = groups
         .iter()
         .take(NAMED_GROUPS)
-        .map(|((_, pattern, reason), count)| {
-            format!("{count} file{} `{pattern}`: {reason}", if **count == 1 { "" } else { "s" })
-        })
+        .map(|((_, pattern, reason), count)| format!("{} `{pattern}`: {reason}", counted(**count, "file")))
         .collect();
     let rest: usize = groups.iter().skip(NAMED_GROUPS).map(|(_, count)| **count).sum();
     if rest > 0 {
-        texts.push(format!("{rest} files more"));
+        texts.push(format!("{} more", counted(rest, "file")));
     }
     format!("left out: {}", texts.join("; "))
 }

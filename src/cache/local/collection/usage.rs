@@ -69,6 +69,8 @@ pub struct Holding {
     pub key: Digest,
     /// What made it.
     pub kind: String,
+    /// Whether it is a per-image record.
+    pub is_item: bool,
     /// The experiments that it belongs to.
     pub experiments: Vec<String>,
     /// Seconds that making its outputs again would take.
@@ -93,8 +95,10 @@ impl Holding {
 /// What several records hold together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Group {
-    /// How many records.
+    /// How many records of tasks.
     pub records: u64,
+    /// How many per-image records.
+    pub items: u64,
     /// Their objects that are there, each once.
     pub objects: Space,
     /// The part of `objects` that no other group holds.
@@ -143,7 +147,8 @@ impl Usage {
         let mut seen = vec![(0_usize, 0_usize); self.objects.len()];
         let mut groups: Vec<Group> = Vec::with_capacity(members.len());
         for (index, holdings) in members.values().enumerate() {
-            let mut group = Group { records: holdings.len() as u64, ..Group::default() };
+            let items = holdings.iter().filter(|holding| holding.is_item).count() as u64;
+            let mut group = Group { records: holdings.len() as u64 - items, items, ..Group::default() };
             for holding in holdings {
                 group.seconds += holding.seconds;
                 group.missing += holding.missing;
@@ -231,7 +236,7 @@ impl Store {
     }
 
     fn holding(&self, record: &StoredRecord, described: Described, objects: &[StoredObject]) -> Holding {
-        let Described { kind, stage: _, experiments, seconds, trees, files } = described;
+        let Described { kind, stage, experiments, seconds, trees, files } = described;
         let mut wanted = files;
         for tree in trees.iter().filter_map(|tree| self.peek_tree(tree)) {
             wanted.extend(tree.entries().iter().map(|entry| (entry.digest, entry.size)));
@@ -244,6 +249,7 @@ impl Store {
         Holding {
             key: record.key,
             kind,
+            is_item: stage.is_empty(),
             experiments,
             seconds: if seconds.is_finite() { seconds.max(0.0) } else { 0.0 },
             used: record.used,
@@ -304,7 +310,7 @@ pub(in crate::cache::local) mod tests {
         let &[kind, experiments, seconds, tree] = parts.as_slice() else { return None };
         Some(Described {
             kind: kind.to_owned(),
-            stage: String::new(),
+            stage: "stage".to_owned(),
             experiments: experiments.split(',').map(str::to_owned).collect(),
             seconds: seconds.parse().ok()?,
             trees: vec![tree.parse().ok()?],
@@ -332,11 +338,12 @@ pub(in crate::cache::local) mod tests {
         assert!(block > 0 && usage.objects.iter().all(|object| object.disk == block));
         let space = |files: u64| Space { files, bytes: files * block };
         let kinds = usage.groups(|holding| std::slice::from_ref(&holding.kind));
-        let extract = Group { records: 1, objects: space(2), own: space(1), missing: 0, seconds: 6.0 };
-        let fit = Group { records: 1, objects: space(1), own: space(0), missing: 1, seconds: 2.0 };
+        let extract =
+            Group { records: 1, items: 0, objects: space(2), own: space(1), missing: 0, seconds: 6.0 };
+        let fit = Group { records: 1, items: 0, objects: space(1), own: space(0), missing: 1, seconds: 2.0 };
         assert_eq!(kinds, BTreeMap::from([("extract", extract), ("fit", fit)]));
         let experiments = usage.groups(|holding| &holding.experiments);
-        let one = Group { records: 2, objects: space(2), own: space(1), missing: 1, seconds: 8.0 };
+        let one = Group { records: 2, items: 0, objects: space(2), own: space(1), missing: 1, seconds: 8.0 };
         assert_eq!(experiments, BTreeMap::from([("one", one), ("two", fit)]));
         let of_first = usage.holdings.iter().find(|holding| holding.kind == "extract").unwrap();
         assert!((of_first.seconds_per_byte() - 1.0).abs() < 1e-12, "6 seconds for 6 distinct bytes");

@@ -18,7 +18,7 @@ fn what_is_read_is_counted_by_split_and_label() {
     assert_eq!(find(&found, "layout"), "layout: ksdd2");
     assert_eq!(
         find(&found, "read:"),
-        "read: `test` with 0 normal and 1 defective images, `train` with 1 normal and 1 defective images"
+        "read: `test` with 0 normal and 1 defective image, `train` with 1 normal and 1 defective image"
     );
     assert!(
         !found.iter().any(|line| line.starts_with("warning") || line.starts_with("left out")),

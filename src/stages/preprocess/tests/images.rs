@@ -96,7 +96,7 @@ fn a_new_image_is_the_only_one_that_is_computed_unless_it_changes_the_depth() {
     assert_eq!(cache.count_new_items(&spec, &folder), 2);
     let folder = folder.image("test/6.png").mask("test/6_GT.png", &[]);
     assert_eq!(cache.count_new_items(&spec, &folder), 1, "8 bits");
-    assert!(lines().contains("warning: 5 images have 16 bits per level and 1 have 8"), "{}", lines());
+    assert!(lines().contains("warning: 5 images with 16 bits per level and 1 with 8"), "{}", lines());
     let folder = folder.deep("train", 7, 65535);
     assert_eq!(cache.count_new_items(&spec, &folder), 1 + 6, "the depth is now 16 bits");
     assert!(!lines().contains("warning: depth:"), "{}", lines());

@@ -28,7 +28,7 @@ fn a_field_decides_on_a_mask_that_marks_nothing() {
     assert!(listed.contains(&"test/defect/crack/test/crack/2.png".to_owned()), "{listed:?}");
     assert_eq!(counted, Some(false), "no metric counts its pixels");
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].starts_with("warning: no mask marks a defect in 1 images"), "{warnings:?}");
+    assert!(warnings[0].starts_with("warning: no mask marks a defect in 1 image "), "{warnings:?}");
     let (listed, counted, warnings) = run(&[("empty_mask", "normal".into())]);
     assert!(listed.contains(&"test/normal/test/crack/2.png".to_owned()), "{listed:?}");
     assert_eq!((counted, warnings.len()), (Some(true), 1));

@@ -83,6 +83,23 @@ fn every_format_is_read_as_pillow_reads_it_or_refused_by_name() {
 }
 
 #[test]
+fn a_tiff_whose_structure_has_wrong_types_is_refused() {
+    // `RowsPerStrip` (278) and `SamplesPerPixel` (277): the decoder would fill in what they stand for.
+    for (name, tag) in [("tiff-rgb8-lzw-predictor.tif", 278_u16), ("tiff-rgb16.tif", 277)] {
+        let whole = golden()[name].0.clone();
+        let entry = [tag.to_le_bytes(), 3_u16.to_le_bytes()].concat();
+        let long = [tag.to_le_bytes(), 4_u16.to_le_bytes()].concat();
+        let at = whole.windows(4).position(|four| four == entry || four == long).unwrap();
+        for kind in [2_u8, 7, 20] {
+            let mut changed = whole.clone();
+            changed[at + 2] = kind;
+            let fault = decode_bytes(&changed).unwrap_err().to_string();
+            assert!(fault.contains("cut off or damaged"), "{name} {kind}: {fault}");
+        }
+    }
+}
+
+#[test]
 fn indices_of_palettes_are_read_whatever_their_colours() {
     let files = golden();
     let of = |name: &str| palette::indices(&files[name].0).unwrap().map(DynamicImage::into_luma8);

@@ -5,7 +5,7 @@ use std::io::{BufRead, Cursor, Seek};
 use flate2::bufread::ZlibDecoder;
 use tiff::TiffError;
 use tiff::decoder::Decoder;
-use tiff::tags::Tag;
+use tiff::tags::{ByteOrder, Tag};
 
 use super::ImageFault;
 use super::fault::{check_size, damaged};
@@ -25,6 +25,12 @@ const CHUNKY: u32 = 1;
 /// The value of `ExtraSamples` for an alpha that the colours are multiplied by.
 const ASSOCIATED: u64 = 1;
 
+/// Tags that say where the pixels are and what they mean: from `ImageWidth` to `SampleFormat`.
+const STRUCTURAL: [u16; 17] =
+    [256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 322, 323, 324, 325, 338, 339];
+/// Types of whole numbers without a sign: `BYTE`, `SHORT`, `LONG`, `LONG8`.
+const UNSIGNED: [u16; 4] = [1, 3, 4, 16];
+
 /// Values of `Compression`.
 const FAX: std::ops::RangeInclusive<u32> = 2..=4;
 const LZW: u32 = 5;
@@ -34,6 +40,7 @@ const DEFLATE: [u32; 2] = [8, 32946];
 /// Returns whether its levels have 16 bits.
 pub(super) fn check(bytes: &[u8]) -> Result<bool, ImageFault> {
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(fault)?;
+    check_types(&mut decoder, bytes)?;
     let (width, height) = decoder.dimensions().map_err(fault)?;
     let bits = bits(&mut decoder)?;
     let samples = tag(&mut decoder, Tag::SamplesPerPixel)?.unwrap_or(1);
@@ -43,6 +50,30 @@ pub(super) fn check(bytes: &[u8]) -> Result<bool, ImageFault> {
     check_data(&mut decoder, bytes)?;
     check_pages(&mut decoder)?;
     Ok(bits == 16)
+}
+
+/// Checks that the tags of the structure are whole numbers. The decoder passes over a tag of an unknown type, and fills in
+/// what it stands for if it is missing.
+fn check_types(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), ImageFault> {
+    let cut = || damaged("its header is cut off");
+    let is_little = decoder.byte_order() == ByteOrder::LittleEndian;
+    let number = |bytes: &[u8]| {
+        let digits = bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        if is_little { digits } else { digits.swap_bytes() >> (64 - 8 * bytes.len()) }
+    };
+    let is_big = number(bytes.get(2..4).ok_or_else(cut)?) == 43;
+    let (count_bytes, entry_bytes) = if is_big { (8, 20) } else { (2, 12) };
+    let start = decoder.ifd_pointer().and_then(|pointer| usize::try_from(pointer.0).ok()).ok_or_else(cut)?;
+    let list = bytes.get(start..).ok_or_else(cut)?;
+    let (count, entries) = list.split_at_checked(count_bytes).ok_or_else(cut)?;
+    let count = usize::try_from(number(count)).map_err(|_| cut())?;
+    for entry in entries.chunks_exact(entry_bytes).take(count) {
+        let (tag, kind) = (number(&entry[..2]) as u16, number(&entry[2..4]) as u16);
+        if STRUCTURAL.contains(&tag) && !UNSIGNED.contains(&kind) {
+            return Err(damaged("a tag of its header is of a wrong type"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the bits per level.

@@ -55,7 +55,7 @@ fn change(from: [i32; 2], to: [i32; 2], raster: &Raster) -> Option<usize> {
     }
     let in_pixels = |grid: i32| (f64::from(grid) + 0.5) / SCALE - 0.5;
     let column = in_pixels(if to[0] < from[0] { to[0] } else { to[0] - 1 });
-    if column.floor() != column || column < 0.0 || column > raster.width as f64 - 1.0 {
+    if column.fract() != 0.0 || column < 0.0 || column > raster.width as f64 - 1.0 {
         return None;
     }
     let row = in_pixels(to[1].min(from[1])).clamp(0.0, raster.height as f64).ceil();

@@ -8,6 +8,9 @@ use super::{Point, Raster, edges};
 /// Bits after the point of a horizontal position.
 const SHIFT: u32 = 16;
 
+/// Codes of points above and below the image.
+const BESIDE_ROWS: i64 = 0b1100;
+
 /// An edge that crosses rows: those from `top` up to, and without, `bottom`. `x` is its position in row `top`.
 struct Edge {
     top: i64,
@@ -54,7 +57,7 @@ fn draw_edge(from: [i64; 2], to: [i64; 2], raster: &mut Raster) -> Option<Edge> 
     })
 }
 
-/// Cuts a line to the image. Returns its ends as far as they were cut, and whether a part is inside.
+/// Cuts a line to the image. Returns its ends after the cut, and whether a part is inside.
 fn clip(mut a: [i64; 2], mut b: [i64; 2], raster: &Raster) -> ([i64; 2], [i64; 2], bool) {
     let (right, bottom) = (raster.width as i64 - 1, raster.height as i64 - 1);
     let beside = |x: i64| i64::from(x < 0) + 2 * i64::from(x > right);
@@ -70,11 +73,11 @@ fn clip(mut a: [i64; 2], mut b: [i64; 2], raster: &Raster) -> ([i64; 2], [i64; 2
     };
     let needs_cut = |of_a: i64, of_b: i64| of_a & of_b == 0 && of_a | of_b != 0;
     if needs_cut(of_a, of_b) {
-        if of_a & 12 != 0 {
+        if of_a & BESIDE_ROWS != 0 {
             a = moved(a, a, b, 1, if of_a < 8 { 0 } else { bottom });
             of_a = beside(a[0]);
         }
-        if of_b & 12 != 0 {
+        if of_b & BESIDE_ROWS != 0 {
             b = moved(b, a, b, 1, if of_b < 8 { 0 } else { bottom });
             of_b = beside(b[0]);
         }

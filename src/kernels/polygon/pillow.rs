@@ -109,7 +109,7 @@ fn crossings(edges: &[Edge], row: i64, bottom: i64) -> Vec<f32> {
 /// pixel and both lead far to the same side, so that flat corners stay connected.
 fn at_corner(edge: &Edge, earlier: &[Edge], row: i64, x: f32) -> f32 {
     for other in earlier.iter().filter(|other| other.is_end(row) && other.slope != 0.0) {
-        if x.round() != other.at(row).round() {
+        if x.round() as i64 != other.at(row).round() as i64 {
             continue;
         }
         let next = if row == edge.bottom { row - 1 } else { row + 1 };
@@ -151,7 +151,7 @@ pub fn fill_rectangle([a, b]: [Point; 2], raster: &mut Raster) {
 }
 
 /// Fills a circle around `centre` through `rim`, as LabelMe does: the ellipse of Pillow in the box of the circle, whose
-/// corners are truncated to pixels.
+/// corners are truncated to pixels. Cost: the radius.
 pub fn fill_circle(centre: Point, rim: Point, raster: &mut Raster) {
     let radius = ((centre[0] - rim[0]).powi(2) + (centre[1] - rim[1]).powi(2)).sqrt();
     let corners =
@@ -160,9 +160,10 @@ pub fn fill_circle(centre: Point, rim: Point, raster: &mut Raster) {
     let (width, height) = (right - left, bottom - top);
     // Twice the distance from the centre line of the box, and half of the row's length there, doubled.
     for (y, x) in quarter(width, height) {
-        let [first, last] = [left + (width - x) / 2, left + (width + x) / 2];
-        raster.fill_row(top + (height + y) / 2, first, last);
-        raster.fill_row(top + (height - y) / 2, first, last);
+        let half = |sum: i64| sum / 2;
+        let [first, last] = [left + half(width - x), left + half(width + x)];
+        raster.fill_row(top + half(height + y), first, last);
+        raster.fill_row(top + half(height - y), first, last);
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::fields::{Fields, Reader};
 use super::super::{Context, StageError};
 use super::motions::position;
 use super::provenance::{SampleOrigin, write};
-use super::sources::{Sources, Surface};
+use super::sources::{Sources, UnpaddedImage};
 use super::{Augment, id_of};
 use crate::artifacts::Files;
 use crate::kernels::cutpaste::TargetImage;
@@ -85,7 +85,7 @@ impl Pasting {
         let mut rng = Rng::new(seed, "cutpaste");
         let &(normal, file, ref one) = &sources.normals[rng.below(sources.normals.len())];
         let defect = &sources.defects[rng.below(sources.defects.len())];
-        let surface = Surface::read(normal, file, one.mask)?;
+        let surface = UnpaddedImage::read(normal, file, one.mask)?;
         let (mut image, (height, width)) = (surface.image.clone(), surface.size());
         let (motion, moved) = spec.motions.draw(&mut rng, &defect.patch, self.colour, (height, width));
         let (top, left) = position(&mut rng, &moved, (height, width));

@@ -91,7 +91,7 @@ impl<'a> Sources<'a> {
 }
 
 /// A training image without the padding around it, in which nothing is cut out or painted.
-pub(super) struct Surface {
+pub(super) struct UnpaddedImage {
     /// The image.
     pub(super) image: RgbImage,
     /// Its mask, row-major: not 0 on defects.
@@ -100,7 +100,7 @@ pub(super) struct Surface {
     frame: Option<(RgbImage, Region)>,
 }
 
-impl Surface {
+impl UnpaddedImage {
     /// Reads an image of the set. Its mask says where its padding is.
     pub(super) fn read(id: &str, image: &File, mask: &File) -> Result<Self, StageError> {
         let (pixels, truth) = (read_rgb(image)?, read_truth(mask)?);
@@ -155,7 +155,7 @@ fn cut<'a>(
     image: &File,
     one: &Labelled<'_>,
 ) -> Result<Vec<Defect<'a>>, StageError> {
-    let surface = Surface::read(id, image, one.mask)?;
+    let surface = UnpaddedImage::read(id, image, one.mask)?;
     let (height, width) = surface.size();
     let (pixels, mask) = (&surface.image, &surface.mask);
     let found = components(mask, height, width).into_iter().enumerate();

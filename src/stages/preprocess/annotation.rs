@@ -262,16 +262,19 @@ impl<'a> Annotation<'a> {
                     fill_ring(self.rule, &[a, [b[0], a[1]], b, [a[0], b[1]]], drawn);
                 }
             }
-            Outline::Circle([centre, rim]) => match self.rule {
-                PixelRule::LabelMe => fill_circle(*centre, *rim, drawn),
-                PixelRule::Centre => {
-                    let radius = (centre[0] - rim[0]).hypot(centre[1] - rim[1]);
-                    fill_disc(*centre, radius, drawn);
+            Outline::Circle(points) => {
+                let [centre, rim] = self.in_pixels(points, drawn)?[..] else { return Ok(()) };
+                match self.rule {
+                    PixelRule::LabelMe => fill_circle(centre, rim, drawn),
+                    PixelRule::Centre => {
+                        let radius = (centre[0] - rim[0]).hypot(centre[1] - rim[1]);
+                        fill_disc(centre, radius, drawn);
+                    }
+                    PixelRule::Coco | PixelRule::OpenCv => {
+                        return Err("a circle has no pixels by this `polygon_rule`".to_owned());
+                    }
                 }
-                PixelRule::Coco | PixelRule::OpenCv => {
-                    return Err("a circle has no pixels by this `polygon_rule`".to_owned());
-                }
-            },
+            }
             Outline::Runs { height, width, lengths } => {
                 if (*height, *width) != (drawn.height as u64, drawn.width as u64) {
                     return Err(format!("its run lengths are of an image of {height}×{width} px"));

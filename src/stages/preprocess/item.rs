@@ -220,13 +220,13 @@ fn unmarked(how: EmptyMask, source: &Source<'_>) -> Result<Meaning, StageError> 
         EmptyMask::LeaveOut => Ok(Meaning::LeftOut),
         EmptyMask::Refuse => {
             let path = source.image.path.display();
-            let what = if !source.has_marks() {
-                format!("`{path}` is labelled as a defect, but has no mask")
-            } else {
+            let what = if source.has_marks() {
                 format!(
                     "`{path}` is labelled as a defect, but no pixel of its mask `{}` is marked",
                     masks(source)
                 )
+            } else {
+                format!("`{path}` is labelled as a defect, but has no mask")
             };
             Err(StageError::data(
                 what,

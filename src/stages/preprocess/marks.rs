@@ -16,6 +16,26 @@ const KEPT_LEVELS: usize = 8;
 /// Share of marked pixels from which a mask may be inverted (chosen: defects are smaller than the surface).
 const INVERTED_SHARE: f64 = 0.5;
 
+/// What the palette of a mask says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PaletteFacts {
+    /// There is none, or its colours and indices agree.
+    #[default]
+    Plain,
+    /// The region is in the indices, because the colours are the same everywhere.
+    ByIndex,
+    /// The colours, which decide, say something else than the indices.
+    Differs,
+}
+
+impl PaletteFacts {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_plain(&self) -> bool {
+        *self == Self::Plain
+    }
+}
+
 /// What is known of the masks of an image before they are resized.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MaskFacts {
@@ -27,19 +47,12 @@ pub(super) struct MaskFacts {
     pub(super) is_by_alpha: bool,
     /// Whether most pixels are marked.
     pub(super) is_mostly_marked: bool,
-    /// Whether the region is in the indices of the palette, because its colours are the same everywhere.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub(super) is_by_index: bool,
-    /// Whether different indices have the same colour, which decides.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub(super) shares_colours: bool,
+    /// What the palette says.
+    #[serde(default, skip_serializing_if = "PaletteFacts::is_plain")]
+    pub(super) palette: PaletteFacts,
     /// What is known of the outlines of an annotation.
     #[serde(default, skip_serializing_if = "OutlineFacts::is_plain")]
     pub(super) outlines: OutlineFacts,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Reads and unites the masks of an image. Marks defects with 255: pixels whose strongest channel is greater than
@@ -138,14 +151,15 @@ impl MaskFacts {
         let is_flat = levels.values.windows(2).all(|pair| pair[0] == pair[1]);
         if is_flat && indices.windows(2).any(|pair| pair[0] != pair[1]) {
             *levels = Levels { values: indices, limit: 0, is_by_alpha: false };
-            self.is_by_index = true;
+            self.palette = PaletteFacts::ByIndex;
             return;
         }
         let pairs: BTreeSet<(u16, u16)> =
             indices.iter().copied().zip(levels.values.iter().copied()).collect();
         // An index 0 that is not black, or another one that is: the two ways of reading differ.
-        self.shares_colours |=
-            !levels.is_by_alpha && pairs.iter().any(|&(index, level)| (level > 0) != (index > 0));
+        if !levels.is_by_alpha && pairs.iter().any(|&(index, level)| (level > 0) != (index > 0)) {
+            self.palette = PaletteFacts::Differs;
+        }
     }
 
     fn add(&mut self, values: &[u16], limit: u16, is_by_alpha: bool) {
@@ -202,11 +216,13 @@ pub(super) fn report<'a>(
         if facts.is_by_alpha {
             seen.entry("alpha").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
         }
-        if facts.is_by_index {
-            seen.entry("index").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
-        }
-        if facts.shares_colours {
-            seen.entry("palette").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
+        let palette = match facts.palette {
+            PaletteFacts::Plain => None,
+            PaletteFacts::ByIndex => Some("index"),
+            PaletteFacts::Differs => Some("palette"),
+        };
+        if let Some(what) = palette {
+            seen.entry(what).or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
         }
         if facts.is_mostly_marked {
             seen.entry("inverted").or_insert_with(|| (0, format!("`{name}`"))).0 += 1;
@@ -292,14 +308,15 @@ mod tests {
             let mut levels = Levels { values: colours.to_vec(), limit: 0, is_by_alpha: false };
             let indices = GrayImage::from_raw(4, 1, indices.to_vec()).unwrap();
             facts.compare(&mut levels, &DynamicImage::ImageLuma8(indices));
-            (levels.values, facts.is_by_index, facts.shares_colours)
+            (levels.values, facts.palette)
         };
-        assert_eq!(read([0, 0, 0, 0], [0, 0, 1, 2]), (vec![0, 0, 1, 2], true, false));
-        assert_eq!(read([9, 9, 9, 9], [0, 3, 3, 3]), (vec![0, 3, 3, 3], true, false));
-        assert_eq!(read([0, 0, 200, 90], [0, 0, 1, 2]), (vec![0, 0, 200, 90], false, false));
-        assert_eq!(read([0, 0, 200, 0], [0, 0, 1, 2]), (vec![0, 0, 200, 0], false, true));
-        assert_eq!(read([200, 200, 0, 0], [0, 0, 1, 1]), (vec![200, 200, 0, 0], false, true));
-        assert_eq!(read([0, 0, 0, 0], [0, 0, 0, 0]), (vec![0; 4], false, false));
+        let (by_index, plain, differs) = (PaletteFacts::ByIndex, PaletteFacts::Plain, PaletteFacts::Differs);
+        assert_eq!(read([0, 0, 0, 0], [0, 0, 1, 2]), (vec![0, 0, 1, 2], by_index));
+        assert_eq!(read([9, 9, 9, 9], [0, 3, 3, 3]), (vec![0, 3, 3, 3], by_index));
+        assert_eq!(read([0, 0, 200, 90], [0, 0, 1, 2]), (vec![0, 0, 200, 90], plain));
+        assert_eq!(read([0, 0, 200, 0], [0, 0, 1, 2]), (vec![0, 0, 200, 0], differs));
+        assert_eq!(read([200, 200, 0, 0], [0, 0, 1, 1]), (vec![200, 200, 0, 0], differs));
+        assert_eq!(read([0, 0, 0, 0], [0, 0, 0, 0]), (vec![0; 4], plain));
     }
 
     #[test]

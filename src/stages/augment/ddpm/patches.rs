@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::super::super::StageError;
 use super::super::motions::position;
-use super::super::sources::{Sources, Surface};
+use super::super::sources::{Sources, UnpaddedImage};
 use super::super::{Augment, Motions};
 use super::Painting;
 use crate::kernels::diffusion::{IMAGE_CHANNELS, TrainingBatch, dilate};
@@ -117,7 +117,7 @@ impl<'a> Patches<'a> {
             &crate::artifacts::File,
             crate::artifacts::image_set::Labelled<'_>,
         )| {
-            let surface = Surface::read(id, image, one.mask)?;
+            let surface = UnpaddedImage::read(id, image, one.mask)?;
             size_of(id, &surface.image, side)?;
             Ok((surface.image, surface.mask.iter().map(|&value| value > 0).collect()))
         };
@@ -178,7 +178,7 @@ impl<'a> Patches<'a> {
     /// Draws a patch of a normal image with an empty mask. The hole has the shape of a random defect.
     fn normal(&self, rng: &mut Rng) -> Result<Patch, StageError> {
         let &(id, file, ref one) = &self.sources.normals[rng.below(self.sources.normals.len())];
-        let image = Surface::read(id, file, one.mask)?.image;
+        let image = UnpaddedImage::read(id, file, one.mask)?.image;
         let size = size_of(id, &image, self.side)?;
         let defect = &self.sources.defects[rng.below(self.sources.defects.len())];
         let (_, moved) = self.motions.draw(rng, &defect.patch, 0.0, size);

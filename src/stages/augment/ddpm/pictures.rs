@@ -7,7 +7,7 @@ use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 
 use super::super::super::StageError;
-use super::super::sources::{Sources, Surface};
+use super::super::sources::{Sources, UnpaddedImage};
 use super::Painting;
 use super::patches::Window;
 use crate::artifacts::image_set::write_rgb;
@@ -49,7 +49,7 @@ fn real(side: usize, sources: &Sources<'_>) -> Result<Vec<Vec<u8>>, StageError> 
     let few = sources.defects.iter().take(3 * COLUMNS);
     few.map(|defect| {
         let &(id, file, ref one) = &sources.defective[defect.image_index];
-        let image = Surface::read(id, file, one.mask)?.image;
+        let image = UnpaddedImage::read(id, file, one.mask)?.image;
         let width = image.width() as usize;
         let pixel = defect.pixels[defect.pixels.len() / 2] as usize;
         let start = |pixel: usize, extent: usize| pixel.saturating_sub(side / 2).min(extent - side);

@@ -11,7 +11,7 @@ use super::super::super::fields::Fields;
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
 use super::super::provenance::{self, SampleOrigin};
-use super::super::sources::{Defect, Sources, Surface};
+use super::super::sources::{Defect, Sources, UnpaddedImage};
 use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
 use super::training::Trained;
@@ -35,7 +35,7 @@ const DRAWS: usize = 8;
 struct Draft<'a> {
     seed: u64,
     normal: &'a str,
-    surface: Surface,
+    surface: UnpaddedImage,
     defect: &'a Defect<'a>,
     motion: DefectTransform,
     top: isize,
@@ -146,7 +146,7 @@ impl<'a> Draft<'a> {
         let side = painting.architecture.side;
         let mut rng = Rng::new(seed, "ddpm");
         let &(normal, file, ref one) = &sources.normals[rng.below(sources.normals.len())];
-        let surface = Surface::read(normal, file, one.mask)?;
+        let surface = UnpaddedImage::read(normal, file, one.mask)?;
         let size = size_of(normal, &surface.image, side)?;
         let mut tries = 0;
         loop {

@@ -12,7 +12,7 @@ use super::super::super::program::{Program, Stdin};
 use super::super::super::{Context, Item, StageError};
 use super::super::motions::position;
 use super::super::provenance::{self, SampleOrigin};
-use super::super::sources::{Sources, Surface};
+use super::super::sources::{Sources, UnpaddedImage};
 use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
 use crate::artifacts::image_set::{write_mask, write_rgb};
@@ -173,7 +173,7 @@ impl<'a> Jobs<'a> {
         let Sources { defects, normals, .. } = self.sources;
         let mut rng = Rng::new(seed, "sdxl-inpaint");
         let &(normal, file, ref one) = &normals[rng.below(normals.len())];
-        let surface = Surface::read(normal, file, one.mask)?;
+        let surface = UnpaddedImage::read(normal, file, one.mask)?;
         let size @ (height, width) = surface.size();
         let prompts = &self.inpainting.prompts;
         let prompt = prompts[index % prompts.len()].as_str();
@@ -366,8 +366,8 @@ impl<'a> Jobs<'a> {
 
 impl Draft<'_> {
     /// Reads the normal image.
-    fn surface(&self) -> Result<Surface, StageError> {
-        Surface::read(&self.origin.normal, self.file, self.mask_file)
+    fn surface(&self) -> Result<UnpaddedImage, StageError> {
+        UnpaddedImage::read(&self.origin.normal, self.file, self.mask_file)
     }
 
     fn mask(&self) -> GrayImage {

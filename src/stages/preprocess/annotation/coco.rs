@@ -87,7 +87,9 @@ impl<'a> CocoFile<'a> {
             .map_err(|error| unreadable(file, "COCO", error))?;
         let names: BTreeMap<&Id, &str> =
             document.categories.iter().map(|category| (&category.id, category.name.as_str())).collect();
-        names.values().for_each(|name| classes.see(name));
+        for name in names.values() {
+            classes.see(name);
+        }
         let mut images = BTreeMap::new();
         for image in &document.images {
             let mut annotation = Annotation::new(file, PixelRule::Coco, reading);

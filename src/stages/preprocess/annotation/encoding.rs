@@ -37,7 +37,9 @@ impl Bytes {
 
     fn numbers(&mut self, numbers: &[u64]) {
         self.number(numbers.len() as u64);
-        numbers.iter().for_each(|&number| self.number(number));
+        for &number in numbers {
+            self.number(number);
+        }
     }
 
     /// Adds finite coordinates; -0 is 0.
@@ -52,7 +54,9 @@ impl Bytes {
         match outline {
             Outline::Rings(rings) => {
                 self.numbers(&[0, rings.len() as u64]);
-                rings.iter().for_each(|ring| self.points(ring));
+                for ring in rings {
+                    self.points(ring);
+                }
             }
             Outline::Rectangle(corners) => {
                 self.number(1);

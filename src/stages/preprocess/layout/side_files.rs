@@ -12,7 +12,7 @@ use crate::stages::preprocess::annotation::{Annotation, Classes, CocoFile, read_
 use crate::stages::preprocess::names::extension;
 use crate::stages::preprocess::reading::Reading;
 
-/// The fields that tell JSON files apart.
+/// The fields by which JSON files differ.
 #[derive(Deserialize)]
 struct Signature {
     shapes: Option<IgnoredAny>,

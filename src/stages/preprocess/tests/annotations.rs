@@ -230,6 +230,8 @@ fn labelme_shapes_are_drawn_or_refused_by_name() {
         ("point", "[[1, 1]]", "a point has no area"),
         ("polygon", "[[1, 1], [5, 5]]", "needs 3 points or more, and has 2"),
         ("circle", "[[1, 1]]", "a circle needs 2 points"),
+        ("circle", "[[9, 9], [9, 1e300]]", "outside of its image"),
+        ("rectangle", "[[-5, 9], [9, 9]]", "outside of its image"),
         ("spline", "[[1, 1]]", "of the type `spline`"),
         ("mask", "[[1, 1], [2, 2]]", "it has no mask"),
         ("polygon", "[[1, 1], [50, 5], [3, 9]]", "outside of its image"),

@@ -142,7 +142,8 @@ fn of_axis(plan: &Plan, axis: usize, results: &[Vec<usize>]) -> Vec<EqualValues>
 
 /// Groups items by key, in the order in which the keys appear.
 fn grouped<K: Clone + Eq + Hash, V>(items: impl Iterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
-    let (mut groups, mut index_of): (Vec<(K, Vec<V>)>, HashMap<K, usize>) = (Vec::new(), HashMap::new());
+    let mut groups: Vec<(K, Vec<V>)> = Vec::new();
+    let mut index_of: HashMap<K, usize> = HashMap::new();
     for (key, item) in items {
         let index = *index_of.entry(key.clone()).or_insert(groups.len());
         if index == groups.len() {

@@ -63,7 +63,7 @@ struct Foreseen {
 impl Foreseen {
     fn new(plan: &Plan, statuses: &[Status], cache: &Cache) -> Self {
         let mut sizes = Sizes::new(plan, cache);
-        let warnings = warnings(statuses, &mut sizes);
+        let warnings = warnings(plan, statuses, &mut sizes);
         let outputs = |task: TaskId| statuses[task.0].outputs.as_ref();
         Self { warnings, equal_values: equal_values(plan, &mut sizes, &outputs) }
     }

@@ -7,6 +7,7 @@
 //!
 //! [`Workload::deciding`]: crate::stages::Workload::deciding
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
@@ -14,7 +15,6 @@ use std::hash::Hash;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Input, Plan, PlanVariant, Task, TaskId};
-use super::key::item_key;
 use super::resolve::Outputs;
 use super::sizes::Sizes;
 use crate::cache::Digest;
@@ -48,28 +48,38 @@ impl fmt::Display for EqualValues {
 
 /// What a task's outputs are known by: tasks with equal origins have equal outputs.
 #[derive(PartialEq, Eq, Hash)]
-enum Origin {
+enum Origin<'a> {
     /// They exist, with these names and digests.
-    Made(Vec<(String, Digest)>),
-    /// They follow from the stage (its kind and the fields that decide them) and its inputs.
-    Follows { fields: Digest, source: Option<String>, seed: Option<u64>, inputs: Vec<Read> },
+    Made(Vec<(&'a str, Digest)>),
+    /// They follow from the stage and its inputs.
+    Follows { stage: Deciding<'a>, source: Option<&'a str>, seed: Option<u64>, inputs: Vec<Read<'a>> },
 }
+
+/// The kind of a stage, and the fields that decide its outputs.
+#[derive(PartialEq, Hash)]
+struct Deciding<'a> {
+    kind: &'static str,
+    fields: Cow<'a, Fields>,
+}
+
+/// Equality is reflexive, because checked fields never hold NaN.
+impl Eq for Deciding<'_> {}
 
 /// One input of a task: the class of the task that makes it.
 #[derive(PartialEq, Eq, Hash)]
-struct Read {
-    role: Role,
+struct Read<'a> {
+    role: &'a Role,
     class: usize,
-    output: String,
-    labels: Option<(usize, String)>,
-    reads: Reads,
+    output: &'a str,
+    labels: Option<(usize, &'a str)>,
+    reads: &'a Reads,
 }
 
 /// Finds the values of axes that make no difference. `outputs` returns those of a task that exist.
-pub fn equal_values<'o>(
-    plan: &Plan,
+pub fn equal_values<'p>(
+    plan: &'p Plan,
     sizes: &mut Sizes<'_>,
-    outputs: &dyn Fn(TaskId) -> Option<&'o Outputs>,
+    outputs: &dyn Fn(TaskId) -> Option<&'p Outputs>,
 ) -> Vec<EqualValues> {
     let classes = classes(plan, sizes, outputs);
     // A variant without targets has no results, which are equal to no others.
@@ -86,44 +96,40 @@ pub fn equal_values<'o>(
 }
 
 /// Returns the class of each task: the index of the first task of the class.
-fn classes<'o>(
-    plan: &Plan,
+fn classes<'p>(
+    plan: &'p Plan,
     sizes: &mut Sizes<'_>,
-    outputs: &dyn Fn(TaskId) -> Option<&'o Outputs>,
+    outputs: &dyn Fn(TaskId) -> Option<&'p Outputs>,
 ) -> Vec<usize> {
-    let mut known: HashMap<Origin, usize> = HashMap::new();
+    let mut known: HashMap<Origin<'p>, usize> = HashMap::new();
     let mut classes: Vec<usize> = Vec::with_capacity(plan.tasks.len());
     for (index, task) in plan.tasks.iter().enumerate() {
-        let origin = match outputs(TaskId(index)) {
-            Some(made) => {
-                let digests = made.iter().map(|(name, output)| (name.clone(), output.tree.digest()));
-                Some(Origin::Made(digests.collect()))
-            }
-            None => follows(task, sizes.workload(TaskId(index), outputs).deciding.as_ref(), &classes),
+        let id = TaskId(index);
+        let origin = if let Some(made) = outputs(id) {
+            Origin::Made(made.iter().map(|(name, output)| (name.as_str(), output.tree.digest())).collect())
+        } else {
+            let foreseen = task.spec.about().foresees.then(|| sizes.workload(id, outputs).deciding).flatten();
+            follows(task, foreseen.map_or(Cow::Borrowed(task.spec.key_fields()), Cow::Owned), &classes)
         };
-        // Fields that no key can hold are refused elsewhere.
-        let class = origin.map_or(index, |origin| *known.entry(origin).or_insert(index));
-        classes.push(class);
+        classes.push(*known.entry(origin).or_insert(index));
     }
     classes
 }
 
-fn follows(task: &Task, deciding: Option<&Fields>, classes: &[usize]) -> Option<Origin> {
-    let fields = deciding.unwrap_or_else(|| task.spec.key_fields());
-    let fields = item_key(task.spec.kind().name(), task.spec.about().version, fields).ok()?;
-    let read = |input: &Input| Read {
-        role: input.role.clone(),
+fn follows<'p>(task: &'p Task, fields: Cow<'p, Fields>, classes: &[usize]) -> Origin<'p> {
+    let read = |input: &'p Input| Read {
+        role: &input.role,
         class: classes[input.from.task.0],
-        output: input.from.output.clone(),
-        labels: input.labels.as_ref().map(|labels| (classes[labels.task.0], labels.output.clone())),
-        reads: input.reads.clone(),
+        output: &input.from.output,
+        labels: input.labels.as_ref().map(|labels| (classes[labels.task.0], labels.output.as_str())),
+        reads: &input.reads,
     };
-    Some(Origin::Follows {
-        fields,
-        source: task.spec.about().source.clone(),
+    Origin::Follows {
+        stage: Deciding { kind: task.spec.kind().name(), fields },
+        source: task.spec.about().source.as_deref(),
         seed: task.seed,
         inputs: task.inputs.iter().map(read).collect(),
-    })
+    }
 }
 
 /// Groups the values of one axis by the results of all their variants.
@@ -142,7 +148,8 @@ fn of_axis(plan: &Plan, axis: usize, results: &[Vec<usize>]) -> Vec<EqualValues>
 
 /// Groups items by key, in the order in which the keys appear.
 fn grouped<K: Clone + Eq + Hash, V>(items: impl Iterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
-    let (mut groups, mut index_of): (Vec<(K, Vec<V>)>, HashMap<K, usize>) = (Vec::new(), HashMap::new());
+    let mut groups: Vec<(K, Vec<V>)> = Vec::new();
+    let mut index_of: HashMap<K, usize> = HashMap::new();
     for (key, item) in items {
         let index = *index_of.entry(key.clone()).or_insert(groups.len());
         if index == groups.len() {

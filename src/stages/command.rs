@@ -102,6 +102,7 @@ impl Stage for Command {
             is_shown: true,
             is_verified: true,
             estimates: Estimates::WithEqual(&["run", "outputs", "env"]),
+            foresees: false,
             pictures: &[],
             threads: self.threads,
             memory_bytes: self.memory_bytes,

@@ -141,6 +141,7 @@ impl Stage for Coreset {
             is_shown: false,
             is_verified: true,
             estimates: Estimates::WithEqual(&["strategy"]),
+            foresees: true,
             pictures: &PICTURES,
             threads: 1,
             memory_bytes: 0,

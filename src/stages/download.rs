@@ -162,6 +162,7 @@ impl Stage for Download {
             // Running it again would download the file again.
             is_verified: false,
             estimates: Estimates::OfKind,
+            foresees: false,
             pictures: &[],
             threads: 1,
             memory_bytes: 0,

@@ -123,6 +123,7 @@ impl Stage for Evaluate {
             is_shown: true,
             is_verified: true,
             estimates: Estimates::OfKind,
+            foresees: false,
             pictures: &[],
             threads: 1,
             memory_bytes: 0,

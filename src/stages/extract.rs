@@ -132,6 +132,7 @@ impl Stage for Extract {
             is_shown: false,
             is_verified: true,
             estimates: Estimates::WithEqual(&["backend", "device", "precision"]),
+            foresees: false,
             pictures: &[],
             threads: 1,
             memory_bytes: 0,

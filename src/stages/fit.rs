@@ -98,6 +98,7 @@ impl Stage for Fit {
             is_shown: false,
             is_verified: true,
             estimates: Estimates::OfKind,
+            foresees: false,
             pictures: &[],
             threads: 1,
             memory_bytes: 0,

@@ -15,6 +15,7 @@
 //!     is_shown: false,
 //!     is_verified: true,
 //!     estimates: Estimates::OfKind,
+//!     foresees: false,
 //!     pictures: &[],
 //!     threads: 1,
 //!     memory_bytes: 0,
@@ -41,6 +42,7 @@
 //!     is_shown: false,
 //!     is_verified: true,
 //!     estimates: Estimates::OfKind,
+//!     foresees: false,
 //!     pictures: &[],
 //!     threads: 1,
 //!     memory_bytes: 0,
@@ -151,6 +153,8 @@ pub struct About {
     pub is_verified: bool,
     /// Which records predict its time and memory.
     pub estimates: Estimates,
+    /// Whether its workload may say more than the time: which fields decide the outputs, and what the stage will warn of.
+    pub foresees: bool,
     /// Files or folders of the outputs that the run folder shows if they are in the cache.
     pub pictures: &'static [&'static str],
     /// Number of threads that the stage uses outside the shared pool.

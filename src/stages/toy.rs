@@ -39,6 +39,7 @@ impl Stage for Toy {
             is_shown: true,
             is_verified: true,
             estimates: Estimates::OfKind,
+            foresees: false,
             pictures: &[],
             threads: 1,
             memory_bytes: 0,

@@ -115,6 +115,7 @@ impl Stage for Augment {
             is_shown: true,
             is_verified: true,
             estimates: Estimates::WithEqual(&["method", "device", "precision"]),
+            foresees: false,
             pictures: &PICTURES,
             threads: 1,
             memory_bytes: 0,

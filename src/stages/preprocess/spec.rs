@@ -125,6 +125,7 @@ impl Stage for Preprocess {
             is_shown: false,
             is_verified: true,
             estimates: Estimates::OfKind,
+            foresees: false,
             pictures: &[],
             threads: 1,
             memory_bytes: 0,

@@ -46,6 +46,9 @@ impl RunLog {
             Event::TaskFinished { task, kind, outcome, seconds, .. } => {
                 self.finished(*task, kind, *outcome, *seconds);
             }
+            Event::TaskNote { task, message, .. } => {
+                tracing::info!("{} {}: {}", self.count(), self.title(*task), on_one_line(message));
+            }
             Event::TaskWarning { task, message, .. } => {
                 tracing::warn!("{}: {}", self.title(*task), on_one_line(message));
             }

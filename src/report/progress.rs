@@ -117,7 +117,8 @@ impl Bars {
                 state.run.set_message(format!("{} pushed to the remote", counted(*records, "result")));
             }
             Event::RunFinished { .. } => state.run.finish_and_clear(),
-            Event::TaskWarning { .. }
+            Event::TaskNote { .. }
+            | Event::TaskWarning { .. }
             | Event::TaskWaiting { .. }
             | Event::TaskRemade { .. }
             | Event::Nondeterministic { .. } => {
@@ -131,6 +132,9 @@ impl Bars {
     /// The line of an event that is shown above the bars.
     fn line(&self, event: &Event) -> String {
         match event {
+            Event::TaskNote { task, message, .. } => {
+                format!("{}: {}", self.titles[task.0], on_one_line(message))
+            }
             Event::TaskWarning { task, message, .. } => {
                 format!("warning: {}: {}", self.titles[task.0], on_one_line(message))
             }

@@ -94,8 +94,9 @@ impl TextTable {
 
     /// Draws some columns, in several tables if one would be too wide.
     fn draw_columns(&self, shown: &[usize], width: usize) -> String {
-        for arrangement in [Arrangement::of(self, shown), Arrangement::of(self, shown).stacked()] {
-            if arrangement.fits(width, LEAST) {
+        let (plain, stacked) = (Arrangement::of(self, shown), Arrangement::of(self, shown).stacked());
+        for (arrangement, least) in [(&plain, READABLE), (&stacked, READABLE), (&stacked, LEAST)] {
+            if arrangement.fits(width, least) {
                 return arrangement.draw(width);
             }
         }

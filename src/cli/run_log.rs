@@ -41,7 +41,7 @@ impl RunLog {
                 tracing::info!("{} {kind} {} starts, key {key:.12}", self.count(), self.title(*task));
             }
             Event::TaskProgress { task, done, total, step_name } => {
-                self.progress(*task, *done, *total, step_name)
+                self.progress(*task, *done, *total, step_name);
             }
             Event::TaskFinished { task, kind, outcome, seconds, .. } => {
                 self.finished(*task, kind, *outcome, *seconds);

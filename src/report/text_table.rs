@@ -87,7 +87,7 @@ impl TextTable {
         }
         let mut text = self.draw_columns(&shown, width);
         if !left_out.is_empty() {
-            text += &format!("\nnot shown for lack of width: {}", left_out.join(", "));
+            text = format!("{text}\nnot shown for lack of width: {}", left_out.join(", "));
         }
         text
     }

@@ -41,10 +41,13 @@ impl RunLog {
                 tracing::info!("{} {kind} {} starts, key {key:.12}", self.count(), self.title(*task));
             }
             Event::TaskProgress { task, done, total, step_name } => {
-                self.progress(*task, *done, *total, step_name)
+                self.progress(*task, *done, *total, step_name);
             }
             Event::TaskFinished { task, kind, outcome, seconds, .. } => {
                 self.finished(*task, kind, *outcome, *seconds);
+            }
+            Event::TaskNote { task, message, .. } => {
+                tracing::info!("{} {}: {}", self.count(), self.title(*task), on_one_line(message));
             }
             Event::TaskWarning { task, message, .. } => {
                 tracing::warn!("{}: {}", self.title(*task), on_one_line(message));

@@ -47,6 +47,15 @@ pub enum Event {
         #[serde(rename = "unit")]
         step_name: &'static str,
     },
+    /// A running stage says what it has read or left out.
+    TaskNote {
+        /// Its index in the plan.
+        task: TaskId,
+        /// Its name.
+        name: String,
+        /// The note.
+        message: String,
+    },
     /// A stage warns of something in its inputs. A task that a record answers repeats the warnings of its execution.
     TaskWarning {
         /// Its index in the plan.

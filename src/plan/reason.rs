@@ -140,7 +140,9 @@ impl fmt::Display for Reason {
             Self::NoRecord => formatter.write_str("no record of this key"),
             Self::NeverRan => formatter.write_str("no task of this kind has a record here"),
             Self::Differs { stage, finished, differences } => {
-                let [stage, finished] = [stage, finished].map(|text| on_one_line(text));
+                // The fractions of its second identify no record.
+                let finished = finished.get(..19).unwrap_or(finished);
+                let [stage, finished] = [stage.as_str(), finished].map(on_one_line);
                 write!(formatter, "differs from `{stage}` of {finished} in")?;
                 differences.iter().try_for_each(|difference| write!(formatter, "\n    {difference}"))
             }

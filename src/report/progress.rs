@@ -70,7 +70,7 @@ fn done_text(done: u64, total: u64, step_name: &str) -> String {
 
 /// Progress bars driven by a run's events; hidden if stderr is not a terminal.
 pub struct Bars {
-    bars: MultiProgress,
+    drawn: MultiProgress,
     /// The name of each task with its axis values.
     titles: Vec<String>,
     state: Mutex<State>,
@@ -89,10 +89,10 @@ struct TaskBar {
 impl Bars {
     /// Bars on stderr for the tasks of a plan with these titles, of which `count` will end.
     pub fn new(titles: Vec<String>, count: usize) -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let drawn = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let run = ProgressBar::new(count as u64);
-        let run = bars.add(run.with_style(style(RUN)));
-        Self { bars, titles, state: Mutex::new(State { run, tasks: HashMap::new() }) }
+        let run = drawn.add(run.with_style(style(RUN)));
+        Self { drawn, titles, state: Mutex::new(State { run, tasks: HashMap::new() }) }
     }
 
     /// Updates the bars for one event.
@@ -117,12 +117,13 @@ impl Bars {
                 state.run.set_message(format!("{} pushed to the remote", counted(*records, "result")));
             }
             Event::RunFinished { .. } => state.run.finish_and_clear(),
-            Event::TaskWarning { .. }
+            Event::TaskNote { .. }
+            | Event::TaskWarning { .. }
             | Event::TaskWaiting { .. }
             | Event::TaskRemade { .. }
             | Event::Nondeterministic { .. } => {
                 // Lines above the bars. A failure to write them is no reason to end.
-                let _ = self.bars.println(self.line(event));
+                let _ = self.drawn.println(self.line(event));
             }
             Event::RunStarted { .. } => {}
         }
@@ -131,6 +132,9 @@ impl Bars {
     /// The line of an event that is shown above the bars.
     fn line(&self, event: &Event) -> String {
         match event {
+            Event::TaskNote { task, message, .. } => {
+                format!("{}: {}", self.titles[task.0], on_one_line(message))
+            }
             Event::TaskWarning { task, message, .. } => {
                 format!("warning: {}: {}", self.titles[task.0], on_one_line(message))
             }
@@ -150,7 +154,7 @@ impl Bars {
     fn start(&self, state: &mut State, task: TaskId) {
         state.end(task);
         let bar = ProgressBar::new_spinner().with_style(style(BEGUN));
-        let bar = self.bars.insert_before(&state.run, bar);
+        let bar = self.drawn.insert_before(&state.run, bar);
         bar.set_message(self.titles[task.0].clone());
         bar.enable_steady_tick(Duration::from_millis(200));
         state.tasks.insert(task, TaskBar { bar, pace: None });

@@ -87,15 +87,16 @@ impl TextTable {
         }
         let mut text = self.draw_columns(&shown, width);
         if !left_out.is_empty() {
-            text += &format!("\nnot shown for lack of width: {}", left_out.join(", "));
+            text = format!("{text}\nnot shown for lack of width: {}", left_out.join(", "));
         }
         text
     }
 
     /// Draws some columns, in several tables if one would be too wide.
     fn draw_columns(&self, shown: &[usize], width: usize) -> String {
-        for arrangement in [Arrangement::of(self, shown), Arrangement::of(self, shown).stacked()] {
-            if arrangement.fits(width, LEAST) {
+        let (plain, stacked) = (Arrangement::of(self, shown), Arrangement::of(self, shown).stacked());
+        for (arrangement, least) in [(&plain, READABLE), (&stacked, READABLE), (&stacked, LEAST)] {
+            if arrangement.fits(width, least) {
                 return arrangement.draw(width);
             }
         }

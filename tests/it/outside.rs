@@ -327,7 +327,7 @@ fn a_pusher_that_is_killed_leaves_no_record_without_its_objects() {
         reader.write("m.toml", &many());
         let (code, said) = reader.ends(&["cache", "pull", "--remote", remote.path().to_str().unwrap()]);
         assert_eq!(code, Some(0), "round {round}: {said}");
-        assert!(said.starts_with(&format!("{} results", records.len())), "round {round}: {said}");
+        assert!(said.starts_with(&format!("{} result", records.len())), "round {round}: {said}");
         assert_eq!(reader.run("m.toml", &[]).executed() as usize, RESULTS - records.len(), "round {round}");
         // And the next push completes it.
         source.succeeds(&["cache", "push", "--remote", remote.path().to_str().unwrap()]);

@@ -224,6 +224,8 @@ impl Progress for Reporter<'_> {
 
     fn note(&self, line: &str) {
         self.log.notice(Notice { is_warning: false, text: line.to_owned() });
+        let (name, message) = (self.name.to_owned(), line.to_owned());
+        (self.options.listener)(Event::TaskNote { task: self.task, name, message });
     }
 
     fn warn(&self, line: &str) {

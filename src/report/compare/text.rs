@@ -26,9 +26,10 @@ impl Comparison {
 
     /// The title of the metrics: with repeats, it explains them.
     fn metrics_title(&self) -> &'static str {
-        match self.metrics.iter().any(|change| change.repeats > 1) {
-            true => "metrics, mean ± deviation over the repeats of both runs (second minus first)",
-            false => "metrics (second minus first)",
+        if self.metrics.iter().any(|change| change.repeats > 1) {
+            "metrics, mean ± deviation over the repeats of both runs (second minus first)"
+        } else {
+            "metrics (second minus first)"
         }
     }
 }

@@ -140,7 +140,7 @@ fn arguments(command: &str) -> Result<Vec<String>, &'static str> {
     assert_eq!(words[0], "patchflow", "`{command}` is neither run nor named in NOT_RUN");
     let of = |name: &str| arguments.iter().any(|word| *word == format!("experiments/{name}.toml"));
     if arguments[0] == "run" && DOWNLOADS.iter().any(|name| of(name)) {
-        arguments[0] = "plan".to_owned();
+        "plan".clone_into(&mut arguments[0]);
     } else if of("own_images") || arguments.iter().any(|word| word == "parts.toml") {
         arguments.extend(smaller().map(str::to_owned));
     }

@@ -3,7 +3,7 @@
 //! Tasks are put into classes that have equal outputs. The outputs of a task that exist are their digests. Those that do
 //! not exist yet follow from its kind, its fields, its seed and the classes of its inputs; where the sizes of the inputs say
 //! that some fields decide nothing ([`Workload::deciding`]), from the others alone. A class never holds two tasks that could
-//! differ, as far as the sizes are right; tasks that will turn out equal may be in two classes before they have run.
+//! differ if the sizes are right; tasks whose outputs will be equal may be in two classes before they have run.
 //!
 //! [`Workload::deciding`]: crate::stages::Workload::deciding
 

@@ -1,4 +1,4 @@
-//! What the stages of a plan have warned of, or will warn of as far as the sizes of their inputs say.
+//! What the stages of a plan have warned of, or will warn of by the sizes of their inputs.
 
 use super::Notice;
 use super::graph::{Plan, TaskId};

@@ -21,7 +21,7 @@ const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 const SHOWN_LINES: usize = 12;
 /// Longest time between two looks at whether the program is to be stopped.
 const LONGEST_POLL: Duration = Duration::from_millis(10);
-/// The same where the kernel does not tell when a program ends. It is short because many programs end at once.
+/// The same where the kernel does not report the end of a program. It is short because many programs end at once.
 const BLIND_POLL: Duration = Duration::from_millis(1);
 /// How long the output of an ended program may stay open: its group dies within milliseconds, so a process that still
 /// holds it then has left the group.

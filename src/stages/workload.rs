@@ -30,7 +30,7 @@ pub struct Workload {
     /// The fields that decide the outputs, if the sizes say that some of the key decide nothing: stages with equal ones
     /// and equal inputs make equal outputs. `None` if they are those of the key.
     pub deciding: Option<Fields>,
-    /// What the stage would warn of, as far as the sizes say.
+    /// What the stage would warn of by the sizes.
     pub warnings: Vec<String>,
 }
 

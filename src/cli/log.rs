@@ -61,6 +61,12 @@ pub(super) fn title(plan: &Plan, id: TaskId) -> String {
     }
 }
 
+/// As [`title`], with the name in backquotes: for sentences.
+pub(super) fn quoted_title(plan: &Plan, id: TaskId) -> String {
+    let name = &plan.tasks[id.0].name;
+    format!("`{name}`{}", super::session::of_values(&plan.values_of(id)))
+}
+
 /// The titles of all tasks of a plan.
 pub(super) fn titles(plan: &Plan) -> Vec<String> {
     (0..plan.tasks.len()).map(|index| title(plan, TaskId(index))).collect()

@@ -342,7 +342,7 @@ fn show_warning(cache: &Cache) {
 fn show_failures(plan: &Plan, run: &Run, options: &Options<'_>) {
     for (index, (task, end)) in plan.tasks.iter().zip(&run.tasks).enumerate() {
         let (Outcome::Failed, Some(failure)) = (end.outcome, &end.failure) else { continue };
-        let head = format!("error in {}", super::log::title(plan, TaskId(index)));
+        let head = format!("error in {}", super::log::quoted_title(plan, TaskId(index)));
         terminal::show_chain(&head, failure, hints::of(failure).as_deref());
         if let Some(key) = &end.key {
             terminal::message(&format!("  log: {}", engine::log_path(options, task, key).display()));

@@ -31,7 +31,9 @@ struct State {
 
 impl RunLog {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { titles: super::log::titles(plan), state: Mutex::default() }
+        let titles =
+            (0..plan.tasks.len()).map(|index| super::log::quoted_title(plan, TaskId(index))).collect();
+        Self { titles, state: Mutex::default() }
     }
 
     /// Writes the lines of an event.

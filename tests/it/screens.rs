@@ -102,7 +102,7 @@ fn a_run_that_fails_ends_with_its_error_and_prints_no_empty_table() {
     let (stdout, stderr) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(!stdout.contains("AUROC") && stdout.contains("1 failed"), "{stdout}");
-    let last = stderr.lines().skip_while(|line| !line.starts_with("error in images")).count();
+    let last = stderr.lines().skip_while(|line| !line.starts_with("error in `images`")).count();
     assert!(last >= 2 && !stderr.lines().last().unwrap().contains("INFO"), "{stderr}");
 }
 

@@ -69,7 +69,8 @@ fn second(first: &Project, bit: u8) -> Project {
     let (changed, copied) = (images.next().unwrap(), images.next_back().unwrap());
     let mask = |name: &Path| -> PathBuf { format!("{}_GT.png", name.with_extension("").display()).into() };
     let added = copied.with_file_name("99999.png");
-    std::fs::copy(machine.path("data").join(mask(copied)), machine.path("data").join(mask(&added))).unwrap();
+    let labels = std::fs::read(machine.path("data").join(mask(copied))).unwrap();
+    std::fs::write(machine.path("data").join(mask(&added)), labels).unwrap();
     for (from, to) in [(changed, changed), (copied, &added)] {
         let mut image = image::open(machine.path("data").join(from)).unwrap().into_rgb8();
         image.pixels_mut().for_each(|pixel| pixel.0[0] ^= bit);

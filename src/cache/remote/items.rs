@@ -15,8 +15,8 @@ use crate::digest::Digest;
 const MOST_LISTED: usize = 10_000;
 
 impl RemoteStore {
-    /// Names and sizes of the lists of a family, newest first, equally old ones by name. There are none if the remote does
-    /// not list its files: some servers let a key read and not list, so that a refusal is no failure of the remote. It is
+    /// Names and sizes of the lists of a family, newest first, equally old ones by name. A remote that does not list its
+    /// files gives an empty answer: some servers let a key read and not list, so that a refusal is no failure of the remote. It is
     /// not asked again then.
     pub(in crate::cache) fn item_lists(&self, family: &Digest) -> Vec<(Digest, u64)> {
         if !self.lists || self.is_listing_refused.load(Ordering::Relaxed) {

@@ -60,7 +60,7 @@ pub(super) enum Marking {
 
 /// Reads the note of an item; `None` if it is not one of ours: another machine may have made it.
 fn parse(item: &Item) -> Option<ItemNote> {
-    if item.files.len() < 2 || item.files.len() % 2 != 0 {
+    if item.files.len() < 2 || !item.files.len().is_multiple_of(2) {
         return None;
     }
     serde_json::from_str(&item.note).ok()

@@ -29,7 +29,7 @@ use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbou
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: own convolutions
 /// instead of `rten` (2026-11-24). 3: features that are not finite, or too large for `f16`, are an error; cached ones
-/// may be infinite (2026-11-29).
+/// may be infinite; convolutions by Winograd (2026-11-29).
 pub const VERSION: u32 = 3;
 
 /// Seconds of one core for a multiplication and addition of the network, for a pixel beside them (maps that are read and

@@ -111,9 +111,12 @@ fn quiet_shows_results_alone_and_log_lines_name_the_variant() {
     let project = Project::small();
     let output = project.call(&["run", "m.toml"]);
     let log = String::from_utf8(output.stderr).unwrap();
-    assert!(log.contains("images: read: `test` with 3 normal and 3 defective images"), "{log}");
-    assert!(log.contains("/16] fit model (bank=dual,augment=cutpaste) done in"), "{log}");
-    assert!(log.contains("[0/16] download surfaces") || log.contains("[1/16] preprocess images"), "{log}");
+    assert!(log.contains("`images`: read: `test` with 3 normal and 3 defective images"), "{log}");
+    assert!(log.contains("/16] fit `model` (bank=dual,augment=cutpaste) done in"), "{log}");
+    assert!(
+        log.contains("[0/16] download `surfaces`") || log.contains("[1/16] preprocess `images`"),
+        "{log}"
+    );
     let quiet = project.call(&["run", "m.toml", "-q", "--force", "result"]);
     assert!(quiet.status.success() && quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
     assert!(String::from_utf8(quiet.stdout).unwrap().contains("image AUROC"));

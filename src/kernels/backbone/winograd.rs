@@ -85,7 +85,7 @@ thread_local! {
 }
 
 /// Where a tile is: the index of its rows, its first row within them, and its first column.
-type Place = (usize, usize, usize);
+type TilePosition = (usize, usize, usize);
 
 impl WinogradConvolution {
     /// Takes folded weights to the points.
@@ -133,12 +133,12 @@ impl WinogradConvolution {
     }
 
     fn run_rows(&self, rows: &mut [Rows<'_>], epilogue: Epilogue) {
-        let places = places(rows);
+        let positions = positions(rows);
         SCRATCH.with_borrow_mut(|scratch| {
             pulp::Arch::new().dispatch(Blocks {
                 convolution: self,
                 rows,
-                places: &places,
+                positions: &positions,
                 epilogue,
                 scratch,
             });
@@ -147,7 +147,7 @@ impl WinogradConvolution {
 }
 
 /// The tiles of some rows.
-fn places(rows: &[Rows<'_>]) -> Vec<Place> {
+fn positions(rows: &[Rows<'_>]) -> Vec<TilePosition> {
     let of_rows = |(index, Rows { out, .. }): (usize, &Rows<'_>)| {
         let (height, width) = (out.height(), out.width);
         let columns = move |row| (0..width).step_by(TILE).map(move |column| (index, row, column));
@@ -218,7 +218,7 @@ fn output_values<S: Simd>(simd: S, [m0, m1, m2, m3, m4, m5]: [S::f32s; SIDE]) ->
 struct Blocks<'a, 'b> {
     convolution: &'a WinogradConvolution,
     rows: &'a mut [Rows<'b>],
-    places: &'a [Place],
+    positions: &'a [TilePosition],
     epilogue: Epilogue,
     scratch: &'a mut Vec<f32>,
 }
@@ -247,7 +247,7 @@ impl Blocks<'_, '_> {
         let stride = in_channels + GAP;
         let fitting = BLOCK_BYTES / (POINTS * stride * size_of::<f32>());
         let most = if *in_channels > MANY_CHANNELS { MANY_TILES } else { fitting.next_multiple_of(ROWS) };
-        let most = most.min(self.places.len());
+        let most = most.min(self.positions.len());
         // Values from one point to the next.
         let (input_point, product_point) = (most * stride + GAP, most * PANEL + GAP);
         let mut scratch = std::mem::take(self.scratch);
@@ -257,21 +257,21 @@ impl Blocks<'_, '_> {
         }
         let (inputs, products) = scratch.split_at_mut(inputs);
         let zeros = vec![0.0; *in_channels];
-        for places in self.places.chunks(most) {
-            for (tile, &place) in places.iter().enumerate() {
-                self.take_tile(simd, place, &zeros, &mut inputs[tile * stride..], input_point);
+        for positions in self.positions.chunks(most) {
+            for (tile, &position) in positions.iter().enumerate() {
+                self.take_tile(simd, position, &zeros, &mut inputs[tile * stride..], input_point);
             }
             for (group, weights) in weights.chunks_exact(POINTS * together * in_channels).enumerate() {
                 for (product, weights) in weights.chunks_exact(*in_channels).enumerate() {
-                    let inputs = &inputs[product / together * input_point..][..places.len() * stride];
-                    let products = &mut products[product * product_point..][..places.len() * PANEL];
+                    let inputs = &inputs[product / together * input_point..][..positions.len() * stride];
+                    let products = &mut products[product * product_point..][..positions.len() * PANEL];
                     multiply::<S, ROWS, VECTORS>(simd, inputs, stride, weights, products);
                 }
                 for panel in 0..*together {
-                    for (tile, &place) in places.iter().enumerate() {
+                    for (tile, &position) in positions.iter().enumerate() {
                         let products = &products[panel * product_point + tile * PANEL..];
                         let panel = group * together + panel;
-                        self.give_tile(simd, place, panel, products, together * product_point);
+                        self.give_tile(simd, position, panel, products, together * product_point);
                     }
                 }
             }
@@ -285,7 +285,7 @@ impl Blocks<'_, '_> {
     fn take_tile<S: Simd>(
         &self,
         simd: S,
-        (index, row, column): Place,
+        (index, row, column): TilePosition,
         zeros: &[f32],
         out: &mut [f32],
         point_stride: usize,
@@ -324,7 +324,7 @@ impl Blocks<'_, '_> {
     fn give_tile<S: Simd>(
         &mut self,
         simd: S,
-        (index, row, column): Place,
+        (index, row, column): TilePosition,
         panel: usize,
         products: &[f32],
         point_stride: usize,
@@ -532,11 +532,11 @@ mod tests {
             let mut outs = case.maps(1);
             let mut rows: Vec<_> =
                 inputs.iter().zip(&mut outs).map(|(input, out)| Rows::of(input, out.rows())).collect();
-            let (places, scratch) = (places(&rows), &mut Vec::new());
+            let (positions, scratch) = (positions(&rows), &mut Vec::new());
             let blocks = Blocks {
                 convolution: &case.kernel,
                 rows: &mut rows,
-                places: &places,
+                positions: &positions,
                 epilogue: Epilogue::AddRelu,
                 scratch,
             };

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | what answers this key? | [`Cache::lookup`], after [`Cache::prefetch`] of many keys at once |
 //! | are these files here, or can they be fetched? | [`Cache::materialise`], [`Cache::fetch_missing`] |
+//! | which images of a task has another machine? | [`Cache::fetch_items`] |
 //! | keep what a task made | [`Cache::publication`]; [`Cache::pusher`] copies it to the remote in the background |
 //! | is what was kept on disk? | [`Cache::flush`] |
 //! | who works on a key? | [`Cache::leases`] |
@@ -21,6 +22,8 @@ mod change;
 mod error;
 mod gate;
 mod housekeeping;
+mod item_list;
+mod items;
 mod leases;
 mod local;
 mod lookup;
@@ -39,8 +42,11 @@ use std::sync::Arc;
 
 pub use change::{Change, difference};
 pub use error::CacheError;
-pub use gate::{CachedRecord, DecodedRecord, Entry, ExpectedOutputs, Flaw, Refused, check_record};
+pub use gate::{
+    CachedItem, CachedRecord, DecodedRecord, Entry, ExpectedOutputs, Flaw, Refused, WantedItems, check_record,
+};
 pub use housekeeping::Housekeeping;
+pub use item_list::ItemList;
 pub use leases::Leases;
 pub use local::collection::gc::{Collected, Collection, KeepReason, Share};
 pub use local::collection::pins::Pin;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::local::Store;
 use super::local::leases::holds::Pause;
-use super::{CacheError, CachedRecord, Digest, Found, Published, Tree, Wanted, check_record};
+use super::{CacheError, CachedRecord, Digest, Found, ItemList, Published, Tree, Wanted, check_record};
 
 /// A publication under way. Collection waits until it is dropped, so that an object that was there already cannot go
 /// between the check that found it and the record that needs it.
@@ -57,6 +57,11 @@ impl<'a> Publication<'a> {
     /// Publishes the record of a single item of a task, replacing any other of that key.
     pub fn publish_item(&self, key: &Digest, bytes: &[u8]) -> Result<(), CacheError> {
         self.local.put_item(key, bytes)
+    }
+
+    /// Publishes the list of a task's per-image records, replacing any other. It is pushed with the task's record.
+    pub fn publish_item_list(&self, task: &Digest, list: &ItemList) -> Result<(), CacheError> {
+        self.local.put_item(&ItemList::key(task), &list.to_bytes())
     }
 
     /// Publishes a record that a lookup found in the remote, with its trees. The first record of a key wins, unless the

@@ -12,26 +12,62 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::item_list::TaskList;
 use super::log::Log;
-use crate::cache::{Cache, CacheError, Digest, Lease, Tree, TreeEntry};
-use crate::plan::item_key;
+use crate::cache::{
+    Cache, CacheError, CachedItem, DecodedRecord, Digest, ItemList, Lease, Tree, TreeEntry, WantedItems,
+};
+use crate::error_chain::error_chain;
+use crate::plan::{item_family, item_key};
 use crate::stages::fields::Fields;
 use crate::stages::{Item, ItemFile, Items, Make, StageError};
 
 /// The record of an item.
-#[derive(Serialize, Deserialize)]
-struct ItemRecord {
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct ItemRecord {
     item: u32,
     /// The kind of the stage; empty in records of versions that did not write it.
     #[serde(default)]
     kind: String,
-    files: Vec<(Digest, u64)>,
+    pub(super) files: Vec<(Digest, u64)>,
     note: String,
+}
+
+/// The part of a record that every version of its form has.
+#[derive(Deserialize)]
+struct ItemVersion {
+    item: u32,
 }
 
 impl ItemRecord {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok().filter(|record: &Self| record.item == SCHEMA)
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an item record holds only strings and integers")
+    }
+}
+
+impl CachedItem for ItemRecord {
+    fn decode(bytes: &[u8]) -> DecodedRecord<Self> {
+        match serde_json::from_slice::<ItemVersion>(bytes) {
+            Err(_) => DecodedRecord::Malformed,
+            Ok(ItemVersion { item }) if item != SCHEMA => DecodedRecord::OtherVersion,
+            Ok(_) => Self::from_bytes(bytes).map_or(DecodedRecord::Malformed, DecodedRecord::Record),
+        }
+    }
+
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    fn files(&self) -> &[(Digest, u64)] {
+        &self.files
+    }
+
+    fn note(&self) -> &str {
+        &self.note
     }
 }
 
@@ -58,6 +94,7 @@ pub(super) struct TaskItems<'a> {
     added: Mutex<BTreeMap<String, TreeEntry>>,
     made: AtomicUsize,
     recalled: AtomicUsize,
+    list: TaskList,
 }
 
 impl<'a> TaskItems<'a> {
@@ -78,17 +115,35 @@ impl<'a> TaskItems<'a> {
             added: Mutex::default(),
             made: AtomicUsize::new(0),
             recalled: AtomicUsize::new(0),
+            list: TaskList::default(),
         }
     }
 
     /// Returns the tree entries that were added, by output name; they join the files of the scratch folder.
-    pub(super) fn into_outputs(self) -> BTreeMap<String, Vec<TreeEntry>> {
+    pub(super) fn take_outputs(&self) -> BTreeMap<String, Vec<TreeEntry>> {
+        let mut added = self.added.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut outputs: BTreeMap<String, Vec<TreeEntry>> = BTreeMap::new();
-        for (name, entry) in self.added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        for (name, entry) in std::mem::take(&mut *added) {
             let (output, path) = name.split_once('/').unwrap_or(("", &name));
             outputs.entry(output.to_owned()).or_default().push(TreeEntry { path: path.to_owned(), ..entry });
         }
         outputs
+    }
+
+    /// Returns the list of the items that were made or reused, of a task with these outputs.
+    pub(super) fn list(&self, outputs: &BTreeMap<String, Tree>) -> Option<ItemList> {
+        self.list.of_outputs(outputs)
+    }
+
+    /// Takes items that are not here from other machines. What fails is no failure of the task: it makes them.
+    fn fetch(&self, wanted: &WantedItems) {
+        match self.cache.fetch_items::<ItemRecord>(wanted) {
+            Ok(0) => {}
+            Ok(count) => {
+                self.log.line(&format!("took {count} of {} items from the remote", wanted.keys.len()));
+            }
+            Err(error) => self.log.line(&format!("took no items from the remote: {}", error_chain(&error))),
+        }
     }
 
     /// Returns the share of items that were computed and not reused; 1 if the stage has no items.
@@ -147,6 +202,16 @@ impl<'a> TaskItems<'a> {
 }
 
 impl Items for TaskItems<'_> {
+    fn announce(&self, shared: &Fields, items: &[Fields]) {
+        // A number that is not finite is an error where the item is kept.
+        let Ok(family) = item_family(self.kind, self.version, shared) else { return };
+        self.list.announce(family);
+        if self.is_recalling && self.cache.prefers_batches() {
+            let keys = items.iter().filter_map(|fields| item_key(self.kind, self.version, fields).ok());
+            self.fetch(&WantedItems { family, kind: self.kind, keys: keys.collect() });
+        }
+    }
+
     fn recall(&self, fields: &Fields) -> Option<Item> {
         if !self.is_recalling {
             return None;
@@ -161,7 +226,9 @@ impl Items for TaskItems<'_> {
             return None;
         }
         self.recalled.fetch_add(1, Ordering::Relaxed);
-        Some(self.item(&record.files, record.note))
+        let item = self.item(&record.files, record.note.clone());
+        self.list.add(key, ItemRecord { kind: self.kind.to_owned(), ..record });
+        Some(item)
     }
 
     fn keep(&self, fields: &Fields, files: &[PathBuf], note: &str) -> Result<Item, StageError> {
@@ -182,10 +249,11 @@ impl Items for TaskItems<'_> {
         }
         let kind = self.kind.to_owned();
         let record = ItemRecord { item: SCHEMA, kind, files: published, note: note.to_owned() };
-        let bytes = serde_json::to_vec(&record).expect("an item record holds only strings and integers");
-        publication.publish_item(&key, &bytes).map_err(failed)?;
+        publication.publish_item(&key, &record.to_bytes()).map_err(failed)?;
         self.made.fetch_add(1, Ordering::Relaxed);
-        Ok(self.item(&record.files, record.note))
+        let item = self.item(&record.files, record.note.clone());
+        self.list.add(key, record);
+        Ok(item)
     }
 
     fn once(&self, fields: &Fields, make: &mut Make<'_>) -> Result<Item, StageError> {

@@ -6,6 +6,7 @@
 //! executor   runs units: one execution as plain data, on a thread here or in another process
 //! verify     runs a task again in a clean folder and compares it with its record; nothing is published
 //! items      the memory of single items for preprocess and extract
+//! item_list  the items of a task as one list, which other machines find in the remote
 //! usage      what a task uses of the machine
 //! holdings   what a record holds, for taking stock of the cache and for collection
 //! event      the event stream of a run
@@ -23,6 +24,7 @@ mod executor;
 mod failure;
 pub mod hardware;
 mod holdings;
+mod item_list;
 mod items;
 mod log;
 mod outcome;

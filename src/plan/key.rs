@@ -39,6 +39,9 @@ pub const TASK_DOMAIN: &str = "patchflow 2026-11-24 task key 1";
 /// Domain of the keys of per-image records. A change invalidates these records.
 pub const ITEM_DOMAIN: &str = "patchflow 2026-11-24 item key 1";
 
+/// Domain of the families of per-image records. A change hides the lists of them that machines share.
+pub const FAMILY_DOMAIN: &str = "patchflow 2026-11-29 item family 1";
+
 /// The data that a key is the hash of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preimage {
@@ -110,6 +113,18 @@ pub fn item_key(kind: &str, version: u32, fields: &Fields) -> Result<Digest, Not
     encoder.integer(i64::from(version));
     encoder.table(fields)?;
     Ok(encoder.hash(ITEM_DOMAIN))
+}
+
+/// Returns the family of items of a kind: `shared` are the fields that all of them have, whatever the data.
+///
+/// # Errors
+/// [`NotFinite`] names the field.
+pub fn item_family(kind: &str, version: u32, shared: &Fields) -> Result<Digest, NotFinite> {
+    let mut encoder = Encoder::default();
+    encoder.text(kind);
+    encoder.integer(i64::from(version));
+    encoder.table(shared)?;
+    Ok(encoder.hash(FAMILY_DOMAIN))
 }
 
 #[derive(Clone, Copy)]
@@ -215,6 +230,10 @@ mod tests {
         assert_eq!(preimage().key().unwrap().to_string(), PINNED);
         let fields = fields([("pixels", "ab".into())]);
         assert_eq!(item_key("extract", 1, &fields).unwrap().to_string(), PINNED_ITEM);
+        assert_ne!(item_family("extract", 1, &fields), item_key("extract", 1, &fields));
+        let families =
+            [("extract", 2), ("preprocess", 1)].map(|(kind, version)| item_family(kind, version, &fields));
+        assert!(families.iter().all(|family| *family != item_family("extract", 1, &fields)));
     }
 
     const PINNED: &str = "bf2202ed5f8c9a7179550c1814116ae09bcebbee0e112797e7c0fffda19fd9d4";

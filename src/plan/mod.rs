@@ -52,7 +52,9 @@ pub use estimate::{Basis, Cost, Estimate, Unknown, estimate, input_bytes, typica
 pub use explain::{Explanation, explain};
 pub use graph::{Input, OutputRef, Plan, PlanVariant, Task, TaskId, build};
 pub use history::{Earlier, History};
-pub use key::{ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_key};
+pub use key::{
+    FAMILY_DOMAIN, ITEM_DOMAIN, InputDigest, NotFinite, Preimage, TASK_DOMAIN, item_family, item_key,
+};
 pub use lock::{
     Lock, LockError, LockedResult, LockedTask, PlanExtent, check_locked, differing_output, lock_path,
 };

@@ -96,6 +96,10 @@ pub type Make<'a> = dyn FnMut(&Path) -> Result<(Vec<PathBuf>, String), StageErro
 
 /// The cache of single items. An item is found again by its fields, so that a stage makes it only once.
 pub trait Items: Sync {
+    /// Announces the fields of all items of the task before the first is recalled, so that those that other machines
+    /// have made can be fetched together. `shared` are the fields that every item of such a stage has with equal values,
+    /// whatever the data. Items of a stage that does not call it are not shared.
+    fn announce(&self, _shared: &Fields, _items: &[Fields]) {}
     /// Returns the cached item with equal `fields`, or `None` if it is missing or one of its files is damaged.
     fn recall(&self, fields: &Fields) -> Option<Item>;
     /// Stores an item and moves its files from the scratch folder into the cache.

@@ -29,7 +29,7 @@ use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbou
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: own convolutions
 /// instead of `rten` (2026-11-24). 3: features that are not finite, or too large for `f16`, are an error; cached ones
-/// may be infinite (2026-11-29).
+/// may be infinite; convolutions by Winograd (2026-11-29).
 pub const VERSION: u32 = 3;
 
 /// Seconds of one core for a multiplication and addition of the network, for a pixel beside them (maps that are read and
@@ -326,12 +326,20 @@ fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
     write_json(&output.join("features").join(feature_set::DESCRIPTION), &extraction)?;
     let pixels = image_set::pixels(images);
     let mut finished = Finished { context, count: 0, total: pixels.len() as u64 };
-    let mut missing = Vec::new();
-    for (id, file) in pixels {
-        context.check()?;
-        let mut fields = item_fields(spec, &digest, file);
+    let mut items = Vec::with_capacity(pixels.len());
+    let shared = shared_fields(spec, &digest);
+    for (id, file) in &pixels {
+        let mut fields = shared.clone();
+        fields.insert("pixels".to_owned(), Value::Text(file.digest_text()));
         padding.add_fields(id, &mut fields);
-        match context.items.recall(&fields) {
+        items.push(fields);
+    }
+    context.items.announce(&shared, &items);
+    let mut missing = Vec::new();
+    for ((id, file), fields) in pixels.into_iter().zip(items) {
+        context.check()?;
+        // An item has one file, its block; another machine may have made it.
+        match context.items.recall(&fields).filter(|item| item.files.len() == 1) {
             Some(item) => finished.add_output(id, &item),
             None => missing.push((id, file, fields)),
         }
@@ -390,10 +398,10 @@ impl Finished<'_> {
     }
 }
 
-fn item_fields(spec: &Extract, weights: &str, pixels: &File) -> Fields {
+/// The fields of every item, to which its pixels are added.
+fn shared_fields(spec: &Extract, weights: &str) -> Fields {
     let mut all = spec.key_fields();
     all.insert("weights".to_owned(), weights.into());
-    all.insert("pixels".to_owned(), Value::Text(pixels.digest_text()));
     all
 }
 

@@ -101,6 +101,7 @@ fn process(
     scratch: &Path,
     context: &Context<'_>,
 ) -> Result<Vec<LabelledItem>, StageError> {
+    item::announce(spec, depth, sources, context);
     let mut items = Vec::with_capacity(sources.len());
     let mut problems = Problems::default();
     for (batch, members) in sources.chunks(BATCH).enumerate() {

@@ -25,6 +25,7 @@ mod screens;
 mod sdxl;
 mod servers;
 mod shared_folder;
+mod shared_images;
 mod shipped;
 mod sources;
 mod targets;

@@ -7,12 +7,14 @@
 //! | a tree | its digest, its form, its names and its sizes ([`tree`]) |
 //! | a pack | the members that the tree gives it, byte for byte of its head; each content against its digest |
 //! | an object | its digest and its size |
+//! | a list of per-image records | its digest, its family, the kind of each record, files and sizes in its trees ([`items`]) |
 //!
 //! What does not pass counts as absent, is warned of once, is never kept here, and is replaced in the remote when it is
 //! made again. Records that are here already are checked in the same way when they are looked up, and so are trees
 //! before they are pushed: what this version would refuse it does not hand on.
 
 pub(super) mod body;
+pub(super) mod items;
 pub(super) mod record;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ pub(super) mod tree;
 
 use crate::digest::Digest;
 
+pub use items::{CachedItem, WantedItems};
 pub use record::{CachedRecord, DecodedRecord, ExpectedOutputs, check_record};
 
 /// Why something was refused.
@@ -54,6 +57,12 @@ pub enum Flaw {
     TwoSizes,
     #[error("its sizes are impossible")]
     Sizes,
+    #[error("it lists images that were processed in another way than its folder says")]
+    OtherFamily,
+    #[error("it has records of another kind of stage")]
+    OtherKind,
+    #[error("it names files that are not in the outputs that it names")]
+    OtherFiles,
 }
 
 /// An entry of a remote.
@@ -67,6 +76,13 @@ pub enum Entry {
     Object(Digest),
     /// A pack, by its name there.
     Pack(Digest),
+    /// A list of per-image records.
+    Items {
+        /// The family of the records.
+        family: Digest,
+        /// The name of the list.
+        list: Digest,
+    },
 }
 
 /// An entry that was refused, and why.
@@ -85,6 +101,7 @@ impl std::fmt::Display for Entry {
             Self::Tree(digest) => write!(formatter, "tree {digest}"),
             Self::Object(digest) => write!(formatter, "object {digest}"),
             Self::Pack(name) => write!(formatter, "pack {name}"),
+            Self::Items { list, .. } => write!(formatter, "list of per-image records {list}"),
         }
     }
 }

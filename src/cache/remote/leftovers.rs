@@ -36,7 +36,8 @@ fn remove_leftovers(folder: &Path, now: SystemTime) {
 /// Whether a file is an unfinished upload of one of ours.
 fn is_leftover(name: &str) -> bool {
     let Some((digits, number)) = name.split_once('#') else { return false };
-    let is_ours = digits.len() == 62 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // A digest in a folder of its first two digits, or whole in the folder of a family.
+    let is_ours = matches!(digits.len(), 62 | 64) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_ours && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 

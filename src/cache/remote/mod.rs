@@ -5,8 +5,9 @@
 //! <address>/v1/trees/ab/cdef…      a tree
 //! <address>/v1/objects/ab/cdef…    an object of 256 KiB or more
 //! <address>/v1/packs/ab/cdef…      the smaller objects of a tree, several in one file ([`pack`])
+//! <address>/v1/items/FAMILY/NAME   the per-image records of a task in one file (`cache::item_list`)
 //! ```
-//! Objects go up before trees, trees before the record: what a record needs is there when it is. Everything that
+//! Objects go up before trees, trees before the list of per-image records, this before the record: what a record needs is there when it is. Everything that
 //! comes down passes the gate (`cache::gate`). What it refuses counts as absent, is warned of once, and is replaced
 //! when it is made again.
 //!
@@ -19,6 +20,7 @@ mod client;
 mod connection;
 mod fetch;
 mod folders;
+mod items;
 mod leftovers;
 mod pack;
 mod presence;
@@ -92,6 +94,8 @@ pub struct RemoteStore {
     folder: Option<PathBuf>,
     /// Whether many files are asked for by listing them: servers of plain HTTP list names that are not ours.
     lists: bool,
+    /// Whether it has refused to list its files.
+    is_listing_refused: AtomicBool,
     /// The factor on all limits on time.
     stretch: f64,
     objects: Arc<dyn ObjectStore>,
@@ -196,6 +200,7 @@ impl RemoteStore {
             mode: address.mode,
             folder: address::folder_of(&address.url, project),
             lists: !address.url.starts_with("http"),
+            is_listing_refused: AtomicBool::new(false),
             stretch: connection::stretch(),
             objects,
             runtime,
@@ -294,7 +299,7 @@ impl RemoteStore {
     }
 
     /// Notes that the gate refuses an entry: it counts as absent, is warned of once, and is replaced by a push.
-    fn refuse(&self, entry: Entry, flaw: Flaw) {
+    pub(in crate::cache) fn refuse(&self, entry: Entry, flaw: Flaw) {
         lock(&self.names).invalid.insert(entry);
         let mut refused = lock(&self.refused);
         if refused.known.insert(entry) {
@@ -395,6 +400,9 @@ impl Entry {
     /// The name of its file in the remote.
     fn name(self) -> String {
         let digits = self.digest().to_string();
+        if let Self::Items { family, .. } = self {
+            return format!("v1/{}/{family}/{digits}", self.area());
+        }
         format!("v1/{}/{}/{}", self.area(), &digits[..2], &digits[2..])
     }
 
@@ -405,13 +413,18 @@ impl Entry {
             Self::Tree(_) => "trees",
             Self::Object(_) => "objects",
             Self::Pack(_) => "packs",
+            Self::Items { .. } => "items",
         }
     }
 
     /// The digest in its name.
     fn digest(self) -> Digest {
         match self {
-            Self::Record(digest) | Self::Tree(digest) | Self::Object(digest) | Self::Pack(digest) => digest,
+            Self::Record(digest)
+            | Self::Tree(digest)
+            | Self::Object(digest)
+            | Self::Pack(digest)
+            | Self::Items { list: digest, .. } => digest,
         }
     }
 }

@@ -85,10 +85,13 @@ impl RemoteStore {
     /// not, or if the remote does not list. Some servers let a key read and not list, so that a failure says nothing of
     /// the remote.
     async fn find_by_listing(&self, area: &str, entries: &BTreeSet<Entry>) -> bool {
-        if !self.lists || entries.len() < MANY {
+        let Some(first) = entries.first() else { return true };
+        // The folders of lists of per-image records are no shards of equal size.
+        let is_sharded = !matches!(first, Entry::Items { .. });
+        if !self.lists || !is_sharded || entries.len() < MANY {
             return false;
         }
-        let Some(first) = entries.first().map(|entry| entry.name()) else { return true };
+        let first = first.name();
         let shard = first.rsplit_once('/').map_or("", |(shard, _)| shard);
         let Some(sample) = self.list(shard).await else { return false };
         if sample.len() * SHARDS / PAGE >= entries.len() {

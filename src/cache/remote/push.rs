@@ -15,6 +15,7 @@ use super::presence::Part;
 use super::{Answer, LARGE, QUICK, Question, REQUESTS, RemoteStore, lock};
 use crate::cache::Tree;
 use crate::cache::gate::{self, Entry, Flaw};
+use crate::cache::item_list::ItemList;
 use crate::cache::local::{Area, Store, records};
 use crate::digest::Digest;
 
@@ -74,6 +75,8 @@ pub(super) struct LocalResult {
     /// The file of the record.
     record: Vec<u8>,
     pub(super) outputs: Vec<LocalOutput>,
+    /// The list of its per-image records, if it has one.
+    pub(super) items: Option<Part>,
 }
 
 /// An output of a result, and the files of the remote that hold it.
@@ -166,7 +169,7 @@ impl LocalResult {
             Ok(LocalOutput { tree, digest: *digest, packs, objects })
         };
         let outputs = order.trees.iter().map(output).collect::<Result<_, _>>()?;
-        Ok(Self { key: order.key, record, outputs })
+        Ok(Self { key: order.key, record, outputs, items: item_list(store, order) })
     }
 
     /// The file of its record.
@@ -179,6 +182,7 @@ impl LocalResult {
         let mut parts: Vec<Part> = self.outputs.iter().map(LocalOutput::tree).collect();
         parts.extend(self.outputs.iter().flat_map(|output| output.packs.iter().map(pack)));
         parts.extend(self.outputs.iter().flat_map(|output| output.objects.iter().map(object)));
+        parts.extend(self.items);
         parts
     }
 }
@@ -187,6 +191,15 @@ impl LocalOutput {
     fn tree(&self) -> Part {
         Part { entry: Entry::Tree(self.digest), size: Some(self.tree.encoded_size()) }
     }
+}
+
+/// The list of a result's per-image records, unless it is that of other outputs.
+fn item_list(store: &Store, order: &PushOrder) -> Option<Part> {
+    let bytes = store.item(&ItemList::key(&order.key)).ok()??;
+    let ItemList { family, trees, .. } = ItemList::from_bytes(&bytes)?;
+    let entry = Entry::Items { family, list: ItemList::name(&bytes) };
+    let is_of_result = trees.iter().all(|tree| order.trees.contains(tree));
+    is_of_result.then_some(Part { entry, size: Some(bytes.len() as u64) })
 }
 
 fn pack(group: &Group) -> Part {
@@ -219,9 +232,11 @@ async fn push_one(store: &Store, remote: &RemoteStore, result: &LocalResult) -> 
             pushed.insert(output.digest);
         }
     }
+    let bytes_of_items = push_items(store, remote, result).await;
+    bytes += bytes_of_items;
     if has_record {
         let count = Pushed { bytes, ..Pushed::default() };
-        let is_known = pushed.is_empty();
+        let is_known = pushed.is_empty() && bytes_of_items == 0;
         return Some(if is_known { Pushed { known: 1, ..count } } else { Pushed { completed: 1, ..count } });
     }
     bytes += result.record.len() as u64;
@@ -233,6 +248,18 @@ async fn push_one(store: &Store, remote: &RemoteStore, result: &LocalResult) -> 
         remote.put_new(record, result.record.clone()).await?;
     }
     Some(Pushed { records: 1, bytes, ..Pushed::default() })
+}
+
+/// Pushes the list of a result's per-image records if the remote lacks it; returns its bytes. A result is whole without:
+/// if the list is not taken, other machines make more images than they must.
+async fn push_items(store: &Store, remote: &RemoteStore, result: &LocalResult) -> u64 {
+    let Some(part) = result.items.filter(|part| remote.is_sound(part) == Some(false)) else { return 0 };
+    let Ok(Some(bytes)) = store.item(&ItemList::key(&result.key)) else { return 0 };
+    let size = bytes.len() as u64;
+    if ItemList::name(&bytes) != part.entry.digest() {
+        return 0;
+    }
+    remote.put(part.entry, bytes).await.map_or(0, |()| size)
 }
 
 /// Packs, and objects with their sizes in bytes.

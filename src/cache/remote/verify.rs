@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use super::pack::Group;
+use super::presence::Part;
 use super::push::{LocalResult, PushOrder};
 use super::{Answer, LARGE, LONGEST, Question, RemoteStore};
 use crate::cache::error::CacheError;
 use crate::cache::gate::{self, Entry, Flaw};
+use crate::cache::item_list::ItemList;
 use crate::cache::local::Store;
 use crate::digest::Digest;
 
@@ -17,7 +19,7 @@ use crate::digest::Digest;
 const TOGETHER: usize = 16;
 
 impl RemoteStore {
-    /// Reads every tree, pack and object of some results in the remote and refuses those that are damaged. `report` is
+    /// Reads every tree, pack, object and list of some results in the remote and refuses those that are damaged. `report` is
     /// called with the number of files that were read. Records are read by [`Self::lookup_many`].
     pub(in crate::cache) fn verify(
         &self,
@@ -26,9 +28,13 @@ impl RemoteStore {
         mut report: impl FnMut(usize),
     ) -> Result<(), CacheError> {
         let results = orders.iter().filter_map(|order| LocalResult::read(store, order).ok());
-        let outputs = results.flat_map(|result| result.outputs);
         let (mut trees, mut packs, mut objects) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        for output in outputs {
+        let mut lists = BTreeMap::new();
+        let results = results.map(|result| {
+            lists.extend(result.items.map(|part| (part.entry.digest(), part)));
+            result.outputs
+        });
+        for output in results.flatten() {
             trees.insert(output.digest);
             packs.extend(output.packs.into_iter().map(|group| (group.digest(), group)));
             objects.extend(output.objects);
@@ -51,6 +57,12 @@ impl RemoteStore {
             objects,
             |digest, size| Question::object(digest, *size),
             |digest, _, bytes| check_object(digest, bytes),
+            &mut report,
+        );
+        self.verify_all(
+            lists,
+            |_, part: &Part| Question { entry: part.entry, most: part.size.unwrap_or_default() },
+            |name, _, bytes| if ItemList::name(bytes) == *name { Ok(()) } else { Err(Flaw::OtherContent) },
             &mut report,
         );
         let scratch = store.scratch("verify")?;

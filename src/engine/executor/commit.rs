@@ -1,4 +1,5 @@
-//! Publishes what an execution made: objects, then trees, then the record that names them.
+//! Publishes what an execution made: objects, then trees, then the list of per-image records, then the record that names
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ impl Execution<'_> {
     pub(super) fn commit(
         &self,
         scratch: &Scratch,
-        items: TaskItems<'_>,
+        items: &TaskItems<'_>,
         inputs: &[LoadedInput],
         effort: Effort,
     ) -> Result<(Outputs, bool), CacheError> {
@@ -41,15 +42,15 @@ impl Execution<'_> {
         self.record(&publication, outputs, provenance)
     }
 
-    /// Publishes objects, then trees.
+    /// Publishes objects, then trees, then the list of per-image records.
     fn publish(
         &self,
         publication: &Publication<'_>,
         scratch: &Scratch,
-        items: TaskItems<'_>,
+        items: &TaskItems<'_>,
         inputs: &[LoadedInput],
     ) -> Result<BTreeMap<String, Tree>, CacheError> {
-        let mut of_items = items.into_outputs();
+        let mut of_items = items.take_outputs();
         let mut outputs = BTreeMap::new();
         for (name, _) in self.unit.spec.outputs() {
             let folder = scratch.path().join(&name);
@@ -60,6 +61,9 @@ impl Execution<'_> {
             let tree = Tree::new(entries)?;
             publication.publish_tree(&tree)?;
             outputs.insert(name, tree);
+        }
+        if let Some(list) = items.list(&outputs) {
+            publication.publish_item_list(&self.unit.key, &list)?;
         }
         // Trees of the inputs stay beside the record, so that `explain` can name files.
         for input in inputs {

@@ -87,7 +87,7 @@ impl<'a> Execution<'a> {
         let kept = KeptLog::keep(log.kept(), cache);
         let notices = log.notices();
         let effort = Effort { seconds, usage: measured.usage(), fresh_share, log: kept, notices };
-        let committed = self.commit(&scratch, items, &inputs, effort);
+        let committed = self.commit(&scratch, &items, &inputs, effort);
         let (outputs, differs) = committed.or_else(|error| {
             check_present(&scratch)?;
             Err(Failure::Cache(error))

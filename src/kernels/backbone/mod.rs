@@ -8,13 +8,14 @@
 //! | `target` | backend, device and arithmetic |
 //! | `dispatch` | [`Backbone`], which runs a network on the backend of a [`Target`] |
 //! | `runtime` | the interface that backends implement, and their shared checks |
-//! | `rust` | the Rust backend, with `convolution`, `pooling` and `padded` (its buffers) |
+//! | `rust` | the Rust backend, with `convolution` (`direct` or `winograd`), `pooling` and `padded` (its buffers) |
 //! | `torch` | the libtorch backend (feature `torch`) |
 //! | `graph`, `onnx` | a network as an ONNX model |
 //!
 //! Feature extraction calls [`Backbone::forward`]; export will call [`encode`]. Nothing here reads a file.
 
 mod convolution;
+mod direct;
 mod dispatch;
 mod error;
 mod feature_map;
@@ -30,6 +31,7 @@ mod target;
 #[cfg(feature = "torch")]
 mod torch;
 mod weights;
+mod winograd;
 
 pub use dispatch::Backbone;
 pub use error::{BackboneError, RuntimeError};

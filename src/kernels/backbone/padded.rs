@@ -41,9 +41,9 @@ pub(super) struct PaddedMap {
 }
 
 impl Buffers {
-    /// Keeps the memory of a map that is no longer needed, for later maps.
-    pub(super) fn recycle(&mut self, map: PaddedMap) {
-        self.0.push(map.values);
+    /// Keeps the memory of maps that are no longer needed, for later maps.
+    pub(super) fn recycle(&mut self, maps: impl IntoIterator<Item = PaddedMap>) {
+        self.0.extend(maps.into_iter().map(|map| map.values));
     }
 }
 
@@ -130,6 +130,14 @@ impl PaddedMap {
         row * self.row_len() + column * self.pixel_stride()
     }
 
+    /// All rows, to be written.
+    pub(super) fn rows(&mut self) -> RowsMut<'_> {
+        let (border, width, row_len, pixel_stride) =
+            (self.border, self.shape.width, self.row_len(), self.pixel_stride());
+        let (first, last) = (self.start(border, 0), self.start(border + self.shape.height, 0));
+        RowsMut { first: 0, values: &mut self.values[first..last], border, width, row_len, pixel_stride }
+    }
+
     /// Divides the map's rows into `bands` and calls `write(first row, values)` for each band in parallel. The
     /// values are those of whole rows, with the left and right border.
     pub(super) fn for_rows(&mut self, bands: usize, write: impl Fn(usize, &mut [f32]) + Sync) {
@@ -141,6 +149,45 @@ impl PaddedMap {
         }
         let bands = self.values[first..last].par_chunks_mut(rows * row_len).enumerate();
         bands.for_each(|(band, values)| write(band * rows, values));
+    }
+}
+
+/// Whole rows of a map that are written.
+pub(super) struct RowsMut<'a> {
+    /// Number of the first of them.
+    pub(super) first: usize,
+    /// Their values, with the left and right border.
+    pub(super) values: &'a mut [f32],
+    /// Pixels of a row, without the borders.
+    pub(super) width: usize,
+    border: usize,
+    row_len: usize,
+    pixel_stride: usize,
+}
+
+impl<'a> RowsMut<'a> {
+    /// Number of rows.
+    pub(super) fn height(&self) -> usize {
+        self.values.len() / self.row_len
+    }
+
+    /// Index in [`Self::values`] of a pixel; rows count from the first of these, columns without the border.
+    pub(super) fn start(&self, row: usize, column: usize) -> usize {
+        row * self.row_len + (self.border + column) * self.pixel_stride
+    }
+
+    /// Divides them into parts of so many rows.
+    pub(super) fn split(self, rows: usize) -> impl Iterator<Item = RowsMut<'a>> {
+        let Self { first, values, width, border, row_len, pixel_stride } = self;
+        let parts = values.chunks_mut(rows * row_len).enumerate();
+        parts.map(move |(part, values)| RowsMut {
+            first: first + part * rows,
+            values,
+            width,
+            border,
+            row_len,
+            pixel_stride,
+        })
     }
 }
 
@@ -163,7 +210,7 @@ mod tests {
                 (map.values[..len].iter()).filter(|_| border > 0).map(|&value| f64::from(value)).sum();
             let expected: f64 = planes.iter().map(|&value| f64::from(value)).sum();
             assert!(border == 0 || sum.to_bits() == expected.to_bits());
-            buffers.recycle(map);
+            buffers.recycle([map]);
         }
     }
 }

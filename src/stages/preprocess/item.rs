@@ -58,8 +58,18 @@ pub(super) enum Marking {
     Vanished,
 }
 
+/// Reads the note of an item; `None` if it is not one of ours: another machine may have made it.
 fn parse(item: &Item) -> Option<ItemNote> {
+    if item.files.len() < 2 || !item.files.len().is_multiple_of(2) {
+        return None;
+    }
     serde_json::from_str(&item.note).ok()
+}
+
+/// Announces the items of all sources.
+pub(super) fn announce(spec: &Preprocess, depth: Option<u8>, sources: &[Source<'_>], context: &Context<'_>) {
+    let items: Vec<Fields> = sources.iter().map(|source| item_fields(spec, depth, source)).collect();
+    context.items.announce(&spec.pixel_fields(), &items);
 }
 
 /// Returns the item of `source` from the cache, or computes it. `depth` is that of the set's images with 16 bits per

@@ -7,7 +7,7 @@ mod proxy;
 mod real;
 mod refusals;
 mod secrets;
-mod store;
+pub(crate) mod store;
 mod traffic;
 
 use std::time::{Duration, Instant};

@@ -16,6 +16,7 @@ pub(crate) struct Store {
 struct State {
     files: BTreeMap<String, Vec<u8>>,
     requests: Vec<String>,
+    refuses_listings: bool,
 }
 
 impl Store {
@@ -36,6 +37,11 @@ impl Store {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
+    /// Refuses listings from now on, as S3 does without `s3:ListBucket`.
+    pub(crate) fn refuse_listings(&self) {
+        self.state.lock().unwrap().refuses_listings = true;
+    }
+
     /// The names of all files.
     pub(crate) fn files(&self) -> Vec<String> {
         self.state.lock().unwrap().files.keys().cloned().collect()
@@ -48,6 +54,9 @@ impl State {
         // The client of GCS writes slashes so.
         let path = request.path().replace("%2F", "/");
         match request.method.as_str() {
+            "GET" if request.parameter("list-type").is_some() && self.refuses_listings => {
+                Answer::new(403, error("AccessDenied"))
+            }
             "GET" if request.parameter("list-type").is_some() => self.list(request),
             "GET" | "HEAD" => match self.files.get(&path) {
                 Some(file) => served(request, file),

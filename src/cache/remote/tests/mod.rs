@@ -3,6 +3,7 @@
 mod conformance;
 mod crafted;
 mod faults;
+mod items;
 mod server;
 mod site;
 

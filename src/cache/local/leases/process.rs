@@ -75,10 +75,13 @@ fn kernel_text(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// Field 22 of `/proc/<pid>/stat`; the command name before it may hold spaces and parentheses.
+/// Field 22 of `/proc/<pid>/stat`; the command name before it may hold spaces and parentheses. `None` for a process that
+/// has ended, also while nobody has waited for it (states Z and X): in a container without an init that is for ever.
 fn process_start(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
 
 #[cfg(test)]
@@ -105,13 +108,18 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_was_waited_for_is_dead() {
+    fn a_child_that_was_killed_is_dead_before_anyone_waits_for_it() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let start = process_start(child.id()).unwrap();
         let identity =
             ProcessIdentity { pid: child.id(), process_start: start, ..ProcessIdentity::current().clone() };
         assert_eq!(identity.liveness(), Liveness::Alive);
         child.kill().unwrap();
+        let is_dead = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            identity.liveness() == Liveness::Dead
+        });
+        assert!(is_dead);
         child.wait().unwrap();
         assert_eq!(identity.liveness(), Liveness::Dead);
     }

@@ -81,7 +81,8 @@ moto() {
     local port
     port=$(port)
     start "$port" "$TOOLS/moto/bin/moto_server" -H 127.0.0.1 -p "$port"
-    curl --silent --fail -X PUT "http://127.0.0.1:$port/bucket" >/dev/null
+    python3 -c 'import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], method="PUT"))' \
+        "http://127.0.0.1:$port/bucket"
     cat >>"$CASES" <<T
 [[server]]
 name = "moto 5.2.5"

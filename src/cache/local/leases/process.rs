@@ -76,7 +76,7 @@ fn kernel_text(path: &str) -> String {
 }
 
 /// Field 22 of `/proc/<pid>/stat`; the command name before it may hold spaces and parentheses. `None` for a process that
-/// has ended, also while nobody has waited for it (states Z and X): in a container without an init that is for ever.
+/// has ended, even where its parent never waits for it (states Z and X), as in a container without an init.
 fn process_start(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

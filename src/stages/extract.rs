@@ -32,14 +32,13 @@ use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbou
 /// may be infinite; convolutions by Winograd (2026-11-29).
 pub const VERSION: u32 = 3;
 
-/// Seconds of one core for a multiplication and addition of the network, for a pixel beside them (maps that are read and
-/// written), for an image (decoding, pooling, writing), and for a weight that is read (chosen) or drawn at random (measured:
-/// `resnet18`, `resnet50` and `wide_resnet50_2` at 96², 160² and 320² px).
-const MULTIPLY_ADD_SECONDS: f64 = 12e-12;
-const PIXEL_SECONDS: f64 = 0.35e-6;
-const IMAGE_SECONDS: f64 = 2e-3;
-const READ_SECONDS: f64 = 10e-9;
-const DRAWN_SECONDS: f64 = 90e-9;
+/// Seconds of one core for a multiplication and addition of the network, for an image (decoding, pooling, writing), and for
+/// a weight that is read (chosen) or drawn at random (measured: `resnet18`, `resnet50` and `wide_resnet50_2` at 64² to 448²
+/// px; the formula is within 0.7 to 1.2 of each).
+const MULTIPLY_ADD_SECONDS: f64 = 6e-12;
+const IMAGE_SECONDS: f64 = 1.3e-3;
+const READ_SECONDS: f64 = 5e-9;
+const DRAWN_SECONDS: f64 = 30e-9;
 
 /// Where the weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +193,7 @@ impl Stage for Extract {
         let (Some(first), Some(deepest)) = (self.layers.first(), self.layers.last()) else {
             return Workload::unknown();
         };
-        let a_pixel = PIXEL_SECONDS + self.network.multiply_adds(*deepest) * MULTIPLY_ADD_SECONDS;
+        let a_pixel = self.network.multiply_adds(*deepest) * MULTIPLY_ADD_SECONDS;
         let parameter =
             if matches!(self.weights, WeightSource::Seeded(_)) { DRAWN_SECONDS } else { READ_SECONDS };
         let seconds = images.total() * (IMAGE_SECONDS + images.positions * a_pixel)

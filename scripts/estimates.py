@@ -5,7 +5,7 @@ and after one like run.
     scripts/estimates.py [--bin target/release/patchflow] [--ksdd FOLDER] [--jobs N] [--only NAME]
 
 Data are generated; with `--ksdd`, the last manifest reads that folder of KSDD images. Each manifest runs once as the like
-run and once in each size: about ten minutes on two cores. A verdict is right if the time is unknown and `--budget` refuses it,
+run and once in each size: one to ten minutes on two cores. A verdict is right if the time is unknown and `--budget` refuses it,
 or if the run took half to twice the estimate. It is `within` if it took what the range allows. Everything else is a miss,
 and ends the script with 1. Below each run stand the tasks of a second or more, by kind. The machine must be quiet: a run that
 shares its cores with others takes as much longer as they take from it.

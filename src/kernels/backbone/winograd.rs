@@ -14,6 +14,9 @@
 //! Every operation on a channel is the same for any vector width, and the sums over input channels have one order. So the
 //! bits do not depend on the vector width, on the blocks, or on the division of the work.
 
+mod points;
+mod products;
+
 use std::cell::RefCell;
 
 use pulp::{Simd, WithSimd};
@@ -23,6 +26,8 @@ use super::convolution::{Epilogue, PANEL, apply_epilogue};
 use super::network::Convolution;
 use super::padded::{PaddedMap, RowsMut};
 use super::weights::FoldedConvolution;
+use points::{input_points, output_values, weights_at_points};
+use products::multiply;
 
 /// Side of an output tile.
 const TILE: usize = 4;
@@ -51,9 +56,6 @@ const MANY_CHANNELS: usize = 256;
 /// are made at all points, and taken back while they are in the cache. Beyond, those of all panels are made at one point,
 /// so that the input tiles of a point stay in the cache.
 const FEW_CHANNELS: usize = 128;
-
-const SQRT_2: f32 = std::f32::consts::SQRT_2;
-const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
 /// A 3×3 convolution of stride 1 and padding 1, with its weights at the 36 points.
 pub(super) struct WinogradConvolution {
@@ -156,64 +158,6 @@ fn positions(rows: &[Rows<'_>]) -> Vec<TilePosition> {
     rows.iter().enumerate().flat_map(of_rows).collect()
 }
 
-/// `G g Gᵀ`, in f64.
-fn weights_at_points(kernel: &[f32; 9]) -> [f32; POINTS] {
-    let kernel = kernel.map(f64::from);
-    let half: Vec<[f64; SIDE]> = (0..3)
-        .map(|column| weight_points([kernel[column], kernel[3 + column], kernel[6 + column]]))
-        .collect();
-    let mut points = [0.0; POINTS];
-    for row in 0..SIDE {
-        let values = weight_points([half[0][row], half[1][row], half[2][row]]);
-        for (column, value) in values.into_iter().enumerate() {
-            points[row * SIDE + column] = value as f32;
-        }
-    }
-    points
-}
-
-/// The values of a polynomial of degree 2 at the points, divided by the products of the points' distances.
-fn weight_points([g0, g1, g2]: [f64; 3]) -> [f64; SIDE] {
-    let at = |point: f64, scale: f64| scale * (g0 + point * (g1 + point * g2));
-    let (half, two) = (std::f64::consts::FRAC_1_SQRT_2, std::f64::consts::SQRT_2);
-    [g0, at(half, -2.0 / 3.0), at(-half, -2.0 / 3.0), at(two, 1.0 / 6.0), at(-two, 1.0 / 6.0), g2]
-}
-
-/// `Bᵀ d` of a column of six.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn input_points<S: Simd>(simd: S, [d0, d1, d2, d3, d4, d5]: [S::f32s; SIDE]) -> [S::f32s; SIDE] {
-    let splat = |value| simd.splat_f32s(value);
-    let fused = |factor: f32, value, sum| simd.mul_add_f32s(splat(factor), value, sum);
-    let (even, odd) = (fused(-2.0, d2, d4), simd.mul_f32s(splat(SQRT_HALF), fused(-2.0, d1, d3)));
-    let (even_2, odd_2) = (fused(-0.5, d2, d4), simd.mul_f32s(splat(SQRT_2), fused(-0.5, d1, d3)));
-    [
-        fused(-2.5, d2, simd.add_f32s(d0, d4)),
-        simd.add_f32s(even, odd),
-        simd.sub_f32s(even, odd),
-        simd.add_f32s(even_2, odd_2),
-        simd.sub_f32s(even_2, odd_2),
-        fused(-2.5, d3, simd.add_f32s(d1, d5)),
-    ]
-}
-
-/// `Aᵀ m` of a column of six.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn output_values<S: Simd>(simd: S, [m0, m1, m2, m3, m4, m5]: [S::f32s; SIDE]) -> [S::f32s; TILE] {
-    let splat = |value| simd.splat_f32s(value);
-    let fused = |factor: f32, value, sum| simd.mul_add_f32s(splat(factor), value, sum);
-    let (sum, sum_2) = (simd.add_f32s(m1, m2), simd.add_f32s(m3, m4));
-    let odd = simd.mul_f32s(splat(SQRT_HALF), simd.sub_f32s(m1, m2));
-    let odd_2 = simd.mul_f32s(splat(SQRT_2), simd.sub_f32s(m3, m4));
-    [
-        simd.add_f32s(m0, simd.add_f32s(sum, sum_2)),
-        simd.add_f32s(odd, odd_2),
-        fused(2.0, sum_2, simd.mul_f32s(splat(0.5), sum)),
-        fused(2.0, odd_2, fused(0.5, odd, m5)),
-    ]
-}
-
 /// The tiles of some rows, block by block.
 struct Blocks<'a, 'b> {
     convolution: &'a WinogradConvolution,
@@ -262,10 +206,11 @@ impl Blocks<'_, '_> {
                 self.take_tile(simd, position, &zeros, &mut inputs[tile * stride..], input_point);
             }
             for (group, weights) in weights.chunks_exact(POINTS * together * in_channels).enumerate() {
-                for (product, weights) in weights.chunks_exact(*in_channels).enumerate() {
+                for product in 0..POINTS * together {
+                    let (weights, next) = weights[product * in_channels..].split_at(*in_channels);
                     let inputs = &inputs[product / together * input_point..][..positions.len() * stride];
                     let products = &mut products[product * product_point..][..positions.len() * PANEL];
-                    multiply::<S, ROWS, VECTORS>(simd, inputs, stride, weights, products);
+                    multiply::<S, ROWS, VECTORS>(simd, inputs, stride, [weights, next], products);
                 }
                 for panel in 0..*together {
                     for (tile, &position) in positions.iter().enumerate() {
@@ -355,72 +300,14 @@ impl Blocks<'_, '_> {
     }
 }
 
-/// The product of one point and panel, `out[tile, PANEL] = inputs[tile, channel] · weights[channel, PANEL]`, by at most
-/// `ROWS` tiles at once: as many as divide the tiles evenly.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn multiply<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    inputs: &[f32],
-    stride: usize,
-    weights: &[[f32; PANEL]],
-    out: &mut [f32],
-) {
-    let tiles = out.len() / PANEL;
-    match tiles.div_ceil(tiles.div_ceil(ROWS)) {
-        13.. => multiply_by::<S, 14, VECTORS>(simd, inputs, stride, weights, out),
-        11.. => multiply_by::<S, 12, VECTORS>(simd, inputs, stride, weights, out),
-        9.. => multiply_by::<S, 10, VECTORS>(simd, inputs, stride, weights, out),
-        7.. => multiply_by::<S, 8, VECTORS>(simd, inputs, stride, weights, out),
-        5.. => multiply_by::<S, 6, VECTORS>(simd, inputs, stride, weights, out),
-        3.. => multiply_by::<S, 4, VECTORS>(simd, inputs, stride, weights, out),
-        _ => multiply_by::<S, 2, VECTORS>(simd, inputs, stride, weights, out),
-    }
-}
-
-/// As [`multiply`], by `ROWS` tiles at once.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn multiply_by<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    inputs: &[f32],
-    stride: usize,
-    weights: &[[f32; PANEL]],
-    out: &mut [f32],
-) {
-    let tiles = out.len() / PANEL;
-    for first in (0..tiles).step_by(ROWS) {
-        // The last rows repeat the last tile, which is computed more than once and stored once.
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|row| &inputs[(first + row).min(tiles - 1) * stride..][..weights.len()]);
-        for part in 0..PANEL / S::F32_LANES / VECTORS {
-            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-            for (channel, weights) in weights.iter().enumerate() {
-                let weights = &S::as_simd_f32s(weights).0[part * VECTORS..][..VECTORS];
-                let weights: [S::f32s; VECTORS] = std::array::from_fn(|vector| weights[vector]);
-                for (sums, row) in sums.iter_mut().zip(&rows) {
-                    let input = simd.splat_f32s(row[channel]);
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum = simd.mul_add_f32s(input, weight, *sum);
-                    }
-                }
-            }
-            for (tile, sums) in (first..tiles).zip(&sums) {
-                let out = &mut out[tile * PANEL..][..PANEL];
-                let out = &mut S::as_mut_simd_f32s(out).0[part * VECTORS..][..VECTORS];
-                out.copy_from_slice(sums);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::padded::{Buffers, MapShape};
     use super::*;
     use crate::kernels::random::Rng;
 
-    const CHANNELS: usize = 64;
+    /// No multiple of the channels that are summed up at once.
+    const CHANNELS: usize = 96;
 
     /// Weights, and the planes of some images.
     struct Case {
@@ -467,6 +354,23 @@ mod tests {
         fn together(&self, border: usize, epilogue: Epilogue) -> Vec<Vec<f32>> {
             let mut outs = self.maps(1);
             self.kernel.run(&self.maps(border), &mut outs, epilogue);
+            outs.iter().map(|out| self.planes(out)).collect()
+        }
+
+        /// As [`Self::together`] with [`Epilogue::AddRelu`], with vectors of this width.
+        fn computed(&self, simd: impl Simd) -> Vec<Vec<f32>> {
+            let (inputs, mut outs) = (self.maps(1), self.maps(1));
+            let mut rows: Vec<_> =
+                inputs.iter().zip(&mut outs).map(|(input, out)| Rows::of(input, out.rows())).collect();
+            let (positions, scratch) = (positions(&rows), &mut Vec::new());
+            let blocks = Blocks {
+                convolution: &self.kernel,
+                rows: &mut rows,
+                positions: &positions,
+                epilogue: Epilogue::AddRelu,
+                scratch,
+            };
+            blocks.with_simd(simd);
             outs.iter().map(|out| self.planes(out)).collect()
         }
 
@@ -529,20 +433,11 @@ mod tests {
                 let found: Vec<_> = outs.iter().map(|out| case.planes(out)).collect();
                 assert!(found == expected, "{height}×{width} alone, in {bands} bands");
             }
-            let mut outs = case.maps(1);
-            let mut rows: Vec<_> =
-                inputs.iter().zip(&mut outs).map(|(input, out)| Rows::of(input, out.rows())).collect();
-            let (positions, scratch) = (positions(&rows), &mut Vec::new());
-            let blocks = Blocks {
-                convolution: &case.kernel,
-                rows: &mut rows,
-                positions: &positions,
-                epilogue: Epilogue::AddRelu,
-                scratch,
-            };
-            blocks.with_simd(pulp::Scalar::new());
-            let found: Vec<_> = outs.iter().map(|out| case.planes(out)).collect();
-            assert!(found == expected, "{height}×{width}, one value at a time");
+            assert!(case.computed(pulp::Scalar::new()) == expected, "{height}×{width}, one value at a time");
+            #[cfg(target_arch = "x86_64")]
+            if let Some(avx2) = pulp::x86::V3::try_new() {
+                assert!(case.computed(avx2) == expected, "{height}×{width}, AVX2");
+            }
         }
     }
 

@@ -1,8 +1,12 @@
-"""What the scripts of this folder share: the interpreter that has the peers, our side, and a worker timed in rounds."""
+"""What the scripts of this folder share: the interpreter that has the peers, our side, a worker timed in rounds, and the
+processor that all run on."""
 import argparse
 import json
+import os
 import pathlib
 import subprocess
+import sys
+import tempfile
 import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -10,11 +14,31 @@ ROOT = HERE.parent.parent
 
 
 def parser(doc, quick):
-    """The options of every script: `--quick`, whose help is given, and `--python`."""
+    """The options of every script: `--quick`, whose help is given, `--python` and `--avx2`."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help=f"under five minutes: {quick}")
     options.add_argument("--python", help="an interpreter that has the peers")
+    options.add_argument("--avx2", action="store_true", help="hide AVX-512 from every program, theirs and ours (avx2.c)")
     return options
+
+
+def cores():
+    """The cores that this process, and so every program that it starts, may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def settle(hides_avx512):
+    """Hides AVX-512 from all programs that are started from now on, if asked to, and says which processor they get."""
+    if hides_avx512:
+        library = pathlib.Path(tempfile.mkdtemp(prefix="avx2-")) / "avx2.so"
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, HERE / "avx2.c"], check=True)
+        os.environ["LD_PRELOAD"] = str(library)
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    flags = set(next(line for line in lines if line.startswith("flags")).split())
+    found = [name for name in ("fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_tile") if name in flags]
+    used = "AVX2 (the others hidden)" if hides_avx512 else "all"
+    print(f"processor: {', '.join(names)}; {cores()} cores; has {' '.join(found)}; used: {used}", file=sys.stderr)
 
 
 def interpreter(given, packages, alone=()):

@@ -7,7 +7,8 @@ usage: benches/peers/end_to_end.py [--quick] [--avx2] [--backbone wide_resnet50_
 and 3. Both read the same file of random weights. Each run is a new process with an empty cache: starting, imports, fit,
 predict. The peers come from PyPI into benches/peers/.venv (several GB), or from the interpreter that --python names.
 The networks are the same; the coresets begin at different rows and project by different random numbers. So scores differ a
-little: shown are their correlation, their mean ratio and both AUROC. Ends with 1 if the correlation is below 0.95.
+little: shown are their correlation, their mean ratio and both AUROC. Neither weights its scores (equation 7 of the paper),
+since anomalib does not divide the distances in the exponents by the square root of the dimension. Ends with 1 if the correlation is below 0.95.
 The last line is one JSON object.
 """
 import csv
@@ -61,10 +62,10 @@ torch.set_num_threads(int(sys.argv[5]))
 transform = Compose([Resize((side, side)), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
 data = Folder(
     name="spots", root=folder + "/data", normal_dir="train/good", abnormal_dir="test/spot", normal_test_dir="test/good",
-    train_batch_size=8, eval_batch_size=8, num_workers=0,
+    train_batch_size=8, eval_batch_size=8, num_workers=0, val_split_mode="same_as_test",
 )
 model = Patchcore(
-    backbone=network, layers=["layer2", "layer3"], pre_trained=False, coreset_sampling_ratio=ratio,
+    num_neighbors=1, backbone=network, layers=["layer2", "layer3"], pre_trained=False, coreset_sampling_ratio=ratio,
     pre_processor=PreProcessor(transform=transform), post_processor=False, evaluator=False, visualizer=False,
 )
 weights = torch.load(folder + "/weights.pth")
@@ -86,7 +87,7 @@ weights = {{ kind = "download", path = "{folder}/weights.pth" }}
 images = {{ kind = "preprocess", input = "dataset", layout = "mvtec", height = {side}, width = {side} }}
 features = {{ kind = "extract", images = ["images"], backbone = "{network}", weights = "weights" }}
 bank = {{ kind = "coreset", features = "features", ratio = {ratio} }}
-model = {{ kind = "fit", normal = "bank", features = "features" }}
+model = {{ kind = "fit", normal = "bank", features = "features", reweight = "none" }}
 result = {{ kind = "evaluate", model = "model", features = "features", images = "images", bootstrap = 0, pictures = 0 }}
 """
 

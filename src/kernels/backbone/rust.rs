@@ -74,16 +74,18 @@ impl RustBackbone {
             output: layers.iter().position(|&wanted| ends_layer && wanted == layer),
         };
         let deepest = layers.iter().max().copied();
-        let blocks = network.blocks().into_iter().filter(|block| Some(block.layer) <= deepest);
+        let mut blocks = network.blocks();
+        blocks.retain(|block| Some(block.layer) <= deepest);
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .build()
+            .map_err(|source| BackboneError::Threads { network, source })?;
         Ok(Self {
             network,
             layers: layers.to_vec(),
             stem: pack(network.stem()),
-            blocks: blocks.map(pack_block).collect(),
-            threads: rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.get())
-                .build()
-                .map_err(|source| BackboneError::Threads { network, source })?,
+            blocks: threads.install(|| blocks.into_par_iter().map(pack_block).collect()),
+            threads,
             idle_buffers: Mutex::default(),
         })
     }

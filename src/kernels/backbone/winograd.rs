@@ -35,6 +35,9 @@ const TILE: usize = 4;
 /// Side of an input tile.
 const SIDE: usize = TILE + 2;
 
+/// Weights of a kernel: 3×3.
+const KERNEL: usize = 9;
+
 /// Points of a tile.
 const POINTS: usize = SIDE * SIDE;
 
@@ -99,13 +102,14 @@ impl WinogradConvolution {
         assert!(out_channels.is_multiple_of(PANEL), "{out_channels} channels are not panels of {PANEL}");
         let panels = out_channels / PANEL;
         let together = if in_channels <= FEW_CHANNELS { 1 } else { panels };
-        let mut weights = vec![[0.0; PANEL]; POINTS * panels * in_channels];
-        for (index, kernel) in folded.weight.as_chunks::<9>().0.iter().enumerate() {
-            let (out, channel) = (index / in_channels, index % in_channels);
-            for (point, value) in weights_at_points(kernel).into_iter().enumerate() {
-                let (group, panel) = (out / PANEL / together, out / PANEL % together);
-                let row = ((group * POINTS + point) * together + panel) * in_channels + channel;
-                weights[row][out % PANEL] = value;
+        let filters: Vec<&[f32]> = folded.weight.chunks_exact(in_channels * KERNEL).collect();
+        let packed: Vec<_> = filters.par_chunks_exact(PANEL).map(pack_panel).collect();
+        let mut weights = Vec::with_capacity(POINTS * panels * in_channels);
+        for group in packed.chunks_exact(together) {
+            for point in 0..POINTS {
+                for panel in group {
+                    weights.extend_from_slice(&panel[point * in_channels..][..in_channels]);
+                }
             }
         }
         Self { in_channels, together, weights, bias: folded.bias.as_chunks().0.to_vec() }
@@ -146,6 +150,25 @@ impl WinogradConvolution {
             });
         });
     }
+}
+
+/// The weights of one panel at the points, `[point, in]`, from the filters of its output channels.
+fn pack_panel(filters: &[&[f32]]) -> Vec<[f32; PANEL]> {
+    let in_channels = filters[0].len() / KERNEL;
+    let mut packed = vec![[0.0; PANEL]; POINTS * in_channels];
+    for channel in 0..in_channels {
+        let mut points = [[0.0; PANEL]; POINTS];
+        for (out, filter) in filters.iter().enumerate() {
+            let kernel = filter[channel * KERNEL..].first_chunk().expect("each channel has nine weights");
+            for (point, value) in points.iter_mut().zip(weights_at_points(kernel)) {
+                point[out] = value;
+            }
+        }
+        for (point, values) in points.into_iter().enumerate() {
+            packed[point * in_channels + channel] = values;
+        }
+    }
+    packed
 }
 
 /// The tiles of some rows.

@@ -10,9 +10,8 @@ const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 /// `G g Gᵀ`, in f64.
 pub(super) fn weights_at_points(kernel: &[f32; 9]) -> [f32; POINTS] {
     let kernel = kernel.map(f64::from);
-    let half: Vec<[f64; SIDE]> = (0..3)
-        .map(|column| weight_points([kernel[column], kernel[3 + column], kernel[6 + column]]))
-        .collect();
+    let half: [[f64; SIDE]; 3] =
+        std::array::from_fn(|column| weight_points([kernel[column], kernel[3 + column], kernel[6 + column]]));
     let mut points = [0.0; POINTS];
     for row in 0..SIDE {
         let values = weight_points([half[0][row], half[1][row], half[2][row]]);

@@ -37,15 +37,18 @@ resolution = 64
 sampling_steps = 2
 "#;
 
-/// Paints jobs in black, and writes their ids into `made`; where `hangs` is there, it waits after the first until its
-/// input ends, as the real one does.
+/// Paints each job as the file of its name in `bin`, or else as `any.png`, and writes the ids into `made`; where `hangs` is
+/// there, it waits after the first until its input ends, as the real one does.
 const FAKE: &str = r#"#!/bin/sh
 here="$(dirname "$0")"
 sed -n 's/^ *"id": "\(.*\)",/\1/p; s/^ *"image": "\(.*\)",/\1/p; s/^ *"output": "\(.*\)",/\1/p' "$3" > "$here/list"
 exec 4< "$here/list"
 while read -r id <&4; do
     read -r image <&4; read -r output <&4
-    cp "$image" "$output"
+    painted="$here/$(basename "$id").png"
+    [ -e "$painted" ] || painted="$here/any.png"
+    [ -s "$painted" ] || painted="$image"
+    cp "$painted" "$output"
     echo "$id" >> "$here/made"
     echo "{\"event\": \"made\", \"id\": \"$id\"}"
     if [ -e "$here/hangs" ]; then cat > /dev/null; touch "$here/ended"; exit 3; fi
@@ -58,6 +61,8 @@ fn project() -> Project {
     project.write("pipeline/model_index.json", "{}");
     project.write("bin/python", FAKE);
     std::fs::set_permissions(project.path("bin/python"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let painted = |x: u32, y: u32| image::Rgb([(3 * x) as u8, (2 * y) as u8, 90]);
+    image::RgbImage::from_fn(64, 96, painted).save(project.path("bin/any.png")).unwrap();
     project
 }
 
@@ -119,6 +124,33 @@ fn after_a_kill_only_the_rest_is_made() {
     // And nothing is started for what is there.
     let output = run_with(&project, "/bin/false", &[]);
     assert_eq!(report_of(&output).executed(), 0);
+}
+
+#[test]
+fn samples_that_show_no_defect_are_left_out() {
+    let project = project();
+    let python = project.path("bin/python");
+    let python = python.to_str().unwrap();
+    image::RgbImage::new(64, 96).save(project.path("bin/00000.png")).unwrap();
+    // An empty file: the painter gives the image as it got it.
+    project.write("bin/00001.png", "");
+    let output = run_with(&project, python, &[]);
+    let files = made(&project, &output);
+    let table = files.iter().find(|(name, _)| name == "provenance.csv").unwrap();
+    let table = String::from_utf8(table.1.clone()).unwrap();
+    let faults: Vec<&str> = table.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+    assert_eq!(faults, ["fault", "black", "unchanged", ""]);
+    let images: Vec<&str> =
+        files.iter().map(|(name, _)| name.as_str()).filter(|name| name.contains("0000")).collect();
+    assert!(!images.is_empty() && images.iter().all(|name| name.contains("00002")), "{images:?}");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(log.contains("1 unchanged (`sdxl-inpaint/00001`), 1 black (`sdxl-inpaint/00000`)"), "{log}");
+    // If none is left, that is an error.
+    std::fs::remove_dir_all(project.path("cache")).unwrap();
+    project.write("bin/any.png", "");
+    let output = run_with(&project, python, &[]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("none of 3 samples is a defect"), "{text}");
 }
 
 #[test]

@@ -90,8 +90,12 @@ impl Pasting {
         let (motion, moved) = spec.motions.draw(&mut rng, &defect.patch, self.colour, (height, width));
         let (top, left) = position(&mut rng, &moved, (height, width));
         let mask = moved.paste(&mut TargetImage { height, width, pixels: &mut image }, top, left);
-        let (image, mask) = surface.padded(image, mask);
-        write(set, &id, &image, mask)?;
+        let marked = (0..mask.len()).filter(|&pixel| mask[pixel] == u8::MAX);
+        let fault = sources.fault(&surface.image, &image, marked);
+        if fault.is_none() {
+            let (image, mask) = surface.padded(image, mask);
+            write(set, &id, &image, mask)?;
+        }
         Ok(SampleOrigin {
             id,
             normal: normal.to_owned(),
@@ -103,6 +107,7 @@ impl Pasting {
             left,
             settings: format!("contrast={:.4}", motion.contrast),
             region: surface.region(),
+            fault,
         })
     }
 }

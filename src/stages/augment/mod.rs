@@ -18,6 +18,7 @@
 
 mod cutpaste;
 mod ddpm;
+mod faults;
 mod motions;
 mod provenance;
 mod samples;
@@ -48,7 +49,7 @@ pub use sdxl::Inpainting;
 /// Raised when outputs change for equal inputs.
 ///
 /// 1: first; `cutpaste`. 2: one table of provenance for all methods (2026-11-28). 3: nothing is cut out of or painted into
-/// padding; a picture of the first images (2026-11-29).
+/// padding; a picture of the first images; samples that show no defect are left out (2026-11-29).
 pub const VERSION: u32 = 3;
 
 /// Files of the output that the run folder shows.
@@ -85,7 +86,7 @@ impl Method {
 pub struct Augment {
     /// How defects are generated.
     pub method: Method,
-    /// Number of images that are generated.
+    /// Number of images that are generated. Those that show no defect are left out afterwards.
     pub count: usize,
     /// How masks are rotated, mirrored and scaled.
     pub motions: Motions,
@@ -252,8 +253,10 @@ fn run(spec: &Augment, inputs: &Inputs, output: &Path, context: &Context<'_>) ->
         Method::Ddpm(painting) => painting.run(spec, files, &set, context)?,
         Method::SdxlInpaint(inpainting) => inpainting.run(spec, inputs, &set, context)?,
     };
+    faults::report(&origins, context)?;
     write_preprocessing(&set, &read_preprocessing(files)?)?;
-    let padded = origins.iter().filter_map(|origin| {
+    let kept = origins.iter().filter(|origin| origin.fault.is_none());
+    let padded = kept.filter_map(|origin| {
         let Region { top, left, height, width } = origin.region?;
         Some((origin.id.as_str(), [top, left, height, width]))
     });

@@ -6,6 +6,7 @@ use std::path::Path;
 use image::{GrayImage, RgbImage};
 
 use super::super::StageError;
+use super::faults::Fault;
 use crate::artifacts::files::csv_field;
 use crate::artifacts::image_set::{
     Label, Region, SYNTHETIC_KIND, label_name, pixels_name, write_mask, write_rgb,
@@ -34,21 +35,24 @@ pub(super) struct SampleOrigin {
     pub(super) settings: String,
     /// Where the image lies in its padding; `None` without padding.
     pub(super) region: Option<Region>,
+    /// Why the sample is left out of the set; `None` if it is in it.
+    pub(super) fault: Option<Fault>,
 }
 
 /// Formats the table. The column `source_mask` holds the id of the image whose mask was used.
 pub(super) fn table(method: &str, origins: &[SampleOrigin]) -> String {
-    let header =
-        "id,method,source_image,source_mask,component,seed,angle,scale,flip,top,left,settings".to_owned();
+    let header = "id,method,source_image,source_mask,component,seed,angle,scale,flip,top,left,settings,fault"
+        .to_owned();
     let rows = origins.iter().map(|origin| {
-        let SampleOrigin { id, normal, mask_of, component, seed, motion, top, left, settings, region } =
+        let SampleOrigin { id, normal, mask_of, component, seed, motion, top, left, settings, region, fault } =
             origin;
+        let fault = fault.map_or("", Fault::name);
         let (row, column) = region.map_or((0, 0), |region| (region.top as isize, region.left as isize));
         let (top, left) = (top + row, left + column);
         let DefectTransform { angle, scale, flip, contrast: _ } = motion;
         let (normal, mask_of, settings) = (csv_field(normal), csv_field(mask_of), csv_field(settings));
         format!(
-            "{id},{method},{normal},{mask_of},{component},{seed},{angle:.3},{scale:.4},{flip},{top},{left},{settings}"
+            "{id},{method},{normal},{mask_of},{component},{seed},{angle:.3},{scale:.4},{flip},{top},{left},{settings},{fault}"
         )
     });
     let lines: Vec<String> = std::iter::once(header).chain(rows).collect();

@@ -25,7 +25,7 @@ pub(super) fn draw(set: &Path, origins: &[SampleOrigin]) -> Result<(), StageErro
     let files = Files::of_folder(set)?;
     let (images, masks) = (pixels(&files), labelled(&files));
     let mut cells = Vec::new();
-    for origin in origins.iter().take(SAMPLES) {
+    for origin in origins.iter().filter(|origin| origin.fault.is_none()).take(SAMPLES) {
         let (Some(image), Some(mask)) = (images.get(origin.id.as_str()), masks.get(origin.id.as_str()))
         else {
             continue;

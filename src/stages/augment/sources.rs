@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::super::{Context, StageError};
 use super::Augment;
+use super::faults::{self, Fault};
 use image::RgbImage;
 
 use crate::artifacts::image_set::{
@@ -25,6 +26,8 @@ pub(super) struct Defect<'a> {
     pub(super) patch: DefectPatch,
     /// Indices of its pixels, row-major in the image without its padding.
     pub(super) pixels: Vec<u32>,
+    /// What would be a fault of a sample.
+    fault: Option<Fault>,
 }
 
 /// The sources of the samples. Test images are never used for synthetic defects.
@@ -35,6 +38,8 @@ pub(super) struct Sources<'a> {
     pub(super) defective: Vec<(&'a str, &'a File, Labelled<'a>)>,
     /// The normal images: id, pixels and mask.
     pub(super) normals: Vec<(&'a str, &'a File, Labelled<'a>)>,
+    /// What would be faults of samples, but is seen in real defects.
+    accepted: Vec<Fault>,
 }
 
 impl<'a> Sources<'a> {
@@ -80,7 +85,21 @@ impl<'a> Sources<'a> {
                 format!("`{method}` adds defects to normal images of `train`"),
             ));
         }
-        Ok(Self { defects, defective, normals })
+        let accepted = defects.iter().filter_map(|defect| defect.fault).collect();
+        Ok(Self { defects, defective, normals, accepted })
+    }
+
+    /// Finds the fault of a sample: `surface` before and `painted` after, both without padding, at the marked pixels
+    /// (row-major indices).
+    pub(super) fn fault(
+        &self,
+        surface: &RgbImage,
+        painted: &RgbImage,
+        marked: impl Iterator<Item = usize> + Clone,
+    ) -> Option<Fault> {
+        let colour = |image: &RgbImage, pixel: usize| image.as_raw().as_chunks::<3>().0[pixel];
+        let changes = marked.map(|pixel| (colour(surface, pixel), colour(painted, pixel)));
+        faults::of_sample(changes, &self.accepted)
     }
 
     /// Returns the digests of all sources in order: pixels and masks of the defective images, then of the normal images.
@@ -117,11 +136,8 @@ impl UnpaddedImage {
         let Some(region) = region else {
             return Ok(Self { image: pixels, mask: truth.mask.into_raw(), frame: None });
         };
-        let [left, top, width, height] =
-            [region.left, region.top, region.width, region.height].map(|side| side as u32);
-        let inside = image::imageops::crop_imm(&pixels, left, top, width, height).to_image();
         let mask = region.cut(truth.mask.as_raw(), whole.1);
-        Ok(Self { image: inside, mask, frame: Some((pixels, region)) })
+        Ok(Self { image: crop(&pixels, region), mask, frame: Some((pixels, region)) })
     }
 
     /// Returns height and width without padding.
@@ -132,6 +148,14 @@ impl UnpaddedImage {
     /// Returns where the image lies in its padding; `None` without padding.
     pub(super) fn region(&self) -> Option<Region> {
         self.frame.as_ref().map(|(_, region)| *region)
+    }
+
+    /// Returns an image with the padding of this one, without it.
+    pub(super) fn unpadded(&self, padded: RgbImage) -> RgbImage {
+        match self.region() {
+            None => padded,
+            Some(region) => crop(&padded, region),
+        }
     }
 
     /// Returns an image of the size without padding, and its mask, with the padding of this one.
@@ -145,6 +169,12 @@ impl UnpaddedImage {
         }
         (padded, marks)
     }
+}
+
+fn crop(image: &RgbImage, region: Region) -> RgbImage {
+    let [left, top, width, height] =
+        [region.left, region.top, region.width, region.height].map(|side| side as u32);
+    image::imageops::crop_imm(image, left, top, width, height).to_image()
 }
 
 /// Cuts out the defects of one image that have at least `least` pixels.
@@ -163,7 +193,9 @@ fn cut<'a>(
         .filter(|(_, component)| component.pixels.len() >= least)
         .map(|(number, component)| {
             let patch = DefectPatch::cut(pixels.as_raw(), mask, width, &component.pixels, blend);
-            Defect { image: id, image_index, component: number, patch, pixels: component.pixels }
+            let colours = pixels.as_raw().as_chunks::<3>().0;
+            let fault = faults::of_region(component.pixels.iter().map(|&pixel| colours[pixel as usize]));
+            Defect { image: id, image_index, component: number, patch, pixels: component.pixels, fault }
         })
         .collect())
 }

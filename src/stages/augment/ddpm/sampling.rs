@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::super::super::fields::Fields;
 use super::super::super::{Context, Item, StageError};
+use super::super::faults::Fault;
 use super::super::motions::position;
 use super::super::provenance::{self, SampleOrigin};
 use super::super::sources::{Defect, Sources, UnpaddedImage};
@@ -16,7 +17,6 @@ use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
 use super::training::Trained;
 use super::{Painting, failed, pictures};
-use crate::artifacts::File;
 use crate::artifacts::image_set::read_rgb;
 use crate::kernels::cutpaste::DefectTransform;
 use crate::kernels::diffusion::{
@@ -129,11 +129,15 @@ fn obtain(
             "run with --force for this stage",
         ));
     };
-    let [image_name, mask_name] = provenance::names(id);
-    context.items.add_output(image, &format!("images/{image_name}"));
-    context.items.add_output(mask, &format!("images/{mask_name}"));
-    let cell = draft.cell(painting, &image.file())?;
-    Ok((draft.origin(id), cell))
+    let painted = draft.surface.unpadded(read_rgb(&image.file())?);
+    let fault = sources.fault(&draft.surface.image, &painted, draft.marked(painting));
+    if fault.is_none() {
+        let [image_name, mask_name] = provenance::names(id);
+        context.items.add_output(image, &format!("images/{image_name}"));
+        context.items.add_output(mask, &format!("images/{mask_name}"));
+    }
+    let cell = draft.cell(painting, &painted);
+    Ok((draft.origin(id, fault), cell))
 }
 
 impl<'a> Draft<'a> {
@@ -227,22 +231,23 @@ impl<'a> Draft<'a> {
         (0..side * side).flat_map(pixel).collect()
     }
 
-    fn cell(&self, painting: &Painting, painted: &File) -> Result<pictures::Cell, StageError> {
-        let side = painting.architecture.side;
-        let mut after = read_rgb(painted)?;
-        if let Some(region) = self.surface.region() {
-            let [left, top, width, height] =
-                [region.left, region.top, region.width, region.height].map(|side| side as u32);
-            after = image::imageops::crop_imm(&after, left, top, width, height).to_image();
-        }
-        Ok(pictures::Cell {
-            before: self.cut(&self.surface.image, side),
-            mask: self.mask.clone(),
-            after: self.cut(&after, side),
-        })
+    /// Returns the marked pixels, as row-major indices in the image without padding.
+    fn marked(&self, painting: &Painting) -> impl Iterator<Item = usize> + Clone {
+        let (side, width) = (painting.architecture.side, self.surface.size().1);
+        let marked = (0..self.mask.len()).filter(|&index| self.mask[index]);
+        marked.map(move |index| (self.window.top + index / side) * width + self.window.left + index % side)
     }
 
-    fn origin(&self, id: &str) -> SampleOrigin {
+    fn cell(&self, painting: &Painting, painted: &RgbImage) -> pictures::Cell {
+        let side = painting.architecture.side;
+        pictures::Cell {
+            before: self.cut(&self.surface.image, side),
+            mask: self.mask.clone(),
+            after: self.cut(painted, side),
+        }
+    }
+
+    fn origin(&self, id: &str, fault: Option<Fault>) -> SampleOrigin {
         SampleOrigin {
             id: id.to_owned(),
             normal: self.normal.to_owned(),
@@ -254,6 +259,7 @@ impl<'a> Draft<'a> {
             left: self.left,
             settings: format!("window_top={} window_left={}", self.window.top, self.window.left),
             region: self.surface.region(),
+            fault,
         }
     }
 }

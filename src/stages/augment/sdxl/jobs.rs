@@ -15,7 +15,7 @@ use super::super::provenance::{self, SampleOrigin};
 use super::super::sources::{Sources, UnpaddedImage};
 use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
-use crate::artifacts::image_set::{write_mask, write_rgb};
+use crate::artifacts::image_set::{read_rgb, write_mask, write_rgb};
 use crate::artifacts::{File, Files};
 use crate::kernels::random::Rng;
 
@@ -146,10 +146,7 @@ impl<'a> Jobs<'a> {
         if !missing.is_empty() {
             items = self.inpaint(&shared, &missing, items)?;
         }
-        for draft in &drafts {
-            self.add_output(draft, &items)?;
-        }
-        Ok(drafts.into_iter().map(|draft| draft.origin).collect())
+        drafts.into_iter().map(|draft| self.add_output(draft, &items)).collect()
     }
 
     /// Returns the fields that all samples depend on. Seed and prompt are added for each sample.
@@ -195,6 +192,7 @@ impl<'a> Jobs<'a> {
                     left,
                     settings: format!("noise_seed={} prompt={prompt}", noise_seed(seed)),
                     region: surface.region(),
+                    fault: None,
                 };
                 return Ok(Draft { origin, file, mask_file: one.mask, prompt, size, marked });
             }
@@ -348,7 +346,12 @@ impl<'a> Jobs<'a> {
         Ok(Some(item))
     }
 
-    fn add_output(&self, draft: &Draft<'_>, items: &BTreeMap<String, Item>) -> Result<(), StageError> {
+    /// Adds a sample to the output, unless it shows no defect.
+    fn add_output(
+        &self,
+        draft: Draft<'_>,
+        items: &BTreeMap<String, Item>,
+    ) -> Result<SampleOrigin, StageError> {
         let id = &draft.origin.id;
         let files = items.get(id).map_or(&[][..], |item| &item.files);
         let [image, mask] = files else {
@@ -357,10 +360,15 @@ impl<'a> Jobs<'a> {
                 "run with --force for this stage",
             ));
         };
-        for (file, name) in [image, mask].into_iter().zip(provenance::names(id)) {
-            self.context.items.add_output(file, &format!("images/{name}"));
+        let surface = draft.surface()?;
+        let painted = surface.unpadded(read_rgb(&image.file())?);
+        let fault = self.sources.fault(&surface.image, &painted, draft.marked.iter().copied());
+        if fault.is_none() {
+            for (file, name) in [image, mask].into_iter().zip(provenance::names(id)) {
+                self.context.items.add_output(file, &format!("images/{name}"));
+            }
         }
-        Ok(())
+        Ok(SampleOrigin { fault, ..draft.origin })
     }
 }
 

@@ -111,12 +111,17 @@ fn with_weights_neither_model_nor_revision_counts() {
     assert!(matches!(spec.port("images").reads, Reads::Images(_)));
 }
 
+/// The colours of the script's result.
+fn painted(x: u32, y: u32) -> Rgb<u8> {
+    Rgb([200 + x as u8, 5 * y as u8, 1])
+}
+
 /// Writes a shell script that is started instead of Python, and the image `painted.png` that it may use as its result.
 fn fake(folder: &Path, text: &str) -> String {
     let file = folder.join("python");
     std::fs::write(&file, format!("#!/bin/sh\n{text}")).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-    RgbImage::from_pixel(32, 24, Rgb([250, 1, 1])).save(folder.join("painted.png")).unwrap();
+    RgbImage::from_fn(32, 24, painted).save(folder.join("painted.png")).unwrap();
     file.to_str().unwrap().to_owned()
 }
 
@@ -167,14 +172,14 @@ fn only_the_masks_pixels_are_painted() {
         let cells: Vec<&str> = line.splitn(12, ',').collect();
         let prompt = ["rust", "a dent, deep", "hole", "rust"][index];
         let seed: u64 = cells[5].parse().unwrap();
-        let settings = cells[11].trim_matches('"');
+        let settings = cells[11].trim_end_matches(',').trim_matches('"');
         assert_eq!(settings, format!("noise_seed={} prompt={prompt}", seed & (u64::MAX >> 1)));
         assert_eq!(&cells[..2], [id, "sdxl-inpaint"]);
         let normal = read_rgb(pixels(&surfaces)[cells[2]]).unwrap();
         let (image, mask) = (read_rgb(pixels(&files)[id]).unwrap(), read_mask(one.mask).unwrap());
         assert!(mask.contains(&255));
-        for ((pixel, plain), level) in image.pixels().zip(normal.pixels()).zip(mask.iter()) {
-            let expected = if *level == 255 { Rgb([250, 1, 1]) } else { *plain };
+        for ((x, y, pixel), level) in image.enumerate_pixels().zip(mask.iter()) {
+            let expected = if *level == 255 { painted(x, y) } else { *normal.get_pixel(x, y) };
             assert_eq!(*pixel, expected, "{id}");
         }
     }

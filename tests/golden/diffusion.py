@@ -1,6 +1,6 @@
 """Makes `diffusion.safetensors`: what PyTorch and diffusers make of fixed weights and numbers.
 
-Run with torch 2.13 and diffusers 0.42 from the repository's root: `python tests/golden/diffusion.py`.
+Run with torch 2.15 and diffusers 0.42 from the repository's root: `python tests/golden/diffusion.py`.
 
 The U-Net below is written a second time, with torch's own modules; names and shapes of its tensors are those of
 `src/kernels/diffusion/architecture.rs`. Both sides derive every number from a hash (`backbone.py` states it):
@@ -11,6 +11,7 @@ The U-Net below is written a second time, with torch's own modules; names and sh
     image, background, noise        u * sqrt(3), masks by their sign
 
 - `forward`: the output for a batch of two patches at the times 3 and 700.
+- `gradient/<name>`: the gradient of the training loss.
 - `loss`, and `step/<name>`: the tensors after one step of Adam on the training loss, and `ema/<name>`.
 - `ddim/…`: samples of diffusers' DDIMScheduler for a model whose output is `u(step) + x / 2`.
 - `alphas/…`: cumulative products of diffusers' schedules at every 37th time.
@@ -178,6 +179,8 @@ def main():
         kept[f"loss/{prediction}"] = loss.detach()[None]
         if prediction == "v":
             loss.backward()
+            for name, parameter in model.named_parameters():
+                kept[f"gradient/{name}"] = parameter.grad.clone()
             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             kept["norm"] = norm.detach()[None]
             optimiser.step()

@@ -71,12 +71,17 @@ fn samples_are_those_of_diffusers() {
     assert_eq!(compared, 8);
 }
 
-#[cfg(feature = "torch")]
 mod network {
     use super::super::trainer::testing;
     use super::super::{Architecture, Denoiser, Parameters, Recipe, Trainer, TrainingBatch};
     use super::*;
-    use crate::kernels::backbone::Device;
+    use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
+
+    /// The backends of this build.
+    fn targets() -> impl Iterator<Item = Target> {
+        let on = |backend| Target { backend, device: Device::Cpu, arithmetic: Arithmetic::F32 };
+        [Backend::Rust, Backend::Torch].into_iter().filter(|backend| backend.is_built()).map(on)
+    }
 
     fn small() -> Architecture {
         Architecture { side: 16, channels: 8, levels: vec![1, 2], groups: 4 }
@@ -128,8 +133,11 @@ mod network {
     #[test]
     fn the_output_is_that_of_pytorch() {
         let (batch, wanted) = (batch(), golden("forward"));
-        let denoiser = Denoiser::new(&small(), &parameters(), Device::Cpu).unwrap();
-        for (patch, &time) in batch.times.iter().enumerate() {
+        let denoisers = targets().map(|target| Denoiser::new(&small(), &parameters(), target).unwrap());
+        let patches = batch.times.iter().enumerate();
+        for (denoiser, (patch, &time)) in
+            denoisers.flat_map(|denoiser| patches.clone().map(move |patch| (denoiser.share(), patch)))
+        {
             let of = |values: &[f32], size: usize| values[patch * size..(patch + 1) * size].to_vec();
             let (image, hole) = (of(&batch.images, 768), of(&batch.holes, 256));
             let background: Vec<f32> =
@@ -142,14 +150,37 @@ mod network {
     }
 
     #[test]
+    fn every_gradient_is_that_of_pytorch() {
+        for target in targets() {
+            let trainer = testing::trainer(&small(), &recipe(Prediction::V), parameters(), target);
+            let found = testing::gradient(&trainer, &batch());
+            let mut at = 0;
+            for (name, shape) in small().tensors() {
+                let count: usize = shape.iter().product();
+                let wanted = golden(&format!("gradient/{name}"));
+                let largest = wanted.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                let difference = worst(&found[at..at + count], &wanted);
+                assert!(difference < 1e-4 * largest, "{target:?} {name}: {difference} of {largest}");
+                at += count;
+            }
+        }
+    }
+
+    #[test]
     fn a_step_of_training_is_that_of_pytorch() {
+        for target in targets() {
+            step_by_step(target);
+        }
+    }
+
+    fn step_by_step(target: Target) {
         for (prediction, name) in [(Prediction::V, "v"), (Prediction::Epsilon, "epsilon")] {
-            let mut trainer = testing::trainer(&small(), &recipe(prediction), parameters());
+            let mut trainer = testing::trainer(&small(), &recipe(prediction), parameters(), target);
             let loss = trainer.step(&batch()).unwrap();
             let wanted = golden(&format!("loss/{name}"))[0];
             assert!((loss - wanted).abs() < 1e-5, "{name}: {loss} {wanted}");
         }
-        let mut trainer = testing::trainer(&small(), &recipe(Prediction::V), parameters());
+        let mut trainer = testing::trainer(&small(), &recipe(Prediction::V), parameters(), target);
         // The decay is given, since the recipe's rule (2/11 after the first step) is not what this test compares.
         testing::step(&mut trainer, &batch(), 1e-3, 0.9);
         let mut at = 0;
@@ -159,19 +190,22 @@ mod network {
             at += count;
             let wanted = golden(&format!("step/{name}"));
             let found = &testing::parameters(&trainer)[range.clone()];
+            // Queries and keys shift by the same amount for all keys, which a softmax does not see: the gradient of the
+            // keys' bias is 0 but for rounding, and Adam makes any step of it.
+            let bound = if name == "attention.qkv.bias" { 2e-3 } else { 1e-4 };
             let difference = worst(found, &wanted);
-            assert!(difference < 1e-4, "{name}: {difference}");
+            assert!(difference < bound, "{target:?} {name}: {difference}");
             let average = worst(&trainer.average()[range], &golden(&format!("ema/{name}")));
-            assert!(average < 1e-4, "{name}: {average}");
+            assert!(average < bound, "{target:?} {name}: {average}");
         }
     }
 
-    fn train_in_pool(recipe: &Recipe, batch: &TrainingBatch, stops: bool) -> Vec<u8> {
-        let mut trainer = Trainer::new(&small(), recipe, 1, Device::Cpu).unwrap();
+    fn train_in_pool(target: Target, recipe: &Recipe, batch: &TrainingBatch, stops: bool) -> Vec<u8> {
+        let mut trainer = Trainer::new(&small(), recipe, 1, target).unwrap();
         for step in 0..recipe.steps {
             if stops && step == 2 {
                 let bytes = trainer.checkpoint().unwrap();
-                trainer = Trainer::resume(&small(), recipe, &bytes, Device::Cpu).unwrap();
+                trainer = Trainer::resume(&small(), recipe, &bytes, target).unwrap();
             }
             trainer.step(batch).unwrap();
         }
@@ -192,14 +226,16 @@ mod network {
             }
         };
         let recipe = Recipe { steps: 4, ..recipe(Prediction::V) };
-        let train = |threads: usize, stops: bool| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| train_in_pool(&recipe, &batch, stops))
-        };
-        let whole = train(1, false);
-        assert!(whole == train(3, false), "threads change bits");
-        assert!(whole == train(2, true), "a stop changes bits");
-        let damaged = &whole[..whole.len() / 2];
-        assert!(Trainer::resume(&small(), &recipe, damaged, Device::Cpu).is_err());
+        for target in targets() {
+            let train = |threads: usize, stops: bool| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| train_in_pool(target, &recipe, &batch, stops))
+            };
+            let whole = train(1, false);
+            assert!(whole == train(3, false), "{target:?}: threads change bits");
+            assert!(whole == train(2, true), "{target:?}: a stop changes bits");
+            let damaged = &whole[..whole.len() / 2];
+            assert!(Trainer::resume(&small(), &recipe, damaged, target).is_err());
+        }
     }
 }

@@ -7,36 +7,33 @@
 //! generates normal surface. Images are `[3, side, side]` with values in \[-1, 1\]; masks and holes are `[side, side]`
 //! with values 0 and 1. All are row-major.
 //!
-//! Schedules, the sampler and the training recipe are plain arithmetic and part of every build. The network runs on
-//! libtorch (feature `torch`); without it, creating a [`Trainer`] or a [`Denoiser`] fails. On a CPU each patch (or each
-//! part of a training batch, of fixed size) is run on one thread and sums have a fixed order, so the bits do not depend
-//! on the number of threads. On a GPU the last bits may differ between runs.
+//! The network runs in Rust (`network`), with the same bits on every processor, or on libtorch (feature `torch`), whose bits
+//! depend on the processor. On a CPU each patch (with libtorch each part of a training batch, of fixed size) is run on one
+//! thread and sums have a fixed order, so the bits do not depend on the number of threads. On a GPU the last bits may
+//! differ between runs.
 
-#[cfg(not(feature = "torch"))]
-mod absent;
 mod architecture;
+mod dispatch;
 #[cfg(test)]
 mod golden;
 mod hole;
+mod network;
 mod recipe;
 mod sampler;
 mod schedule;
-mod trainer;
 #[cfg(feature = "torch")]
-mod unet;
+mod torch;
+mod trainer;
 
 use super::backbone::Device;
 
-#[cfg(not(feature = "torch"))]
-pub use absent::Denoiser;
 pub use architecture::{Architecture, Parameters};
+pub use dispatch::Denoiser;
 pub use hole::{blend, dilate, feather};
 pub use recipe::{KNOWN_WEIGHT, Recipe};
 pub use sampler::{InpaintCondition, Sampling, inpaint};
 pub use schedule::{Ddim, Noise, Prediction, Schedule};
 pub use trainer::Trainer;
-#[cfg(feature = "torch")]
-pub use unet::Denoiser;
 
 /// Channels of an image.
 pub const IMAGE_CHANNELS: usize = 3;
@@ -48,7 +45,7 @@ pub const INPUT_CHANNELS: usize = 2 * IMAGE_CHANNELS + 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message names them")]
 pub enum DiffusionError {
-    #[error("this build of patchflow cannot run diffusion models: it has no libtorch")]
+    #[error("this build of patchflow cannot run diffusion models on the backend `torch`: it has no libtorch")]
     NotBuilt,
     /// The CUDA device does not exist. `count` is the number of CUDA devices that libtorch can use.
     #[error("there is no device `{device}`: libtorch sees {count} CUDA devices")]
@@ -62,11 +59,6 @@ pub enum DiffusionError {
     /// The checkpoint is damaged, or belongs to another network or recipe.
     #[error("the checkpoint does not fit: {reason}")]
     Checkpoint { reason: String },
-}
-
-/// Returns whether this build can train and run diffusion models.
-pub fn is_built() -> bool {
-    cfg!(feature = "torch")
 }
 
 /// A batch of training patches of equal size.

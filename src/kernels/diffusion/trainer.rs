@@ -9,15 +9,12 @@ use std::collections::HashMap;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-#[cfg(not(feature = "torch"))]
-use super::absent::{Gradients, LossInputs};
-#[cfg(feature = "torch")]
-use super::unet::{Gradients, LossInputs};
+use super::dispatch::{Gradients, LossInputs};
 use super::{
     Architecture, DiffusionError, IMAGE_CHANNELS, KNOWN_WEIGHT, Parameters, Prediction, Recipe, Schedule,
     TrainingBatch,
 };
-use crate::kernels::backbone::Device;
+use crate::kernels::backbone::Target;
 
 /// `β₁`, `β₂` and `ε` of Adam (Kingma and Ba 2015, section 2).
 const ADAM_BETAS: (f64, f64) = (0.9, 0.999);
@@ -120,15 +117,15 @@ impl Trainer {
     /// Starts a training with seeded initial parameters.
     ///
     /// # Errors
-    /// If this build has no libtorch, or the device does not exist.
+    /// If this build has no such backend, or the device does not exist.
     pub fn new(
         architecture: &Architecture,
         recipe: &Recipe,
         seed: u64,
-        device: Device,
+        target: Target,
     ) -> Result<Self, DiffusionError> {
         let state = TrainerState::new(architecture.initial(seed));
-        Self::with(architecture, recipe, state, device)
+        Self::with(architecture, recipe, state, target)
     }
 
     /// Resumes a training from a checkpoint.
@@ -139,23 +136,23 @@ impl Trainer {
         architecture: &Architecture,
         recipe: &Recipe,
         checkpoint: &[u8],
-        device: Device,
+        target: Target,
     ) -> Result<Self, DiffusionError> {
         let state = TrainerState::from_bytes(checkpoint, architecture.count())?;
         if state.losses.len() > recipe.steps {
             return Err(unfit(format!("it is {} steps on, of {}", state.losses.len(), recipe.steps)));
         }
-        Self::with(architecture, recipe, state, device)
+        Self::with(architecture, recipe, state, target)
     }
 
     fn with(
         architecture: &Architecture,
         recipe: &Recipe,
         state: TrainerState,
-        device: Device,
+        target: Target,
     ) -> Result<Self, DiffusionError> {
         Ok(Self {
-            gradients: Gradients::new(architecture, device)?,
+            gradients: Gradients::new(architecture, target)?,
             schedule: Schedule::new(recipe.noise, recipe.times),
             recipe: recipe.clone(),
             side: architecture.side,
@@ -262,7 +259,6 @@ impl NoisedBatch {
 }
 
 #[cfg(test)]
-#[cfg(feature = "torch")]
 pub(super) mod testing {
     //! Access to the steps of a trainer for tests.
 
@@ -273,8 +269,9 @@ pub(super) mod testing {
         architecture: &Architecture,
         recipe: &Recipe,
         parameters: Parameters,
+        target: Target,
     ) -> Trainer {
-        Trainer::with(architecture, recipe, TrainerState::new(parameters), Device::Cpu).unwrap()
+        Trainer::with(architecture, recipe, TrainerState::new(parameters), target).unwrap()
     }
 
     /// Trains one step with a given learning rate and decay of the moving average.
@@ -284,6 +281,12 @@ pub(super) mod testing {
             trainer.gradients.compute(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap();
         trainer.state.advance(&gradient, rate, ema);
         trainer.state.losses.push(loss as f32);
+    }
+
+    /// Returns the gradient of a batch.
+    pub(in super::super) fn gradient(trainer: &Trainer, batch: &TrainingBatch) -> Parameters {
+        let noised = NoisedBatch::new(batch, &trainer.schedule, trainer.recipe.prediction, trainer.side);
+        trainer.gradients.compute(&trainer.state.parameters, &noised.loss_inputs(batch)).unwrap().1
     }
 
     /// Returns the current parameters.

@@ -14,7 +14,6 @@ mod patches;
 mod pictures;
 mod sampling;
 #[cfg(test)]
-#[cfg(feature = "torch")]
 mod tests;
 mod training;
 
@@ -29,7 +28,7 @@ use super::provenance::SampleOrigin;
 use super::sources::Sources;
 use crate::artifacts::Files;
 use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
-use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe, is_built};
+use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe};
 
 /// Channels of the resolution levels, as multiples of the first. Three halvings: 8 px at the lowest for patches of 64
 /// px.
@@ -42,6 +41,7 @@ const TIMES: usize = 1000;
 /// Seconds of one pass of the network for a pixel and a squared channel (chosen: 4 ms for 64 px and 32 channels).
 const STEP_SECONDS: f64 = 1e-9;
 
+const BACKENDS: [(&str, Backend); 2] = [("rust", Backend::Rust), ("torch", Backend::Torch)];
 const NOISES: [(&str, Noise); 2] = [("cosine", Noise::Cosine), ("linear", Noise::Linear)];
 const PREDICTIONS: [(&str, Prediction); 2] = [("v", Prediction::V), ("epsilon", Prediction::Epsilon)];
 
@@ -62,13 +62,14 @@ pub struct Painting {
     pub guidance: f64,
     /// Width of the border around a mask that is inpainted too and fades into the image, in px.
     pub blend: usize,
-    /// Device for training and sampling.
-    pub device: Device,
+    /// Backend and device for training and sampling, in f32.
+    pub target: Target,
 }
 
 impl Painting {
     /// The fields that only this method reads, or reads with another default.
-    pub(super) const FIELDS: [&str; 14] = [
+    pub(super) const FIELDS: [&str; 15] = [
+        "backend",
         "batch",
         "blend",
         "channels",
@@ -115,7 +116,7 @@ impl Painting {
             eta: reader.float("eta", 0.0..=1.0, Some(0.0)),
             guidance: reader.float("guidance", 0.0..=20.0, Some(1.0)),
             blend: reader.integer("blend", 0..=32, Some(4)) as usize,
-            device: read_device(reader),
+            target: read_target(reader),
         }
     }
 
@@ -127,7 +128,7 @@ impl Painting {
             recipe,
             normal_share,
             blend,
-            device,
+            target: _,
             sampling_steps: _,
             eta: _,
             guidance: _,
@@ -135,7 +136,7 @@ impl Painting {
         let Architecture { side, channels, levels, groups } = architecture;
         let Recipe { steps, batch, learning_rate, ema, noise, times, prediction } = recipe;
         let levels: Vec<String> = levels.iter().map(usize::to_string).collect();
-        fields([
+        let mut all = fields([
             ("side", (*side).into()),
             ("channels", (*channels).into()),
             ("levels", levels.into()),
@@ -149,8 +150,18 @@ impl Painting {
             ("prediction", name_of(&PREDICTIONS, prediction).into()),
             ("normal_share", (*normal_share).into()),
             ("blend", (*blend).into()),
-            ("device", device.class().into()),
-        ])
+        ]);
+        all.extend(self.target_fields());
+        all
+    }
+
+    /// Returns what of the target bits depend on. Keys of libtorch are older than the other backend, and do not name it.
+    fn target_fields(&self) -> Fields {
+        let mut all = fields([("device", self.target.device.class().into())]);
+        if self.target.backend != Backend::Torch {
+            all.insert("backend".to_owned(), self.target.backend.name().into());
+        }
+        all
     }
 
     pub(super) fn add_fields(&self, all: &mut Fields) {
@@ -178,17 +189,12 @@ impl Painting {
         (trained + sampled) * a_patch
     }
 
-    /// Checks whether this build contains the diffusion model.
-    pub(super) fn preflight() -> Result<(), StageError> {
-        if is_built() {
+    /// Checks whether this build contains the backend.
+    pub(super) fn preflight(&self) -> Result<(), StageError> {
+        if self.target.backend.is_built() {
             return Ok(());
         }
         Err(StageError::kernel("cannot generate defects with `ddpm`", DiffusionError::NotBuilt))
-    }
-
-    /// Returns backend, device and number format of the network.
-    pub(super) fn compute_target(&self) -> Target {
-        Target { backend: Backend::Torch, device: self.device, arithmetic: Arithmetic::F32 }
     }
 
     /// Trains the network and writes the samples into `set`.
@@ -199,22 +205,32 @@ impl Painting {
         set: &Path,
         context: &Context<'_>,
     ) -> Result<Vec<SampleOrigin>, StageError> {
-        Self::preflight()?;
+        self.preflight()?;
         let sources = Sources::read(spec, self.blend, files, context)?;
         let trained = training::train(self, spec, &sources, context)?;
         sampling::sample(self, spec, &sources, &trained, set, context)
     }
 }
 
-fn read_device(reader: &mut Reader<'_>) -> Device {
-    match reader.text("device").as_deref() {
+fn read_target(reader: &mut Reader<'_>) -> Target {
+    let backend = reader.choice("backend", &BACKENDS, Some("rust"));
+    let device = match reader.text("device").as_deref() {
         None => Device::Cpu,
+        Some("auto") if backend == Backend::Rust => Device::Cpu,
         Some("auto") => Device::fastest(),
         Some(name) => Device::parse(name).unwrap_or_else(|| {
             reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "auto"]);
             Device::Cpu
         }),
+    };
+    let target = Target { backend, device, arithmetic: Arithmetic::F32 };
+    if target.is_supported() {
+        return target;
     }
+    let help = "set backend = \"torch\"; it needs a build with the feature `torch`".to_owned();
+    let message = "the backend `rust` supports only the CPU".to_owned();
+    reader.problem("device", "unfit_backend", message, Some(help));
+    Target::DEFAULT
 }
 
 fn failed(what: &str) -> impl Fn(DiffusionError) -> StageError + '_ {

@@ -38,7 +38,7 @@ use crate::artifacts::image_set::{
     Label, Region, Selection, read_preprocessing, write_padding, write_preprocessing,
 };
 use crate::artifacts::size::{ImageClass, ImageCounts, Size};
-use crate::kernels::backbone::Target;
+use crate::kernels::backbone::{Backend, Target};
 use crate::kernels::random::Rng;
 
 pub use cutpaste::Pasting;
@@ -177,9 +177,9 @@ impl Stage for Augment {
     }
 
     fn preflight(&self, environment: &Variables) -> Result<(), StageError> {
-        match self.method {
+        match &self.method {
             Method::CutPaste(_) => Ok(()),
-            Method::Ddpm(_) => Painting::preflight(),
+            Method::Ddpm(painting) => painting.preflight(),
             Method::SdxlInpaint(_) => Inpainting::preflight(environment),
         }
     }
@@ -195,7 +195,7 @@ impl Augment {
         match &self.method {
             // The libraries of an external program are not part of this build. The program logs their versions.
             Method::CutPaste(_) | Method::SdxlInpaint(_) => None,
-            Method::Ddpm(painting) => Some(painting.compute_target()),
+            Method::Ddpm(painting) => Some(painting.target),
         }
     }
 
@@ -204,7 +204,8 @@ impl Augment {
     fn depends_on_machine(&self) -> bool {
         match &self.method {
             Method::CutPaste(_) => false,
-            Method::Ddpm(_) | Method::SdxlInpaint(_) => true,
+            Method::Ddpm(painting) => painting.target.backend == Backend::Torch,
+            Method::SdxlInpaint(_) => true,
         }
     }
 
@@ -471,16 +472,25 @@ mod tests {
     }
 
     #[test]
-    fn without_libtorch_a_diffusion_model_is_refused() {
+    fn a_diffusion_model_runs_in_every_build_and_on_libtorch_where_it_is_there() {
+        let of = |backend: &str| {
+            read(&[("method", "ddpm".into()), ("count", Value::Integer(1)), ("backend", backend.into())])
+        };
         let (spec, problems) = read(&[("method", "ddpm".into()), ("count", Value::Integer(1))]);
         assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(spec, of("rust").0, "the default");
+        assert!(spec.preflight(&Variables::new()).is_ok() && !spec.depends_on_machine());
+        assert!(spec.key_fields().contains_key("backend"));
+        let (spec, problems) = of("torch");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(spec.depends_on_machine() && !spec.key_fields().contains_key("backend"));
         match spec.preflight(&Variables::new()) {
-            Err(missing) => {
-                assert!(!crate::kernels::diffusion::is_built());
-                assert!(missing.to_string().contains("ddpm"));
-            }
-            Ok(()) => assert!(crate::kernels::diffusion::is_built()),
+            Err(missing) => assert!(!Backend::Torch.is_built() && missing.to_string().contains("ddpm")),
+            Ok(()) => assert!(Backend::Torch.is_built()),
         }
+        let (_, problems) =
+            read(&[("method", "ddpm".into()), ("count", Value::Integer(1)), ("device", "cuda".into())]);
+        assert_eq!(problems.iter().map(Problem::code).collect::<Vec<_>>(), ["unfit_backend"]);
         let (_, problems) = read(&[
             ("method", "ddpm".into()),
             ("count", Value::Integer(1)),

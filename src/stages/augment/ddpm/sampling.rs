@@ -59,7 +59,7 @@ pub(super) fn sample(
 ) -> Result<Vec<SampleOrigin>, StageError> {
     let fail = failed("cannot sample from the diffusion model");
     let denoiser =
-        Denoiser::new(&painting.architecture, &trained.parameters, painting.device).map_err(fail)?;
+        Denoiser::new(&painting.architecture, &trained.parameters, painting.target).map_err(fail)?;
     let denoiser = Mutex::new(denoiser);
     let share = || denoiser.lock().unwrap_or_else(PoisonError::into_inner).share();
     let fields = fields(painting, spec, sources, trained);
@@ -98,7 +98,7 @@ fn fields(painting: &Painting, spec: &Augment, sources: &Sources<'_>, trained: &
     fields.insert("network".to_owned(), trained.digest.to_string().into());
     fields.insert("blend".to_owned(), painting.blend.into());
     fields.insert("side".to_owned(), painting.architecture.side.into());
-    fields.insert("device".to_owned(), painting.device.class().into());
+    fields.extend(painting.target_fields());
     let digests: Vec<String> = sources.digests().collect();
     fields.insert("data".to_owned(), digests.into());
     fields

@@ -103,10 +103,10 @@ fn run(
 
 /// Resumes the training from the checkpoint, or starts a new one. Logs and ignores a damaged checkpoint.
 fn open(painting: &Painting, checkpoint: &Path, context: &Context<'_>) -> Result<Trainer, StageError> {
-    let Painting { architecture, recipe, device, .. } = painting;
+    let Painting { architecture, recipe, target, .. } = painting;
     let fail = failed("cannot train the diffusion model");
     match std::fs::read(checkpoint) {
-        Ok(bytes) => match Trainer::resume(architecture, recipe, &bytes, *device) {
+        Ok(bytes) => match Trainer::resume(architecture, recipe, &bytes, *target) {
             Ok(trainer) => {
                 context.progress.log(&format!("resumed after step {}", trainer.losses().len()));
                 return Ok(trainer);
@@ -119,7 +119,7 @@ fn open(painting: &Painting, checkpoint: &Path, context: &Context<'_>) -> Result
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(StageError::io("read", checkpoint, error)),
     }
-    Trainer::new(architecture, recipe, context.seed, *device).map_err(fail)
+    Trainer::new(architecture, recipe, context.seed, *target).map_err(fail)
 }
 
 /// Replaces the checkpoint by renaming a new file over it, so that a kill never leaves an incomplete one.

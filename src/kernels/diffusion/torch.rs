@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use tch::{Kind, TchError, Tensor};
 
+use super::dispatch::{LossInputs, Patch};
 use super::{Architecture, DiffusionError, IMAGE_CHANNELS, Parameters};
 use crate::kernels::backbone::{Device, cuda_devices};
 
@@ -18,22 +19,6 @@ const PART: usize = 4;
 
 /// Epsilon of a group norm; the default of PyTorch.
 const NORM_EPSILON: f64 = 1e-5;
-
-/// The inputs, targets and weights of the loss of a batch: [`super::TrainingBatch`] with noise added.
-pub(super) struct LossInputs<'a> {
-    /// Patches with noise added, `[n, 3, side, side]`.
-    pub(super) noisy: &'a [f32],
-    /// Patches without the content of the hole, `[n, 3, side, side]`.
-    pub(super) background: &'a [f32],
-    /// Masks of the defects, `[n, side, side]`.
-    pub(super) masks: &'a [f32],
-    /// Timestep of each patch, `[n]`.
-    pub(super) times: &'a [usize],
-    /// Target outputs, `[n, 3, side, side]`.
-    pub(super) wanted: &'a [f32],
-    /// Weights of the squared errors in the loss, `[n, side, side]`.
-    pub(super) weights: &'a [f32],
-}
 
 /// Computes gradients on a device.
 #[derive(Debug)]
@@ -108,7 +93,7 @@ impl Gradients {
 
 /// A trained network.
 #[derive(Debug)]
-pub struct Denoiser {
+pub(super) struct Denoiser {
     network: UNet,
 }
 
@@ -120,7 +105,7 @@ impl Denoiser {
     ///
     /// # Panics
     /// If the number of parameters is not that of the architecture.
-    pub fn new(
+    pub(super) fn new(
         architecture: &Architecture,
         parameters: &Parameters,
         device: Device,
@@ -131,30 +116,14 @@ impl Denoiser {
     }
 
     /// Returns another handle to the same network, for another thread.
-    #[must_use]
-    pub fn share(&self) -> Self {
+    pub(super) fn share(&self) -> Self {
         Self { network: self.network.shallow_clone() }
     }
 
-    /// Returns the output for one patch at timestep `time`. `noisy` and `background` are `[3, side, side]`, `mask` is
-    /// `[side, side]`.
-    ///
-    /// # Errors
-    /// If libtorch fails.
-    ///
-    /// # Panics
-    /// If the shapes do not fit the network.
-    pub fn predict(
-        &self,
-        noisy: &[f32],
-        background: &[f32],
-        mask: &[f32],
-        time: usize,
-    ) -> Result<Vec<f32>, DiffusionError> {
+    /// Returns the output for one patch.
+    pub(super) fn predict(&self, patch: &Patch<'_>) -> Result<Vec<f32>, DiffusionError> {
+        let &Patch { noisy, background, mask, time } = patch;
         let side = self.network.architecture.side;
-        assert_eq!(noisy.len(), IMAGE_CHANNELS * side * side, "a patch of side {side}");
-        assert_eq!(noisy.len(), background.len(), "a background of the patch's size");
-        assert_eq!(mask.len(), side * side, "a mask of the patch's size");
         let device = self.network.device;
         if device == tch::Device::Cpu {
             tch::set_num_threads(1);

@@ -41,12 +41,11 @@ const STANDS_FOR: [(&str, &str); 10] = [
 const DOWNLOADS: [&str; 5] = ["dual_aug", "ablation", "exdd", "mvtec", "augmentation_study"];
 
 /// Command lines that are not run, each with the reason.
-const NOT_RUN: [(&str, &str); 9] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("patchflow worker -", "reads a sealed unit, which tests/it/worker.rs makes"),
     ("patchflow cache verify --repair experiments/dual_aug.toml", "would download"),
     ("cargo test --release", "this is it"),
     ("cargo install --path .", "builds the program again"),
-    ("scripts/libtorch.sh && cargo build --release --features torch", "downloads libtorch"),
     ("mkdir /mnt/team/patchflow-cache", "a folder of the reader's machine"),
     ("chgrp team /mnt/team/patchflow-cache", "a folder of the reader's machine"),
     ("chmod 2770 /mnt/team/patchflow-cache", "a folder of the reader's machine"),

@@ -56,6 +56,7 @@ impl Gradients {
     ///
     /// # Errors
     /// If libtorch fails.
+    #[cfg_attr(not(feature = "torch"), expect(clippy::unnecessary_wraps, reason = "libtorch can fail"))]
     pub(super) fn compute(
         &self,
         parameters: &[f32],

@@ -36,7 +36,7 @@ pub(super) struct Packed {
 
 /// Number of output and input channels, and side of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct KernelShape {
     pub(super) out: usize,
     pub(super) inside: usize,
     pub(super) kernel: usize,
@@ -44,19 +44,22 @@ pub(super) struct Shape {
 
 impl Packed {
     /// Packs weights `[out, in, kernel, kernel]`.
-    pub(super) fn new(shape: Shape, weights: &[f32]) -> Self {
+    pub(super) fn new(shape: KernelShape, weights: &[f32]) -> Self {
         let area = shape.kernel.pow(2);
         Self::pack(shape, |out, inside, tap| weights[(out * shape.inside + inside) * area + tap])
     }
 
     /// Packs the transposed weights: those of the convolution that takes a gradient of the output to one of the input.
-    pub(super) fn transposed(shape: Shape, weights: &[f32]) -> Self {
+    pub(super) fn transposed(shape: KernelShape, weights: &[f32]) -> Self {
         let area = shape.kernel.pow(2);
-        let turned = Shape { out: shape.inside, inside: shape.out, ..shape };
+        let turned = KernelShape { out: shape.inside, inside: shape.out, ..shape };
         Self::pack(turned, |out, inside, tap| weights[(inside * shape.inside + out) * area + area - 1 - tap])
     }
 
-    fn pack(Shape { out, inside, kernel }: Shape, weight: impl Fn(usize, usize, usize) -> f32) -> Self {
+    fn pack(
+        KernelShape { out, inside, kernel }: KernelShape,
+        weight: impl Fn(usize, usize, usize) -> f32,
+    ) -> Self {
         let in_stride = inside.next_multiple_of(PANEL);
         let mut weights = vec![[0.0; PANEL]; out.div_ceil(PANEL) * kernel.pow(2) * in_stride];
         for (panel, packed) in weights.chunks_exact_mut(kernel.pow(2) * in_stride).enumerate() {
@@ -198,9 +201,9 @@ fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
 
 /// The gradient of a convolution's weights, `[out, in, kernel, kernel]`: for each of them the sum over the pixels of the
 /// gradient of the output times the input.
-pub(super) fn weight_gradient(input: &Map, gradient: &Map, shape: Shape, stride: usize) -> Vec<f32> {
+pub(super) fn weight_gradient(input: &Map, gradient: &Map, shape: KernelShape, stride: usize) -> Vec<f32> {
     assert_eq!(input.side, gradient.side * stride, "side of the gradient");
-    let Shape { out, inside, kernel } = shape;
+    let KernelShape { out, inside, kernel } = shape;
     let (area, in_stride) = (kernel.pow(2), input.stride());
     // `[panel, tap, in]`
     let mut sums = vec![[0.0; PANEL]; gradient.stride() / PANEL * area * in_stride];
@@ -345,11 +348,11 @@ mod tests {
     /// kernel's order.
     fn products(
         input: &Map,
-        shape: Shape,
+        shape: KernelShape,
         stride: usize,
         mut visit: impl FnMut([usize; 3], usize, Option<[usize; 3]>),
     ) {
-        let Shape { out, inside, kernel } = shape;
+        let KernelShape { out, inside, kernel } = shape;
         let (side, padding) = (input.side / stride, kernel / 2);
         for (channel, row, column) in (0..out).flat_map(|channel| {
             (0..side).flat_map(move |row| (0..side).map(move |column| (channel, row, column)))
@@ -374,12 +377,12 @@ mod tests {
         (channel * side + row) * side + column
     }
 
-    const SHAPES: [(Shape, usize, usize); 5] = [
-        (Shape { out: 8, inside: 7, kernel: 3 }, 8, 1),
-        (Shape { out: 3, inside: 40, kernel: 3 }, 5, 1),
-        (Shape { out: 40, inside: 33, kernel: 3 }, 6, 2),
-        (Shape { out: 24, inside: 8, kernel: 1 }, 4, 1),
-        (Shape { out: 70, inside: 16, kernel: 3 }, 16, 1),
+    const SHAPES: [(KernelShape, usize, usize); 5] = [
+        (KernelShape { out: 8, inside: 7, kernel: 3 }, 8, 1),
+        (KernelShape { out: 3, inside: 40, kernel: 3 }, 5, 1),
+        (KernelShape { out: 40, inside: 33, kernel: 3 }, 6, 2),
+        (KernelShape { out: 24, inside: 8, kernel: 1 }, 4, 1),
+        (KernelShape { out: 70, inside: 16, kernel: 3 }, 16, 1),
     ];
 
     #[test]
@@ -413,9 +416,9 @@ mod tests {
                 let held = twice.planes();
                 run(scalar, Start::Held, &mut twice);
                 run(scalar, Start::Zero, &mut out);
-                for ((found, held), added) in twice.planes().iter().zip(held).zip(out.planes()) {
-                    assert!(*found == held + added, "{shape:?}: held");
-                }
+                let sums: Vec<f32> =
+                    held.iter().zip(out.planes()).map(|(held, added)| held + added).collect();
+                assert!(twice.planes() == sums, "{shape:?}: held");
             }
         }
     }
@@ -443,9 +446,9 @@ mod tests {
             let transposed = Packed::transposed(shape, &weights);
             let mut spread = Memory::default().zeros(side, shape.out);
             if stride == 2 {
-                gradient.spread(&mut spread)
+                gradient.spread(&mut spread);
             } else {
-                gradient.copy_into(&mut spread, 0)
+                gradient.copy_into(&mut spread, 0);
             }
             let mut back = Memory::default().map(side, shape.inside);
             convolve(&spread, &transposed, 1, Start::Zero, &mut back);

@@ -63,9 +63,13 @@ pub(super) fn write_pixels(map: &mut Map, first: usize, values: &[f32]) {
 pub(super) fn softmax(rows: &mut [f32], m: usize) {
     for row in rows.chunks_exact_mut(m) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|value| *value = libm::expf(*value - largest));
+        for value in row.iter_mut() {
+            *value = libm::expf(*value - largest);
+        }
         let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|value| *value /= sum);
+        for value in row {
+            *value /= sum;
+        }
     }
 }
 

@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::super::Architecture;
-use super::convolution::{Packed, Shape, Start, convolve, weight_gradient};
+use super::convolution::{KernelShape, Packed, Start, convolve, weight_gradient};
 use super::dense::{add_product, pixels, softmax, softmax_gradient, transpose, write_pixels};
 use super::map::{Map, Memory};
 use super::normalisation::{Norm, Statistics, sigmoid};
 
 /// Where each tensor is among the parameters.
-pub(super) struct Layout {
-    ranges: HashMap<String, (Range<usize>, Vec<usize>)>,
+pub(super) struct TensorRanges {
+    tensors: HashMap<String, (Range<usize>, Vec<usize>)>,
     groups: usize,
 }
 
-impl Layout {
+impl TensorRanges {
     pub(super) fn new(architecture: &Architecture) -> Self {
         let mut at = 0;
         let range = |(name, shape): (String, Vec<usize>)| {
@@ -23,17 +23,17 @@ impl Layout {
             at += shape.iter().product::<usize>();
             (name, (start..at, shape))
         };
-        Self { ranges: architecture.tensors().into_iter().map(range).collect(), groups: architecture.groups }
+        Self { tensors: architecture.tensors().into_iter().map(range).collect(), groups: architecture.groups }
     }
 
     fn has(&self, part: &str) -> bool {
-        self.ranges.contains_key(&format!("{part}.weight"))
+        self.tensors.contains_key(&format!("{part}.weight"))
     }
 
     /// The ranges of weight and bias, and the weight's shape.
     fn part(&self, part: &str) -> ([Range<usize>; 2], &[usize]) {
-        let (weight, shape) = &self.ranges[&format!("{part}.weight")];
-        ([weight.clone(), self.ranges[&format!("{part}.bias")].0.clone()], shape)
+        let (weight, shape) = &self.tensors[&format!("{part}.weight")];
+        ([weight.clone(), self.tensors[&format!("{part}.bias")].0.clone()], shape)
     }
 }
 
@@ -55,7 +55,7 @@ impl Pass<'_> {
 
 #[derive(Debug)]
 pub(super) struct ConvolutionLayer {
-    shape: Shape,
+    shape: KernelShape,
     stride: usize,
     weight: Range<usize>,
     bias: Range<usize>,
@@ -66,14 +66,14 @@ pub(super) struct ConvolutionLayer {
 
 impl ConvolutionLayer {
     pub(super) fn new(
-        layout: &Layout,
+        ranges: &TensorRanges,
         parameters: &[f32],
         part: &str,
         stride: usize,
         is_trained: bool,
     ) -> Self {
-        let ([weight, bias], shape) = layout.part(part);
-        let shape = Shape { out: shape[0], inside: shape[1], kernel: shape[2] };
+        let ([weight, bias], shape) = ranges.part(part);
+        let shape = KernelShape { out: shape[0], inside: shape[1], kernel: shape[2] };
         let weights = &parameters[weight.clone()];
         let packed = Packed::new(shape, weights);
         let transposed = is_trained.then(|| Packed::transposed(shape, weights));
@@ -126,8 +126,8 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub(super) fn new(layout: &Layout, part: &str) -> Self {
-        let ([weight, bias], shape) = layout.part(part);
+    pub(super) fn new(ranges: &TensorRanges, part: &str) -> Self {
+        let ([weight, bias], shape) = ranges.part(part);
         Self { inside: shape[1], weight, bias }
     }
 
@@ -158,9 +158,9 @@ pub(super) struct NormLayer {
 }
 
 impl NormLayer {
-    pub(super) fn new(layout: &Layout, part: &str, is_activated: bool) -> Self {
-        let ([scale, shift], _) = layout.part(part);
-        Self { groups: layout.groups, scale, shift, is_activated }
+    pub(super) fn new(ranges: &TensorRanges, part: &str, is_activated: bool) -> Self {
+        let ([scale, shift], _) = ranges.part(part);
+        Self { groups: ranges.groups, scale, shift, is_activated }
     }
 
     fn norm<'a>(&self, parameters: &'a [f32]) -> Norm<'a> {
@@ -191,7 +191,7 @@ impl NormLayer {
     }
 }
 
-/// Two convolutions, each after a norm and SiLU, with the timestep added between them, and the input added at the end.
+/// Two convolutions, each after a norm and `SiLU`, with the timestep added between them, and the input added at the end.
 #[derive(Debug)]
 pub(super) struct Residual {
     norms: [NormLayer; 2],
@@ -211,14 +211,14 @@ pub(super) struct ResidualTape {
 }
 
 impl Residual {
-    pub(super) fn new(layout: &Layout, parameters: &[f32], part: &str, is_trained: bool) -> Self {
+    pub(super) fn new(ranges: &TensorRanges, parameters: &[f32], part: &str, is_trained: bool) -> Self {
         let inner = |name: &str| format!("{part}.{name}");
-        let convolution = |name: &str| ConvolutionLayer::new(layout, parameters, &inner(name), 1, is_trained);
+        let convolution = |name: &str| ConvolutionLayer::new(ranges, parameters, &inner(name), 1, is_trained);
         Self {
-            norms: ["norm1", "norm2"].map(|name| NormLayer::new(layout, &inner(name), true)),
+            norms: ["norm1", "norm2"].map(|name| NormLayer::new(ranges, &inner(name), true)),
             convolutions: ["conv1", "conv2"].map(convolution),
-            time: Linear::new(layout, &inner("time")),
-            skip: layout.has(&inner("skip")).then(|| convolution("skip")),
+            time: Linear::new(ranges, &inner("time")),
+            skip: ranges.has(&inner("skip")).then(|| convolution("skip")),
         }
     }
 
@@ -301,13 +301,13 @@ pub(super) struct AttentionTape {
 }
 
 impl Attention {
-    pub(super) fn new(layout: &Layout, parameters: &[f32], channels: usize, is_trained: bool) -> Self {
+    pub(super) fn new(ranges: &TensorRanges, parameters: &[f32], channels: usize, is_trained: bool) -> Self {
         let convolution = |name: &str| {
-            ConvolutionLayer::new(layout, parameters, &format!("attention.{name}"), 1, is_trained)
+            ConvolutionLayer::new(ranges, parameters, &format!("attention.{name}"), 1, is_trained)
         };
         Self {
             channels,
-            norm: NormLayer::new(layout, "attention.norm", false),
+            norm: NormLayer::new(ranges, "attention.norm", false),
             qkv: convolution("qkv"),
             out: convolution("out"),
         }
@@ -322,7 +322,9 @@ impl Attention {
         let mut shares = vec![0.0; positions * positions];
         add_product(queries, &transpose(keys, channels), channels, &mut shares);
         let scale = 1.0 / (channels as f32).sqrt();
-        shares.iter_mut().for_each(|score| *score *= scale);
+        for score in &mut shares {
+            *score *= scale;
+        }
         softmax(&mut shares, positions);
         let mut sums = vec![0.0; positions * channels];
         add_product(&shares, values, positions, &mut sums);
@@ -347,7 +349,9 @@ impl Attention {
         add_product(&of_sums, &transpose(&values, channels), channels, &mut of_scores);
         softmax_gradient(&shares, &mut of_scores, positions);
         let scale = 1.0 / (channels as f32).sqrt();
-        of_scores.iter_mut().for_each(|score| *score *= scale);
+        for score in &mut of_scores {
+            *score *= scale;
+        }
         let (mut of_queries, mut of_keys) =
             (vec![0.0; positions * channels], vec![0.0; positions * channels]);
         add_product(&of_scores, &keys, positions, &mut of_queries);
@@ -372,7 +376,7 @@ impl AttentionTape {
     }
 }
 
-/// SiLU of each value.
+/// `SiLU` of each value.
 pub(super) fn activate(values: &[f32]) -> Vec<f32> {
     values.iter().map(|&value| value * sigmoid(value)).collect()
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `map` | the feature map of a patch, channels last |
 //! | `convolution` | convolutions and the gradients of their weights: the hot loops |
-//! | `normalisation` | group norm and SiLU |
+//! | `normalisation` | group norm and `SiLU` |
 //! | `dense` | matrix products of the small parts |
 //! | `layers` | layers with their parameters |
 
@@ -24,8 +24,8 @@ use rayon::prelude::*;
 use super::dispatch::{LossInputs, Patch};
 use super::{Architecture, IMAGE_CHANNELS, INPUT_CHANNELS, Parameters};
 use layers::{
-    Attention, AttentionTape, ConvolutionLayer, Layout, Linear, NormLayer, Pass, Residual, ResidualTape,
-    activate, activation_gradient,
+    Attention, AttentionTape, ConvolutionLayer, Linear, NormLayer, Pass, Residual, ResidualTape,
+    TensorRanges, activate, activation_gradient,
 };
 use map::{Map, Memory};
 use normalisation::Statistics;
@@ -59,7 +59,7 @@ impl Gradients {
             for (of_patch, _) in &computed {
                 loss += of_patch;
             }
-            // The sum of each parameter has the order of the patches, whoever adds it.
+            // The sum of each parameter has the order of the patches, on any thread.
             sums.par_chunks_mut(1 << 14).enumerate().for_each(|(chunk, sums)| {
                 for (_, gradients) in &computed {
                     for (sum, gradient) in sums.iter_mut().zip(&gradients[chunk << 14..]) {
@@ -199,21 +199,21 @@ impl Tape {
 impl UNet {
     fn new(architecture: &Architecture, parameters: &[f32], is_trained: bool) -> Self {
         assert_eq!(parameters.len(), architecture.count(), "parameters of another architecture");
-        let layout = Layout::new(architecture);
+        let ranges = TensorRanges::new(architecture);
         let convolution =
-            |part: String, stride| ConvolutionLayer::new(&layout, parameters, &part, stride, is_trained);
-        let residual = |part: String| Residual::new(&layout, parameters, &part, is_trained);
+            |part: String, stride| ConvolutionLayer::new(&ranges, parameters, &part, stride, is_trained);
+        let residual = |part: String| Residual::new(&ranges, parameters, &part, is_trained);
         let levels = architecture.levels.len();
         Self {
-            times: ["time1", "time2"].map(|part| Linear::new(&layout, part)),
+            times: ["time1", "time2"].map(|part| Linear::new(&ranges, part)),
             stem: convolution("stem".to_owned(), 1),
             down: (0..levels).map(|level| residual(format!("down.{level}"))).collect(),
             shrink: (0..levels - 1).map(|level| convolution(format!("shrink.{level}"), 2)).collect(),
             middle: ["middle1", "middle2"].map(|part| residual(part.to_owned())),
-            attention: Attention::new(&layout, parameters, architecture.widths()[levels - 1], is_trained),
+            attention: Attention::new(&ranges, parameters, architecture.widths()[levels - 1], is_trained),
             grow: (0..levels - 1).map(|level| convolution(format!("grow.{level}"), 1)).collect(),
             up: (0..levels - 1).map(|level| residual(format!("up.{level}"))).collect(),
-            norm: NormLayer::new(&layout, "norm", true),
+            norm: NormLayer::new(&ranges, "norm", true),
             head: convolution("head".to_owned(), 1),
             architecture: architecture.clone(),
         }

@@ -107,6 +107,7 @@ impl RunLog {
         *last = now;
         let pace = pace.text(now, done, total, step_name);
         drop(state);
-        tracing::info!("{} {}: {done} of {total} {step_name}s, {pace}", self.count(), self.title(task));
+        let comma = if pace.is_empty() { "" } else { ", " };
+        tracing::info!("{} {}: {done} of {total} {step_name}s{comma}{pace}", self.count(), self.title(task));
     }
 }

@@ -22,16 +22,23 @@ const COUNTED: &str = "{spinner} {wide_msg} {bar:10} {prefix}";
 pub struct Pace {
     since: Instant,
     done: u64,
+    /// The steps at the last call: fewer are those of another part of the task.
+    last: u64,
 }
 
 impl Pace {
     /// Measures from a moment at which some steps were done.
     pub fn from(since: Instant, done: u64) -> Self {
-        Self { since, done }
+        Self { since, done, last: done }
     }
 
-    /// Says how fast it goes and how long the rest takes: `14 images/s, 3 min left`; empty before the second step.
-    pub fn text(&self, now: Instant, done: u64, total: u64, step_name: &str) -> String {
+    /// Says how fast it goes and how long the rest takes: `14 images/s, 3 min left`; empty before the second step. Measures
+    /// anew when the steps begin anew, as those of `augment`: first of a training, then of the samples.
+    pub fn text(&mut self, now: Instant, done: u64, total: u64, step_name: &str) -> String {
+        if done < self.last {
+            *self = Self::from(now, done);
+        }
+        self.last = done;
         let seconds = (now - self.since).as_secs_f64();
         let since = done.saturating_sub(self.done);
         if since == 0 || seconds <= 0.0 {
@@ -174,10 +181,10 @@ impl TaskBar {
         let now = Instant::now();
         if self.pace.is_none() {
             self.pace = Some(Pace::from(now, done));
-            self.bar.set_length(total);
             self.bar.set_style(style(COUNTED));
         }
-        let pace = self.pace.map(|pace| pace.text(now, done, total, step_name)).unwrap_or_default();
+        self.bar.set_length(total);
+        let pace = self.pace.as_mut().map(|pace| pace.text(now, done, total, step_name)).unwrap_or_default();
         let comma = if pace.is_empty() { "" } else { ", " };
         self.bar.set_prefix(format!("{}{comma}{pace}", done_text(done, total, step_name)));
         self.bar.set_position(done);
@@ -200,10 +207,11 @@ mod tests {
     fn a_pace_says_what_a_person_would() {
         let now = Instant::now();
         let at = |seconds: u64| now + Duration::from_secs(seconds);
-        let pace = Pace::from(now, 32);
+        let mut pace = Pace::from(now, 32);
         assert_eq!(pace.text(at(0), 32, 640, "image"), "");
         assert_eq!(pace.text(at(10), 172, 592, "image"), "14 images/s, 30 s left");
-        assert_eq!(pace.text(at(100), 62, 362, "pick"), "0.3 picks/s, 17 min left");
+        assert_eq!(pace.text(at(200), 3, 100, "pick"), "", "other steps");
+        assert_eq!(pace.text(at(300), 33, 333, "pick"), "0.3 picks/s, 17 min left");
         assert_eq!(Pace::from(now, 0).text(at(2), 5_000_000, 25_000_000, "byte"), "2.5 MB/s, 8 s left");
         assert_eq!(done_text(1_500_000, 20_000_000, "byte"), "1.5 of 20.0 MB");
         assert_eq!(done_text(30, 200, "image"), "30 of 200 images");

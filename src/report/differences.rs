@@ -158,15 +158,22 @@ impl Differences {
         )
     }
 
-    fn titles() -> impl Iterator<Item = String> {
-        let shown = SHOWN.iter().map(|&(title, _)| title.to_owned());
+    /// The indices in [`SHOWN`] of the metrics that some comparison has.
+    fn measured(&self) -> Vec<usize> {
+        let has_interval = |index: &usize| self.0.iter().any(|one| one.intervals[*index].is_some());
+        (0..SHOWN.len()).filter(has_interval).collect()
+    }
+
+    fn titles(&self) -> impl Iterator<Item = String> {
+        let shown = self.measured().into_iter().map(|index| SHOWN[index].0.to_owned());
         ["axis", "change", "at"].map(str::to_owned).into_iter().chain(shown)
     }
 
     fn texts(&self) -> impl Iterator<Item = Vec<String>> + '_ {
-        self.0.iter().map(|one| {
+        let measured = self.measured();
+        self.0.iter().map(move |one| {
             let change = format!("{} → {}", one.from, one.to);
-            let cells = one.intervals.iter().map(|interval| text(interval.as_ref()));
+            let cells = measured.iter().map(|&index| text(one.intervals[index].as_ref()));
             [one.axis.clone(), change, one.at.clone()].into_iter().chain(cells).collect()
         })
     }
@@ -174,7 +181,7 @@ impl Differences {
     /// Renders the table for a screen of this many columns.
     pub fn to_text(&self, width: usize) -> String {
         let column = |index: usize| if index < 3 { Column::Text } else { Column::Number };
-        let titles = Self::titles().enumerate().map(|(index, title)| (title, column(index)));
+        let titles = self.titles().enumerate().map(|(index, title)| (title, column(index)));
         let mut table = TextTable::new(titles);
         self.texts().for_each(|row| table.add(row));
         table.draw(width)
@@ -183,10 +190,11 @@ impl Differences {
     /// Renders the table as Markdown.
     pub fn to_markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let rule: Vec<String> =
-            (0..3 + SHOWN.len()).map(|column| if column < 3 { "---" } else { "---:" }.to_owned()).collect();
+        let titles: Vec<String> = self.titles().collect();
+        let rule = |column| if column < 3 { "---" } else { "---:" }.to_owned();
+        let rule: Vec<String> = (0..titles.len()).map(rule).collect();
         let rows: String = self.texts().map(|row| line(&row)).collect();
-        format!("{}{}{rows}\n{}\n", line(&Self::titles().collect::<Vec<_>>()), line(&rule), self.caption())
+        format!("{}{}{rows}\n{}\n", line(&titles), line(&rule), self.caption())
     }
 
     /// Renders the table as CSV: mean, bounds and count of each metric, unrounded.
@@ -254,9 +262,9 @@ mod tests {
         };
         let all = Differences(vec![one]);
         insta::assert_snapshot!(all.to_markdown(), @r"
-        | axis | change | at | image AUROC | image AP | pixel AUROC | pixel AP | AUPRO |
-        | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
-        | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 |  | +0.5000 |  |
+        | axis | change | at | image AUROC | image AP | pixel AP |
+        | --- | --- | --- | ---: | ---: | ---: |
+        | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 | +0.5000 |
 
         differences, paired over 5 repeats: mean ± half of the 95 % t interval,
         * if it does not contain 0 (not corrected for multiple comparisons)

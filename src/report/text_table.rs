@@ -2,7 +2,8 @@
 //!
 //! A table that does not fit is made narrower in steps, each only if needed: titles and names are wrapped, columns
 //! that the caller can spare are left out (and named below the table), the `± deviation` of a number is put under its
-//! mean, and what is still too wide is divided into several tables. No number is ever cut.
+//! mean, and what is still too wide is divided into several tables. No number is ever cut. A column without a single entry
+//! is not drawn.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table};
@@ -75,7 +76,8 @@ impl TextTable {
     /// a line feed.
     pub fn draw(&self, width: usize) -> String {
         let width = width.max(NARROWEST);
-        let all: Vec<usize> = (0..self.titles.len()).collect();
+        let is_used = |column: &usize| self.is_empty() || self.rows.iter().any(|row| !row[*column].is_empty());
+        let all: Vec<usize> = (0..self.titles.len()).filter(is_used).collect();
         let mut shown = all.clone();
         let mut left_out = Vec::new();
         for spare in all.iter().copied().filter(|&column| self.titles[column].1 == Column::Spare) {

@@ -8,7 +8,7 @@
 mod arrangement;
 mod wrapping;
 
-use self::arrangement::Arrangement;
+use self::arrangement::{Arrangement, Contents};
 use crate::text::on_one_line;
 
 pub use wrapping::filled;
@@ -75,16 +75,17 @@ impl TextTable {
         let is_used =
             |column: &usize| self.is_empty() || self.rows.iter().any(|row| !row[*column].is_empty());
         let all: Vec<usize> = (0..self.titles.len()).filter(is_used).collect();
+        let contents = Contents::of(self);
         let mut shown = all.clone();
         let mut left_out = Vec::new();
         for spare in all.iter().copied().filter(|&column| self.titles[column].1 == Column::Spare) {
-            if Arrangement::of(self, &shown).fits(width, READABLE) {
+            if Arrangement::of(self, &contents, &shown).fits(width, READABLE) {
                 break;
             }
             shown.retain(|&column| column != spare);
             left_out.push(self.titles[spare].0.as_str());
         }
-        let mut text = self.draw_columns(&shown, width);
+        let mut text = self.draw_columns(&shown, &contents, width);
         if !left_out.is_empty() {
             text = format!("{text}\nnot shown for lack of width: {}", left_out.join(", "));
         }
@@ -92,9 +93,10 @@ impl TextTable {
     }
 
     /// Draws some columns, in several tables if one would be too wide.
-    fn draw_columns(&self, shown: &[usize], width: usize) -> String {
-        let (plain, stacked) = (Arrangement::of(self, shown), Arrangement::of(self, shown).stacked());
-        for (arrangement, least) in [(&plain, READABLE), (&stacked, READABLE), (&stacked, LEAST)] {
+    fn draw_columns(&self, shown: &[usize], contents: &Contents, width: usize) -> String {
+        let plain = Arrangement::of(self, contents, shown);
+        let stacked = plain.stacked();
+        for (arrangement, least) in [(plain, READABLE), (stacked, READABLE), (stacked, LEAST)] {
             if arrangement.fits(width, least) {
                 return arrangement.draw(width);
             }
@@ -105,13 +107,14 @@ impl TextTable {
         let mut rest = numbers.as_slice();
         while let [_, ..] = rest {
             let with = |count: usize| -> Vec<usize> { [names.as_slice(), &rest[..count]].concat() };
-            let fits = |count: &usize| Arrangement::of(self, &with(*count)).stacked().fits(width, LEAST);
+            let fits =
+                |count: &usize| Arrangement::of(self, contents, &with(*count)).stacked().fits(width, LEAST);
             let count = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
-            tables.push(Arrangement::of(self, &with(count)).stacked().draw(width));
+            tables.push(Arrangement::of(self, contents, &with(count)).stacked().draw(width));
             rest = &rest[count..];
         }
         if tables.is_empty() {
-            tables.push(Arrangement::of(self, shown).draw(width));
+            tables.push(plain.draw(width));
         }
         tables.join("\n")
     }

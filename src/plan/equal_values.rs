@@ -103,10 +103,11 @@ pub fn equal_values<'p>(
     outputs: &dyn Fn(TaskId) -> Option<&'p Outputs>,
 ) -> Vec<EqualValues> {
     let classes = classes(plan, sizes, outputs);
-    // A variant without targets has no results, which are equal to no others.
+    // A variant without targets has no results, which are equal to no others. The evaluations upstream of a target are
+    // results as well: the table shows them.
     let of_variant = |(index, variant): (usize, &PlanVariant)| match variant.targets[..] {
         [] => vec![usize::MAX - index],
-        ref targets => targets.iter().map(|task| classes[task.0]).collect(),
+        ref targets => targets.iter().chain(&variant.shown).map(|task| classes[task.0]).collect(),
     };
     let results: Vec<Vec<usize>> = plan.variants.iter().enumerate().map(of_variant).collect();
     if results.iter().collect::<HashSet<_>>().len() == results.len() {

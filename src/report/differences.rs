@@ -132,11 +132,17 @@ fn compare(plan: &Plan, axis: &str, column: usize, from: &Row, to: &Row) -> Pair
 fn text(interval: Option<&MeanInterval>) -> String {
     match interval {
         None => String::new(),
-        Some(MeanInterval { mean, half: None, .. }) => format!("{mean:+.4}"),
+        Some(MeanInterval { mean, half: None, .. }) => signed(*mean),
         Some(MeanInterval { mean, half: Some(half), .. }) => {
-            format!("{mean:+.4} ± {half:.4}{}", if mean.abs() > *half { "*" } else { "" })
+            format!("{} ± {half:.4}{}", signed(*mean), if mean.abs() > *half { "*" } else { "" })
         }
     }
+}
+
+/// Formats a difference with its sign; what is rounded to zero has a plus.
+pub(super) fn signed(difference: f64) -> String {
+    let text = format!("{difference:+.4}");
+    if text == "-0.0000" { "+0.0000".to_owned() } else { text }
 }
 
 impl Differences {
@@ -151,6 +157,9 @@ impl Differences {
 
     /// Returns the caption that explains the columns.
     pub fn caption(&self) -> String {
+        if self.repeats() == 1 {
+            return "differences in one repeat, without an interval".to_owned();
+        }
         format!(
             "differences, paired over {} repeats: mean ± half of the 95 % t interval,\n* if it does not contain 0 (not \
              corrected for multiple comparisons)",
@@ -247,6 +256,23 @@ mod tests {
         assert_eq!(found(0, "ddpm").as_deref(), Some("25"));
         let unclear = row(&["none", "75", "result"]);
         assert!(partner(&rows, &unclear, 0, "ddpm").is_none(), "two could be meant");
+    }
+
+    #[test]
+    fn one_repeat_has_no_interval_and_zero_no_minus() {
+        let one = Some(MeanInterval { mean: -1e-9, half: None, n: 1 });
+        let all = Differences(vec![PairedDifference {
+            axis: "ratio".to_owned(),
+            from: "0.1".to_owned(),
+            to: "0.2".to_owned(),
+            at: String::new(),
+            intervals: vec![one; 5],
+        }]);
+        let text = all.to_markdown();
+        assert!(
+            text.contains("| +0.0000 |") && text.ends_with("one repeat, without an interval\n"),
+            "{text}"
+        );
     }
 
     #[test]

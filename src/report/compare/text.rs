@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Comparison, FieldChange, KeyChange, MetricChange, TimeChange, UnpairedGroup};
+use crate::report::differences::signed;
 use crate::text::counted;
 
 impl Comparison {
@@ -63,7 +64,7 @@ fn metric_lines(metrics: &[MetricChange]) -> impl Iterator<Item = String> + '_ {
             (Some(mean), None) => format!("{mean:.4}"),
             (Some(mean), Some(deviation)) => format!("{mean:.4} ± {deviation:.4}"),
         };
-        let difference = change.difference.map(|difference| format!("  ({difference:+.4})"));
+        let difference = change.difference.map(|difference| format!("  ({})", signed(difference)));
         let old = shown(change.values.old, change.deviations.old);
         let new = shown(change.values.new, change.deviations.new);
         format!("{head}{:<13} {old} -> {new}{}", change.metric, difference.unwrap_or_default())

@@ -204,9 +204,14 @@ fn image_fault(fault: &ImageFault) -> &'static str {
 /// Returns a hint for a download that failed.
 fn download(cause: DownloadCause) -> &'static str {
     match cause {
-        DownloadCause::Offline => "run once without `--offline`, or use a local copy with `path = \"…\"`",
+        DownloadCause::Offline => {
+            "run once without `--offline`, or use a local copy: a `download` stage with `path = \"…\"`. Published weights \
+             become your own by `weights = \"NAME_OF_THAT_STAGE\"` in the stage that reads them"
+        }
         DownloadCause::Unreachable => {
-            "check the address, or download the file by other means and use it with `path = \"…\"`"
+            "check the address, or download the file by other means and use it in a `download` stage with \
+             `path = \"…\"`. Published weights become your own by `weights = \"NAME_OF_THAT_STAGE\"` in the stage that \
+             reads them"
         }
         DownloadCause::OtherFile => {
             "the server has a different file: check `digest`, or whether the publisher has changed the file"
@@ -401,6 +406,7 @@ mod tests {
         for cause in [LfsPointer, Offline, Unreachable, WebPage] {
             assert!(download(cause).contains("`path = "), "{cause:?}");
         }
+        assert!(download(Offline).contains("`weights = ") && download(Unreachable).contains("`weights = "));
         assert!(download(OtherFile).contains("`digest`"));
         let entry = || "a.png".to_owned();
         for problem in [

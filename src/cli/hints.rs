@@ -13,6 +13,7 @@ use crate::engine::{EngineError, Failure, full_disk as full_disk_in};
 use crate::kernels::KernelError;
 use crate::kernels::backbone::RuntimeError;
 use crate::kernels::diffusion::DiffusionError;
+use crate::manifest::Unneeded;
 use crate::plan::{EqualValues, LockError, PlanError};
 use crate::report::HistoryError;
 use crate::stages::StageError;
@@ -40,7 +41,9 @@ fn store_error(error: &CacheError) -> Option<String> {
             Some(format!("give yourself read permission: `chmod -R u+rX {}`", path.display()))
         }
         CacheError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
-            if path.is_symlink() {
+            if path.components().any(|part| part.as_os_str() == "~") {
+                Some("write the path of your home folder in full: only shells know `~`".into())
+            } else if path.is_symlink() {
                 Some(format!(
                     "`{}` is a link to a file that does not exist; repair or remove it",
                     path.display()
@@ -201,9 +204,14 @@ fn image_fault(fault: &ImageFault) -> &'static str {
 /// Returns a hint for a download that failed.
 fn download(cause: DownloadCause) -> &'static str {
     match cause {
-        DownloadCause::Offline => "run once without `--offline`, or use a local copy with `path = \"…\"`",
+        DownloadCause::Offline => {
+            "run once without `--offline`, or use a local copy: a `download` stage with `path = \"…\"`. Published weights \
+             become your own by `weights = \"NAME_OF_THAT_STAGE\"` in the stage that reads them"
+        }
         DownloadCause::Unreachable => {
-            "check the address, or download the file by other means and use it with `path = \"…\"`"
+            "check the address, or download the file by other means and use it in a `download` stage with \
+             `path = \"…\"`. Published weights become your own by `weights = \"NAME_OF_THAT_STAGE\"` in the stage that \
+             reads them"
         }
         DownloadCause::OtherFile => {
             "the server has a different file: check `digest`, or whether the publisher has changed the file"
@@ -285,8 +293,8 @@ pub(super) fn history_error(error: &HistoryError) -> String {
 }
 
 /// Returns a hint for stages that no target needs.
-pub(super) fn unneeded(stages: &[String], targets: &[String]) -> String {
-    let names: Vec<String> = targets.iter().chain(stages).map(|name| format!("\"{name}\"")).collect();
+pub(super) fn unneeded(Unneeded { stages, ends, targets }: &Unneeded) -> String {
+    let names: Vec<String> = targets.iter().chain(ends).map(|name| format!("\"{name}\"")).collect();
     format!(
         "to run {} too, write `targets = [{}]` below `[experiment]`; else remove {0}",
         if stages.len() == 1 { "it" } else { "them" },
@@ -380,6 +388,11 @@ mod tests {
         let hint = store_error(&read("/a/closed", io::ErrorKind::PermissionDenied)).unwrap();
         assert!(hint.contains("chmod") && hint.contains("/a/closed"));
         assert!(store_error(&read("/nowhere", io::ErrorKind::NotFound)).unwrap().contains("spelling"));
+        assert!(
+            store_error(&read("/p/~/data", io::ErrorKind::NotFound))
+                .unwrap()
+                .contains("only shells know `~`")
+        );
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("dead");
         std::os::unix::fs::symlink("gone", &link).unwrap();
@@ -393,6 +406,7 @@ mod tests {
         for cause in [LfsPointer, Offline, Unreachable, WebPage] {
             assert!(download(cause).contains("`path = "), "{cause:?}");
         }
+        assert!(download(Offline).contains("`weights = ") && download(Unreachable).contains("`weights = "));
         assert!(download(OtherFile).contains("`digest`"));
         let entry = || "a.png".to_owned();
         for problem in [
@@ -403,8 +417,13 @@ mod tests {
         ] {
             assert!(archive(&problem).contains("unpack it yourself"), "{problem:?}");
         }
-        let unneeded = unneeded(&["notes".to_owned()], &["result".to_owned()]);
-        assert!(unneeded.contains("write `targets = [\"result\", \"notes\"]`"), "{unneeded}");
+    }
+
+    #[test]
+    fn unneeded_stages_run_with_the_last_of_them_as_a_target() {
+        let [notes, script, result] = ["notes", "script", "result"].map(str::to_owned);
+        let of = Unneeded { stages: vec![notes.clone(), script], ends: vec![notes], targets: vec![result] };
+        assert!(unneeded(&of).contains("write `targets = [\"result\", \"notes\"]`"), "{}", unneeded(&of));
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(super) fn run(arguments: &PlanArguments, environment: &Environment) -> Resul
     Ok(Exit::Done)
 }
 
+/// The most warnings of tasks that are shown without `--json` (chosen).
+const MOST_WARNINGS: usize = 12;
+
 /// What can be said of the results before they exist.
 struct Foreseen {
     /// The warnings of each task.
@@ -68,13 +71,24 @@ impl Foreseen {
         Self { warnings, equal_values: equal_values(plan, &mut sizes, &outputs) }
     }
 
-    fn show(&self, plan: &Plan) {
-        for (index, warning) in
-            self.warnings.iter().enumerate().flat_map(|(index, all)| all.iter().map(move |one| (index, one)))
-        {
+    /// The lines with the warnings of tasks.
+    fn lines(&self, plan: &Plan) -> Vec<String> {
+        let all = self.warnings.iter().enumerate();
+        let all = all.flat_map(|(index, of_task)| of_task.iter().map(move |warning| (index, warning)));
+        let line = |(index, warning): (usize, &String)| {
             let of = session::of_values(&plan.values_of(TaskId(index)));
-            terminal::message(&format!("warning: `{}`{of}: {warning}", plan.tasks[index].name));
+            format!("warning: `{}`{of}: {warning}", plan.tasks[index].name)
+        };
+        let mut lines: Vec<String> = all.clone().take(MOST_WARNINGS).map(line).collect();
+        let more = all.count() - lines.len();
+        if more > 0 {
+            lines.push(format!("{}: `--json` has all", counted(more, "more warning")));
         }
+        lines
+    }
+
+    fn show(&self, plan: &Plan) {
+        self.lines(plan).iter().for_each(|line| terminal::message(line));
         session::warn_of_equal_values(&self.equal_values);
     }
 }
@@ -181,4 +195,23 @@ fn totals_text(totals: &BTreeMap<&str, usize>) -> String {
     ];
     let counts = words.iter().map(|(state, word)| (totals[state], word)).filter(|(count, _)| *count > 0);
     counts.map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing;
+
+    #[test]
+    fn a_plan_of_many_tasks_shows_some_warnings_and_counts_the_others() {
+        let plan = testing::plan(&[&[] as &[usize]; 20]);
+        let foreseen = |count: usize| Foreseen {
+            warnings: vec![vec!["few".to_owned()]; count],
+            equal_values: Vec::new(),
+        };
+        assert_eq!(foreseen(12).lines(&plan).len(), 12);
+        let lines = foreseen(20).lines(&plan);
+        assert_eq!((lines.len(), lines[11].as_str()), (13, "warning: `11`: few"));
+        assert_eq!(lines[12], "8 more warnings: `--json` has all");
+    }
 }

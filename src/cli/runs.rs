@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &RunsArguments, environment: &Environment) -> Resul
 
 fn to_text(runs: &[PastRun], most_groups: usize, width: usize) -> String {
     let mut table = TextTable::new([
-        ("run", Column::Text),
+        ("run", Column::Word),
         ("manifest", Column::Spare),
         ("outcome", Column::Word),
         ("executed", Column::Number),
@@ -51,7 +51,8 @@ fn to_text(runs: &[PastRun], most_groups: usize, width: usize) -> String {
     for run in runs {
         for (line, (auroc, group)) in results(&run.groups, most_groups).into_iter().enumerate() {
             let of_run = [
-                format!("{}/{}", run.experiment, run.id),
+                // The id stays whole, so that it can be copied for `compare`.
+                format!("{}/\n{}", run.experiment, run.id),
                 run.manifest.clone(),
                 run.outcome.word().to_owned(),
                 run.executed.to_string(),
@@ -81,4 +82,38 @@ fn results(groups: &[GroupResult], most: usize) -> Vec<(String, String)> {
         lines.push((String::new(), String::new()));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::RunStatus;
+
+    #[test]
+    fn the_id_of_a_run_can_be_copied_on_a_screen_of_80_columns() {
+        let group = |group: &str| GroupResult {
+            group: group.to_owned(),
+            metric: "image_auroc",
+            mean: 0.75,
+            deviation: Some(0.05),
+            repeats: 3,
+        };
+        let run = |groups: Vec<GroupResult>| PastRun {
+            experiment: "parts".to_owned(),
+            id: "20261129-085547-20151".to_owned(),
+            started: String::new(),
+            manifest: "parts.toml".to_owned(),
+            outcome: RunStatus::Interrupted,
+            executed: 22,
+            cached: 2,
+            seconds: Some(5.0),
+            groups,
+            folder: "runs".into(),
+        };
+        let text = to_text(&[run(vec![group("backbone=wide_resnet50_2,ratio=0.1")])], 3, 80);
+        assert!(text.lines().any(|line| line.starts_with("20261129-085547-20151 ")), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let without = to_text(&[run(Vec::new())], 3, 80);
+        assert!(!without.contains("AUROC"), "no run has the metric: {without}");
+    }
 }

@@ -109,7 +109,7 @@ pub(super) fn load(
 
 /// Shows a warning that names the stages that no target needs, if there are any.
 pub(super) fn warn_of_unneeded(plan: &Plan) {
-    let Unneeded { stages, targets } = &plan.unneeded;
+    let Unneeded { stages, ends: _, targets: _ } = &plan.unneeded;
     let names: Vec<String> = stages.iter().map(|stage| format!("`{stage}`")).collect();
     let verb = match names.len() {
         0 => return,
@@ -119,7 +119,7 @@ pub(super) fn warn_of_unneeded(plan: &Plan) {
     super::terminal::message(&format!(
         "warning: no target needs {}, so {verb} not run\n  help: {}",
         names.join(", "),
-        hints::unneeded(stages, targets)
+        hints::unneeded(&plan.unneeded)
     ));
 }
 

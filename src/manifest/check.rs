@@ -60,7 +60,7 @@ pub(super) fn check(
     let specs = specs::read(&outline, &mut command_line.found);
     let wiring = wiring::connect(&outline, &specs, &mut command_line.found);
     graph::check(&outline, &specs, &wiring, &targets, &mut command_line.found);
-    unused_axes(&outline, &specs, &mut command_line.found);
+    unused_axes(&outline, &specs, options, &mut command_line.found);
     let kept = command_line.only(&outline.grid);
     let CommandLine { sources, found, .. } = command_line;
     if !found.is_empty() {
@@ -129,8 +129,8 @@ impl CommandLine<'_> {
     }
 }
 
-/// Reports axes that no stage uses. Every random stage uses the seed.
-fn unused_axes(outline: &Outline<'_>, specs: &Specs, found: &mut Vec<Diagnostic>) {
+/// Reports axes that no stage uses. Every random stage uses the seed. A `--set` of a stage may have replaced the use.
+fn unused_axes(outline: &Outline<'_>, specs: &Specs, options: &LoadOptions, found: &mut Vec<Diagnostic>) {
     let Outline { grid, stages, .. } = outline;
     let is_unclear = stages.iter().any(|stage| stage.kind.is_none() || stage.uses.has_broken());
     if is_unclear {
@@ -149,13 +149,17 @@ fn unused_axes(outline: &Outline<'_>, specs: &Specs, found: &mut Vec<Diagnostic>
         }
         let why = if is_seed { ", none of which is random" } else { "" };
         let message = format!("axis `{}` is used by no stage{why}", axis.name);
+        let name = &axis.name;
+        let help = if options.sets.iter().any(|set| set.trim_start().starts_with("stages.")) {
+            let table = if axis.is_repeat { "repeats" } else { "axes" };
+            format!("set the axis instead of the field: `--set grid.{table}.{name}=…`")
+        } else {
+            format!("use `\"${{{name}}}\"` or `when = {{ {name} = … }}` in a stage, or remove it")
+        };
         found.push(
             Diagnostic::new("grid::unused_axis", message)
                 .at(axis.name_span, "every value would give the same results")
-                .help(format!(
-                    "use `\"${{{0}}}\"` or `when = {{ {0} = … }}` in a stage, or remove it",
-                    axis.name
-                )),
+                .help(help),
         );
     }
 }

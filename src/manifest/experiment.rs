@@ -69,6 +69,8 @@ pub struct ResolvedPort {
 pub struct Unneeded {
     /// Their names, in the order of the manifest.
     pub stages: Vec<String>,
+    /// Those of them that no other of them reads: as targets, they make all of them run.
+    pub ends: Vec<String>,
     /// The names of the targets.
     pub targets: Vec<String>,
 }

@@ -7,7 +7,7 @@ use super::experiment::{ResolvedStage, default_targets};
 use super::index::{ResolvedIndex, StageIndex};
 use super::outline::Outline;
 use super::raw::locate;
-use super::specs::Specs;
+use super::specs::{Link, Specs, StageState};
 use super::stage::RawStage;
 use super::targets::Targets;
 use super::wiring::{Gap, Wiring};
@@ -113,7 +113,7 @@ impl<'a> Checker<'a> {
     /// no features of.
     fn sets(&mut self) {
         let (mut seen, mut without_images) = (BTreeSet::new(), BTreeSet::new());
-        for row in self.rows() {
+        for (combination, row) in self.rows().enumerate() {
             for (stage, reader) in row.iter().enumerate() {
                 let Some(reader) = *reader else { continue };
                 let resolved = self.wiring.resolved(reader);
@@ -126,9 +126,10 @@ impl<'a> Checker<'a> {
                     let members = members(self.wiring.resolved(giver));
                     let [stage, upstream] =
                         [StageIndex(stage), port.stage].map(|index| self.outline.stage(index));
-                    // A gap, or a mistake in the fields, is reported by itself.
+                    // A gap, or a mistake in the fields or in a port, is reported by itself.
                     let is_sound = self.wiring.gaps(giver).is_empty()
-                        && self.specs.all_of(port.stage).iter().all(|parsed| parsed.is_sound);
+                        && self.specs.all_of(port.stage).iter().all(|parsed| parsed.is_sound)
+                        && self.is_wired(port.stage, giver, combination);
                     let lacks_images =
                         is_sound && members.is_empty() && port.artifact == Artifact::FeatureSet;
                     if lacks_images && without_images.insert(port.stage) {
@@ -142,6 +143,14 @@ impl<'a> Checker<'a> {
                 }
             }
         }
+    }
+
+    /// Whether every port of a stage to a stage of the combination is connected.
+    fn is_wired(&self, stage: StageIndex, resolved: ResolvedIndex, combination: usize) -> bool {
+        let StageState::Parsed(parsed) = self.specs.state(stage, combination) else { return false };
+        let links = &self.specs.parsed(stage, parsed).links;
+        let is_present = |link: &&Link| self.specs.state(link.stage, combination) != StageState::Absent;
+        links.iter().filter(is_present).count() == self.wiring.resolved(resolved).ports.len()
     }
 
     fn not_extracted(

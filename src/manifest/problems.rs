@@ -27,7 +27,7 @@ fn label(kind: &ProblemKind) -> &'static str {
     match kind {
         ProblemKind::Missing { .. } => "missing in here",
         ProblemKind::UnknownField { .. } => "unknown field",
-        ProblemKind::UnknownStage { .. } => "not a stage",
+        ProblemKind::UnknownStage { .. } | ProblemKind::PathNotStage { .. } => "not a stage",
         ProblemKind::WrongType { .. } => "of the wrong type",
         ProblemKind::OutOfRange { .. } | ProblemKind::TooSmall { .. } => "out of range",
         ProblemKind::UnknownChoice { .. } => "not a choice",

@@ -12,7 +12,7 @@ use super::raw::locate;
 use super::stage::{OWN_FIELDS, RawStage};
 use super::substitute::{SEED, fill};
 use crate::artifacts::Artifact;
-use crate::stages::fields::{Access, Fields, Port, Problem, ProblemKind, Reader, Value, nearest};
+use crate::stages::fields::{Access, Fields, Port, Problem, ProblemKind, Reader, Value, is_path, nearest};
 use crate::stages::{Kind, Spec};
 
 /// A reference to an output of another stage.
@@ -224,16 +224,25 @@ impl<'a> StageParser<'a> {
         if let Some(&stage) = self.indices.get(name) {
             return Some(Link { field, index, stage, output, expects, access });
         }
+        let kind = if is_path(&reference) {
+            let taken = if self.is_suggesting { Arc::clone(self.names) } else { Arc::default() };
+            ProblemKind::PathNotStage { field: field.clone(), path: reference, expects, taken }
+        } else {
+            ProblemKind::UnknownStage { name: name.to_owned(), known: self.similar_names(name) }
+        };
+        problems.push(Problem { path: path_of(&field, index), kind });
+        None
+    }
+
+    /// The name of another stage that is most like `name`, else all names.
+    fn similar_names(&self, name: &str) -> Arc<[String]> {
         let is_other = |other: &&String| self.is_suggesting && **other != self.stage.name.as_str();
         let others: Vec<&String> = self.names.iter().filter(is_other).collect();
-        let known = match nearest(name, &others) {
+        match nearest(name, &others) {
             Some(name) => [name.to_owned()].into(),
             None if self.is_suggesting => Arc::clone(self.names),
             None => Arc::default(),
-        };
-        let kind = ProblemKind::UnknownStage { name: name.to_owned(), known };
-        problems.push(Problem { path: path_of(&field, index), kind });
-        None
+        }
     }
 
     /// The problems on the text, each with the axis values for which it occurs. Of a mistake that a field makes with

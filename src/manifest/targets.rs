@@ -76,11 +76,18 @@ pub(super) fn unneeded(outline: &Outline<'_>, wiring: &Wiring, targets: &Targets
         }
     }
     let needed: BTreeSet<StageIndex> = needed.into_iter().map(|(_, stage)| stage).collect();
+    let unneeded: BTreeSet<StageIndex> = present.difference(&needed).copied().collect();
+    let read_by = |stage: StageIndex| {
+        let resolved = wiring.table.iter().skip(stage.0).step_by(outline.stages.len().max(1));
+        resolved.flatten().flat_map(|&index| &wiring.resolved(index).ports).map(|port| port.stage)
+    };
+    let read: BTreeSet<StageIndex> = unneeded.iter().flat_map(|&stage| read_by(stage)).collect();
     let names = |stages: Vec<StageIndex>| -> Vec<String> {
         stages.into_iter().map(|stage| outline.stage(stage).name.to_string()).collect()
     };
     Unneeded {
-        stages: names(present.difference(&needed).copied().collect()),
+        ends: names(unneeded.difference(&read).copied().collect()),
+        stages: names(unneeded.into_iter().collect()),
         targets: names(all_targets.into_iter().collect()),
     }
 }

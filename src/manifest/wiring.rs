@@ -13,7 +13,7 @@ use super::outline::Outline;
 use super::problems::with_values;
 use super::specs::{Link, ParsedStage, Specs, StageState};
 use crate::artifacts::Artifact;
-use crate::stages::fields::{Access, suggestion};
+use crate::stages::fields::{Access, is_path, nearest, stages_for, suggestion};
 
 /// A port to a stage that `when` excludes from the variant.
 #[derive(Clone, Debug)]
@@ -196,11 +196,18 @@ impl Connector<'_> {
         let names: Vec<&str> = giver.outputs.iter().map(|(name, _)| name.as_str()).collect();
         let upstream = self.outline.stage(link.stage);
         let (name, output) = (&upstream.name, link.output.as_deref().unwrap_or_default());
+        let reference = format!("{name}.{output}");
+        let help = if is_path(&reference) && nearest(output, &names).is_none() {
+            let taken: Vec<&str> = self.outline.stages.iter().map(|stage| stage.name.as_str()).collect();
+            stages_for(&link.field, &reference, link.expects, &taken)
+        } else {
+            suggestion(output, &names)
+        };
         let diagnostic =
             Diagnostic::new("stage::unknown_output", format!("stage `{name}` has no output `{output}`"))
                 .at(self.outline.stage(self.stage).span(&path), "not an output")
                 .at(upstream.header, "of this stage")
-                .help(suggestion(output, &names));
+                .help(help);
         self.push(diagnostic, &path);
     }
 

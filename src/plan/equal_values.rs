@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ use super::resolve::Outputs;
 use super::sizes::Sizes;
 use crate::cache::Digest;
 use crate::stages::fields::Fields;
-use crate::stages::{Reads, Role};
+use crate::stages::{Reads, Role, Spec, hash_of_fields};
 
 /// Values of an axis that give equal results in every combination with the other axes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,14 +56,35 @@ enum Origin<'a> {
 }
 
 /// The kind of a stage, and the fields that decide its outputs.
-#[derive(PartialEq, Hash)]
+#[derive(PartialEq)]
 struct Deciding<'a> {
+    hash: u64,
     kind: &'static str,
     fields: Cow<'a, Fields>,
 }
 
 /// Equality is reflexive, because checked fields never hold NaN.
 impl Eq for Deciding<'_> {}
+
+impl Hash for Deciding<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
+
+impl<'a> Deciding<'a> {
+    /// All key fields of a stage.
+    fn all(spec: &'a Spec) -> Self {
+        let fields = Cow::Borrowed(spec.key_fields());
+        Self { hash: spec.hash_of_fields(), kind: spec.kind().name(), fields }
+    }
+
+    /// Some of them.
+    fn some(spec: &Spec, fields: Fields) -> Self {
+        let (hash, kind) = (hash_of_fields(spec.kind(), &fields), spec.kind().name());
+        Self { hash, kind, fields: Cow::Owned(fields) }
+    }
+}
 
 /// One input of a task: the class of the task that makes it.
 #[derive(PartialEq, Eq, Hash)]
@@ -82,10 +103,11 @@ pub fn equal_values<'p>(
     outputs: &dyn Fn(TaskId) -> Option<&'p Outputs>,
 ) -> Vec<EqualValues> {
     let classes = classes(plan, sizes, outputs);
-    // A variant without targets has no results, which are equal to no others.
+    // A variant without targets has no results, which are equal to no others. The evaluations upstream of a target are
+    // results as well: the table shows them.
     let of_variant = |(index, variant): (usize, &PlanVariant)| match variant.targets[..] {
         [] => vec![usize::MAX - index],
-        ref targets => targets.iter().map(|task| classes[task.0]).collect(),
+        ref targets => targets.iter().chain(&variant.shown).map(|task| classes[task.0]).collect(),
     };
     let results: Vec<Vec<usize>> = plan.variants.iter().enumerate().map(of_variant).collect();
     if results.iter().collect::<HashSet<_>>().len() == results.len() {
@@ -109,14 +131,15 @@ fn classes<'p>(
             Origin::Made(made.iter().map(|(name, output)| (name.as_str(), output.tree.digest())).collect())
         } else {
             let foreseen = task.spec.about().foresees.then(|| sizes.workload(id, outputs).deciding).flatten();
-            follows(task, foreseen.map_or(Cow::Borrowed(task.spec.key_fields()), Cow::Owned), &classes)
+            let all = || Deciding::all(&task.spec);
+            follows(task, foreseen.map_or_else(all, |some| Deciding::some(&task.spec, some)), &classes)
         };
         classes.push(*known.entry(origin).or_insert(index));
     }
     classes
 }
 
-fn follows<'p>(task: &'p Task, fields: Cow<'p, Fields>, classes: &[usize]) -> Origin<'p> {
+fn follows<'p>(task: &'p Task, stage: Deciding<'p>, classes: &[usize]) -> Origin<'p> {
     let read = |input: &'p Input| Read {
         role: &input.role,
         class: classes[input.from.task.0],
@@ -125,7 +148,7 @@ fn follows<'p>(task: &'p Task, fields: Cow<'p, Fields>, classes: &[usize]) -> Or
         reads: &input.reads,
     };
     Origin::Follows {
-        stage: Deciding { kind: task.spec.kind().name(), fields },
+        stage,
         source: task.spec.about().source.as_deref(),
         seed: task.seed,
         inputs: task.inputs.iter().map(read).collect(),

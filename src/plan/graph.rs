@@ -89,6 +89,8 @@ pub struct Plan {
     pub unshared: usize,
     /// The stages that no target needs.
     pub unneeded: Unneeded,
+    /// Whether the variants differ in an axis, by its index in [`PlanVariant::values`].
+    pub(super) varied: Vec<bool>,
 }
 
 impl Plan {
@@ -108,14 +110,12 @@ impl Plan {
     /// Returns the axis values that distinguish a task: those on which all its variants agree, but not all variants of
     /// the plan.
     pub fn values_of(&self, task: TaskId) -> String {
-        let axes = self.variants.first().map_or(0, |variant| variant.values.len());
         let of_task = &self.tasks[task.0].variants;
         let mut values = Vec::new();
-        for axis in 0..axes {
+        for axis in (0..self.varied.len()).filter(|&axis| self.varied[axis]) {
             let value = |variant: usize| &self.variants[variant].values[axis];
             let Some((name, first)) = of_task.first().map(|&variant| value(variant)) else { continue };
-            let agree = of_task.iter().all(|&variant| value(variant).1 == *first);
-            if agree && self.variants.iter().any(|variant| variant.values[axis].1 != *first) {
+            if of_task.iter().all(|&variant| value(variant).1 == *first) {
                 values.push(format!("{name}={first}"));
             }
         }
@@ -175,10 +175,18 @@ pub fn build(experiment: &Experiment) -> Result<Plan, PlanError> {
         axes: names(false).collect(),
         repeats: names(true).collect(),
         tasks: builder.tasks,
+        varied: varied(&variants),
         variants,
         unshared,
         unneeded: experiment.unneeded.clone(),
     })
+}
+
+/// Returns for each axis whether the variants differ in it.
+fn varied(variants: &[PlanVariant]) -> Vec<bool> {
+    let Some((first, others)) = variants.split_first() else { return Vec::new() };
+    let differs = |axis: usize| others.iter().any(|other| other.values[axis].1 != first.values[axis].1);
+    (0..first.values.len()).map(differs).collect()
 }
 
 /// Removes the set from a task's name if its stage fans out to no other set.

@@ -33,5 +33,6 @@ pub(crate) fn plan(upstream: &[&[usize]]) -> Plan {
         variants: Vec::new(),
         unshared: upstream.len(),
         unneeded: crate::manifest::Unneeded::default(),
+        varied: Vec::new(),
     }
 }

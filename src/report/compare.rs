@@ -1,13 +1,15 @@
 //! The differences between two runs in metrics, manifest, keys and time, computed from their summaries alone.
 
+mod metrics;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::groups::{VariantGroup, groups};
-use super::statistics::summarise;
+use self::metrics::{GroupPair, MetricChange, UnpairedGroup, group_pairs};
+
+use super::groups::group_of;
 use super::summary::{RunSummary, VariantSummary};
 use crate::engine::Outcome;
 
@@ -18,26 +20,6 @@ pub struct OldNew<T> {
     pub old: Option<T>,
     /// In the second run; `None` if it does not have the value.
     pub new: Option<T>,
-}
-
-/// One metric of one group of variants, over the repeats that both runs have.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct MetricChange {
-    /// The axis values that the variants of the group share.
-    pub group: String,
-    /// Name of the metric.
-    pub metric: String,
-    /// Mean over the repeats in both runs.
-    #[serde(flatten)]
-    pub values: OldNew<f64>,
-    /// Sample standard deviation over the repeats in both runs; `None` for one repeat.
-    pub deviations: OldNew<f64>,
-    /// Number of repeats.
-    pub repeats: usize,
-    /// The second mean minus the first, if both runs have the metric.
-    pub difference: Option<f64>,
-    /// Whether the metric differs in a repeat. Means may be equal nevertheless.
-    pub differs: bool,
 }
 
 /// One field of the manifest that differs.
@@ -86,12 +68,14 @@ pub struct TimeChange {
 pub struct Comparison {
     /// Whether metrics, manifest and keys are the same. Times are not compared.
     pub equal: bool,
-    /// Names of the variants that only the first run has.
+    /// Names of the variants that only the first run has, without those of unpaired groups.
     pub removed: Vec<String>,
-    /// Names of the variants that only the second run has.
+    /// Names of the variants that only the second run has, without those of unpaired groups.
     pub added: Vec<String>,
-    /// Metrics of the variants that both runs have, by group in the order of the first run's manifest, and by name: all
-    /// metrics, or those that differ.
+    /// The groups without a repeat in common, in the order of the first run's manifest.
+    pub unpaired: Vec<UnpairedGroup>,
+    /// Metrics of the groups that both runs have, in the order of the first run's manifest, and by name: all metrics, or
+    /// those that differ.
     pub metrics: Vec<MetricChange>,
     /// The fields of the manifest that differ, by path.
     pub manifest: Vec<FieldChange>,
@@ -113,27 +97,26 @@ pub enum MetricsShown {
 impl Comparison {
     /// Compares two runs.
     pub fn of(old: &RunSummary, new: &RunSummary, shown: MetricsShown) -> Self {
-        let ids = |run: &RunSummary| -> BTreeSet<String> {
-            run.variants.iter().map(|variant| variant.id.clone()).collect()
-        };
-        let (before, after) = (ids(old), ids(new));
         let both: Vec<(&VariantSummary, &VariantSummary)> = (old.variants.iter())
             .filter_map(|variant| Some((variant, new.variants.iter().find(|other| other.id == variant.id)?)))
             .collect();
-        let all: Vec<MetricChange> = groups(old).iter().flat_map(|group| metrics(group, &both)).collect();
-        let differing = |change: &MetricChange| change.differs;
+        let groups = group_pairs(old, new);
+        let unpaired: Vec<UnpairedGroup> = groups.iter().filter_map(GroupPair::unpaired).collect();
+        let all: Vec<MetricChange> = groups.iter().flat_map(GroupPair::metrics).collect();
         let mut comparison = Self {
             equal: false,
-            removed: before.difference(&after).cloned().collect(),
-            added: after.difference(&before).cloned().collect(),
-            metrics: all.iter().filter(|change| differing(change)).cloned().collect(),
+            removed: only_in_first(old, new, &unpaired),
+            added: only_in_first(new, old, &unpaired),
+            unpaired,
+            metrics: all.iter().filter(|change| change.differs).cloned().collect(),
             manifest: manifest(old, new),
             keys: keys(&both),
             seconds: seconds(old, new),
         };
-        let Self { equal: _, removed, added, metrics, manifest, keys, seconds: _ } = &comparison;
+        let Self { equal: _, removed, added, unpaired, metrics, manifest, keys, seconds: _ } = &comparison;
         comparison.equal = removed.is_empty()
             && added.is_empty()
+            && unpaired.is_empty()
             && metrics.is_empty()
             && manifest.is_empty()
             && keys.is_empty();
@@ -142,6 +125,14 @@ impl Comparison {
         }
         comparison
     }
+}
+
+/// The sorted names of the variants of `run` that `other` lacks, without those of unpaired groups.
+fn only_in_first(run: &RunSummary, other: &RunSummary, unpaired: &[UnpairedGroup]) -> Vec<String> {
+    let known: BTreeSet<&str> = other.variants.iter().map(|variant| variant.id.as_str()).collect();
+    let is_unpaired = |id: &str| unpaired.iter().any(|group| group.group == group_of(run, id));
+    let ids: BTreeSet<&str> = run.variants.iter().map(|variant| variant.id.as_str()).collect();
+    ids.difference(&known).filter(|id| !is_unpaired(id)).map(|&id| id.to_owned()).collect()
 }
 
 /// Joins two maps by name.
@@ -160,34 +151,6 @@ fn manifest(old: &RunSummary, new: &RunSummary) -> Vec<FieldChange> {
     }
     let differing = pairs(old, new).into_iter().filter(|(_, values)| values.old != values.new);
     differing.map(|(path, values)| FieldChange { path, values }).collect()
-}
-
-/// Compares the metrics of a group of the first run, over the variants that both runs have.
-fn metrics(group: &VariantGroup<'_>, both: &[(&VariantSummary, &VariantSummary)]) -> Vec<MetricChange> {
-    let pair = |id: &str| both.iter().find(|(old, _)| old.id == id);
-    let repeats: Vec<_> = group.repeats.iter().filter_map(|(_, variant)| pair(&variant.id)).collect();
-    let names: BTreeSet<&String> =
-        repeats.iter().flat_map(|(old, new)| old.metrics.keys().chain(new.metrics.keys())).collect();
-    let change = |name: &String| {
-        let values = repeats.iter().map(|(old, new)| (old.metrics.get(name), new.metrics.get(name)));
-        let (of_old, of_new): (Vec<Option<&f64>>, Vec<Option<&f64>>) = values.unzip();
-        let [old, new] = [&of_old, &of_new]
-            .map(|values| summarise(&values.iter().copied().flatten().copied().collect::<Vec<_>>()));
-        let means = OldNew { old: old.map(|old| old.mean), new: new.map(|new| new.mean) };
-        MetricChange {
-            group: group.name.clone(),
-            metric: name.clone(),
-            difference: means.old.zip(means.new).map(|(old, new)| new - old),
-            values: means,
-            deviations: OldNew {
-                old: old.and_then(|old| old.deviation),
-                new: new.and_then(|new| new.deviation),
-            },
-            repeats: repeats.len(),
-            differs: of_old != of_new,
-        }
-    };
-    names.into_iter().map(change).collect()
 }
 
 fn keys(both: &[(&VariantSummary, &VariantSummary)]) -> Vec<KeyChange> {
@@ -296,6 +259,37 @@ mod tests {
           bank=a
             image_auroc   0.6250 ± 0.1768 -> 0.7500 ± 0.0000  (+0.1250)
         ");
+    }
+
+    #[test]
+    fn a_run_without_repeats_is_compared_with_the_mean_of_one_that_has_them() {
+        let mut old =
+            groups::tests::run(&[("bank=a", 0.5, "k"), ("bank=b", 0.25, "k"), ("bank=c", 0.1, "k")]);
+        old.run.fields.clear();
+        let new = groups::tests::run(&[
+            ("bank=a,seed=1", 0.75, "l1"),
+            ("bank=a,seed=2", 0.75, "l2"),
+            ("bank=a,seed=3", 0.0, "l3"),
+            ("bank=b,seed=1", 0.25, "k"),
+            ("bank=b,seed=2", 0.25, "k"),
+        ]);
+        let compared = Comparison::of(&old, &new, MetricsShown::Differing);
+        insta::assert_snapshot!(compared.to_text("x", "y"), @"
+        x -> y  (from the first run to the second)
+        variants only in the first:
+          bank=c
+        repeats, none of them in both runs:
+          bank=a: 1 -> 3
+          bank=b: 1 -> 1
+        metrics, mean ± deviation over the repeats of each run (second minus first):
+          bank=a
+            image_auroc   0.5000 -> 0.5000 ± 0.4330  (+0.0000)
+        ");
+        let back = Comparison::of(&new, &old, MetricsShown::Differing);
+        let repeats: Vec<_> = back.unpaired.iter().map(|group| (group.old, group.new)).collect();
+        assert_eq!((repeats, &back.added[..]), (vec![(3, 1), (1, 1)], &["bank=c".to_owned()][..]));
+        let difference = |compared: &Comparison| compared.metrics[0].difference.unwrap();
+        assert!(difference(&compared) == 0.0 && difference(&back) == 0.0, "the mean of three is that of one");
     }
 
     /// Two repeats that change places have the same mean.

@@ -132,11 +132,17 @@ fn compare(plan: &Plan, axis: &str, column: usize, from: &Row, to: &Row) -> Pair
 fn text(interval: Option<&MeanInterval>) -> String {
     match interval {
         None => String::new(),
-        Some(MeanInterval { mean, half: None, .. }) => format!("{mean:+.4}"),
+        Some(MeanInterval { mean, half: None, .. }) => signed(*mean),
         Some(MeanInterval { mean, half: Some(half), .. }) => {
-            format!("{mean:+.4} ± {half:.4}{}", if mean.abs() > *half { "*" } else { "" })
+            format!("{} ± {half:.4}{}", signed(*mean), if mean.abs() > *half { "*" } else { "" })
         }
     }
+}
+
+/// Formats a difference with its sign; what is rounded to zero has a plus.
+pub(super) fn signed(difference: f64) -> String {
+    let text = format!("{difference:+.4}");
+    if text == "-0.0000" { "+0.0000".to_owned() } else { text }
 }
 
 impl Differences {
@@ -151,6 +157,9 @@ impl Differences {
 
     /// Returns the caption that explains the columns.
     pub fn caption(&self) -> String {
+        if self.repeats() == 1 {
+            return "differences in one repeat, without an interval".to_owned();
+        }
         format!(
             "differences, paired over {} repeats: mean ± half of the 95 % t interval,\n* if it does not contain 0 (not \
              corrected for multiple comparisons)",
@@ -158,15 +167,22 @@ impl Differences {
         )
     }
 
-    fn titles() -> impl Iterator<Item = String> {
-        let shown = SHOWN.iter().map(|&(title, _)| title.to_owned());
+    /// The indices in [`SHOWN`] of the metrics that some comparison has.
+    fn measured(&self) -> Vec<usize> {
+        let has_interval = |index: &usize| self.0.iter().any(|one| one.intervals[*index].is_some());
+        (0..SHOWN.len()).filter(has_interval).collect()
+    }
+
+    fn titles(&self) -> impl Iterator<Item = String> {
+        let shown = self.measured().into_iter().map(|index| SHOWN[index].0.to_owned());
         ["axis", "change", "at"].map(str::to_owned).into_iter().chain(shown)
     }
 
     fn texts(&self) -> impl Iterator<Item = Vec<String>> + '_ {
-        self.0.iter().map(|one| {
+        let measured = self.measured();
+        self.0.iter().map(move |one| {
             let change = format!("{} → {}", one.from, one.to);
-            let cells = one.intervals.iter().map(|interval| text(interval.as_ref()));
+            let cells = measured.iter().map(|&index| text(one.intervals[index].as_ref()));
             [one.axis.clone(), change, one.at.clone()].into_iter().chain(cells).collect()
         })
     }
@@ -174,7 +190,7 @@ impl Differences {
     /// Renders the table for a screen of this many columns.
     pub fn to_text(&self, width: usize) -> String {
         let column = |index: usize| if index < 3 { Column::Text } else { Column::Number };
-        let titles = Self::titles().enumerate().map(|(index, title)| (title, column(index)));
+        let titles = self.titles().enumerate().map(|(index, title)| (title, column(index)));
         let mut table = TextTable::new(titles);
         self.texts().for_each(|row| table.add(row));
         table.draw(width)
@@ -183,10 +199,11 @@ impl Differences {
     /// Renders the table as Markdown.
     pub fn to_markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let rule: Vec<String> =
-            (0..3 + SHOWN.len()).map(|column| if column < 3 { "---" } else { "---:" }.to_owned()).collect();
+        let titles: Vec<String> = self.titles().collect();
+        let rule = |column| if column < 3 { "---" } else { "---:" }.to_owned();
+        let rule: Vec<String> = (0..titles.len()).map(rule).collect();
         let rows: String = self.texts().map(|row| line(&row)).collect();
-        format!("{}{}{rows}\n{}\n", line(&Self::titles().collect::<Vec<_>>()), line(&rule), self.caption())
+        format!("{}{}{rows}\n{}\n", line(&titles), line(&rule), self.caption())
     }
 
     /// Renders the table as CSV: mean, bounds and count of each metric, unrounded.
@@ -242,6 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn one_repeat_has_no_interval_and_zero_no_minus() {
+        let one = Some(MeanInterval { mean: -1e-9, half: None, n: 1 });
+        let all = Differences(vec![PairedDifference {
+            axis: "ratio".to_owned(),
+            from: "0.1".to_owned(),
+            to: "0.2".to_owned(),
+            at: String::new(),
+            intervals: vec![one; 5],
+        }]);
+        let text = all.to_markdown();
+        assert!(
+            text.contains("| +0.0000 |") && text.ends_with("one repeat, without an interval\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn every_form_shows_the_same_comparison() {
         let interval = |mean, half, n| Some(MeanInterval { mean, half, n });
         let intervals = vec![interval(0.01234, Some(0.004), 5), interval(-0.002, Some(0.004), 5), None];
@@ -254,9 +288,9 @@ mod tests {
         };
         let all = Differences(vec![one]);
         insta::assert_snapshot!(all.to_markdown(), @r"
-        | axis | change | at | image AUROC | image AP | pixel AUROC | pixel AP | AUPRO |
-        | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |
-        | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 |  | +0.5000 |  |
+        | axis | change | at | image AUROC | image AP | pixel AP |
+        | --- | --- | --- | ---: | ---: | ---: |
+        | augment | none → ddpm | bank=dual, count=50 | +0.0123 ± 0.0040* | -0.0020 ± 0.0040 | +0.5000 |
 
         differences, paired over 5 repeats: mean ± half of the 95 % t interval,
         * if it does not contain 0 (not corrected for multiple comparisons)

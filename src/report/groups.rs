@@ -26,13 +26,10 @@ impl VariantGroup<'_> {
 
 /// Groups the variants of a run, in the manifest's order.
 pub(super) fn groups(run: &RunSummary) -> Vec<VariantGroup<'_>> {
-    let axes: Vec<&str> = run.run.fields.keys().filter_map(|path| path.strip_prefix(REPEATS)).collect();
     let mut groups: Vec<VariantGroup<'_>> = Vec::new();
     for variant in &run.variants {
-        let is_repeat = |part: &&str| part.split_once('=').is_some_and(|(axis, _)| axes.contains(&axis));
-        let (repeat, of_group): (Vec<&str>, Vec<&str>) = variant.id.split(',').partition(is_repeat);
-        let name = if of_group.is_empty() { "default".to_owned() } else { of_group.join(",") };
-        let member = (repeat.join(","), variant);
+        let (name, repeat) = group_and_repeat(run, &variant.id);
+        let member = (repeat, variant);
         match groups.iter_mut().find(|group| group.name == name) {
             Some(group) if group.repeats.iter().any(|(_, known)| is_same_result(known, variant)) => {}
             Some(group) => group.repeats.push(member),
@@ -40,6 +37,22 @@ pub(super) fn groups(run: &RunSummary) -> Vec<VariantGroup<'_>> {
         }
     }
     groups
+}
+
+/// Returns the name of the group that a variant of the run belongs to.
+pub(super) fn group_of(run: &RunSummary, variant: &str) -> String {
+    group_and_repeat(run, variant).0
+}
+
+/// Divides the name of a variant into that of its group and the values of its repeats.
+fn group_and_repeat(run: &RunSummary, variant: &str) -> (String, String) {
+    let is_repeat = |part: &&str| {
+        let axis = part.split_once('=').map(|(axis, _)| format!("{REPEATS}{axis}"));
+        axis.is_some_and(|axis| run.run.fields.contains_key(&axis))
+    };
+    let (repeat, of_group): (Vec<&str>, Vec<&str>) = variant.split(',').partition(is_repeat);
+    let name = if of_group.is_empty() { "default".to_owned() } else { of_group.join(",") };
+    (name, repeat.join(","))
 }
 
 /// Whether two repeats are one: their seed reaches no task.

@@ -112,14 +112,27 @@ impl ResultCell {
 }
 
 impl ResultTable {
+    /// The indices in [`SHOWN`] of the metrics that tables for readers show. A metric that every evaluation lacks is left
+    /// out: those of pixels, if no defect has a mask. The evaluations warn of that, and the warning stands below the table.
+    fn measured(&self) -> Vec<usize> {
+        let has_value = |index: &usize| {
+            let mut cells = self.rows.iter().map(|(_, cells, _)| &cells[*index]);
+            let is_absent = |cell: &ResultCell| *cell == ResultCell::Missing(NOT_MEASURED);
+            cells.clone().any(|cell| matches!(cell, ResultCell::Value(_))) || !cells.any(is_absent)
+        };
+        (0..SHOWN.len()).filter(has_value).collect()
+    }
+
     fn titles(&self) -> Vec<String> {
-        let shown = SHOWN.iter().map(|&(title, _)| title.to_owned());
+        let shown = self.measured().into_iter().map(|index| SHOWN[index].0.to_owned());
         self.axes.iter().cloned().chain(shown).collect()
     }
 
     fn texts<'a>(&'a self, plus_minus: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
+        let measured = self.measured();
         self.rows.iter().map(move |(values, cells, _)| {
-            values.iter().cloned().chain(cells.iter().map(|cell| cell.text(plus_minus))).collect()
+            let shown = measured.iter().map(|&index| cells[index].text(plus_minus));
+            values.iter().cloned().chain(shown).collect()
         })
     }
 
@@ -159,7 +172,8 @@ impl ResultTable {
         line(&titles) + &line(&rule) + &rows
     }
 
-    /// Renders the table as CSV: mean, standard deviation and count of each metric, unrounded.
+    /// Renders the table as CSV: mean, standard deviation and count of each metric, unrounded. Every metric has its
+    /// columns, also if no row has it.
     pub fn to_csv(&self) -> String {
         let mut titles = self.axes.clone();
         for (_, name) in SHOWN {
@@ -185,7 +199,8 @@ impl ResultTable {
 
     /// Renders the table as LaTeX (`booktabs`).
     pub fn to_latex(&self) -> String {
-        let columns = "l".repeat(self.axes.len()) + &"r".repeat(SHOWN.len());
+        let measured = self.measured();
+        let columns = "l".repeat(self.axes.len()) + &"r".repeat(measured.len());
         let escape = |text: &String| {
             let mut escaped = String::new();
             for letter in text.chars() {
@@ -201,10 +216,10 @@ impl ResultTable {
         text += &line(&self.titles().iter().map(escape).collect::<Vec<_>>());
         text += "\\midrule\n";
         for (values, cells, _) in &self.rows {
-            let cells = cells.iter().map(|cell| match cell {
+            let cells = measured.iter().map(|&index| match &cells[index] {
                 ResultCell::Missing(NOT_MEASURED) => "--".to_owned(),
                 ResultCell::Missing(why) => format!("\\textit{{{why}}}"),
-                ResultCell::Value(_) => format!("${}$", cell.text(" \\pm ")),
+                cell @ ResultCell::Value(_) => format!("${}$", cell.text(" \\pm ")),
             });
             let row: Vec<String> = values.iter().map(escape).chain(cells).collect();
             let _ = write!(text, "{}", line(&row));
@@ -251,5 +266,42 @@ mod tests {
         \end{tabular}
         ");
         assert!(table().to_csv().ends_with("wide_resnet50_2,0.5,0.01,3,0.25,,1,,,0,,,0,,,0\n"));
+    }
+
+    /// Two evaluations without masks, and one that failed.
+    fn without_masks() -> ResultTable {
+        let value = |mean| ResultCell::Value(Summary { mean, deviation: None, n: 1 });
+        let absent = || ResultCell::Missing(NOT_MEASURED);
+        let row = |name: &str, mean| {
+            (vec![name.to_owned()], vec![value(mean), value(mean), absent(), absent(), absent()], 0)
+        };
+        let failed = (vec!["c".to_owned()], vec![ResultCell::Missing("failed"); 5], 1);
+        ResultTable { axes: vec!["bank".to_owned()], rows: vec![row("a", 0.5), row("b", 0.75), failed] }
+    }
+
+    #[test]
+    fn metrics_that_no_evaluation_has_are_left_out() {
+        insta::assert_snapshot!(without_masks().to_markdown(), @r"
+        | bank | image AUROC | image AP |
+        | --- | ---: | ---: |
+        | a | 0.5000 | 0.5000 |
+        | b | 0.7500 | 0.7500 |
+        | c | failed | failed |
+        ");
+        let text = without_masks().to_text(80);
+        assert!(!text.contains("pixel") && !text.contains(" -"), "{text}");
+        let latex = without_masks().to_latex();
+        assert!(latex.starts_with("\\begin{tabular}{lrr}\n") && !latex.contains("--"), "{latex}");
+        assert!(without_masks().to_csv().contains("aupro_n\n"), "columns for programs are always there");
+    }
+
+    #[test]
+    fn a_metric_that_one_evaluation_has_stays() {
+        let mut table = without_masks();
+        table.rows[1].1[4] = ResultCell::Value(Summary { mean: 0.25, deviation: None, n: 1 });
+        assert_eq!(table.titles(), ["bank", "image AUROC", "image AP", "AUPRO"]);
+        let mut failed = without_masks();
+        failed.rows.drain(..2);
+        assert_eq!(failed.titles().len(), 6, "a failure says nothing of masks");
     }
 }

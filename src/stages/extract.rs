@@ -4,28 +4,25 @@
 //! for equal pixels in any image set. Reads only the `pixels/` of the set, so changed masks do not run it again.
 
 mod check;
+mod features;
+mod network;
 mod pipeline;
 
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::{Fields, Reader, Value, fields, name_of};
+use self::network::unprepared;
+use super::fields::{Fields, Reader, fields, name_of};
 use super::{
-    About, Context, Estimates, Implied, InputSizes, Inputs, Item, PortUse, Reads, Shape, Stage, StageError,
+    About, Context, Estimates, Implied, InputSizes, Inputs, PortUse, Reads, Shape, Stage, StageError,
     Variables, Workload, download,
 };
-use crate::artifacts::feature_set::{self, Block, Extraction, StoragePrecision, block_name, write_block};
-use crate::artifacts::files::write_json;
+use crate::artifacts::feature_set::{Extraction, StoragePrecision};
 use crate::artifacts::size::{ImageCounts, Size};
-use crate::artifacts::weights::parse_weights;
-use crate::artifacts::{Artifact, File, image_set};
-use crate::kernels::backbone::{
-    Arithmetic, Backbone, Backend, Device, Layer, Network, RuntimeError, Target, Weights,
-};
-use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood, PatchGrid};
+use crate::artifacts::{Artifact, image_set};
+use crate::kernels::backbone::{Arithmetic, Backend, Device, Layer, Network, RuntimeError, Target};
+use crate::kernels::embedding::{Alignment, Embedding, EmbeddingOptions, Neighbourhood};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: own convolutions
 /// instead of `rten` (2026-11-24). 3: features that are not finite, or too large for `f16`, are an error; cached ones
@@ -212,7 +209,7 @@ impl Stage for Extract {
     }
 
     fn run(&self, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
-        run(self, inputs, output, context)
+        features::run(self, inputs, output, context)
     }
 }
 
@@ -316,159 +313,10 @@ fn read_weight_source(reader: &mut Reader<'_>) -> WeightSource {
     WeightSource::Port
 }
 
-/// Computes the features of the set `images` and writes them into `features/`.
-fn run(spec: &Extract, inputs: &Inputs, output: &Path, context: &Context<'_>) -> Result<(), StageError> {
-    let images = inputs.require("images")?;
-    let (digest, file) = weights_input(spec, inputs)?;
-    let extraction = spec.extraction(image_set::read_preprocessing(images)?, digest.clone());
-    let padding = Padding { boxes: image_set::read_padding(images)?, how: extraction.preprocessing.clone() };
-    write_json(&output.join("features").join(feature_set::DESCRIPTION), &extraction)?;
-    let pixels = image_set::pixels(images);
-    let mut finished = Finished { context, count: 0, total: pixels.len() as u64 };
-    let mut items = Vec::with_capacity(pixels.len());
-    let shared = shared_fields(spec, &digest);
-    for (id, file) in &pixels {
-        let mut fields = shared.clone();
-        fields.insert("pixels".to_owned(), Value::Text(file.digest_text()));
-        padding.add_fields(id, &mut fields);
-        items.push(fields);
-    }
-    context.items.announce(&shared, &items);
-    let mut missing = Vec::new();
-    for ((id, file), fields) in pixels.into_iter().zip(items) {
-        context.check()?;
-        // An item has one file, its block; another machine may have made it.
-        match context.items.recall(&fields).filter(|item| item.files.len() == 1) {
-            Some(item) => finished.add_output(id, &item),
-            None => missing.push((id, file, fields)),
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let backbone = load_backbone(spec, file, context)?;
-    pipeline::run(spec, &backbone, &missing, context, |(id, _, fields), grid| {
-        let path = output.join(block_name(id));
-        check::finite(id, &grid.data, spec.storage)?;
-        write_block(&path, &padding.block(id, grid), spec.storage)?;
-        finished.add_output(id, &context.items.keep(fields, &[path], "")?);
-        Ok(())
-    })
-}
-
-/// The padding around the images of a set, of which a block has no features.
-struct Padding {
-    /// Top, left, height and width of padded images, by id.
-    boxes: BTreeMap<String, [usize; 4]>,
-    how: image_set::Preprocessing,
-}
-
-impl Padding {
-    /// Adds the box of a padded image to the fields of its item.
-    fn add_fields(&self, id: &str, fields: &mut Fields) {
-        if let Some([top, left, height, width]) = self.boxes.get(id) {
-            fields.insert("inside".to_owned(), format!("{top} {left} {height} {width}").into());
-        }
-    }
-
-    fn block(&self, id: &str, grid: PatchGrid) -> Block {
-        let PatchGrid { height, width, dimension, data } = grid;
-        match (self.boxes.get(id), self.how.height_px.zip(self.how.width_px)) {
-            (Some(&inside), Some(size)) => Block::of_padded([height, width, dimension], &data, inside, size),
-            _ => Block { height, width, d: dimension, data, frame: None },
-        }
-    }
-}
-
-/// Adds finished blocks to the output and reports progress.
-struct Finished<'a> {
-    context: &'a Context<'a>,
-    count: u64,
-    total: u64,
-}
-
-impl Finished<'_> {
-    fn add_output(&mut self, id: &str, item: &Item) {
-        for file in &item.files {
-            self.context.items.add_output(file, &format!("features/{}", block_name(id)));
-        }
-        self.count += 1;
-        self.context.progress.report(self.count, self.total, "image");
-    }
-}
-
-/// The fields of every item, to which its pixels are added.
-fn shared_fields(spec: &Extract, weights: &str) -> Fields {
-    let mut all = spec.key_fields();
-    all.insert("weights".to_owned(), weights.into());
-    all
-}
-
-/// Returns the digest of the weights and their file. The file is `None` for seeded weights.
-fn weights_input<'a>(spec: &Extract, inputs: &'a Inputs) -> Result<(String, Option<&'a File>), StageError> {
-    if let WeightSource::Seeded(seed) = spec.weights {
-        return Ok((format!("seeded:{seed}"), None));
-    }
-    let files = inputs.require("weights")?;
-    let mut found = files.iter().filter(|(name, _)| {
-        Path::new(name).extension().is_some_and(|end| end == "pth" || end == "pt" || end == "safetensors")
-    });
-    if let (Some((_, file)), None) = (found.next(), found.next()) {
-        return Ok((file.digest_text(), Some(file)));
-    }
-    let names: Vec<&str> = files.iter().map(|(name, _)| name).take(5).collect();
-    Err(StageError::data(
-        format!("`weights` must hold one .pth or .safetensors file, but holds {names:?}"),
-        "let the `download` stage provide only the weight file",
-    ))
-}
-
-fn load_backbone(spec: &Extract, file: Option<&File>, context: &Context<'_>) -> Result<Backbone, StageError> {
-    let weights = match (spec.weights, file) {
-        (WeightSource::Seeded(seed), _) => Weights::seeded(spec.network, seed),
-        (_, Some(file)) => {
-            let weights = parse_weights(&file.read_unchanged()?).map_err(|error| {
-                StageError::kernel(format!("cannot use the weights `{}`", file.path.display()), error)
-            })?;
-            check::without_prefix(weights, spec.network, file, context)?
-        }
-        (_, None) => return Err(StageError::MissingInput { role: "weights".to_owned() }),
-    };
-    let threads = NonZeroUsize::new(context.threads).unwrap_or(NonZeroUsize::MIN);
-    let what = || match file {
-        Some(file) => format!("the weights `{}` do not fit", file.path.display()),
-        None => "the seeded weights do not fit".to_owned(),
-    };
-    if let Err(error) = weights.check(spec.network) {
-        for fault in &error.faults {
-            context.progress.log(&fault.to_string());
-        }
-        let help =
-            "set `backbone` to the network of these weights; the log lists each tensor that does not fit";
-        return Err(StageError::data(format!("{}: {error}", what()), help));
-    }
-    Backbone::on(spec.target, spec.network, &weights, &spec.layers, threads)
-        .map_err(|error| unprepared(error, what))
-}
-
-/// Converts the error of a network that cannot be prepared. `what` describes the failure if the weights are the cause.
-fn unprepared(error: RuntimeError, what: impl Fn() -> String) -> StageError {
-    match error {
-        RuntimeError::NotBuilt(_) | RuntimeError::NoDevice { .. } | RuntimeError::Unsupported(_) => {
-            StageError::Unavailable(error)
-        }
-        RuntimeError::Torch { .. } => StageError::kernel("the network cannot be prepared", error),
-        RuntimeError::Backbone(_) => StageError::kernel(what(), error),
-    }
-}
-
-/// An image whose features are not cached: its id, its pixels and the fields of its item.
-type Missing<'a> = (&'a str, &'a File, Fields);
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::fields::Problem;
+    use crate::stages::fields::{Problem, Value};
 
     fn read(more: &[(&str, Value)]) -> (Extract, Vec<Problem>) {
         let mut table = fields([("images", "set".into()), ("backbone", "resnet18".into())]);

@@ -39,5 +39,5 @@ pub mod workload;
 pub use context::{Context, Inputs, Item, ItemFile, Items, Make, Progress, Variables};
 pub use error::StageError;
 pub use role::{MASKS, Member, PortUse, Reads, Role, Shape};
-pub use stage::{About, Estimates, Implied, KINDS, Kind, Spec, Stage};
+pub use stage::{About, Estimates, Implied, KINDS, Kind, Spec, Stage, hash_of_fields};
 pub use workload::{InputSizes, Work, Workload};

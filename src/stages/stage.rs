@@ -57,7 +57,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -262,6 +262,8 @@ struct Described {
     kind: Kind,
     about: About,
     key_fields: Fields,
+    /// Hash of the kind and the key fields; not stable across versions.
+    hash: u64,
     stage: Box<dyn AnyStage>,
 }
 
@@ -269,7 +271,9 @@ impl Spec {
     /// Wraps a stage of a known kind.
     pub fn new<S: Stage + Serialize + DeserializeOwned + PartialEq + 'static>(stage: S) -> Self {
         let (about, key_fields) = (stage.about(), stage.key_fields());
-        Self(Arc::new(Described { kind: Kind::of::<S>(), about, key_fields, stage: Box::new(stage) }))
+        let kind = Kind::of::<S>();
+        let hash = hash_of_fields(kind, &key_fields);
+        Self(Arc::new(Described { kind, about, key_fields, hash, stage: Box::new(stage) }))
     }
 
     /// Returns the kind.
@@ -285,6 +289,11 @@ impl Spec {
     /// Returns the fields that enter the key; see [`Stage::key_fields`].
     pub fn key_fields(&self) -> &Fields {
         &self.0.key_fields
+    }
+
+    /// Returns [`hash_of_fields`] of the kind and all key fields.
+    pub fn hash_of_fields(&self) -> u64 {
+        self.0.hash
     }
 
     /// Returns the use of a port; see [`Stage::port`].
@@ -343,9 +352,16 @@ impl Eq for Spec {}
 /// Hashes the kind and the key fields alone: equal specs have equal key fields.
 impl Hash for Spec {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.kind.name().hash(state);
-        self.0.key_fields.hash(state);
+        self.0.hash.hash(state);
     }
+}
+
+/// Hashes a kind and some of its key fields, for tables in memory. Stages are hashed often, and their fields once.
+pub fn hash_of_fields(kind: Kind, fields: &Fields) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    kind.name().hash(&mut hasher);
+    fields.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Serialize for Spec {

@@ -84,3 +84,14 @@ fn targets_that_are_no_stages_are_mistakes() {
     project.edit("targets = [1]", "targets = [\"notes\"]");
     project.succeeds(&["plan", "m.toml", "--set", "experiment.targets=[\"result\"]"]);
 }
+
+/// The results of an experiment are its evaluations as well, if a target reads them.
+#[test]
+fn equal_targets_of_different_evaluations_are_no_equal_values() {
+    let project = with_notes();
+    project.edit("cp inputs/scores/metrics.json outputs/o/", "echo the same > outputs/o/notes");
+    project.edit("seed = 1", "seed = 1\ntargets = [\"notes\"]");
+    let (code, text) = project.ends(&["run", "m.toml", "--only", "augment=none"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("image AUROC") && !text.contains("make no difference"), "{text}");
+}

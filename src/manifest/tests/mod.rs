@@ -5,6 +5,7 @@ mod axes;
 mod fields;
 mod language;
 mod overrides;
+mod paths;
 mod syntax;
 mod wiring;
 

@@ -103,6 +103,13 @@ fn a_bad_value_is_shown_on_the_command_line() {
 }
 
 #[test]
+fn a_field_that_is_set_instead_of_its_axis_names_the_axis() {
+    let said = said_of(sets(&["stages.features.backbone=resnet18"]));
+    assert!(said.contains("axis `backbone` is used by no stage"), "{said}");
+    assert!(said.contains("set the axis instead of the field: `--set grid.axes.backbone=…`"), "{said}");
+}
+
+#[test]
 fn mistakes_of_only_and_target_are_shown_on_the_command_line() {
     let only = |only: &str| LoadOptions {
         only: Some(only.to_owned()),

@@ -280,3 +280,20 @@ fn two_stages_that_read_each_other_in_different_variants_are_no_cycle() {
     load_text(&text.replace("y = ['last', 'first']", "y = ['a', 'first']").replace("y = 'last'", "y = 'a'"))
         .unwrap();
 }
+
+#[test]
+fn a_mistake_in_a_port_upstream_is_the_only_one() {
+    let text = with(
+        "[stages.features]\nkind = 'extract'\nimages = 'images'\nbackbone = 'resnet18'\n[stages.bank]\n\
+         kind = 'coreset'\nfeatures = 'features'\n",
+    );
+    load_text(&text).unwrap();
+    for (right, wrong) in [
+        ("kind = \"preprocess\"", "kind = \"prepare\""),
+        ("images = 'images'", "images = 'images.crops'"),
+        ("images = 'images'", "images = '/data/images'"),
+    ] {
+        let error = load_text(&text.replace(right, wrong)).unwrap_err();
+        assert_eq!(error.diagnostics().len(), 1, "{wrong}: {error:?}");
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Comparison, FieldChange, KeyChange, MetricChange, TimeChange};
+use super::{Comparison, FieldChange, KeyChange, MetricChange, TimeChange, UnpairedGroup};
+use crate::report::differences::signed;
 use crate::text::counted;
 
 impl Comparison {
@@ -17,6 +18,11 @@ impl Comparison {
                 section(&mut text, &format!("variants {word}"), variants.iter().cloned());
             }
         }
+        section(
+            &mut text,
+            "repeats, none of them in both runs",
+            self.unpaired.iter().map(UnpairedGroup::line),
+        );
         section(&mut text, "manifest", self.manifest.iter().map(FieldChange::line));
         section(&mut text, "keys", self.keys.iter().map(KeyChange::line));
         section(&mut text, self.metrics_title(), metric_lines(&self.metrics));
@@ -28,6 +34,8 @@ impl Comparison {
     fn metrics_title(&self) -> &'static str {
         if self.metrics.iter().any(|change| change.repeats > 1) {
             "metrics, mean ± deviation over the repeats of both runs (second minus first)"
+        } else if !self.unpaired.is_empty() {
+            "metrics, mean ± deviation over the repeats of each run (second minus first)"
         } else {
             "metrics (second minus first)"
         }
@@ -56,11 +64,17 @@ fn metric_lines(metrics: &[MetricChange]) -> impl Iterator<Item = String> + '_ {
             (Some(mean), None) => format!("{mean:.4}"),
             (Some(mean), Some(deviation)) => format!("{mean:.4} ± {deviation:.4}"),
         };
-        let difference = change.difference.map(|difference| format!("  ({difference:+.4})"));
+        let difference = change.difference.map(|difference| format!("  ({})", signed(difference)));
         let old = shown(change.values.old, change.deviations.old);
         let new = shown(change.values.new, change.deviations.new);
         format!("{head}{:<13} {old} -> {new}{}", change.metric, difference.unwrap_or_default())
     })
+}
+
+impl UnpairedGroup {
+    fn line(&self) -> String {
+        format!("{}: {} -> {}", self.group, self.old, self.new)
+    }
 }
 
 impl FieldChange {

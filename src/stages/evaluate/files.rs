@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::Row;
+use super::passes::Row;
 use crate::artifacts::files::{csv_field, write, write_json};
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::Metrics;

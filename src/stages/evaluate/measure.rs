@@ -1,6 +1,7 @@
 //! Computes the metrics of an evaluation from image scores and pixel counts.
 
-use super::{Evaluate, Row};
+use super::Evaluate;
+use super::passes::Row;
 use crate::artifacts::image_set;
 use crate::artifacts::model::Model;
 use crate::artifacts::scores::{AtThreshold, Intervals, KindMetrics, Metrics};

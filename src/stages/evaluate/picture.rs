@@ -5,7 +5,8 @@ use std::path::Path;
 use image::{GrayImage, Rgb, RgbImage};
 
 use super::choice::{Choice, Judgement, choose};
-use super::{Evaluate, Row, StageError, smooth};
+use super::passes::{Row, smooth};
+use super::{Evaluate, StageError};
 use crate::artifacts::Files;
 use crate::artifacts::image_set::{UNKNOWN_KIND, pixels, read_mask, read_rgb, write_rgb};
 use crate::stages::drawing::{beside, captioned, outlined};

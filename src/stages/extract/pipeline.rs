@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 use std::thread::ScopedJoinHandle;
 
-use super::{Extract, Missing};
+use super::Extract;
+use super::features::Missing;
 use crate::artifacts::{ArtifactError, image_set};
 use crate::kernels::backbone::{Backbone, FeatureMap, ImageMap, normalise};
 use crate::kernels::embedding::{PatchGrid, embed};

@@ -4,6 +4,7 @@
 //! first, and reports unknown fields with the nearest known name. It knows no files and no spans: the manifest
 //! finds the text at each problem's path.
 
+mod path;
 mod problem;
 mod reader;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::Artifact;
 
+pub use path::{is_path, stages_for};
 pub use problem::{Problem, ProblemKind};
 pub use reader::{Reader, nearest, suggestion};
 

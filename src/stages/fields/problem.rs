@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::path::stages_for;
 use super::reader::suggestion;
+use crate::artifacts::Artifact;
 
 /// One mistake in a stage's fields, at a path such as `["select", "label"]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +35,8 @@ pub enum ProblemKind {
     NoPorts { field: String },
     /// A port names a stage that does not exist.
     UnknownStage { name: String, known: Arc<[String]> },
+    /// A port has a path or an address where the name of a stage belongs. `taken` are the names of the stages.
+    PathNotStage { field: String, path: String, expects: Artifact, taken: Arc<[String]> },
     /// A free name, such as that of an output, that cannot be used.
     BadName { message: String, help: String },
     /// Anything that only one kind of stage checks.
@@ -50,6 +54,7 @@ impl Problem {
             ProblemKind::UnknownChoice { .. } => "unknown_choice",
             ProblemKind::NoPorts { .. } => "empty_list",
             ProblemKind::UnknownStage { .. } => "unknown_stage",
+            ProblemKind::PathNotStage { .. } => "path_not_stage",
             ProblemKind::BadName { .. } => "bad_name",
             ProblemKind::Unfit { code, .. } => code,
         }
@@ -78,6 +83,9 @@ impl Problem {
             ProblemKind::UnknownChoice { field, value, .. } => format!("`{field}` has no choice `{value}`"),
             ProblemKind::NoPorts { field } => format!("`{field}` is empty"),
             ProblemKind::UnknownStage { name, .. } => format!("no stage `{name}`"),
+            ProblemKind::PathNotStage { field, path, .. } => {
+                format!("`{field}` must name a stage, not a file, folder or address (`{path}`)")
+            }
             ProblemKind::TooSmall { message, .. }
             | ProblemKind::BadName { message, .. }
             | ProblemKind::Unfit { message, .. } => message.clone(),
@@ -91,6 +99,9 @@ impl Problem {
             ProblemKind::UnknownField { field: written, known, .. }
             | ProblemKind::UnknownChoice { value: written, known, .. } => Some(suggestion(written, known)),
             ProblemKind::UnknownStage { name, known } => Some(suggestion(name, known)),
+            ProblemKind::PathNotStage { field, path, expects, taken } => {
+                Some(stages_for(field, path, *expects, taken))
+            }
             ProblemKind::WrongType { field, expected, .. } => {
                 Some(format!("write `{field} = …` with {expected}"))
             }

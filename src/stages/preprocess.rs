@@ -13,6 +13,7 @@
 //! image without a mask is normal only if its folder or table says so.
 
 mod annotation;
+mod bit_mask;
 mod census;
 mod crop;
 mod decode;
@@ -38,7 +39,7 @@ use crate::artifacts::image_set::{
     self, Label, UNCOUNTED, UNKNOWN_KIND, label_name, pixels_name, write_padding, write_preprocessing,
 };
 
-pub use decode::ImageFault;
+pub use decode::{Excess, ImageFault};
 pub use depth::Depth;
 pub use layout::Layout;
 pub use pixels::resize_pixels;

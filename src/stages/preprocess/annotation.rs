@@ -20,6 +20,7 @@ use image::GrayImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::decode_bytes;
+use super::marks::Canvas;
 use super::reading::Reading;
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
@@ -35,6 +36,9 @@ pub(super) use yolo::read as read_yolo;
 
 /// Distance in px by which a point may lie outside of its image: annotators click on the border.
 const TOLERANCE: f64 = 1.0;
+
+/// Pixels of the largest mask that is drawn: 512 MiB (chosen as for images that are decoded at once).
+const MOST_DRAWN: usize = 512 << 20;
 
 /// The choices of the field `polygon_rule`; `None` stands for the rule of the format.
 pub(super) const RULES: [(&str, Option<PixelRule>); 5] = [
@@ -206,12 +210,12 @@ impl<'a> Annotation<'a> {
     /// that an image with one has none: its mask would be incomplete.
     pub(super) fn draw(
         &self,
-        size: (u32, u32),
+        Canvas { size, is_turned }: Canvas,
         image: &File,
-        is_turned: bool,
     ) -> Result<(GrayImage, OutlineFacts), StageError> {
         let (height, width) = (size.1 as usize, size.0 as usize);
         self.check_size((height as u64, width as u64), image, is_turned)?;
+        check_extent(height, width, image)?;
         let mut united = Raster::new(height, width);
         let mut facts = OutlineFacts::default();
         for shape in self.shapes.iter().filter(|_| self.box_count == 0) {
@@ -302,6 +306,18 @@ impl<'a> Annotation<'a> {
             )),
         }
     }
+}
+
+/// Checks that a mask is not too large to be drawn: outlines are drawn at once.
+fn check_extent(height: usize, width: usize, image: &File) -> Result<(), StageError> {
+    if height * width <= MOST_DRAWN {
+        return Ok(());
+    }
+    let path = image.path.display();
+    Err(StageError::data(
+        format!("`{path}` has {height}×{width} px (height × width), and outlines are drawn into 512 Mi px at most"),
+        "cut the image and its annotation into tiles, or export masks in place of outlines",
+    ))
 }
 
 /// Draws a ring. Returns the number of regions that it covers.

@@ -2,7 +2,8 @@
 //!
 //! The format is recognised by the first bytes, never by the name. A file is read whole or not at all: its structure is
 //! checked before it is decoded, because decoders fill missing parts with grey or black and report nothing. Features
-//! that decoders read differently are refused by name. Sizes are checked before memory is taken.
+//! that decoders read differently are refused by name. Sizes are checked before memory is taken; large images are decoded a
+//! strip at a time (`decode/strips.rs`).
 //!
 //! | format | checked here | decoded by |
 //! |---|---|---|
@@ -20,6 +21,7 @@ mod jpeg;
 mod palette;
 mod png;
 mod pnm;
+mod strips;
 mod tiff;
 mod webp;
 
@@ -31,10 +33,9 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use self::format::Format;
 use crate::artifacts::File;
-use crate::stages::StageError;
 
-pub use fault::ImageFault;
-pub(super) use palette::decode_indices;
+pub use fault::{Excess, ImageFault};
+pub(super) use strips::{DecodeLimits, Strips};
 
 /// A decoded image, turned as its metadata say.
 #[derive(Debug)]
@@ -48,12 +49,6 @@ pub(super) struct Decoded {
     pub(super) has_palette: bool,
 }
 
-/// Decodes an image file of the user.
-pub(super) fn decode(file: &File) -> Result<Decoded, StageError> {
-    let bytes = file.read_unchanged()?;
-    decode_bytes(&bytes).map_err(|source| StageError::Image { path: file.path.clone(), source })
-}
-
 /// Decodes the bytes of an image file.
 pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     let format = Format::of(bytes)?;
@@ -65,7 +60,8 @@ pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    fault::check_size(height.into(), width.into(), decoder.color_type().bytes_per_pixel().into())?;
+    let pixel_bytes = decoder.color_type().bytes_per_pixel().into();
+    fault::check_size(height.into(), width.into(), pixel_bytes, format.undivided())?;
     let orientation = orientation(&mut decoder)?;
     // No decoder may panic on a file; if one does, it is an error of that file.
     let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));

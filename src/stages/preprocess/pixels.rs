@@ -2,9 +2,10 @@
 
 use image::{GrayImage, RgbImage};
 
+use super::bit_mask::BitMask;
 use super::spec::{MaskResize, Preprocess};
 use crate::artifacts::image_set::{Preprocessing, Resize};
-use crate::kernels::resize::{area_maximum, mask_reference, resize};
+use crate::kernels::resize::{RowMaximum, RowResize};
 
 /// Padding of `fit`: the mean of ImageNet in 8 bits, which is about 0 after normalisation.
 const PADDING: [u8; 3] = [124, 116, 104];
@@ -114,27 +115,58 @@ pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
 }
 
 pub(super) fn resize_once(image: &RgbImage, step: Step, to: (usize, usize)) -> RgbImage {
-    let (h, w) = (image.height() as usize, image.width() as usize);
-    let target_box = TargetBox::new(step, (h, w), to);
-    let scaled = resize(image.as_raw(), h, w, 3, target_box.height, target_box.width);
-    let laid = target_box.copy_into_target(&scaled, to, PADDING);
-    RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels per pixel")
+    let mut rows = ImageRows::new((image.height() as usize, image.width() as usize), step, to);
+    rows.push(image);
+    rows.finish()
+}
+
+/// Resizes an image whose rows arrive from top to bottom.
+pub(super) struct ImageRows {
+    target_box: TargetBox,
+    to: (usize, usize),
+    rows: RowResize,
+}
+
+impl ImageRows {
+    /// Begins one step of an image of `from` px (height, width).
+    pub(super) fn new(from: (usize, usize), step: Step, to: (usize, usize)) -> Self {
+        let target_box = TargetBox::new(step, from, to);
+        let rows = RowResize::new(from, (target_box.height, target_box.width), 3);
+        Self { target_box, to, rows }
+    }
+
+    /// Adds the next rows.
+    pub(super) fn push(&mut self, strip: &RgbImage) {
+        self.rows.push(strip.as_raw());
+    }
+
+    /// Returns the image, after the last row.
+    pub(super) fn finish(self) -> RgbImage {
+        let laid = self.target_box.copy_into_target(&self.rows.finish(), self.to, PADDING);
+        RgbImage::from_raw(self.to.1 as u32, self.to.0 as u32, laid).expect("three levels per pixel")
+    }
 }
 
 pub(super) fn resize_mask_once(
-    mask: &GrayImage,
+    mask: &BitMask,
     spec: &Preprocess,
     step: Step,
     to: (usize, usize),
 ) -> GrayImage {
-    let (h, w) = (mask.height() as usize, mask.width() as usize);
-    let target_box = TargetBox::new(step, (h, w), to);
-    let scale = match spec.mask_resize {
-        MaskResize::Area => area_maximum,
-        MaskResize::Reference => mask_reference,
+    let target_box = TargetBox::new(step, mask.size(), to);
+    let size = (target_box.height, target_box.width);
+    let levels: Vec<u8> = match spec.mask_resize {
+        MaskResize::Area => {
+            let mut rows = RowMaximum::new(mask.size(), size);
+            mask.rows().for_each(|row| rows.push(&row));
+            rows.finish().into_iter().map(|value| marked(value != 0)).collect()
+        }
+        MaskResize::Reference => {
+            let mut rows = RowResize::new(mask.size(), size, 1);
+            mask.rows().for_each(|row| rows.push(&row));
+            rows.finish().into_iter().map(|level| marked(level == 255)).collect()
+        }
     };
-    let scaled = scale(mask.as_raw(), h, w, target_box.height, target_box.width);
-    let levels = scaled.into_iter().map(|value| marked(value != 0)).collect::<Vec<u8>>();
     let laid = target_box.copy_into_target(&levels, to, [0]);
     GrayImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("one level per pixel")
 }

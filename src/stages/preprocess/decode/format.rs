@@ -6,6 +6,7 @@ use std::path::Path;
 
 use image::ImageFormat;
 
+use super::fault::DECODED_AT_ONCE;
 use super::{ImageFault, bmp, jpeg, png, pnm, tiff, webp};
 use crate::artifacts::files::is_lfs_pointer;
 
@@ -71,6 +72,15 @@ impl Format {
             Self::Bmp => ImageFormat::Bmp,
             Self::WebP => ImageFormat::WebP,
             Self::Pnm => ImageFormat::Pnm,
+        }
+    }
+
+    /// Returns the images of the format that are decoded at once.
+    pub(super) fn undivided(self) -> &'static str {
+        match self {
+            Self::Jpeg => "a JPEG",
+            Self::WebP => "a WebP",
+            Self::Png | Self::Tiff | Self::Bmp | Self::Pnm => DECODED_AT_ONCE,
         }
     }
 

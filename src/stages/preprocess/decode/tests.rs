@@ -205,7 +205,7 @@ fn a_small_file_that_claims_a_large_image_is_refused_before_memory_is_taken() {
             bytes[29..33].copy_from_slice(&sum.to_be_bytes());
         }
         let error = decode_bytes(&bytes).unwrap_err();
-        let is_named = matches!(error, ImageFault::TooLarge { height: 65535, width: 65535, .. });
+        let is_named = matches!(error, ImageFault::TooLarge(Excess { height: 65535, width: 65535, .. }));
         assert!(is_named || kind == "PNM" && matches!(error, ImageFault::Damaged { .. }), "{kind}: {error}");
     }
 }

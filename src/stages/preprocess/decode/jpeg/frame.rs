@@ -83,7 +83,7 @@ impl JpegFrame {
         if triples.len() != usize::from(*count) || width == 0 {
             return Err(bad_header());
         }
-        check_size(height as u64, width as u64, triples.len() as u64)?;
+        check_size(height as u64, width as u64, triples.len() as u64, "a JPEG")?;
         Self::new(is_progressive, (height, width), triples)
     }
 

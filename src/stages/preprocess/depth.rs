@@ -5,7 +5,7 @@
 //! from the largest level of the training split. Levels are scaled by the same factor in all images: never by the range
 //! of a single image, never clipped.
 
-use image::{ImageBuffer, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, RgbImage};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -118,14 +118,10 @@ fn largest_level(source: &Source<'_>, context: &Context<'_>) -> Result<u16, Stag
     let mut level = 0;
     let mut strips = Strips::open(source.image, DecodeLimits::default())?;
     while let Some(strip) = strips.next()? {
-        level = level.max(brightest(&strip.decoded.image.into_rgb16()));
+        level = strip.decoded.image.into_rgb16().iter().copied().fold(level, u16::max);
     }
     context.items.keep(&fields, &[], &level.to_string())?;
     Ok(level)
-}
-
-fn brightest(pixels: &ImageBuffer<Rgb<u16>, Vec<u16>>) -> u16 {
-    pixels.iter().copied().max().unwrap_or_default()
 }
 
 /// Converts the strips of an image to 8 bits per level.
@@ -142,15 +138,29 @@ impl Conversion {
         Self { bits, brightest: 0 }
     }
 
-    /// Converts a strip. Its levels are right if [`Conversion::check`] succeeds.
-    pub(super) fn to_rgb8(&mut self, strip: Decoded) -> RgbImage {
-        let Some(bits) = self.bits.filter(|_| strip.is_deep) else { return strip.image.into_rgb8() };
-        let pixels = strip.image.into_rgb16();
-        self.brightest = self.brightest.max(brightest(&pixels));
+    /// Converts a strip to grey, if it is grey without transparency, or to RGB. Its levels are right if
+    /// [`Conversion::check`] succeeds.
+    pub(super) fn convert(&mut self, strip: Decoded) -> DynamicImage {
+        let Some(bits) = self.bits.filter(|_| strip.is_deep) else {
+            return match strip.image {
+                grey @ DynamicImage::ImageLuma8(_) => grey,
+                other => DynamicImage::ImageRgb8(other.into_rgb8()),
+            };
+        };
         let most = largest(bits);
-        let scaled = |level: &u16| ((u32::from(*level) * 255 + u32::from(most) / 2) / u32::from(most)) as u8;
-        let (width, height) = pixels.dimensions();
-        RgbImage::from_raw(width, height, pixels.iter().map(scaled).collect()).expect("three levels per pixel")
+        let mut scaled = |levels: &[u16]| -> Vec<u8> {
+            self.brightest = levels.iter().copied().fold(self.brightest, u16::max);
+            let scaled = |level: &u16| (u32::from(*level) * 255 + u32::from(most) / 2) / u32::from(most);
+            levels.iter().map(|level| scaled(level) as u8).collect()
+        };
+        let (width, height) = (strip.image.width(), strip.image.height());
+        let converted = match strip.image {
+            DynamicImage::ImageLuma16(grey) => {
+                GrayImage::from_raw(width, height, scaled(&grey)).map(DynamicImage::ImageLuma8)
+            }
+            other => RgbImage::from_raw(width, height, scaled(&other.into_rgb16())).map(DynamicImage::ImageRgb8),
+        };
+        converted.expect("as many levels as before")
     }
 
     /// Checks that no level was beyond the depth, after the last strip.

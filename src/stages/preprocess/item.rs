@@ -185,10 +185,10 @@ fn resized_image(
     let mut rows = first.map(|(step, to)| ImageRows::new((height as usize, width as usize), step, to));
     let mut whole = RgbImage::default();
     while let Some(strip) = strips.next()? {
-        let strip = conversion.to_rgb8(strip.decoded);
+        let strip = conversion.convert(strip.decoded);
         match &mut rows {
-            Some(rows) => rows.push(&strip),
-            None => whole = strip,
+            Some(rows) => rows.push(strip.as_bytes(), strip.color().channel_count().into()),
+            None => whole = strip.into_rgb8(),
         }
     }
     conversion.check(source)?;

@@ -116,33 +116,39 @@ pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
 
 pub(super) fn resize_once(image: &RgbImage, step: Step, to: (usize, usize)) -> RgbImage {
     let mut rows = ImageRows::new((image.height() as usize, image.width() as usize), step, to);
-    rows.push(image);
+    rows.push(image, 3);
     rows.finish()
 }
 
 /// Resizes an image whose rows arrive from top to bottom.
 pub(super) struct ImageRows {
+    from: (usize, usize),
     target_box: TargetBox,
     to: (usize, usize),
-    rows: RowResize,
+    /// The resize, and the number of channels; `None` before the first row.
+    rows: Option<(RowResize, usize)>,
 }
 
 impl ImageRows {
     /// Begins one step of an image of `from` px (height, width).
     pub(super) fn new(from: (usize, usize), step: Step, to: (usize, usize)) -> Self {
-        let target_box = TargetBox::new(step, from, to);
-        let rows = RowResize::new(from, (target_box.height, target_box.width), 3);
-        Self { target_box, to, rows }
+        Self { from, target_box: TargetBox::new(step, from, to), to, rows: None }
     }
 
-    /// Adds the next rows.
-    pub(super) fn push(&mut self, strip: &RgbImage) {
-        self.rows.push(strip.as_raw());
+    /// Adds the next rows: of grey with one channel, or of RGB. All rows have the same channels.
+    pub(super) fn push(&mut self, levels: &[u8], channels: usize) {
+        let size = (self.target_box.height, self.target_box.width);
+        let begin = || (RowResize::new(self.from, size, channels), channels);
+        self.rows.get_or_insert_with(begin).0.push(levels);
     }
 
     /// Returns the image, after the last row.
     pub(super) fn finish(self) -> RgbImage {
-        let laid = self.target_box.copy_into_target(&self.rows.finish(), self.to, PADDING);
+        let (rows, channels) = self.rows.expect("an image has rows");
+        let resized = rows.finish();
+        let resized =
+            if channels == 1 { resized.into_iter().flat_map(|level| [level; 3]).collect() } else { resized };
+        let laid = self.target_box.copy_into_target(&resized, self.to, PADDING);
         RgbImage::from_raw(self.to.1 as u32, self.to.0 as u32, laid).expect("three levels per pixel")
     }
 }
@@ -209,6 +215,17 @@ mod tests {
                 let found = resize_pixels(&image, &how(kind, side, 21 - side));
                 assert_eq!((found.height() as usize, found.width() as usize), (side, 21 - side), "{kind:?}");
             }
+        }
+    }
+
+    #[test]
+    fn grey_images_are_resized_as_their_colours() {
+        let grey = GrayImage::from_fn(40, 50, |x, y| image::Luma([(x * 5 ^ y * 3) as u8]));
+        let colours = image::DynamicImage::ImageLuma8(grey.clone()).into_rgb8();
+        for step in [Step::Resize(Resize::Stretch), Step::Resize(Resize::Fit), Step::Cut] {
+            let mut rows = ImageRows::new((50, 40), step, (17, 23));
+            rows.push(&grey, 1);
+            assert_eq!(rows.finish(), resize_once(&colours, step, (17, 23)), "{step:?}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Decodes large images a strip of rows at a time, from top to bottom.
+//! Decodes large images a strip of rows at a time, from top to bottom. Those of which this is not possible are decoded at once up
+//! to a limit.
 //!
 //! Each strip is made into an image file of its own, with the header of the whole and fewer rows, which is checked and decoded as
 //! any other file. So a strip has the levels that these rows have in the whole image, and features that are not read of
@@ -38,7 +39,9 @@ const LARGEST_IN_STRIPS_BYTES: u64 = 64 << 30;
 /// When an image is decoded by strips.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct DecodeLimits {
-    /// The largest image that is decoded at once, in bytes.
+    /// The decoded size up to which every image is decoded at once.
+    pub(in super::super) small_bytes: u64,
+    /// The decoded size up to which an image is decoded at once if it cannot be decoded by strips.
     pub(in super::super) whole_bytes: u64,
     /// The decoded size of a strip where the file can be divided anywhere.
     pub(in super::super) strip_bytes: u64,
@@ -46,8 +49,8 @@ pub(in super::super) struct DecodeLimits {
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        // Chosen: a strip that stays in the caches of the processor is as fast as a larger one.
-        Self { whole_bytes: LARGEST_BYTES, strip_bytes: 4 << 20 }
+        // Chosen: strips stay in the caches of the processor. `small_bytes`: below it, strips save no memory that matters.
+        Self { small_bytes: 64 << 20, whole_bytes: LARGEST_BYTES, strip_bytes: 4 << 20 }
     }
 }
 
@@ -98,10 +101,12 @@ impl<'a> Strips<'a> {
     /// # Errors
     /// [`StageError::Image`] if it cannot be used, or is large and cannot be decoded by strips.
     pub(in super::super) fn open(file: &'a File, limits: DecodeLimits) -> Result<Self, StageError> {
-        let large = Header::read(&file.path).filter(|header| header.size_bytes() > limits.whole_bytes);
+        let large = Header::read(&file.path).filter(|header| header.size_bytes() > limits.small_bytes);
         let Some(header) = large else { return Self::whole(file) };
-        let files =
-            header.strip_files(&file.path, limits).map_err(|source| fault_of(file, source))?;
+        let files = match header.strip_files(&file.path, limits) {
+            Err(ImageFault::TooLarge(_)) if header.size_bytes() <= limits.whole_bytes => return Self::whole(file),
+            files => files.map_err(|source| fault_of(file, source))?,
+        };
         let size = (header.width, header.height);
         Ok(Self { file, size, orientation: Orientation::NoTransforms, rest: Rest::Files(files) })
     }

@@ -1,11 +1,15 @@
 //! Checks the structure of a TIFF file.
 
+mod grid;
+
 use std::io::{BufRead, Cursor, Seek, SeekFrom};
 
 use flate2::bufread::ZlibDecoder;
 use tiff::TiffError;
 use tiff::decoder::Decoder;
 use tiff::tags::{ByteOrder, Tag};
+
+pub(super) use grid::Grid;
 
 use super::ImageFault;
 use super::fault::{DECODED_AT_ONCE, check_size, damaged, unreadable};
@@ -169,19 +173,30 @@ fn check_coding<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), Image
 const EXTENTS: [(Tag, Tag); 2] =
     [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)];
 
-/// Checks that every strip or tile is within the file.
+/// Returns where every strip or tile begins, and its bytes.
+pub(super) fn extents<R: BufRead + Seek>(
+    decoder: &mut Decoder<R>,
+    grid: &Grid,
+) -> Result<Vec<(u64, u64)>, ImageFault> {
+    let (offsets, sizes) = EXTENTS[usize::from(grid.tile_width.is_some())];
+    let (offsets, sizes) = (tags(decoder, offsets)?, tags(decoder, sizes)?);
+    if offsets.len() != sizes.len() {
+        return Err(damaged("its header contradicts itself"));
+    }
+    grid.check_sizes(&sizes)?;
+    Ok(offsets.into_iter().zip(sizes).collect())
+}
+
+/// Checks that every strip or tile is within the file, and whole.
 fn check_extents<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
     let length = decoder.inner().seek(SeekFrom::End(0)).map_err(|error| unreadable(error, CUT))?;
-    for (offsets, sizes) in EXTENTS {
-        let (offsets, sizes) = (tags(decoder, offsets)?, tags(decoder, sizes)?);
-        if offsets.len() != sizes.len() {
-            return Err(damaged("its header contradicts itself"));
-        }
-        if offsets.iter().zip(&sizes).any(|(&offset, &size)| offset.saturating_add(size) > length) {
-            return Err(damaged("its image data reach beyond its end"));
-        }
+    let grid = Grid::read(decoder)?;
+    let is_within = |&(offset, size): &(u64, u64)| offset.saturating_add(size) <= length;
+    if extents(decoder, &grid)?.iter().all(is_within) {
+        Ok(())
+    } else {
+        Err(damaged("its image data reach beyond its end"))
     }
-    Ok(())
 }
 
 /// Checks the checksum of every strip or tile that has one. The decoder stops before it.

@@ -11,7 +11,7 @@ use crate::kernels::mutation::mutated;
 use crate::kernels::random::Rng;
 
 /// Everything is large, and a strip has a few rows.
-const TINY: DecodeLimits = DecodeLimits { whole_bytes: 0, strip_bytes: 700 };
+const TINY: DecodeLimits = DecodeLimits { small_bytes: 0, whole_bytes: 0, strip_bytes: 700 };
 
 fn golden() -> BTreeMap<String, Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images");
@@ -169,6 +169,16 @@ fn what_is_decoded_at_once_is_refused_by_its_kind_and_limit() {
     assert!(refusal("bmp-rle8.bmp").ends_with("for a BMP with run-length coding"));
     assert!(refusal("pnm-p2.pgm").ends_with("for a PNM with its levels as text"));
     assert!(refusal("png-turned.png").ends_with("for an image that its metadata turn"));
+}
+
+#[test]
+fn what_cannot_be_divided_is_decoded_at_once_up_to_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path().join("image"), &golden()["png-interlaced.png"]);
+    // 43×37 px in RGB: 4773 bytes.
+    let limits = |whole_bytes| DecodeLimits { whole_bytes, ..TINY };
+    assert_eq!(in_strips(&file, limits(4773)).unwrap().1, 1);
+    assert!(is_too_large(&in_strips(&file, limits(4772)).unwrap_err()));
 }
 
 /// A file of 65535×65535 px without its data is refused before memory is taken, whatever its strips.

@@ -7,7 +7,7 @@ use tiff::tags::{ByteOrder, Tag};
 
 use super::{Header, ImageFault, MOST_STRIP_BYTES, StripFiles, append, length};
 use crate::stages::preprocess::decode::fault::damaged;
-use crate::stages::preprocess::decode::tiff::{bits, check_structure, fault, tag, tags};
+use crate::stages::preprocess::decode::tiff::{Grid, check_structure, extents, fault, tags};
 
 /// Tags that say what the data of a strip mean, from `BitsPerSample` to `SampleFormat`. Their values have 16 bits.
 const KEPT: [u16; 9] = [258, 259, 262, 266, 277, 284, 317, 338, 339];
@@ -30,49 +30,10 @@ pub(super) struct Chunks<R> {
     grid: Grid,
     /// Where each strip or tile begins, and its bytes.
     extents: Vec<(u64, u64)>,
-    /// Bytes of a row in each plane, if strips can be divided.
-    row_bytes: Option<u64>,
     /// Rows to read at a time.
     rows: u32,
     /// The first row that was not read.
     next: u32,
-}
-
-/// How an image is divided.
-struct Grid {
-    height: u32,
-    width: u32,
-    /// Rows of a strip or tile.
-    rows: u32,
-    /// Width of a tile; `None` for strips.
-    tile_width: Option<u32>,
-    /// Channels that are stored one after another; 1 if they are side by side.
-    planes: u32,
-}
-
-impl Grid {
-    fn read<R: BufRead + Seek>(decoder: &mut Decoder<R>, whole: &Header) -> Result<Self, ImageFault> {
-        let (height, width) = (whole.height, whole.width);
-        let tile_width = tag(decoder, Tag::TileWidth)?;
-        let rows = tag(decoder, if tile_width.is_some() { Tag::TileLength } else { Tag::RowsPerStrip })?;
-        let is_planar = tag(decoder, Tag::PlanarConfiguration)? == Some(2);
-        let planes = if is_planar { tag(decoder, Tag::SamplesPerPixel)?.unwrap_or(1) } else { 1 };
-        let grid = Self { height, width, rows: rows.unwrap_or(height), tile_width, planes };
-        if grid.rows == 0 || grid.tile_width == Some(0) || grid.planes == 0 {
-            return Err(damaged("its header contradicts itself"));
-        }
-        Ok(Self { rows: if tile_width.is_some() { grid.rows } else { grid.rows.min(height) }, ..grid })
-    }
-
-    /// Returns the number of strips or tiles side by side.
-    fn across(&self) -> usize {
-        self.tile_width.map_or(1, |tile| self.width.div_ceil(tile)) as usize
-    }
-
-    /// Returns the number of strips or tiles one below another.
-    fn down(&self) -> usize {
-        self.height.div_ceil(self.rows) as usize
-    }
 }
 
 impl<R: BufRead + Seek> Chunks<R> {
@@ -80,55 +41,34 @@ impl<R: BufRead + Seek> Chunks<R> {
         check_structure(&mut Decoder::new(&mut file).map_err(fault)?)?;
         file.rewind().map_err(image::ImageError::from)?;
         let mut decoder = Decoder::new(&mut file).map_err(fault)?;
-        let grid = Grid::read(&mut decoder, whole)?;
-        let (offsets, sizes) = if grid.tile_width.is_some() {
-            (tags(&mut decoder, Tag::TileOffsets)?, tags(&mut decoder, Tag::TileByteCounts)?)
-        } else {
-            (tags(&mut decoder, Tag::StripOffsets)?, tags(&mut decoder, Tag::StripByteCounts)?)
-        };
-        let is_plain = tag(&mut decoder, Tag::Compression)?.is_none_or(|kind| kind == 1);
-        let row_bytes = if is_plain && grid.tile_width.is_none() {
-            let samples = u64::from(tag(&mut decoder, Tag::SamplesPerPixel)?.unwrap_or(1) / grid.planes);
-            let bits = u64::from(bits(&mut decoder)?);
-            Some((u64::from(whole.width) * samples * bits).div_ceil(8))
-        } else {
-            None
-        };
+        let grid = Grid::read(&mut decoder)?;
+        let extents = extents(&mut decoder, &grid)?;
         let kept = kept(&mut decoder)?;
         let is_little = decoder.byte_order() == ByteOrder::LittleEndian;
-        if offsets.len() < grid.across() * grid.down() * grid.planes as usize {
-            return Err(damaged("image data are missing"));
-        }
         let chunk_bytes = u64::from(grid.rows.min(grid.height)).saturating_mul(whole.row_bytes());
-        if row_bytes.is_none() && chunk_bytes > MOST_STRIP_BYTES {
+        if (grid.row_bytes.is_none() || grid.tile_width.is_some()) && chunk_bytes > MOST_STRIP_BYTES {
             return Err(whole.undivided("a TIFF with compressed strips or tiles of more than 64 MiB"));
         }
-        let extents = offsets.into_iter().zip(sizes).collect();
-        Ok(Self { file, is_little, kept, grid, extents, row_bytes, rows, next: 0 })
+        Ok(Self { file, is_little, kept, grid, extents, rows, next: 0 })
     }
 
     /// Returns the extents of the next strips or tiles and their rows, plane after plane: as many as make a strip, or a
     /// part of one.
-    fn next_extents(&self) -> Result<(Vec<(u64, u64)>, u32), ImageFault> {
+    fn next_extents(&self) -> (Vec<(u64, u64)>, u32) {
         let Grid { height, rows, planes, .. } = self.grid;
         let (index, across) = ((self.next / rows) as usize, self.grid.across());
         let plane = |number: u32| &self.extents[number as usize * self.grid.down() * across..];
-        let Some(row_bytes) = self.row_bytes.filter(|_| rows > self.rows) else {
+        let is_divided = rows > self.rows && self.grid.tile_width.is_none();
+        let Some(row_bytes) = self.grid.row_bytes.filter(|_| is_divided) else {
             let down = ((self.rows / rows).max(1) as usize).min(self.grid.down() - index);
             let extents = (0..planes).flat_map(|number| &plane(number)[index * across..(index + down) * across]);
-            return Ok((extents.copied().collect(), (down as u32).saturating_mul(rows).min(height - self.next)));
+            return (extents.copied().collect(), (down as u32).saturating_mul(rows).min(height - self.next));
         };
         let first = self.next % rows;
         let taken = self.rows.min(rows - first).min(height - self.next);
-        let part = |number: u32| {
-            let (offset, size) = plane(number)[index];
-            let (start, length) = (u64::from(first) * row_bytes, u64::from(taken) * row_bytes);
-            if start + length > size {
-                return Err(damaged("image data are missing"));
-            }
-            Ok((offset.saturating_add(start), length))
-        };
-        Ok(((0..planes).map(part).collect::<Result<_, _>>()?, taken))
+        let (start, length) = (u64::from(first) * row_bytes, u64::from(taken) * row_bytes);
+        let part = |number: u32| (plane(number)[index].0.saturating_add(start), length);
+        ((0..planes).map(part).collect(), taken)
     }
 
     /// Returns the tags of a file of so many rows, whose strips or tiles have these extents.
@@ -207,7 +147,7 @@ impl<R: BufRead + Seek> StripFiles for Chunks<R> {
         if self.next == self.grid.height {
             return Ok(None);
         }
-        let (extents, rows) = self.next_extents()?;
+        let (extents, rows) = self.next_extents();
         length(extents.iter().fold(0, |sum, extent| sum.saturating_add(extent.1)))?;
         let mut strip = if self.is_little { b"II*\0\0\0\0\0".to_vec() } else { b"MM\0*\0\0\0\0".to_vec() };
         let mut moved = Vec::with_capacity(extents.len());

@@ -108,8 +108,8 @@ impl File {
     /// Checks that a file in the user's folder, which was read in parts, still has its digest.
     pub fn check_unchanged(&self) -> Result<(), ArtifactError> {
         let Some(digest) = self.digest else { return Ok(()) };
-        let found =
-            Digest::of_file(&self.path).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })?;
+        let found = Digest::of_file(&self.path)
+            .map_err(|source| ArtifactError::Io { path: self.path.clone(), source })?;
         if found == digest { Ok(()) } else { Err(ArtifactError::Changed { path: self.path.clone() }) }
     }
 

@@ -49,8 +49,8 @@ pub use spec::{Crops, MaskResize, Preprocess};
 /// Raised when outputs change for equal inputs.
 ///
 /// 1: first. 2: EXIF orientation, depth of 16-bit images, notes of items, padding left out of masks (2026-11-28), palettes
-/// of one colour (2026-11-29).
-pub const VERSION: u32 = 2;
+/// of one colour (2026-11-29). 3: names of the classes of YOLO (2026-11-29).
+pub const VERSION: u32 = 3;
 
 /// Number of images between two checks for cancellation (chosen: a second of work).
 const BATCH: usize = 32;

@@ -260,8 +260,7 @@ mod tests {
         for from in 1..=20 {
             for to in 1..=20 {
                 let (size, target, channels) = ((from, 21 - from), (to, 1 + rng.below(24)), 1 + rng.below(4));
-                let image: Vec<u8> =
-                    (0..size.0 * size.1 * channels).map(|_| rng.below(256) as u8).collect();
+                let image: Vec<u8> = (0..size.0 * size.1 * channels).map(|_| rng.below(256) as u8).collect();
                 let mut rows = RowResize::new(size, target, channels);
                 in_parts(&mut rng, &image, size.1 * channels, |part| rows.push(part));
                 let whole = naive_resize(&image, size, target, channels);

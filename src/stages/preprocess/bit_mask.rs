@@ -102,8 +102,13 @@ mod tests {
         assert!(other.is_empty());
         other.mark_rows(0, [true]);
         other.unite(&mask);
-        let marked: Vec<usize> =
-            other.to_grey().iter().enumerate().filter(|(_, level)| **level > 0).map(|(index, _)| index).collect();
+        let marked: Vec<usize> = other
+            .to_grey()
+            .iter()
+            .enumerate()
+            .filter(|(_, level)| **level > 0)
+            .map(|(index, _)| index)
+            .collect();
         assert_eq!(marked, [0, 139, 140, 141]);
     }
 }

@@ -71,15 +71,19 @@ pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
 }
 
 /// Returns how an image is to be turned. Some programs write the EXIF data of a WebP or PNG with the prefix that they have in
-/// a JPEG, which `image` does not expect there.
+/// a JPEG, which `image` does not expect there; and it takes data that are none for no orientation.
 fn orientation(decoder: &mut impl ImageDecoder) -> Result<Orientation, ImageFault> {
     let found = decoder.orientation()?;
     if found != Orientation::NoTransforms {
         return Ok(found);
     }
-    let exif = decoder.exif_metadata()?;
-    let rest = exif.as_deref().and_then(|exif| exif.strip_prefix(b"Exif\0\0"));
-    Ok(rest.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms))
+    let Some(exif) = decoder.exif_metadata()? else { return Ok(found) };
+    let inner = exif.strip_prefix(b"Exif\0\0");
+    match inner.unwrap_or(&exif) {
+        [] | [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => {}
+        _ => return Err(fault::damaged("its EXIF data, which say how it is turned, have no header")),
+    }
+    Ok(inner.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms))
 }
 
 /// Returns whether the levels of a file have 16 bits of which an unknown number may be in use. Reads only its header.

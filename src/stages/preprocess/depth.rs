@@ -158,7 +158,9 @@ impl Conversion {
             DynamicImage::ImageLuma16(grey) => {
                 GrayImage::from_raw(width, height, scaled(&grey)).map(DynamicImage::ImageLuma8)
             }
-            other => RgbImage::from_raw(width, height, scaled(&other.into_rgb16())).map(DynamicImage::ImageRgb8),
+            other => {
+                RgbImage::from_raw(width, height, scaled(&other.into_rgb16())).map(DynamicImage::ImageRgb8)
+            }
         };
         converted.expect("as many levels as before")
     }

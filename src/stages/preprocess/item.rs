@@ -87,7 +87,8 @@ pub(super) fn obtain(
     let (item, note) = if let Some(found) = recalled.and_then(|item| parse(&item).map(|note| (item, note))) {
         found
     } else {
-        let (files, note) = write(spec, depth, source, (&scratch.join(index.to_string()), DecodeLimits::default()))?;
+        let (files, note) =
+            write(spec, depth, source, (&scratch.join(index.to_string()), DecodeLimits::default()))?;
         let text = serde_json::to_string(&note).expect("a note holds only numbers and words");
         (context.items.keep(&fields, &files, &text)?, note)
     };

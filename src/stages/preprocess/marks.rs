@@ -83,7 +83,9 @@ pub(super) fn read(
         }
         let mut tally = None;
         while let Some(strip) = strips.next()? {
-            let indices = strip.indices().map_err(|fault| StageError::Image { path: file.path.clone(), source: fault })?;
+            let indices = strip
+                .indices()
+                .map_err(|fault| StageError::Image { path: file.path.clone(), source: fault })?;
             let image = &strip.decoded.image;
             tally
                 .get_or_insert_with(|| MaskTally::new(size, threshold, image, strip.decoded.has_palette))

@@ -104,7 +104,9 @@ impl<'a> Strips<'a> {
         let large = Header::read(&file.path).filter(|header| header.size_bytes() > limits.small_bytes);
         let Some(header) = large else { return Self::whole(file) };
         let files = match header.strip_files(&file.path, limits) {
-            Err(ImageFault::TooLarge(_)) if header.size_bytes() <= limits.whole_bytes => return Self::whole(file),
+            Err(ImageFault::TooLarge(_)) if header.size_bytes() <= limits.whole_bytes => {
+                return Self::whole(file);
+            }
             files => files.map_err(|source| fault_of(file, source))?,
         };
         let size = (header.width, header.height);

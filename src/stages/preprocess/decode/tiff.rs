@@ -7,12 +7,13 @@ use std::io::{BufRead, Cursor, Seek, SeekFrom};
 use flate2::bufread::ZlibDecoder;
 use tiff::TiffError;
 use tiff::decoder::Decoder;
+use tiff::decoder::ifd::Value;
 use tiff::tags::{ByteOrder, Tag};
 
 pub(super) use grid::Grid;
 
-use super::ImageFault;
 use super::fault::{DECODED_AT_ONCE, check_size, damaged, unreadable};
+use super::{ImageFault, jpeg};
 
 /// A page that is a smaller copy of another page, in `NewSubfileType`.
 const REDUCED: u32 = 1;
@@ -43,7 +44,12 @@ const UNSIGNED: [u16; 4] = [1, 3, 4, 16];
 /// Values of `Compression`.
 const FAX: std::ops::RangeInclusive<u32> = 2..=4;
 const LZW: u32 = 5;
+const JPEG: u32 = 7;
 const DEFLATE: [u32; 2] = [8, 32946];
+
+/// The first and last marker of a JPEG.
+const JPEG_START: &[u8] = b"\xff\xd8";
+const JPEG_END: &[u8] = b"\xff\xd9";
 
 /// Checks that a file has one image of a kind that all readers read alike, and that its data are within the file.
 /// Returns whether its levels have 16 bits.
@@ -51,7 +57,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<bool, ImageFault> {
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(fault)?;
     let (width, height) = decoder.dimensions().map_err(fault)?;
     check_size(height.into(), width.into(), 1, DECODED_AT_ONCE)?;
-    check_checksums(&mut decoder, bytes)?;
+    check_data(&mut decoder, bytes)?;
     check_structure(&mut decoder)
 }
 
@@ -199,22 +205,35 @@ fn check_extents<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), Imag
     }
 }
 
-/// Checks the checksum of every strip or tile that has one. The decoder stops before it.
-fn check_checksums(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), ImageFault> {
-    if !tag(decoder, Tag::Compression)?.is_some_and(|kind| DEFLATE.contains(&kind)) {
+/// Checks the data of every strip or tile with a compression that says what is damaged: the checksum of Deflate, before which
+/// the decoder stops, and the codes of JPEG, where it goes on with grey.
+fn check_data(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), ImageFault> {
+    let compression = tag(decoder, Tag::Compression)?.unwrap_or(1);
+    if compression != JPEG && !DEFLATE.contains(&compression) {
         return Ok(());
     }
+    let tables = decoder.find_tag(Tag::JPEGTables).map_err(fault)?;
+    let tables = tables.map(Value::into_u8_vec).transpose().map_err(fault)?.unwrap_or_default();
     for (offsets, sizes) in EXTENTS {
         for (offset, size) in tags(decoder, offsets)?.into_iter().zip(tags(decoder, sizes)?) {
             let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
             let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));
             let data = data.ok_or(damaged("its image data reach beyond its end"))?;
-            if std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
+            if compression == JPEG {
+                check_jpeg(&tables, data)?;
+            } else if std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
                 return Err(damaged("its compressed data do not fit their checksum"));
             }
         }
     }
     Ok(())
+}
+
+/// Checks a strip or tile that is a JPEG, whose tables may be apart: a JPEG of them alone.
+fn check_jpeg(tables: &[u8], data: &[u8]) -> Result<(), ImageFault> {
+    let Some(tables) = tables.strip_suffix(JPEG_END) else { return jpeg::check(data) };
+    let data = data.strip_prefix(JPEG_START).ok_or(damaged("its image data are no JPEG"))?;
+    jpeg::check(&[tables, data].concat())
 }
 
 /// Checks that all further pages are smaller copies.

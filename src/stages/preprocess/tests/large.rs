@@ -23,9 +23,8 @@ fn line_scans() -> Folder {
     let deep = DynamicImage::ImageLuma16(deep);
     let is_marked = |x: u32, y: u32| (x, y) == (3, 200) || (20..40).contains(&x) && (50..120).contains(&y);
     let grey = GrayImage::from_fn(61, 203, |x, y| Luma([if is_marked(x, y) { 255 } else { 0 }]));
-    let alpha = image::ImageBuffer::from_fn(61, 203, |x, y| {
-        LumaA([9_u8, if is_marked(x, y) { 255 } else { 0 }])
-    });
+    let alpha =
+        image::ImageBuffer::from_fn(61, 203, |x, y| LumaA([9_u8, if is_marked(x, y) { 255 } else { 0 }]));
     let (grey, alpha) = (DynamicImage::ImageLuma8(grey), DynamicImage::ImageLumaA8(alpha));
     let files = [
         (&rgb, ImageFormat::Png, "png", &grey, ImageFormat::Tiff, "tif"),
@@ -46,14 +45,19 @@ fn line_scans() -> Folder {
 }
 
 /// Returns the bytes of the files of every item, and the notes.
-fn items(folder: &Folder, pairs: &[(&str, Value)], limits: DecodeLimits) -> Vec<(Vec<Vec<u8>>, item::ItemNote)> {
+fn items(
+    folder: &Folder,
+    pairs: &[(&str, Value)],
+    limits: DecodeLimits,
+) -> Vec<(Vec<Vec<u8>>, item::ItemNote)> {
     let (spec, problems) = read(pairs);
     assert!(problems.is_empty(), "{problems:?}");
     let files = folder.files();
     let found = layout::find(&spec.reading, &files, &TestContext::new()).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let written = found.sources.iter().map(|source| {
-        let (paths, note) = item::write(&spec, Some(12), source, (&scratch.path().join("0"), limits)).unwrap();
+        let (paths, note) =
+            item::write(&spec, Some(12), source, (&scratch.path().join("0"), limits)).unwrap();
         (paths.iter().map(|path| std::fs::read(path).unwrap()).collect(), note)
     });
     written.collect()
@@ -65,7 +69,8 @@ fn items_by_strips_are_those_of_whole_images() {
     let size = |height: i64, width: i64| vec![("height", int(height)), ("width", int(width))];
     let with = |pairs: Vec<(&'static str, Value)>, more: Vec<(&'static str, Value)>| [pairs, more].concat();
     let crops = fields([("size", int(16)), ("padding", int(2))]);
-    let via = |height: i64, width: i64| Value::Table(fields([("height", int(height)), ("width", int(width))]));
+    let via =
+        |height: i64, width: i64| Value::Table(fields([("height", int(height)), ("width", int(width))]));
     let settings = [
         size(40, 30),
         size(500, 70),

@@ -61,7 +61,8 @@ impl<R: BufRead + Seek> Chunks<R> {
         let is_divided = rows > self.rows && self.grid.tile_width.is_none();
         let Some(row_bytes) = self.grid.row_bytes.filter(|_| is_divided) else {
             let down = ((self.rows / rows).max(1) as usize).min(self.grid.down() - index);
-            let extents = (0..planes).flat_map(|number| &plane(number)[index * across..(index + down) * across]);
+            let extents =
+                (0..planes).flat_map(|number| &plane(number)[index * across..(index + down) * across]);
             return (extents.copied().collect(), (down as u32).saturating_mul(rows).min(height - self.next));
         };
         let first = self.next % rows;

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn grey_images_are_resized_as_their_colours() {
-        let grey = GrayImage::from_fn(40, 50, |x, y| image::Luma([(x * 5 ^ y * 3) as u8]));
+        let grey = GrayImage::from_fn(40, 50, |x, y| image::Luma([((x * 5) ^ (y * 3)) as u8]));
         let colours = image::DynamicImage::ImageLuma8(grey.clone()).into_rgb8();
         for step in [Step::Resize(Resize::Stretch), Step::Resize(Resize::Fit), Step::Cut] {
             let mut rows = ImageRows::new((50, 40), step, (17, 23));

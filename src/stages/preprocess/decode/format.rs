@@ -89,7 +89,7 @@ impl Format {
     pub(super) fn check(self, bytes: &[u8]) -> Result<bool, ImageFault> {
         match self {
             Self::Png => png::check(bytes).map(|()| png::is_deep(bytes)),
-            Self::Jpeg => jpeg::check(bytes).map(|()| false),
+            Self::Jpeg => jpeg::check(bytes).map(|_| false),
             Self::Tiff => tiff::check(bytes),
             Self::Bmp => bmp::check(bytes).map(|()| false),
             Self::WebP => webp::check(bytes).map(|()| false),

@@ -139,6 +139,13 @@ fn a_tiff_of_damaged_jpeg_is_refused() {
             zeroed[end..end + 40].fill(0);
             assert!(decode_bytes(&zeroed).is_err(), "{name} with zeros from {end}");
         }
+        // `ImageWidth` (256), which the decoder would fill with the levels of wider rows.
+        let at = whole.windows(4).position(|entry| entry == [0, 1, 3, 0]).unwrap() + 8;
+        let mut narrow = whole.clone();
+        assert_eq!(narrow[at], 43);
+        narrow[at] = 42;
+        let fault = decode_bytes(&narrow).unwrap_err().to_string();
+        assert!(fault.contains("of another size"), "{name}: {fault}");
     }
 }
 

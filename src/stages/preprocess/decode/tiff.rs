@@ -12,8 +12,9 @@ use tiff::tags::{ByteOrder, Tag};
 
 pub(super) use grid::Grid;
 
+use super::ImageFault;
 use super::fault::{DECODED_AT_ONCE, check_size, damaged, unreadable};
-use super::{ImageFault, jpeg};
+use super::jpeg::{self, JpegSize};
 
 /// A page that is a smaller copy of another page, in `NewSubfileType`.
 const REDUCED: u32 = 1;
@@ -214,23 +215,22 @@ fn check_data(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), 
     }
     let tables = decoder.find_tag(Tag::JPEGTables).map_err(fault)?;
     let tables = tables.map(Value::into_u8_vec).transpose().map_err(fault)?.unwrap_or_default();
-    for (offsets, sizes) in EXTENTS {
-        for (offset, size) in tags(decoder, offsets)?.into_iter().zip(tags(decoder, sizes)?) {
-            let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
-            let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));
-            let data = data.ok_or(damaged("its image data reach beyond its end"))?;
-            if compression == JPEG {
-                check_jpeg(&tables, data)?;
-            } else if std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
-                return Err(damaged("its compressed data do not fit their checksum"));
-            }
+    let grid = Grid::read(decoder)?;
+    for (index, (offset, size)) in extents(decoder, &grid)?.into_iter().enumerate() {
+        let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
+        let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));
+        let data = data.ok_or(damaged("its image data reach beyond its end"))?;
+        if compression == JPEG {
+            grid.check_jpeg(index, jpeg_size(&tables, data)?)?;
+        } else if std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
+            return Err(damaged("its compressed data do not fit their checksum"));
         }
     }
     Ok(())
 }
 
-/// Checks a strip or tile that is a JPEG, whose tables may be apart: a JPEG of them alone.
-fn check_jpeg(tables: &[u8], data: &[u8]) -> Result<(), ImageFault> {
+/// Checks a strip or tile that is a JPEG, whose tables may be apart: a JPEG of them alone. Returns its size.
+fn jpeg_size(tables: &[u8], data: &[u8]) -> Result<JpegSize, ImageFault> {
     let Some(tables) = tables.strip_suffix(JPEG_END) else { return jpeg::check(data) };
     let data = data.strip_prefix(JPEG_START).ok_or(damaged("its image data are no JPEG"))?;
     jpeg::check(&[tables, data].concat())

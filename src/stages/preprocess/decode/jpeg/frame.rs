@@ -33,6 +33,8 @@ pub(super) struct JpegComponent {
 
 /// The image.
 pub(super) struct JpegFrame {
+    /// Height and width in px.
+    pub(super) size: (usize, usize),
     pub(super) is_progressive: bool,
     pub(super) components: Vec<JpegComponent>,
     /// MCUs of a scan of all components.
@@ -125,6 +127,7 @@ impl JpegFrame {
         });
         let components = components.collect();
         Ok(Self {
+            size: (height, width),
             is_progressive,
             components,
             mcus,

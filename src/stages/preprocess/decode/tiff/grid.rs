@@ -6,6 +6,7 @@ use tiff::decoder::Decoder;
 use tiff::tags::Tag;
 
 use super::{ImageFault, bits, damaged, fault, tag};
+use crate::stages::preprocess::decode::jpeg::JpegSize;
 
 /// The value of `PlanarConfiguration` for channels that are stored one after another.
 const PLANAR: u32 = 2;
@@ -22,6 +23,8 @@ pub(in super::super) struct Grid {
     pub(in super::super) tile_width: Option<u32>,
     /// Channels that are stored one after another; 1 if they are side by side.
     pub(in super::super) planes: u32,
+    /// Levels of a pixel in a strip or tile.
+    channels: u32,
     /// Bytes of a row of a strip or tile, if the data are not compressed.
     pub(in super::super) row_bytes: Option<u64>,
 }
@@ -44,7 +47,7 @@ impl Grid {
         let row_bits = u64::from(samples / planes) * u64::from(bits(decoder)?);
         let row_bits = row_bits.saturating_mul(tile_width.unwrap_or(width).into());
         let row_bytes = is_plain.then_some(row_bits.div_ceil(8));
-        Ok(Self { height, width, rows, tile_width, planes, row_bytes })
+        Ok(Self { height, width, rows, tile_width, planes, channels: samples / planes, row_bytes })
     }
 
     /// Returns the number of strips or tiles side by side.
@@ -57,6 +60,23 @@ impl Grid {
         self.height.div_ceil(self.rows) as usize
     }
 
+    /// Returns the rows of a strip or tile.
+    fn rows_of(&self, index: usize) -> u32 {
+        let first = (index / self.across() % self.down()) as u32 * self.rows;
+        if self.tile_width.is_some() { self.rows } else { self.rows.min(self.height - first) }
+    }
+
+    /// Checks that the JPEG of a strip or tile has its size. The decoder takes the levels of another size as they come.
+    pub(in super::super) fn check_jpeg(&self, index: usize, size: JpegSize) -> Result<(), ImageFault> {
+        let width = self.tile_width.unwrap_or(self.width) as usize;
+        let is_whole = size.height >= self.rows_of(index) as usize && size.width == width;
+        if is_whole && size.channels == self.channels as usize {
+            Ok(())
+        } else {
+            Err(damaged("its image data are of another size than its header says"))
+        }
+    }
+
     /// Checks that every strip or tile is there, and that those that are not compressed have all of their bytes. The decoder
     /// goes on with the bytes that follow a strip that is too short.
     pub(in super::super) fn check_sizes(&self, sizes: &[u64]) -> Result<(), ImageFault> {
@@ -66,10 +86,7 @@ impl Grid {
         let sizes = chunks.and_then(|chunks| sizes.get(..chunks)).ok_or_else(missing)?;
         let Some(row_bytes) = self.row_bytes else { return Ok(()) };
         for (index, &size) in sizes.iter().enumerate() {
-            let first = (index / across % down) as u32 * self.rows;
-            let is_tile = self.tile_width.is_some();
-            let rows = if is_tile { self.rows } else { self.rows.min(self.height - first) };
-            if size < row_bytes.saturating_mul(rows.into()) {
+            if size < row_bytes.saturating_mul(self.rows_of(index).into()) {
                 return Err(missing());
             }
         }

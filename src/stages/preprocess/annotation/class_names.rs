@@ -158,10 +158,11 @@ mod tests {
     fn deep_and_wide_documents_end() {
         let deep = format!("a: {}", "[".repeat(100_000));
         assert!(read(&deep).is_err());
-        let blocks: String = (0..2000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        let blocks = (0..2000).map(|depth| " ".repeat(depth) + "a:\n").collect::<Vec<_>>().concat();
         assert_eq!(read(&blocks).unwrap(), None);
-        let mut wide = "a0: &a0 [x, x]\n".to_owned();
-        (1..60).for_each(|level| wide += &format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1));
-        assert_eq!(read(&(wide + "names: [a]")).unwrap(), Some(vec![(0, "a".to_owned())]));
+        let level = |level: u32| format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1);
+        let wide: Vec<String> = (1..60).map(level).collect();
+        let wide = format!("a0: &a0 [x, x]\n{}names: [a]", wide.concat());
+        assert_eq!(read(&wide).unwrap(), Some(vec![(0, "a".to_owned())]));
     }
 }

@@ -42,7 +42,9 @@ impl<'r> Classes<'r> {
 
     /// Returns whether a mark of this class, which has several names, is a defect. Fails as [`Classes::is_defect`].
     pub(super) fn is_any_defect(&mut self, names: &[&str]) -> Result<bool, String> {
-        names.iter().for_each(|name| self.see(name));
+        for name in names {
+            self.see(name);
+        }
         let wanted = &self.reading.defect_classes;
         if let Some(normal) = names.iter().find(|name| wanted.is_empty() && self.reading.is_normal(name)) {
             return Err(format!("it is of the class `{normal}`, which means normal"));

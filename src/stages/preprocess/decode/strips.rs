@@ -38,6 +38,7 @@ const LARGEST_IN_STRIPS_BYTES: u64 = 64 << 30;
 
 /// When an image is decoded by strips.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit of each is in its name")]
 pub(in super::super) struct DecodeLimits {
     /// The decoded size up to which every image is decoded at once.
     pub(in super::super) small_bytes: u64,
@@ -215,10 +216,10 @@ impl Header {
         let file = fs::File::open(path).map_err(|error| ImageFault::Decoder(error.into()))?;
         let (file, rows) = (BufReader::new(file), self.rows(limits.strip_bytes));
         Ok(match self.format {
-            Format::Png => Box::new(png::Rows::open(file, self, rows)?),
+            Format::Png => Box::new(png::Remaining::open(file, self, rows)?),
             Format::Tiff => Box::new(tiff::Chunks::open(file, self, rows)?),
-            Format::Bmp => Box::new(bmp::Rows::open(file, self, rows)?),
-            Format::Pnm => Box::new(pnm::Rows::open(file, self, rows)?),
+            Format::Bmp => Box::new(bmp::Remaining::open(file, self, rows)?),
+            Format::Pnm => Box::new(pnm::Remaining::open(file, self, rows)?),
             Format::Jpeg | Format::WebP => return Err(self.undivided(DECODED_AT_ONCE)),
         })
     }

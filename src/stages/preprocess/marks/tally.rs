@@ -176,7 +176,9 @@ mod tests {
         };
         let read = |strips: [DynamicImage; 2]| {
             let mut tally = MaskTally::new((2, 2), 0, &strips[0], false);
-            strips.iter().for_each(|strip| tally.add(strip, None));
+            for strip in &strips {
+                tally.add(strip, None);
+            }
             let mut facts = MaskFacts::default();
             (tally.finish(&mut facts).to_grey().into_raw(), facts.is_by_alpha)
         };

@@ -33,15 +33,15 @@ fn line_scans() -> Folder {
         (&grey, ImageFormat::Pnm, "pgm", &grey, ImageFormat::Pnm, "pgm"),
         (&rgb, ImageFormat::Bmp, "bmp", &rgb, ImageFormat::Png, "png"),
     ];
-    let mut table = "path,split,label,mask\n".to_owned();
+    let mut table = vec!["path,split,label,mask\n".to_owned()];
     let folder = Folder::new();
     for (number, (image, format, end, mask, mask_format, mask_end)) in files.into_iter().enumerate() {
         let (name, mask_name) = (format!("{number}.{end}"), format!("{number}_mask.{mask_end}"));
         std::fs::write(folder.path(&name), encoded(image, format)).unwrap();
         std::fs::write(folder.path(&mask_name), encoded(mask, mask_format)).unwrap();
-        table.push_str(&format!("{name},train,bad,{mask_name}\n"));
+        table.push(format!("{name},train,bad,{mask_name}\n"));
     }
-    folder.text("images.csv", &table)
+    folder.text("images.csv", &table.concat())
 }
 
 /// Returns the bytes of the files of every item, and the notes.

@@ -7,7 +7,7 @@ use crate::stages::preprocess::decode::bmp::is_run_length_coded;
 use crate::stages::preprocess::decode::fault::damaged;
 
 /// The rows of a file that were not read yet.
-pub(super) struct Rows<R> {
+pub(super) struct Remaining<R> {
     file: R,
     /// Everything in front of the pixels.
     header: Vec<u8>,
@@ -20,7 +20,7 @@ pub(super) struct Rows<R> {
     is_top_down: bool,
 }
 
-impl<R: Read + Seek> Rows<R> {
+impl<R: Read + Seek> Remaining<R> {
     pub(super) fn open(mut file: R, whole: &Header, rows: u32) -> Result<Self, ImageFault> {
         let mut header = Vec::new();
         append(&mut header, &mut file, 0, 26)?;
@@ -50,7 +50,7 @@ fn number(header: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
-impl<R: Read + Seek> StripFiles for Rows<R> {
+impl<R: Read + Seek> StripFiles for Remaining<R> {
     fn next(&mut self) -> Result<Option<Vec<u8>>, ImageFault> {
         let rows = self.rows.min(self.height - self.next);
         if rows == 0 {

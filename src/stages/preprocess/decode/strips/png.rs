@@ -11,7 +11,7 @@ use crate::stages::preprocess::decode::fault::damaged;
 use crate::stages::preprocess::decode::png::{SIGNATURE, chunk, read_chunks};
 
 /// The rows of a file that were not read yet.
-pub(super) struct Rows<R: BufRead + Seek> {
+pub(super) struct Remaining<R: BufRead + Seek> {
     reader: Reader<R>,
     /// The chunks that say what the levels mean: header, palette, transparency.
     chunks: Vec<Vec<u8>>,
@@ -20,7 +20,7 @@ pub(super) struct Rows<R: BufRead + Seek> {
     is_finished: bool,
 }
 
-impl<R: BufRead + Seek> Rows<R> {
+impl<R: BufRead + Seek> Remaining<R> {
     pub(super) fn open(mut file: R, whole: &Header, rows: u32) -> Result<Self, ImageFault> {
         let chunks = read_chunks(&mut file)?;
         file.rewind().map_err(image::ImageError::from)?;
@@ -32,7 +32,7 @@ impl<R: BufRead + Seek> Rows<R> {
     }
 }
 
-impl<R: BufRead + Seek> StripFiles for Rows<R> {
+impl<R: BufRead + Seek> StripFiles for Remaining<R> {
     fn next(&mut self) -> Result<Option<Vec<u8>>, ImageFault> {
         let (mut rows, mut data) = (0_u32, ZlibEncoder::new(Vec::new(), Compression::none()));
         while rows < self.rows && !self.is_finished {

@@ -10,7 +10,7 @@ use image::codecs::pnm::{
 use super::{Header, ImageFault, StripFiles, append, length};
 
 /// The rows of a file that were not read yet.
-pub(super) struct Rows<R> {
+pub(super) struct Remaining<R> {
     file: R,
     header: PnmHeader,
     /// Rows of a strip.
@@ -22,7 +22,7 @@ pub(super) struct Rows<R> {
     start: u64,
 }
 
-impl<R: BufRead + Seek> Rows<R> {
+impl<R: BufRead + Seek> Remaining<R> {
     pub(super) fn open(file: R, whole: &Header, rows: u32) -> Result<Self, ImageFault> {
         let (mut file, header) = PnmDecoder::new(file)?.into_inner();
         if header.subtype().sample_encoding() == SampleEncoding::Ascii {
@@ -60,7 +60,7 @@ fn with_height(header: &PnmHeader, height: u32) -> PnmHeader {
     }
 }
 
-impl<R: BufRead + Seek> StripFiles for Rows<R> {
+impl<R: BufRead + Seek> StripFiles for Remaining<R> {
     fn next(&mut self) -> Result<Option<Vec<u8>>, ImageFault> {
         let rows = self.rows.min(self.header.height() - self.next);
         if rows == 0 {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use self::tally::{MaskTally, Tally};
+use self::tally::{LevelTally, MaskTally};
 use super::annotation::OutlineFacts;
 use super::bit_mask::BitMask;
 use super::decode::{DecodeLimits, Strips};
@@ -97,7 +97,7 @@ pub(super) fn read(
     }
     if let Some(annotation) = &source.annotation {
         let (drawn, outlines) = annotation.draw(canvas, source.image)?;
-        let mut tally = Tally::new(size, 0);
+        let mut tally = LevelTally::new(size, 0);
         for (row, line) in drawn.as_raw().chunks_exact(size.1).enumerate() {
             tally.add(row, &line.iter().map(|&level| u16::from(level)).collect::<Vec<_>>());
         }

@@ -11,7 +11,7 @@ use crate::stages::preprocess::bit_mask::BitMask;
 const INVERTED_SHARE: f64 = 0.5;
 
 /// What one way of reading a mask finds: by its colours, its transparency, or the indices of its palette.
-pub(super) struct Tally {
+pub(super) struct LevelTally {
     /// The level above which a pixel is marked.
     limit: u16,
     marks: BitMask,
@@ -19,7 +19,7 @@ pub(super) struct Tally {
     seen: Vec<bool>,
 }
 
-impl Tally {
+impl LevelTally {
     pub(super) fn new((height, width): (usize, usize), limit: u16) -> Self {
         Self { limit, marks: BitMask::new(height, width), seen: vec![false; 1 << 16] }
     }
@@ -54,11 +54,11 @@ impl Tally {
 
 /// All ways of reading a mask. Which one counts is known at its end.
 pub(super) struct MaskTally {
-    colours: Tally,
+    colours: LevelTally,
     /// `None` without transparency.
-    alpha: Option<Tally>,
+    alpha: Option<LevelTally>,
     /// `None` without a palette.
-    indices: Option<Tally>,
+    indices: Option<LevelTally>,
     /// Whether an index 0 is not black, or another one is: reading by colours and by indices differ.
     differs: bool,
     is_deep: bool,
@@ -73,10 +73,10 @@ impl MaskTally {
         let is_deep = color.bytes_per_pixel() / color.channel_count() > 1;
         let limit = if is_deep { u16::from(threshold) * 257 } else { u16::from(threshold) };
         Self {
-            colours: Tally::new(size, limit),
-            alpha: color.has_alpha().then(|| Tally::new(size, limit)),
+            colours: LevelTally::new(size, limit),
+            alpha: color.has_alpha().then(|| LevelTally::new(size, limit)),
             // An index is a class, so that no threshold applies.
-            indices: has_palette.then(|| Tally::new(size, 0)),
+            indices: has_palette.then(|| LevelTally::new(size, 0)),
             differs: false,
             is_deep,
             arrived: 0,

@@ -10,7 +10,7 @@ use tiff::decoder::Decoder;
 use tiff::decoder::ifd::Value;
 use tiff::tags::{ByteOrder, Tag};
 
-pub(super) use grid::Grid;
+pub(super) use grid::ChunkGrid;
 
 use super::ImageFault;
 use super::fault::{DECODED_AT_ONCE, check_size, damaged, unreadable};
@@ -183,7 +183,7 @@ const EXTENTS: [(Tag, Tag); 2] =
 /// Returns where every strip or tile begins, and its bytes.
 pub(super) fn extents<R: BufRead + Seek>(
     decoder: &mut Decoder<R>,
-    grid: &Grid,
+    grid: &ChunkGrid,
 ) -> Result<Vec<(u64, u64)>, ImageFault> {
     let (offsets, sizes) = EXTENTS[usize::from(grid.tile_width.is_some())];
     let (offsets, sizes) = (tags(decoder, offsets)?, tags(decoder, sizes)?);
@@ -197,7 +197,7 @@ pub(super) fn extents<R: BufRead + Seek>(
 /// Checks that every strip or tile is within the file, and whole.
 fn check_extents<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
     let length = decoder.inner().seek(SeekFrom::End(0)).map_err(|error| unreadable(error, CUT))?;
-    let grid = Grid::read(decoder)?;
+    let grid = ChunkGrid::read(decoder)?;
     let is_within = |&(offset, size): &(u64, u64)| offset.saturating_add(size) <= length;
     if extents(decoder, &grid)?.iter().all(is_within) {
         Ok(())
@@ -215,7 +215,7 @@ fn check_data(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), 
     }
     let tables = decoder.find_tag(Tag::JPEGTables).map_err(fault)?;
     let tables = tables.map(Value::into_u8_vec).transpose().map_err(fault)?.unwrap_or_default();
-    let grid = Grid::read(decoder)?;
+    let grid = ChunkGrid::read(decoder)?;
     for (index, (offset, size)) in extents(decoder, &grid)?.into_iter().enumerate() {
         let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
         let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));

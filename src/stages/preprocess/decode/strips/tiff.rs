@@ -7,7 +7,7 @@ use tiff::tags::{ByteOrder, Tag};
 
 use super::{Header, ImageFault, MOST_STRIP_BYTES, StripFiles, append, length};
 use crate::stages::preprocess::decode::fault::damaged;
-use crate::stages::preprocess::decode::tiff::{Grid, check_structure, extents, fault, tags};
+use crate::stages::preprocess::decode::tiff::{ChunkGrid, check_structure, extents, fault, tags};
 
 /// Tags that say what the data of a strip mean, from `BitsPerSample` to `SampleFormat`. Their values have 16 bits.
 const KEPT: [u16; 9] = [258, 259, 262, 266, 277, 284, 317, 338, 339];
@@ -27,7 +27,7 @@ pub(super) struct Chunks<R> {
     file: R,
     is_little: bool,
     kept: Vec<Entry>,
-    grid: Grid,
+    grid: ChunkGrid,
     /// Where each strip or tile begins, and its bytes.
     extents: Vec<(u64, u64)>,
     /// Rows to read at a time.
@@ -41,7 +41,7 @@ impl<R: BufRead + Seek> Chunks<R> {
         check_structure(&mut Decoder::new(&mut file).map_err(fault)?)?;
         file.rewind().map_err(image::ImageError::from)?;
         let mut decoder = Decoder::new(&mut file).map_err(fault)?;
-        let grid = Grid::read(&mut decoder)?;
+        let grid = ChunkGrid::read(&mut decoder)?;
         let extents = extents(&mut decoder, &grid)?;
         let kept = kept(&mut decoder)?;
         let is_little = decoder.byte_order() == ByteOrder::LittleEndian;
@@ -55,7 +55,7 @@ impl<R: BufRead + Seek> Chunks<R> {
     /// Returns the extents of the next strips or tiles and their rows, plane after plane: as many as make a strip, or a
     /// part of one.
     fn next_extents(&self) -> (Vec<(u64, u64)>, u32) {
-        let Grid { height, rows, planes, .. } = self.grid;
+        let ChunkGrid { height, rows, planes, .. } = self.grid;
         let (index, across) = ((self.next / rows) as usize, self.grid.across());
         let plane = |number: u32| &self.extents[number as usize * self.grid.down() * across..];
         let is_divided = rows > self.rows && self.grid.tile_width.is_none();

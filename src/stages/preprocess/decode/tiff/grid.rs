@@ -14,7 +14,7 @@ const PLANAR: u32 = 2;
 const PLAIN: u32 = 1;
 
 /// How an image is divided.
-pub(in super::super) struct Grid {
+pub(in super::super) struct ChunkGrid {
     pub(in super::super) height: u32,
     pub(in super::super) width: u32,
     /// Rows of a strip or tile.
@@ -29,7 +29,7 @@ pub(in super::super) struct Grid {
     pub(in super::super) row_bytes: Option<u64>,
 }
 
-impl Grid {
+impl ChunkGrid {
     pub(in super::super) fn read<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<Self, ImageFault> {
         let (width, height) = decoder.dimensions().map_err(fault)?;
         let tile_width = tag(decoder, Tag::TileWidth)?;

@@ -105,6 +105,14 @@ impl File {
         Ok(bytes)
     }
 
+    /// Checks that a file in the user's folder, which was read in parts, still has its digest.
+    pub fn check_unchanged(&self) -> Result<(), ArtifactError> {
+        let Some(digest) = self.digest else { return Ok(()) };
+        let found = Digest::of_file(&self.path)
+            .map_err(|source| ArtifactError::Io { path: self.path.clone(), source })?;
+        if found == digest { Ok(()) } else { Err(ArtifactError::Changed { path: self.path.clone() }) }
+    }
+
     /// Reads the file as JSON.
     pub fn read_json<T: DeserializeOwned>(&self) -> Result<T, ArtifactError> {
         serde_json::from_slice(&self.read()?)
@@ -155,7 +163,9 @@ mod tests {
         let digest = Some(Digest::of_bytes(b"then"));
         let file = File { path: path.clone(), digest, size_bytes: 4, is_executable: false };
         assert_eq!(file.read_unchanged().unwrap(), b"then");
+        file.check_unchanged().unwrap();
         std::fs::write(&path, b"now!").unwrap();
         assert!(matches!(file.read_unchanged(), Err(ArtifactError::Changed { .. })));
+        assert!(matches!(file.check_unchanged(), Err(ArtifactError::Changed { .. })));
     }
 }

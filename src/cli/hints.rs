@@ -197,7 +197,8 @@ fn image_fault(fault: &ImageFault) -> &'static str {
             "convert it to PNG, for example `magick IN OUT.png`, or remove it from the data"
         }
         ImageFault::TooLarge { .. } => {
-            "cut it into tiles, or scale it down, before it is a part of the data: `magick IN -crop 4096x4096 OUT-%d.png`"
+            "save it as a plain PNG (`magick IN -interlace none OUT.png`) and set `height` and `width`: then it is decoded by \
+             strips; or cut it into tiles: `magick IN -crop 4096x4096 OUT-%d.png`"
         }
     }
 }

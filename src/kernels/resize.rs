@@ -3,10 +3,9 @@
 //! Images are u8 `[h, w, channels]`; masks are u8 `[h, w]`, where nonzero means set. Both are row-major. All sums are
 //! integers, so results are the same on every machine and for any number of threads.
 
-use rayon::prelude::*;
+mod rows;
 
-/// Fractional bits of a filter weight, as in Pillow, so that the results are equal.
-const WEIGHT_BITS: u32 = 32 - 8 - 2;
+pub use rows::{RowMaximum, RowResize};
 
 /// Resizes an image with an antialiased bilinear ("triangle") filter: `resize(…, BILINEAR)` of Pillow and
 /// `resize(…, antialias=True)` of torchvision.
@@ -18,71 +17,16 @@ const WEIGHT_BITS: u32 = 32 - 8 - 2;
 ///
 /// The result differs from Pillow and torchvision by at most 1 level. It equals that of Pillow if Pillow also resizes
 /// the width first: both round weights to 22 bits, but Pillow 13 resizes the height first for some shapes that shrink
-/// in height. Cost per channel: `h·to_w·support + to_h·to_w·support`, rows in parallel.
+/// in height. Cost per channel: `h·to_w·support + to_h·to_w·support`, the first in parallel.
 ///
 /// # Panics
 /// If the image is not `[h, w, channels]`, or a side is 0.
 pub fn resize(image: &[u8], h: usize, w: usize, channels: usize, to_h: usize, to_w: usize) -> Vec<u8> {
     assert!(h > 0 && w > 0 && channels > 0 && to_h > 0 && to_w > 0, "an image of no size");
     assert_eq!(image.len(), h * w * channels, "the image is not [{h}, {w}, {channels}]");
-    let across = if w == to_w { image.to_vec() } else { resize_columns(image, w, channels, to_w) };
-    if h == to_h { across } else { resize_rows(&across, h, to_w * channels, to_h) }
-}
-
-fn resize_columns(image: &[u8], w: usize, channels: usize, to_w: usize) -> Vec<u8> {
-    let taps = triangle_taps(w, to_w);
-    let lines = image.par_chunks(w * channels).flat_map_iter(|line| {
-        let taps = &taps;
-        (0..to_w * channels).map(move |index| {
-            let (tap, channel) = (&taps[index / channels], index % channels);
-            let values = line[tap.first * channels + channel..].iter().step_by(channels);
-            level(tap.weights.iter().zip(values).map(|(weight, &value)| weight * i32::from(value)).sum())
-        })
-    });
-    lines.collect()
-}
-
-fn resize_rows(image: &[u8], h: usize, stride: usize, to_h: usize) -> Vec<u8> {
-    let taps = triangle_taps(h, to_h);
-    let lines = taps.par_iter().flat_map_iter(|tap| {
-        let mut sums = vec![0_i32; stride];
-        for (weight, line) in tap.weights.iter().zip(image[tap.first * stride..].chunks(stride)) {
-            for (sum, &value) in sums.iter_mut().zip(line) {
-                *sum += weight * i32::from(value);
-            }
-        }
-        sums.into_iter().map(level)
-    });
-    lines.collect()
-}
-
-/// Rounds a weighted sum in fixed point to the nearest 8-bit level.
-fn level(sum: i32) -> u8 {
-    ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS).clamp(0, 255) as u8
-}
-
-/// The source pixels that a target pixel reads, with fixed-point weights whose sum is about one.
-struct Taps {
-    first: usize,
-    weights: Vec<i32>,
-}
-
-fn triangle_taps(from: usize, to: usize) -> Vec<Taps> {
-    let scale = from as f64 / to as f64;
-    let support = scale.max(1.0);
-    (0..to)
-        .map(|index| {
-            let centre = (index as f64 + 0.5) * scale;
-            let first = (centre - support + 0.5).max(0.0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
-            let inverse = 1.0 / support;
-            let heights: Vec<f64> =
-                (first..end).map(|x| (1.0 - ((x as f64 - centre + 0.5) * inverse).abs()).max(0.0)).collect();
-            let sum: f64 = heights.iter().sum();
-            let fixed = |height: f64| (0.5 + height / sum * f64::from(1 << WEIGHT_BITS)) as i32;
-            Taps { first, weights: heights.into_iter().map(fixed).collect() }
-        })
-        .collect()
+    let mut rows = RowResize::new((h, w), (to_h, to_w), channels);
+    rows.push(image);
+    rows.finish()
 }
 
 /// Resizes a mask such that no defect vanishes: a target pixel is 1 if any source pixel that it covers, even
@@ -95,22 +39,9 @@ fn triangle_taps(from: usize, to: usize) -> Vec<Taps> {
 /// If the mask is not `[h, w]`, or a side is 0.
 pub fn area_maximum(mask: &[u8], h: usize, w: usize, to_h: usize, to_w: usize) -> Vec<u8> {
     assert_mask(mask, h, w, to_h, to_w);
-    let columns = covered(w, to_w);
-    let across: Vec<u8> = mask
-        .chunks(w)
-        .flat_map(|line| columns.iter().map(|range| u8::from(line[range.clone()].iter().any(|&x| x != 0))))
-        .collect();
-    let mut resized = vec![0; to_h * to_w];
-    for (target, range) in resized.chunks_mut(to_w).zip(covered(h, to_h)) {
-        for line in across[range.start * to_w..range.end * to_w].chunks(to_w) {
-            target.iter_mut().zip(line).for_each(|(pixel, &value)| *pixel |= value);
-        }
-    }
-    resized
-}
-
-fn covered(from: usize, to: usize) -> Vec<std::ops::Range<usize>> {
-    (0..to).map(|index| index * from / to..((index + 1) * from).div_ceil(to)).collect()
+    let mut rows = RowMaximum::new((h, w), (to_h, to_w));
+    rows.push(mask);
+    rows.finish()
 }
 
 /// Resizes a mask as the `ExDD` reference code does: bilinear on levels 0 and 255, then integer division by 255, so

@@ -13,6 +13,7 @@
 //! image without a mask is normal only if its folder or table says so.
 
 mod annotation;
+mod bit_mask;
 mod census;
 mod crop;
 mod decode;
@@ -38,7 +39,7 @@ use crate::artifacts::image_set::{
     self, Label, UNCOUNTED, UNKNOWN_KIND, label_name, pixels_name, write_padding, write_preprocessing,
 };
 
-pub use decode::ImageFault;
+pub use decode::{Excess, ImageFault};
 pub use depth::Depth;
 pub use layout::Layout;
 pub use pixels::resize_pixels;
@@ -48,8 +49,8 @@ pub use spec::{Crops, MaskResize, Preprocess};
 /// Raised when outputs change for equal inputs.
 ///
 /// 1: first. 2: EXIF orientation, depth of 16-bit images, notes of items, padding left out of masks (2026-11-28), palettes
-/// of one colour (2026-11-29).
-pub const VERSION: u32 = 2;
+/// of one colour (2026-11-29). 3: names of the classes of YOLO (2026-11-29).
+pub const VERSION: u32 = 3;
 
 /// Number of images between two checks for cancellation (chosen: a second of work).
 const BATCH: usize = 32;

@@ -310,6 +310,11 @@ def text(levels):
     return b"\n".join(b" ".join(b"%d" % v for v in row) for row in levels.reshape(len(levels), -1)) + b"\n"
 
 
+def jpeg_tiff_files():
+    file("tiff-grey8-jpeg.tif", saved(Image.fromarray(GREY), "TIFF", compression="jpeg"), "near 3")
+    file("tiff-rgb8-jpeg.tif", saved(Image.fromarray(RGB), "TIFF", compression="jpeg"), "near 3")
+
+
 def read_with_pillow(data):
     image = Image.open(io.BytesIO(data))
     image.load()
@@ -327,7 +332,7 @@ def rgb(levels):
 
 
 def main():
-    png_files(), jpeg_files(), tiff_files(), bmp_files(), other_files()
+    png_files(), jpeg_files(), tiff_files(), bmp_files(), other_files(), jpeg_tiff_files()
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.iterdir():
         old.unlink()

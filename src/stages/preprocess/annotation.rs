@@ -9,6 +9,8 @@
 //! A box is no region: an image with one is defective, and no pixel metric counts its pixels. Nothing is clipped or
 //! repaired: a point more than 1 px outside of its image is an error.
 
+mod class_names;
+mod classes;
 mod coco;
 mod encoding;
 mod labelme;
@@ -20,6 +22,7 @@ use image::GrayImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::decode_bytes;
+use super::marks::Canvas;
 use super::reading::Reading;
 use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
@@ -29,12 +32,17 @@ use crate::kernels::polygon::{
 };
 use crate::stages::StageError;
 
+pub(super) use class_names::{ClassNames, read_class_names};
+pub(super) use classes::Classes;
 pub(super) use coco::CocoFile;
 pub(super) use labelme::read as read_labelme;
 pub(super) use yolo::read as read_yolo;
 
 /// Distance in px by which a point may lie outside of its image: annotators click on the border.
 const TOLERANCE: f64 = 1.0;
+
+/// Pixels of the largest mask that is drawn: 512 MiB (chosen as for images that are decoded at once).
+const MOST_DRAWN: usize = 512 << 20;
 
 /// The choices of the field `polygon_rule`; `None` stands for the rule of the format.
 pub(super) const RULES: [(&str, Option<PixelRule>); 5] = [
@@ -102,60 +110,6 @@ impl OutlineFacts {
     }
 }
 
-/// The classes that are defects, and those that were seen.
-pub(super) struct Classes<'r> {
-    reading: &'r Reading,
-    seen: BTreeSet<String>,
-    /// Number of marks of other classes.
-    passed_over: usize,
-}
-
-impl<'r> Classes<'r> {
-    pub(super) fn new(reading: &'r Reading) -> Self {
-        Self { reading, seen: BTreeSet::new(), passed_over: 0 }
-    }
-
-    /// Notes a class that the file lists.
-    fn see(&mut self, class: &str) {
-        self.seen.insert(class.to_owned());
-    }
-
-    /// Returns whether a mark of this class is a defect.
-    ///
-    /// # Errors
-    /// A text that describes the problem: the class has the name of normal images, and no field lists the defects.
-    fn is_defect(&mut self, class: &str) -> Result<bool, String> {
-        self.see(class);
-        let wanted = &self.reading.defect_classes;
-        if wanted.is_empty() && self.reading.is_normal(class) {
-            return Err(format!("it is of the class `{class}`, which means normal"));
-        }
-        let is_defect = wanted.is_empty() || wanted.iter().any(|wanted| wanted == class);
-        self.passed_over += usize::from(!is_defect);
-        Ok(is_defect)
-    }
-
-    /// Returns a remark on the marks that were passed over.
-    ///
-    /// # Errors
-    /// [`StageError::Data`] if `defect_classes` names a class that no file has.
-    pub(super) fn finish(self) -> Result<Option<String>, StageError> {
-        let wanted = &self.reading.defect_classes;
-        if let Some(unknown) = wanted.iter().find(|wanted| !self.seen.contains(*wanted)) {
-            let seen: Vec<String> = self.seen.iter().map(|class| format!("`{class}`")).collect();
-            return Err(StageError::data(
-                format!("no annotation has the class `{unknown}`; the classes are {}", seen.join(", ")),
-                "correct `defect_classes`",
-            ));
-        }
-        let line = format!(
-            "{} annotations are of classes that `defect_classes` does not list, and are no defects",
-            self.passed_over
-        );
-        Ok((self.passed_over > 0).then_some(line))
-    }
-}
-
 /// Returns the error of a mark in an annotation file.
 fn wrong(file: &File, name: &str, what: &str) -> StageError {
     let help = if what.contains("means normal") {
@@ -206,12 +160,12 @@ impl<'a> Annotation<'a> {
     /// that an image with one has none: its mask would be incomplete.
     pub(super) fn draw(
         &self,
-        size: (u32, u32),
+        Canvas { size, is_turned }: Canvas,
         image: &File,
-        is_turned: bool,
     ) -> Result<(GrayImage, OutlineFacts), StageError> {
         let (height, width) = (size.1 as usize, size.0 as usize);
         self.check_size((height as u64, width as u64), image, is_turned)?;
+        check_extent(height, width, image)?;
         let mut united = Raster::new(height, width);
         let mut facts = OutlineFacts::default();
         for shape in self.shapes.iter().filter(|_| self.box_count == 0) {
@@ -302,6 +256,20 @@ impl<'a> Annotation<'a> {
             )),
         }
     }
+}
+
+/// Checks that a mask is not too large to be drawn: outlines are drawn at once.
+fn check_extent(height: usize, width: usize, image: &File) -> Result<(), StageError> {
+    if height * width <= MOST_DRAWN {
+        return Ok(());
+    }
+    let path = image.path.display();
+    Err(StageError::data(
+        format!(
+            "`{path}` has {height}×{width} px (height × width), and outlines are drawn into 512 Mi px at most"
+        ),
+        "cut the image and its annotation into tiles, or export masks in place of outlines",
+    ))
 }
 
 /// Draws a ring. Returns the number of regions that it covers.

@@ -2,7 +2,8 @@
 //!
 //! The format is recognised by the first bytes, never by the name. A file is read whole or not at all: its structure is
 //! checked before it is decoded, because decoders fill missing parts with grey or black and report nothing. Features
-//! that decoders read differently are refused by name. Sizes are checked before memory is taken.
+//! that decoders read differently are refused by name. Sizes are checked before memory is taken; large images are decoded a
+//! strip at a time (`decode/strips.rs`).
 //!
 //! | format | checked here | decoded by |
 //! |---|---|---|
@@ -20,6 +21,7 @@ mod jpeg;
 mod palette;
 mod png;
 mod pnm;
+mod strips;
 mod tiff;
 mod webp;
 
@@ -31,10 +33,9 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use self::format::Format;
 use crate::artifacts::File;
-use crate::stages::StageError;
 
-pub use fault::ImageFault;
-pub(super) use palette::decode_indices;
+pub use fault::{Excess, ImageFault};
+pub(super) use strips::{DecodeLimits, Strips};
 
 /// A decoded image, turned as its metadata say.
 #[derive(Debug)]
@@ -48,12 +49,6 @@ pub(super) struct Decoded {
     pub(super) has_palette: bool,
 }
 
-/// Decodes an image file of the user.
-pub(super) fn decode(file: &File) -> Result<Decoded, StageError> {
-    let bytes = file.read_unchanged()?;
-    decode_bytes(&bytes).map_err(|source| StageError::Image { path: file.path.clone(), source })
-}
-
 /// Decodes the bytes of an image file.
 pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     let format = Format::of(bytes)?;
@@ -65,7 +60,8 @@ pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    fault::check_size(height.into(), width.into(), decoder.color_type().bytes_per_pixel().into())?;
+    let pixel_bytes = decoder.color_type().bytes_per_pixel().into();
+    fault::check_size(height.into(), width.into(), pixel_bytes, format.undivided())?;
     let orientation = orientation(&mut decoder)?;
     // No decoder may panic on a file; if one does, it is an error of that file.
     let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
@@ -75,15 +71,19 @@ pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Decoded, ImageFault> {
 }
 
 /// Returns how an image is to be turned. Some programs write the EXIF data of a WebP or PNG with the prefix that they have in
-/// a JPEG, which `image` does not expect there.
+/// a JPEG, which `image` does not expect there; and it takes data that are none for no orientation.
 fn orientation(decoder: &mut impl ImageDecoder) -> Result<Orientation, ImageFault> {
     let found = decoder.orientation()?;
     if found != Orientation::NoTransforms {
         return Ok(found);
     }
-    let exif = decoder.exif_metadata()?;
-    let rest = exif.as_deref().and_then(|exif| exif.strip_prefix(b"Exif\0\0"));
-    Ok(rest.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms))
+    let Some(exif) = decoder.exif_metadata()? else { return Ok(found) };
+    let inner = exif.strip_prefix(b"Exif\0\0");
+    match inner.unwrap_or(&exif) {
+        [] | [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => {}
+        _ => return Err(fault::damaged("its EXIF data, which say how it is turned, have no header")),
+    }
+    Ok(inner.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms))
 }
 
 /// Returns whether the levels of a file have 16 bits of which an unknown number may be in use. Reads only its header.

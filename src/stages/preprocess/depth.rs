@@ -5,11 +5,11 @@
 //! from the largest level of the training split. Levels are scaled by the same factor in all images: never by the range
 //! of a single image, never clipped.
 
-use image::RgbImage;
+use image::{DynamicImage, GrayImage, RgbImage};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{Decoded, decode, is_deep};
+use super::decode::{DecodeLimits, Decoded, Strips, is_deep};
 use super::layout::{self, Source};
 use crate::stages::fields::{Value, fields};
 use crate::stages::{Context, StageError};
@@ -115,37 +115,71 @@ fn largest_level(source: &Source<'_>, context: &Context<'_>) -> Result<u16, Stag
     if let Some(level) = context.items.recall(&fields).and_then(|item| item.note.parse().ok()) {
         return Ok(level);
     }
-    let pixels = decode(source.image)?.image.into_rgb16();
-    let level = pixels.iter().copied().max().unwrap_or_default();
+    let mut level = 0;
+    let mut strips = Strips::open(source.image, DecodeLimits::default())?;
+    while let Some(strip) = strips.next()? {
+        level = strip.decoded.image.into_rgb16().iter().copied().fold(level, u16::max);
+    }
     context.items.keep(&fields, &[], &level.to_string())?;
     Ok(level)
 }
 
-/// Converts an image to 8 bits per level. `bits` is the depth of the set.
-///
-/// # Errors
-/// [`StageError::Data`] naming the image if it has a level beyond its depth.
-pub(super) fn to_rgb8(
-    decoded: Decoded,
+/// Converts the strips of an image to 8 bits per level.
+pub(super) struct Conversion {
+    /// The depth of the set.
     bits: Option<u8>,
-    source: &Source<'_>,
-) -> Result<RgbImage, StageError> {
-    let Some(bits) = bits.filter(|_| decoded.is_deep) else { return Ok(decoded.image.into_rgb8()) };
-    let pixels = decoded.image.into_rgb16();
-    let brightest = pixels.iter().copied().max().unwrap_or_default();
-    let most = largest(bits);
-    if brightest > most {
-        let message = format!(
-            "`{}` has the level {brightest}, but the depth of its set is {bits} bits, whose largest level is {most}",
-            source.image.path.display()
-        );
-        let help = format!("set `depth = {}`, if the image is right", rounded_up(brightest));
-        return Err(StageError::data(message, help));
+    /// The largest level of the strips with 16 bits per level.
+    brightest: u16,
+}
+
+impl Conversion {
+    /// Begins an image of a set of so many bits per level.
+    pub(super) fn new(bits: Option<u8>) -> Self {
+        Self { bits, brightest: 0 }
     }
-    let scaled = |level: &u16| ((u32::from(*level) * 255 + u32::from(most) / 2) / u32::from(most)) as u8;
-    let (width, height) = pixels.dimensions();
-    Ok(RgbImage::from_raw(width, height, pixels.iter().map(scaled).collect())
-        .expect("three levels per pixel"))
+
+    /// Converts a strip to grey, if it is grey without transparency, or to RGB. Its levels are right if
+    /// [`Conversion::check`] succeeds.
+    pub(super) fn convert(&mut self, strip: Decoded) -> DynamicImage {
+        let Some(bits) = self.bits.filter(|_| strip.is_deep) else {
+            return match strip.image {
+                grey @ DynamicImage::ImageLuma8(_) => grey,
+                other => DynamicImage::ImageRgb8(other.into_rgb8()),
+            };
+        };
+        let most = largest(bits);
+        let mut scaled = |levels: &[u16]| -> Vec<u8> {
+            self.brightest = levels.iter().copied().fold(self.brightest, u16::max);
+            let scaled = |level: &u16| (u32::from(*level) * 255 + u32::from(most) / 2) / u32::from(most);
+            levels.iter().map(|level| scaled(level) as u8).collect()
+        };
+        let (width, height) = (strip.image.width(), strip.image.height());
+        let converted = match strip.image {
+            DynamicImage::ImageLuma16(grey) => {
+                GrayImage::from_raw(width, height, scaled(&grey)).map(DynamicImage::ImageLuma8)
+            }
+            other => {
+                RgbImage::from_raw(width, height, scaled(&other.into_rgb16())).map(DynamicImage::ImageRgb8)
+            }
+        };
+        converted.expect("as many levels as before")
+    }
+
+    /// Checks that no level was beyond the depth, after the last strip.
+    ///
+    /// # Errors
+    /// [`StageError::Data`] naming the image.
+    pub(super) fn check(&self, source: &Source<'_>) -> Result<(), StageError> {
+        let Some(bits) = self.bits.filter(|&bits| self.brightest > largest(bits)) else { return Ok(()) };
+        let message = format!(
+            "`{}` has the level {}, but the depth of its set is {bits} bits, whose largest level is {}",
+            source.image.path.display(),
+            self.brightest,
+            largest(bits),
+        );
+        let help = format!("set `depth = {}`, if the image is right", rounded_up(self.brightest));
+        Err(StageError::data(message, help))
+    }
 }
 
 #[cfg(test)]

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use image::metadata::Orientation;
 use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::decode::{decode, is_deep};
+use super::bit_mask::BitMask;
+use super::decode::{DecodeLimits, Strips, is_deep};
+use super::depth::Conversion;
 use super::layout::Source;
-use super::marks::{self, MaskFacts};
-use super::pixels::{inside, resize_mask_once, resize_once, steps};
+use super::marks::{self, Canvas, MaskFacts};
+use super::pixels::{ImageRows, Step, inside, resize_mask_once, resize_once, steps};
 use super::reading::EmptyMask;
 use super::spec::Preprocess;
-use super::{crop, depth, layout};
+use super::{crop, layout};
 use crate::artifacts::image_set::{Label, UNCOUNTED, write_mask, write_rgb};
 use crate::stages::fields::{Fields, Value};
 use crate::stages::{Context, Item, StageError};
@@ -86,7 +87,8 @@ pub(super) fn obtain(
     let (item, note) = if let Some(found) = recalled.and_then(|item| parse(&item).map(|note| (item, note))) {
         found
     } else {
-        let (files, note) = write(spec, depth, source, &scratch.join(index.to_string()))?;
+        let (files, note) =
+            write(spec, depth, source, (&scratch.join(index.to_string()), DecodeLimits::default()))?;
         let text = serde_json::to_string(&note).expect("a note holds only numbers and words");
         (context.items.keep(&fields, &files, &text)?, note)
     };
@@ -117,20 +119,24 @@ fn item_fields(spec: &Preprocess, depth: Option<u8>, source: &Source<'_>) -> Fie
     fields
 }
 
-/// Computes and writes the files of an item. Returns their paths and the note.
-fn write(
+/// Computes and writes the files of an item, whose paths begin with `stem`. Returns their paths and the note.
+pub(super) fn write(
     spec: &Preprocess,
     depth: Option<u8>,
     source: &Source<'_>,
-    stem: &Path,
+    (stem, limits): (&Path, DecodeLimits),
 ) -> Result<(Vec<PathBuf>, ItemNote), StageError> {
-    let decoded = decode(source.image)?;
-    let is_turned = decoded.orientation != Orientation::NoTransforms;
-    let image = depth::to_rgb8(decoded, depth, source)?;
-    let (mask, facts) = marks::read(spec.mask_threshold, source, image.dimensions(), is_turned)?;
-    let is_defect = mask.contains(&255);
-    let inside = inside(spec.resize, spec.size, (image.height() as usize, image.width() as usize));
-    let (pixels, mut marks, crops) = resized(spec, source, image, mask);
+    let mut steps = steps(spec.resize, spec.via, spec.size).into_iter();
+    let first = steps.next();
+    let mut strips =
+        if first.is_some() { Strips::open(source.image, limits)? } else { Strips::whole(source.image)? };
+    let canvas = Canvas { size: strips.size(), is_turned: strips.is_turned() };
+    let image = resized_image(&mut strips, first, Conversion::new(depth), source)?;
+    let (mask, facts) = marks::read(spec.mask_threshold, source, canvas, limits)?;
+    let is_defect = !mask.is_empty();
+    let inside = inside(spec.resize, spec.size, mask.size());
+    let mask = first.map_or_else(|| mask.to_grey(), |(step, to)| resize_mask_once(&mask, spec, step, to));
+    let (pixels, mut marks, crops) = resized(spec, source, steps, (image, mask));
     let is_marked = marks.contains(&255);
     if let Some(inside) = inside {
         leave_padding_out(&mut marks, inside);
@@ -169,28 +175,42 @@ fn name_of(stem: &Path) -> std::borrow::Cow<'_, str> {
     stem.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Resizes image and mask, and cuts the crops. If there are two resize steps, crops are cut after the first, because
-/// the reference implementation stores its images at that size and cuts them there.
+/// Converts an image to 8 bits per level, and takes the first step of resizing it, if there is one.
+fn resized_image(
+    strips: &mut Strips<'_>,
+    first: Option<(Step, (usize, usize))>,
+    mut conversion: Conversion,
+    source: &Source<'_>,
+) -> Result<RgbImage, StageError> {
+    let (width, height) = strips.size();
+    let mut rows = first.map(|(step, to)| ImageRows::new((height as usize, width as usize), step, to));
+    let mut whole = RgbImage::default();
+    while let Some(strip) = strips.next()? {
+        let strip = conversion.convert(strip.decoded);
+        match &mut rows {
+            Some(rows) => rows.push(strip.as_bytes(), strip.color().channel_count().into()),
+            None => whole = strip.into_rgb8(),
+        }
+    }
+    conversion.check(source)?;
+    Ok(rows.map_or(whole, ImageRows::finish))
+}
+
+/// Takes the steps of resizing image and mask that follow the first one, and cuts the crops before them, because the
+/// reference implementation stores its images at that size and cuts them there.
 fn resized(
     spec: &Preprocess,
     source: &Source<'_>,
-    image: RgbImage,
-    mask: GrayImage,
+    steps: impl Iterator<Item = (Step, (usize, usize))>,
+    (mut image, mut mask): (RgbImage, GrayImage),
 ) -> (RgbImage, GrayImage, Vec<(RgbImage, GrayImage)>) {
-    let mut current = (image, mask);
-    let mut steps = steps(spec.resize, spec.via, spec.size).into_iter();
-    let step = |(image, mask): &(RgbImage, GrayImage), (step, to)| {
-        (resize_once(image, step, to), resize_mask_once(mask, spec, step, to))
-    };
-    if let Some(first) = steps.next() {
-        current = step(&current, first);
-    }
     let cut = spec.crops.as_ref().filter(|_| source.split == layout::TRAIN);
-    let crops = cut.map_or_else(Vec::new, |how| crop::cut(&current.0, &current.1, how));
-    for to in steps {
-        current = step(&current, to);
+    let crops = cut.map_or_else(Vec::new, |how| crop::cut(&image, &mask, how));
+    for (step, to) in steps {
+        image = resize_once(&image, step, to);
+        mask = resize_mask_once(&BitMask::of_levels(&mask), spec, step, to);
     }
-    (current.0, current.1, crops)
+    (image, mask, crops)
 }
 
 /// Returns what the image means in its set. Fails if the mask contradicts the folder or table.

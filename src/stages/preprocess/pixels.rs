@@ -2,9 +2,10 @@
 
 use image::{GrayImage, RgbImage};
 
+use super::bit_mask::BitMask;
 use super::spec::{MaskResize, Preprocess};
 use crate::artifacts::image_set::{Preprocessing, Resize};
-use crate::kernels::resize::{area_maximum, mask_reference, resize};
+use crate::kernels::resize::{RowMaximum, RowResize};
 
 /// Padding of `fit`: the mean of ImageNet in 8 bits, which is about 0 after normalisation.
 const PADDING: [u8; 3] = [124, 116, 104];
@@ -114,27 +115,64 @@ pub fn resize_pixels(image: &RgbImage, how: &Preprocessing) -> RgbImage {
 }
 
 pub(super) fn resize_once(image: &RgbImage, step: Step, to: (usize, usize)) -> RgbImage {
-    let (h, w) = (image.height() as usize, image.width() as usize);
-    let target_box = TargetBox::new(step, (h, w), to);
-    let scaled = resize(image.as_raw(), h, w, 3, target_box.height, target_box.width);
-    let laid = target_box.copy_into_target(&scaled, to, PADDING);
-    RgbImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("three levels per pixel")
+    let mut rows = ImageRows::new((image.height() as usize, image.width() as usize), step, to);
+    rows.push(image, 3);
+    rows.finish()
+}
+
+/// Resizes an image whose rows arrive from top to bottom.
+pub(super) struct ImageRows {
+    from: (usize, usize),
+    target_box: TargetBox,
+    to: (usize, usize),
+    /// The resize, and the number of channels; `None` before the first row.
+    rows: Option<(RowResize, usize)>,
+}
+
+impl ImageRows {
+    /// Begins one step of an image of `from` px (height, width).
+    pub(super) fn new(from: (usize, usize), step: Step, to: (usize, usize)) -> Self {
+        Self { from, target_box: TargetBox::new(step, from, to), to, rows: None }
+    }
+
+    /// Adds the next rows: of grey with one channel, or of RGB. All rows have the same channels.
+    pub(super) fn push(&mut self, levels: &[u8], channels: usize) {
+        let size = (self.target_box.height, self.target_box.width);
+        let begin = || (RowResize::new(self.from, size, channels), channels);
+        self.rows.get_or_insert_with(begin).0.push(levels);
+    }
+
+    /// Returns the image, after the last row.
+    pub(super) fn finish(self) -> RgbImage {
+        let (rows, channels) = self.rows.expect("an image has rows");
+        let resized = rows.finish();
+        let resized =
+            if channels == 1 { resized.into_iter().flat_map(|level| [level; 3]).collect() } else { resized };
+        let laid = self.target_box.copy_into_target(&resized, self.to, PADDING);
+        RgbImage::from_raw(self.to.1 as u32, self.to.0 as u32, laid).expect("three levels per pixel")
+    }
 }
 
 pub(super) fn resize_mask_once(
-    mask: &GrayImage,
+    mask: &BitMask,
     spec: &Preprocess,
     step: Step,
     to: (usize, usize),
 ) -> GrayImage {
-    let (h, w) = (mask.height() as usize, mask.width() as usize);
-    let target_box = TargetBox::new(step, (h, w), to);
-    let scale = match spec.mask_resize {
-        MaskResize::Area => area_maximum,
-        MaskResize::Reference => mask_reference,
+    let target_box = TargetBox::new(step, mask.size(), to);
+    let size = (target_box.height, target_box.width);
+    let levels: Vec<u8> = match spec.mask_resize {
+        MaskResize::Area => {
+            let mut rows = RowMaximum::new(mask.size(), size);
+            mask.rows().for_each(|row| rows.push(&row));
+            rows.finish().into_iter().map(|value| marked(value != 0)).collect()
+        }
+        MaskResize::Reference => {
+            let mut rows = RowResize::new(mask.size(), size, 1);
+            mask.rows().for_each(|row| rows.push(&row));
+            rows.finish().into_iter().map(|level| marked(level == 255)).collect()
+        }
     };
-    let scaled = scale(mask.as_raw(), h, w, target_box.height, target_box.width);
-    let levels = scaled.into_iter().map(|value| marked(value != 0)).collect::<Vec<u8>>();
     let laid = target_box.copy_into_target(&levels, to, [0]);
     GrayImage::from_raw(to.1 as u32, to.0 as u32, laid).expect("one level per pixel")
 }
@@ -177,6 +215,17 @@ mod tests {
                 let found = resize_pixels(&image, &how(kind, side, 21 - side));
                 assert_eq!((found.height() as usize, found.width() as usize), (side, 21 - side), "{kind:?}");
             }
+        }
+    }
+
+    #[test]
+    fn grey_images_are_resized_as_their_colours() {
+        let grey = GrayImage::from_fn(40, 50, |x, y| image::Luma([((x * 5) ^ (y * 3)) as u8]));
+        let colours = image::DynamicImage::ImageLuma8(grey.clone()).into_rgb8();
+        for step in [Step::Resize(Resize::Stretch), Step::Resize(Resize::Fit), Step::Cut] {
+            let mut rows = ImageRows::new((50, 40), step, (17, 23));
+            rows.push(&grey, 1);
+            assert_eq!(rows.finish(), resize_once(&colours, step, (17, 23)), "{step:?}");
         }
     }
 

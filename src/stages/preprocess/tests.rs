@@ -1,6 +1,7 @@
 mod annotations;
 mod counts;
 mod images;
+mod large;
 mod layouts;
 mod masks;
 mod mutations;

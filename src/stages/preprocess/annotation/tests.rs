@@ -58,8 +58,8 @@ fn an_annotation_of_the_unturned_image_is_explained() {
     let file = file();
     let outline = Outline::Rings(vec![vec![[1.0, 2.0], [5.0, 2.0], [5.0, 9.0]]]);
     let of_unturned = annotation(&file, vec![shape(outline)]);
-    let error = of_unturned.draw((20, 30), &file, true).unwrap_err();
+    let error = of_unturned.draw(Canvas { size: (20, 30), is_turned: true }, &file).unwrap_err();
     assert!(error.to_string().contains("describes an image of 20×30 px"), "{error}");
     assert!(error.help().unwrap_or_default().contains("EXIF orientation"), "{error:?}");
-    assert!(of_unturned.draw((30, 20), &file, true).is_ok());
+    assert!(of_unturned.draw(Canvas { size: (30, 20), is_turned: true }, &file).is_ok());
 }

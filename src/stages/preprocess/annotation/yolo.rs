@@ -46,13 +46,13 @@ fn object(line: &str, classes: &mut Classes<'_>) -> Result<Option<Object>, Strin
     let mut words = line.split_whitespace();
     let class = words.next().unwrap_or_default();
     let number: u64 = class.parse().map_err(|_| format!("`{class}` is no number of a class"))?;
-    let class = number.to_string();
+    let (class, number) = (classes.name_of(number)?, number.to_string());
     let numbers = words.map(|word| {
         let number: Option<f64> = word.parse().ok().filter(|number: &f64| number.is_finite());
         number.ok_or_else(|| format!("`{word}` is no number"))
     });
     let numbers: Vec<f64> = numbers.collect::<Result<_, _>>()?;
-    if !classes.is_defect(&class)? {
+    if !classes.is_any_defect(&[&class, &number])? {
         return Ok(None);
     }
     let outline = match numbers.len() {

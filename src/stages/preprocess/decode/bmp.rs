@@ -1,7 +1,7 @@
 //! Checks the header of a BMP file, and run-length coding.
 
 use super::ImageFault;
-use super::fault::{check_size, damaged};
+use super::fault::{DECODED_AT_ONCE, check_size, damaged};
 
 /// The values of `biCompression` for run-length coding.
 const RLE8: u32 = 1;
@@ -21,23 +21,28 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), ImageFault> {
     let [start, width, height, compression] = [10, 18, 22, 30].map(number);
     let (width, height) = (width.ok_or_else(cut)? as i32, height.ok_or_else(cut)? as i32);
     let (width, height) = (u64::from(width.unsigned_abs()), u64::from(height.unsigned_abs()));
-    check_size(height, width, 1)?;
+    check_size(height, width, 1, DECODED_AT_ONCE)?;
     let start = start.ok_or_else(cut)? as usize;
     let palette = 4 * palette_entries(bytes, number(46).unwrap_or_default());
     if start < 14 + header as usize + palette {
         return Err(damaged("its image data begin within its palette"));
     }
-    let is_half = match compression {
-        Some(RLE8) => false,
-        Some(RLE4) => true,
-        _ => return Ok(()),
-    };
+    if !is_run_length_coded(bytes) {
+        return Ok(());
+    }
+    let is_half = compression == Some(RLE4);
     let data = bytes.get(start..).ok_or_else(cut)?;
     let set = set_pixels(data, is_half, width, height).ok_or(damaged("its image data are cut off"))?;
     if set < width * height {
         return Err(ImageFault::unread("a BMP whose run-length coding skips pixels"));
     }
     Ok(())
+}
+
+/// Returns whether the pixels have run-length coding.
+pub(super) fn is_run_length_coded(bytes: &[u8]) -> bool {
+    let number = |at: usize| bytes.get(at..)?.first_chunk().map(|four| u32::from_le_bytes(*four));
+    number(14).is_some_and(|header| header >= 40) && matches!(number(30), Some(RLE8 | RLE4))
 }
 
 /// Returns the number of colours in the palette. `used` is the number in the header, where 0 stands for all of the bits.

@@ -1,7 +1,12 @@
 //! Why an image file cannot be used.
 
-/// The largest decoded image, in bytes (chosen: four of them fit beside a network into 4 GB).
+use std::io;
+
+/// The largest image that is decoded at once, in bytes (chosen: four of them fit beside a network into 4 GB).
 pub(super) const LARGEST_BYTES: u64 = 512 << 20;
+
+/// The images that have the limit of [`LARGEST_BYTES`], other than those of a whole format.
+pub(super) const DECODED_AT_ONCE: &str = "an image that is decoded at once";
 
 /// Why an image file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,24 +36,33 @@ pub enum ImageFault {
         what: String,
     },
     /// The decoded image would be too large.
-    #[error(
-        "it has {height}×{width} px (height × width), which take {} MiB when decoded; the limit is {} MiB",
-        size_bytes >> 20, LARGEST_BYTES >> 20
-    )]
-    TooLarge {
-        /// Height in pixels.
-        height: u64,
-        /// Width in pixels.
-        width: u64,
-        /// Size of the decoded image.
-        size_bytes: u64,
-    },
+    #[error("it has {}", .0)]
+    TooLarge(Excess),
     /// Height or width is 0.
     #[error("it has no pixels")]
     NoPixels,
     /// The decoder failed.
     #[error(transparent)]
     Decoder(#[from] image::ImageError),
+}
+
+/// The size of an image that is too large, and the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{height}×{width} px (height × width), which take {} MiB when decoded; the limit is {} MiB for {kind}",
+    size_bytes >> 20, limit_bytes >> 20
+)]
+pub struct Excess {
+    /// Height in pixels.
+    pub height: u64,
+    /// Width in pixels.
+    pub width: u64,
+    /// Size of the decoded image.
+    pub size_bytes: u64,
+    /// The largest size for the kind.
+    pub limit_bytes: u64,
+    /// The images that have this limit, such as `a JPEG`.
+    pub kind: &'static str,
 }
 
 impl ImageFault {
@@ -63,14 +77,33 @@ pub(super) fn damaged(what: &'static str) -> ImageFault {
     ImageFault::Damaged { what }
 }
 
-/// Checks the size of a decoded image before memory is taken for it.
-pub(super) fn check_size(height: u64, width: u64, bytes_a_pixel: u64) -> Result<(), ImageFault> {
+/// Returns the fault of a file that could not be read: it ends too soon, for which `what` is the reason, or the disk fails.
+pub(super) fn unreadable(error: io::Error, what: &'static str) -> ImageFault {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => damaged(what),
+        _ => ImageFault::Decoder(error.into()),
+    }
+}
+
+/// Checks the size of an image that is decoded at once, before memory is taken for it. `kind` is what the limit is for.
+pub(super) fn check_size(
+    height: u64,
+    width: u64,
+    bytes_a_pixel: u64,
+    kind: &'static str,
+) -> Result<(), ImageFault> {
     if height == 0 || width == 0 {
         return Err(ImageFault::NoPixels);
     }
     let size_bytes = height.saturating_mul(width).saturating_mul(bytes_a_pixel);
     if size_bytes > LARGEST_BYTES {
-        return Err(ImageFault::TooLarge { height, width, size_bytes });
+        return Err(ImageFault::TooLarge(Excess {
+            height,
+            width,
+            size_bytes,
+            limit_bytes: LARGEST_BYTES,
+            kind,
+        }));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use image::ImageFormat;
 
+use super::fault::DECODED_AT_ONCE;
 use super::{ImageFault, bmp, jpeg, png, pnm, tiff, webp};
 use crate::artifacts::files::is_lfs_pointer;
 
@@ -74,12 +75,21 @@ impl Format {
         }
     }
 
+    /// Returns the images of the format that are decoded at once.
+    pub(super) fn undivided(self) -> &'static str {
+        match self {
+            Self::Jpeg => "a JPEG",
+            Self::WebP => "a WebP",
+            Self::Png | Self::Tiff | Self::Bmp | Self::Pnm => DECODED_AT_ONCE,
+        }
+    }
+
     /// Checks the structure of a whole file. Returns whether its levels have 16 bits of which an unknown number may be
     /// in use.
     pub(super) fn check(self, bytes: &[u8]) -> Result<bool, ImageFault> {
         match self {
             Self::Png => png::check(bytes).map(|()| png::is_deep(bytes)),
-            Self::Jpeg => jpeg::check(bytes).map(|()| false),
+            Self::Jpeg => jpeg::check(bytes).map(|_| false),
             Self::Tiff => tiff::check(bytes),
             Self::Bmp => bmp::check(bytes).map(|()| false),
             Self::WebP => webp::check(bytes).map(|()| false),

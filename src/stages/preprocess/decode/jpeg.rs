@@ -65,8 +65,17 @@ fn bad_header() -> ImageFault {
     damaged("a header contradicts itself")
 }
 
-/// Checks a file from its first to its end marker.
-pub(super) fn check(bytes: &[u8]) -> Result<(), ImageFault> {
+/// The size of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JpegSize {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Levels of a pixel.
+    pub(super) channels: usize,
+}
+
+/// Checks a file from its first to its end marker. Returns its size.
+pub(super) fn check(bytes: &[u8]) -> Result<JpegSize, ImageFault> {
     let mut file = Reader { bytes, position: 2 };
     let (mut frame, mut tables, mut scans) = (None::<JpegFrame>, Tables::default(), 0);
     let mut colours = Colours::default();
@@ -121,7 +130,7 @@ struct Colours {
 
 /// Checks the end of a file: that no scan is missing, and that its headers agree on the colours. Decoders believe different
 /// headers if they do not.
-fn finish(frame: &JpegFrame, colours: &Colours) -> Result<(), ImageFault> {
+fn finish(frame: &JpegFrame, colours: &Colours) -> Result<JpegSize, ImageFault> {
     if !frame.is_complete() {
         return Err(damaged("it ends before its last scan"));
     }
@@ -130,7 +139,7 @@ fn finish(frame: &JpegFrame, colours: &Colours) -> Result<(), ImageFault> {
     if frame.components.len() == 3 && is_rgb && is_ycbcr {
         return Err(ImageFault::unread("a JPEG whose headers contradict each other about its colours"));
     }
-    Ok(())
+    Ok(JpegSize { height: frame.size.0, width: frame.size.1, channels: frame.components.len() })
 }
 
 /// Reads markers and their segments.

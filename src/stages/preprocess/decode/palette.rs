@@ -6,9 +6,7 @@
 use image::DynamicImage;
 
 use super::bmp::palette_range;
-use super::{Decoded, ImageFault, decode_bytes, format::Format};
-use crate::artifacts::File;
-use crate::stages::StageError;
+use super::{Decoded, ImageFault, decode_bytes, format::Format, png};
 
 /// Returns whether the pixels of a file are indices.
 pub(super) fn is_indexed(format: Format, bytes: &[u8]) -> bool {
@@ -19,12 +17,7 @@ pub(super) fn is_indexed(format: Format, bytes: &[u8]) -> bool {
     }
 }
 
-/// Returns the indices of an image file as grey levels, turned as the image; `None` if it has no palette.
-pub(in super::super) fn decode_indices(file: &File) -> Result<Option<DynamicImage>, StageError> {
-    let bytes = file.read_unchanged()?;
-    indices(&bytes).map_err(|source| StageError::Image { path: file.path.clone(), source })
-}
-
+/// Returns the indices of an image as grey levels, turned as the image; `None` if it has no palette.
 pub(super) fn indices(bytes: &[u8]) -> Result<Option<DynamicImage>, ImageFault> {
     let format = Format::of(bytes)?;
     let replaced = match format {
@@ -49,11 +42,8 @@ fn png_with_indices(bytes: &[u8]) -> Option<Vec<u8>> {
         match &chunk[..4] {
             b"PLTE" => {
                 has_palette = true;
-                let colours = (0..length / 3).flat_map(|index| [index as u8; 3]);
-                let data: Vec<u8> = b"PLTE".iter().copied().chain(colours).collect();
-                replaced.extend((data.len() as u32 - 4).to_be_bytes());
-                replaced.extend_from_slice(&data);
-                replaced.extend(crc32fast::hash(&data).to_be_bytes());
+                let colours: Vec<u8> = (0..length / 3).flat_map(|index| [index as u8; 3]).collect();
+                png::chunk(&mut replaced, b"PLTE", &colours);
             }
             b"tRNS" => {}
             _ => {

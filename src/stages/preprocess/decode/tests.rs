@@ -100,6 +100,68 @@ fn a_tiff_whose_structure_has_wrong_types_is_refused() {
 }
 
 #[test]
+fn damaged_exif_data_and_headers_of_webp_are_refused() {
+    let changed = |name: &str, find: &[u8], at: usize, byte: u8| {
+        let mut bytes = golden()[name].0.clone();
+        let start = bytes.windows(find.len()).position(|part| part == find).unwrap();
+        bytes[start + at] = byte;
+        decode_bytes(&bytes).unwrap_err().to_string()
+    };
+    // The header of the EXIF data.
+    for (name, find) in [
+        ("webp-turned.webp", b"II*\0"),
+        ("webp-turned-prefix.webp", b"II*\0"),
+        ("jpeg-orientation6.jpg", b"II*\0"),
+    ] {
+        let fault = changed(name, find, 1, b'Y');
+        assert!(fault.contains("its EXIF data"), "{name}: {fault}");
+    }
+    // A frame that is not shown, one that needs another, a profile beyond 3, a start code, a first partition of 500 kB.
+    let first = golden()["webp-lossy.webp"].0[20];
+    for (at, byte) in [(8, first & !16), (8, first | 1), (8, first | 8), (11, 0), (10, 0xff)] {
+        let fault = changed("webp-lossy.webp", b"VP8 ", at, byte);
+        assert!(fault.contains("cut off or damaged"), "{at} {byte}: {fault}");
+    }
+    // Another width in the header of the file than in that of its image.
+    let fault = changed("webp-turned.webp", b"VP8X", 12, 1);
+    assert!(fault.contains("different sizes"), "{fault}");
+}
+
+/// The strips of a TIFF may be JPEGs, whose damage shows in their codes.
+#[test]
+fn a_tiff_of_damaged_jpeg_is_refused() {
+    for name in ["tiff-grey8-jpeg.tif", "tiff-rgb8-jpeg.tif"] {
+        let whole = golden()[name].0.clone();
+        let start = whole.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for share in [20, 50, 80] {
+            let mut zeroed = whole.clone();
+            let end = start + 14 + 60 * share / 100;
+            zeroed[end..end + 40].fill(0);
+            assert!(decode_bytes(&zeroed).is_err(), "{name} with zeros from {end}");
+        }
+        // `ImageWidth` (256), which the decoder would fill with the levels of wider rows.
+        let at = whole.windows(4).position(|entry| entry == [0, 1, 3, 0]).unwrap() + 8;
+        let mut narrow = whole.clone();
+        assert_eq!(narrow[at], 43);
+        narrow[at] = 42;
+        let fault = decode_bytes(&narrow).unwrap_err().to_string();
+        assert!(fault.contains("of another size"), "{name}: {fault}");
+    }
+}
+
+/// The decoder would go on with the bytes that follow.
+#[test]
+fn a_tiff_whose_strips_are_short_is_refused() {
+    let mut bytes = golden()["tiff-grey8.tif"].0.clone();
+    // `StripByteCounts` (279), one strip of 43×37 bytes, one less.
+    let at = bytes.windows(2).position(|pair| pair == 279_u16.to_le_bytes()).unwrap() + 8;
+    assert_eq!(u16::from_le_bytes([bytes[at], bytes[at + 1]]), 43 * 37);
+    bytes[at] -= 1;
+    let fault = decode_bytes(&bytes).unwrap_err().to_string();
+    assert!(fault.contains("image data are missing"), "{fault}");
+}
+
+#[test]
 fn indices_of_palettes_are_read_whatever_their_colours() {
     let files = golden();
     let of = |name: &str| palette::indices(&files[name].0).unwrap().map(DynamicImage::into_luma8);
@@ -205,7 +267,7 @@ fn a_small_file_that_claims_a_large_image_is_refused_before_memory_is_taken() {
             bytes[29..33].copy_from_slice(&sum.to_be_bytes());
         }
         let error = decode_bytes(&bytes).unwrap_err();
-        let is_named = matches!(error, ImageFault::TooLarge { height: 65535, width: 65535, .. });
+        let is_named = matches!(error, ImageFault::TooLarge(Excess { height: 65535, width: 65535, .. }));
         assert!(is_named || kind == "PNM" && matches!(error, ImageFault::Damaged { .. }), "{kind}: {error}");
     }
 }
@@ -236,15 +298,16 @@ fn mutated_images_are_answered() {
     assert!((50..1500).contains(&read), "{read} of 2000 were read");
 }
 
-/// Writes 10,000 mutated images and what is read of each into `target/mutations`, for `benches/peers/mutations.py`,
-/// which compares with Pillow.
+/// Writes 20,000 mutated images of two seeds and what is read of each into `target/mutations`, for
+/// `benches/peers/mutations.py`, which compares with Pillow.
 #[test]
 #[ignore = "writes files for benches/peers/mutations.py"]
 fn mutated_images_are_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mutations");
     std::fs::create_dir_all(&folder).unwrap();
     let mut table = Vec::new();
-    mutations(10_000, 2, |index, name, _, mutation, bytes| {
+    let mut index = 0;
+    let mut write = |_, name: &str, _: &[u8], mutation, bytes: &[u8]| {
         std::fs::write(folder.join(format!("{index}.bin")), bytes).unwrap();
         let answer = match decode_bytes(bytes) {
             Ok(decoded) => {
@@ -260,6 +323,9 @@ fn mutated_images_are_written() {
             Err(error) => error.to_string(),
         };
         table.push(format!("{index}\t{name}\t{mutation:?}\t{answer}\n"));
-    });
+        index += 1;
+    };
+    mutations(10_000, 2, &mut write);
+    mutations(10_000, 3, &mut write);
     std::fs::write(folder.join("table.txt"), table.concat()).unwrap();
 }

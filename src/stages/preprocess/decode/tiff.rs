@@ -1,19 +1,30 @@
 //! Checks the structure of a TIFF file.
 
-use std::io::{BufRead, Cursor, Seek};
+mod grid;
+
+use std::io::{BufRead, Cursor, Seek, SeekFrom};
 
 use flate2::bufread::ZlibDecoder;
 use tiff::TiffError;
 use tiff::decoder::Decoder;
+use tiff::decoder::ifd::Value;
 use tiff::tags::{ByteOrder, Tag};
 
+pub(super) use grid::ChunkGrid;
+
 use super::ImageFault;
-use super::fault::{check_size, damaged};
+use super::fault::{DECODED_AT_ONCE, check_size, damaged, unreadable};
+use super::jpeg::{self, JpegSize};
 
 /// A page that is a smaller copy of another page, in `NewSubfileType`.
 const REDUCED: u32 = 1;
 /// Pages that are looked at (chosen; a file with more has more than one image).
 const MOST_PAGES: usize = 64;
+
+/// Tags that are looked at (chosen: the most that a header other than of `BigTIFF` can have).
+const MOST_TAGS: u64 = 65535;
+/// What is wrong with a file that ends within its header.
+const CUT: &str = "its header is cut off";
 
 /// Values of `PhotometricInterpretation`.
 const WHITE_IS_ZERO: u32 = 0;
@@ -34,46 +45,63 @@ const UNSIGNED: [u16; 4] = [1, 3, 4, 16];
 /// Values of `Compression`.
 const FAX: std::ops::RangeInclusive<u32> = 2..=4;
 const LZW: u32 = 5;
+const JPEG: u32 = 7;
 const DEFLATE: [u32; 2] = [8, 32946];
+
+/// The first and last marker of a JPEG.
+const JPEG_START: &[u8] = b"\xff\xd8";
+const JPEG_END: &[u8] = b"\xff\xd9";
 
 /// Checks that a file has one image of a kind that all readers read alike, and that its data are within the file.
 /// Returns whether its levels have 16 bits.
 pub(super) fn check(bytes: &[u8]) -> Result<bool, ImageFault> {
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(fault)?;
-    check_types(&mut decoder, bytes)?;
     let (width, height) = decoder.dimensions().map_err(fault)?;
-    let bits = bits(&mut decoder)?;
-    let samples = tag(&mut decoder, Tag::SamplesPerPixel)?.unwrap_or(1);
-    check_size(height.into(), width.into(), u64::from(samples.max(1)) * u64::from(bits.div_ceil(8)))?;
-    check_levels(&mut decoder, bits)?;
-    check_coding(&mut decoder)?;
+    check_size(height.into(), width.into(), 1, DECODED_AT_ONCE)?;
     check_data(&mut decoder, bytes)?;
-    check_pages(&mut decoder)?;
+    check_structure(&mut decoder)
+}
+
+/// Checks a file as [`check`], without reading the data of its pixels. Afterwards the decoder is at the last page.
+pub(super) fn check_structure<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<bool, ImageFault> {
+    check_types(decoder)?;
+    let bits = bits(decoder)?;
+    check_levels(decoder, bits)?;
+    check_coding(decoder)?;
+    check_extents(decoder)?;
+    check_pages(decoder)?;
     Ok(bits == 16)
 }
 
 /// Checks that the tags of the structure are whole numbers. The decoder passes over a tag of an unknown type, and fills in
 /// what it stands for if it is missing.
-fn check_types(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), ImageFault> {
-    let cut = || damaged("its header is cut off");
+fn check_types<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
     let is_little = decoder.byte_order() == ByteOrder::LittleEndian;
+    let start = decoder.ifd_pointer().ok_or(damaged(CUT))?.0;
+    let file = decoder.inner();
     let number = |bytes: &[u8]| {
         let digits = bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
         if is_little { digits } else { digits.swap_bytes() >> (64 - 8 * bytes.len()) }
     };
-    let is_big = number(bytes.get(2..4).ok_or_else(cut)?) == 43;
+    let is_big = number(&read(file, 2, 2)?) == 43;
     let (count_bytes, entry_bytes) = if is_big { (8, 20) } else { (2, 12) };
-    let start = decoder.ifd_pointer().and_then(|pointer| usize::try_from(pointer.0).ok()).ok_or_else(cut)?;
-    let list = bytes.get(start..).ok_or_else(cut)?;
-    let (count, entries) = list.split_at_checked(count_bytes).ok_or_else(cut)?;
-    let count = usize::try_from(number(count)).map_err(|_| cut())?;
-    for entry in entries.chunks_exact(entry_bytes).take(count) {
-        let (tag, kind) = (number(&entry[..2]) as u16, number(&entry[2..4]) as u16);
+    let count = number(&read(file, start, count_bytes)?).min(MOST_TAGS);
+    for index in 0..count {
+        let at = start + count_bytes as u64 + index * entry_bytes;
+        let entry = read(file, at, 4)?;
+        let (tag, kind) = (number(&entry[..2]) as u16, number(&entry[2..]) as u16);
         if STRUCTURAL.contains(&tag) && !UNSIGNED.contains(&kind) {
             return Err(damaged("a tag of its header is of a wrong type"));
         }
     }
     Ok(())
+}
+
+fn read(file: &mut (impl BufRead + Seek), start: u64, length: usize) -> Result<Vec<u8>, ImageFault> {
+    let mut bytes = vec![0; length];
+    file.seek(SeekFrom::Start(start)).map_err(|error| unreadable(error, CUT))?;
+    file.read_exact(&mut bytes).map_err(|error| unreadable(error, CUT))?;
+    Ok(bytes)
 }
 
 /// Returns the bits per level.
@@ -148,26 +176,64 @@ fn check_coding<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), Image
     }
 }
 
-/// Checks that every strip or tile is within the file, and its checksum if it has one. The decoder stops before it.
-fn check_data<R: BufRead + Seek>(decoder: &mut Decoder<R>, bytes: &[u8]) -> Result<(), ImageFault> {
-    let has_checksums = tag(decoder, Tag::Compression)?.is_some_and(|kind| DEFLATE.contains(&kind));
-    for (offsets, sizes) in
-        [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)]
-    {
-        let (offsets, sizes) = (tags(decoder, offsets)?, tags(decoder, sizes)?);
-        if offsets.len() != sizes.len() {
-            return Err(damaged("its header contradicts itself"));
-        }
-        for (&offset, &size) in offsets.iter().zip(&sizes) {
-            let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
-            let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));
-            let data = data.ok_or(damaged("its image data reach beyond its end"))?;
-            if has_checksums && std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
-                return Err(damaged("its compressed data do not fit their checksum"));
-            }
+/// The tags of the offsets and of the sizes of strips and tiles.
+const EXTENTS: [(Tag, Tag); 2] =
+    [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)];
+
+/// Returns where every strip or tile begins, and its bytes.
+pub(super) fn extents<R: BufRead + Seek>(
+    decoder: &mut Decoder<R>,
+    grid: &ChunkGrid,
+) -> Result<Vec<(u64, u64)>, ImageFault> {
+    let (offsets, sizes) = EXTENTS[usize::from(grid.tile_width.is_some())];
+    let (offsets, sizes) = (tags(decoder, offsets)?, tags(decoder, sizes)?);
+    if offsets.len() != sizes.len() {
+        return Err(damaged("its header contradicts itself"));
+    }
+    grid.check_sizes(&sizes)?;
+    Ok(offsets.into_iter().zip(sizes).collect())
+}
+
+/// Checks that every strip or tile is within the file, and whole.
+fn check_extents<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageFault> {
+    let length = decoder.inner().seek(SeekFrom::End(0)).map_err(|error| unreadable(error, CUT))?;
+    let grid = ChunkGrid::read(decoder)?;
+    let is_within = |&(offset, size): &(u64, u64)| offset.saturating_add(size) <= length;
+    if extents(decoder, &grid)?.iter().all(is_within) {
+        Ok(())
+    } else {
+        Err(damaged("its image data reach beyond its end"))
+    }
+}
+
+/// Checks the data of every strip or tile with a compression that says what is damaged: the checksum of Deflate, before which
+/// the decoder stops, and the codes of JPEG, where it goes on with grey.
+fn check_data(decoder: &mut Decoder<Cursor<&[u8]>>, bytes: &[u8]) -> Result<(), ImageFault> {
+    let compression = tag(decoder, Tag::Compression)?.unwrap_or(1);
+    if compression != JPEG && !DEFLATE.contains(&compression) {
+        return Ok(());
+    }
+    let tables = decoder.find_tag(Tag::JPEGTables).map_err(fault)?;
+    let tables = tables.map(Value::into_u8_vec).transpose().map_err(fault)?.unwrap_or_default();
+    let grid = ChunkGrid::read(decoder)?;
+    for (index, (offset, size)) in extents(decoder, &grid)?.into_iter().enumerate() {
+        let data = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
+        let data = data.and_then(|data| data.get(..usize::try_from(size).ok()?));
+        let data = data.ok_or(damaged("its image data reach beyond its end"))?;
+        if compression == JPEG {
+            grid.check_jpeg(index, jpeg_size(&tables, data)?)?;
+        } else if std::io::copy(&mut ZlibDecoder::new(data), &mut std::io::sink()).is_err() {
+            return Err(damaged("its compressed data do not fit their checksum"));
         }
     }
     Ok(())
+}
+
+/// Checks a strip or tile that is a JPEG, whose tables may be apart: a JPEG of them alone. Returns its size.
+fn jpeg_size(tables: &[u8], data: &[u8]) -> Result<JpegSize, ImageFault> {
+    let Some(tables) = tables.strip_suffix(JPEG_END) else { return jpeg::check(data) };
+    let data = data.strip_prefix(JPEG_START).ok_or(damaged("its image data are no JPEG"))?;
+    jpeg::check(&[tables, data].concat())
 }
 
 /// Checks that all further pages are smaller copies.
@@ -184,15 +250,15 @@ fn check_pages<R: BufRead + Seek>(decoder: &mut Decoder<R>) -> Result<(), ImageF
     Err(ImageFault::unread("a TIFF with several pages"))
 }
 
-fn tag<R: BufRead + Seek>(decoder: &mut Decoder<R>, tag: Tag) -> Result<Option<u32>, ImageFault> {
+pub(super) fn tag<R: BufRead + Seek>(decoder: &mut Decoder<R>, tag: Tag) -> Result<Option<u32>, ImageFault> {
     decoder.find_tag_unsigned(tag).map_err(fault)
 }
 
-fn tags<R: BufRead + Seek>(decoder: &mut Decoder<R>, tag: Tag) -> Result<Vec<u64>, ImageFault> {
+pub(super) fn tags<R: BufRead + Seek>(decoder: &mut Decoder<R>, tag: Tag) -> Result<Vec<u64>, ImageFault> {
     Ok(decoder.find_tag_unsigned_vec(tag).map_err(fault)?.unwrap_or_default())
 }
 
-fn fault(error: TiffError) -> ImageFault {
+pub(super) fn fault(error: TiffError) -> ImageFault {
     match error {
         TiffError::UnsupportedError(what) => ImageFault::unread(format!("a TIFF with {what}")),
         TiffError::LimitsExceeded => damaged("a list in its header is too long"),

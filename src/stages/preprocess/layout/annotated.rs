@@ -18,7 +18,7 @@ use crate::artifacts::File;
 use crate::artifacts::image_set::Label;
 use crate::stages::StageError;
 use crate::stages::preprocess::annotation::{
-    Annotation, Classes, CocoFile, read_labelme, read_yolo, resolved,
+    Annotation, ClassNames, Classes, CocoFile, read_class_names, read_labelme, read_yolo, resolved,
 };
 use crate::stages::preprocess::names::{extension, folder_of, is_copy, is_image, parts, without_extension};
 use crate::stages::preprocess::reading::Reading;
@@ -300,7 +300,7 @@ fn read_yolo_folders<'a>(
     reading: &Reading,
     listing: &mut Listing<'a>,
 ) -> Result<(), StageError> {
-    let mut classes = Classes::new(reading);
+    let mut classes = Classes::new(reading).with_names(class_names(view, listing)?);
     let mut labels: BTreeMap<&str, &'a File> =
         view.iter().filter(|(name, _)| is_yolo_label(name)).map(|(&name, &file)| (name, file)).collect();
     let (mut found, mut without) = (Vec::new(), 0);
@@ -336,6 +336,30 @@ fn read_yolo_folders<'a>(
     }
     listing.notes.extend(classes.finish()?);
     add_all(found, reading, listing)
+}
+
+/// Returns the names of the classes of YOLO, with a file that has them; `None` if no YAML file has names.
+fn class_names<'a>(
+    view: &View<'a>,
+    listing: &mut Listing<'a>,
+) -> Result<Option<(ClassNames, &'a File)>, StageError> {
+    let mut found: Option<(ClassNames, &File)> = None;
+    for (_, &file) in view.iter().filter(|(name, _)| ["yaml", "yml"].contains(&extension(name).as_str())) {
+        let Some(names) = read_class_names(file)? else { continue };
+        listing.lists.push(file);
+        match &found {
+            None => found = Some((names, file)),
+            Some((first, other)) if *first != names => {
+                let (one, other) = (other.path.display(), file.path.display());
+                listing.problem(
+                    format!("`{one}` and `{other}` have different `names` of classes"),
+                    "remove the file that is not of these annotations",
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the name of the annotation of an image: the last folder `images` is `labels`.

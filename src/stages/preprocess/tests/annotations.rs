@@ -264,7 +264,7 @@ fn yolo_lines_are_polygons_or_boxes_and_no_file_is_normal() {
         .text("labels/test/c.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6\r\n")
         .text("labels/test/d.txt", "3 0.5 0.5 0.1 0.1\n")
         .text("labels/classes.txt", "dent\n")
-        .text("data.yaml", "names: [dent]\n");
+        .text("hyper.yaml", "lr0: 0.01\n");
     let (listed, counts, warnings) = marked(&folder, &[]);
     assert_eq!(
         listed,
@@ -291,6 +291,38 @@ fn yolo_lines_are_polygons_or_boxes_and_no_file_is_normal() {
     }
     let error = failure(&[], &folder.text("labels/test/x.txt", ""));
     assert!(error.contains("x.txt` has no image"), "{error}");
+}
+
+#[test]
+fn classes_of_yolo_have_the_names_of_its_yaml_file() {
+    let folder = |names: &str| {
+        Folder::new()
+            .image("images/train/a.png")
+            .image("images/test/c.png")
+            .image("images/test/d.png")
+            .text("labels/test/c.txt", "0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6")
+            .text("labels/test/d.txt", "1 0.5 0.5 0.1 0.1\n")
+            .text("data.yaml", &format!("train: images/train\nnc: 2\nnames:\n{names}"))
+    };
+    let classes = |names: &str, pairs: &[(&str, Value)]| marked(&folder(names), pairs).0[..2].to_vec();
+    let both = ["test/defect/dent/images/test/c.png", "test/defect/deep scratch/images/test/d.png"];
+    let both: Vec<&str> = both.into_iter().rev().collect();
+    assert_eq!(classes("- dent\n- deep scratch\n", &[]), both);
+    assert_eq!(classes("  0: dent\n  1: deep scratch\n", &[]), both);
+    // A class that is no defect is named by its name or its number.
+    for wanted in ["deep scratch", "1"] {
+        let listed = classes("- ok\n- deep scratch\n", &[("defect_classes", wanted.into())]);
+        assert_eq!(listed[0], "test/defect/deep scratch/images/test/d.png");
+        assert_eq!(listed[1], "test/normal/images/test/c.png");
+    }
+    let error = failure(&[], &folder("- ok\n- deep scratch\n"));
+    assert!(error.contains("`ok`, which means normal"), "{error}");
+    let error = failure(&[], &folder("  0: dent\n  2: deep scratch\n"));
+    assert!(error.contains("d.txt`, line 1: `names` of") && error.contains("has no class 1"), "{error}");
+    let error = failure(&[], &folder("- dent\n"));
+    assert!(error.contains("data.yaml` as an annotation of YOLO: `nc` is 2, but `names` has 1"), "{error}");
+    let error = failure(&[], &folder("- a\n- b\n").text("other/data.yml", "names: [b, a]"));
+    assert!(error.contains("have different `names`"), "{error}");
 }
 
 #[test]

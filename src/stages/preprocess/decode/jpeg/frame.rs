@@ -33,6 +33,8 @@ pub(super) struct JpegComponent {
 
 /// The image.
 pub(super) struct JpegFrame {
+    /// Height and width in px.
+    pub(super) size: (usize, usize),
     pub(super) is_progressive: bool,
     pub(super) components: Vec<JpegComponent>,
     /// MCUs of a scan of all components.
@@ -83,7 +85,7 @@ impl JpegFrame {
         if triples.len() != usize::from(*count) || width == 0 {
             return Err(bad_header());
         }
-        check_size(height as u64, width as u64, triples.len() as u64)?;
+        check_size(height as u64, width as u64, triples.len() as u64, "a JPEG")?;
         Self::new(is_progressive, (height, width), triples)
     }
 
@@ -125,6 +127,7 @@ impl JpegFrame {
         });
         let components = components.collect();
         Ok(Self {
+            size: (height, width),
             is_progressive,
             components,
             mcus,

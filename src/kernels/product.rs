@@ -2,11 +2,13 @@
 //!
 //! The `gemm` crate takes raw pointers, so this file is also the only unsafe one of the kernels. Its
 //! results depend on the instruction set of the machine (order of sums, fused operations): they serve
-//! as a filter with an error margin, or where the last bit is not promised. Products of int8 rows, in `int8`,
-//! are exact; the call of their vector form, which the compiler cannot know to be allowed, is here too.
+//! as a filter with an error margin, or where the last bit is not promised. Where it is, `panel` sums in one order.
+//! Products of int8 rows, in `int8`, are exact; the call of their vector form, which the compiler cannot know to be
+//! allowed, is here too.
 #![expect(unsafe_code, reason = "the gemm crate's only entry point takes raw pointers")]
 
 pub(crate) mod int8;
+pub(crate) mod panel;
 
 use int8::{LeftRow, Tile};
 

@@ -31,8 +31,9 @@ use crate::kernels::resize::overlap;
 pub use filter::SyntheticFilter;
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least
-/// one row (2026-11-28).
-pub const VERSION: u32 = 2;
+/// one row (2026-11-28). 3: the projection has one order of sums, so that a bank is the same on every machine
+/// (2026-11-29).
+pub const VERSION: u32 = 3;
 
 /// Number of dimensions of the random projection (Roth et al. 2022, section 3.2, and its authors' code).
 const PROJECTION: i64 = 128;

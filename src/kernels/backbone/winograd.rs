@@ -19,10 +19,11 @@ use std::cell::RefCell;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::convolution::{Epilogue, PANEL, apply_epilogue};
+use super::convolution::{Epilogue, apply_epilogue};
 use super::network::Convolution;
 use super::padded::{PaddedMap, RowsMut};
 use super::weights::FoldedConvolution;
+use crate::kernels::product::panel::{PANEL, multiply};
 
 /// Side of an output tile.
 const TILE: usize = 4;
@@ -350,65 +351,6 @@ impl Blocks<'_, '_> {
                     let out = &mut out.values[start..start + S::F32_LANES];
                     apply_epilogue(simd, self.epilogue, &[simd.add_f32s(value, bias)], out);
                 }
-            }
-        }
-    }
-}
-
-/// The product of one point and panel, `out[tile, PANEL] = inputs[tile, channel] · weights[channel, PANEL]`, by at most
-/// `ROWS` tiles at once: as many as divide the tiles evenly.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn multiply<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    inputs: &[f32],
-    stride: usize,
-    weights: &[[f32; PANEL]],
-    out: &mut [f32],
-) {
-    let tiles = out.len() / PANEL;
-    match tiles.div_ceil(tiles.div_ceil(ROWS)) {
-        13.. => multiply_by::<S, 14, VECTORS>(simd, inputs, stride, weights, out),
-        11.. => multiply_by::<S, 12, VECTORS>(simd, inputs, stride, weights, out),
-        9.. => multiply_by::<S, 10, VECTORS>(simd, inputs, stride, weights, out),
-        7.. => multiply_by::<S, 8, VECTORS>(simd, inputs, stride, weights, out),
-        5.. => multiply_by::<S, 6, VECTORS>(simd, inputs, stride, weights, out),
-        3.. => multiply_by::<S, 4, VECTORS>(simd, inputs, stride, weights, out),
-        _ => multiply_by::<S, 2, VECTORS>(simd, inputs, stride, weights, out),
-    }
-}
-
-/// As [`multiply`], by `ROWS` tiles at once.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn multiply_by<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    inputs: &[f32],
-    stride: usize,
-    weights: &[[f32; PANEL]],
-    out: &mut [f32],
-) {
-    let tiles = out.len() / PANEL;
-    for first in (0..tiles).step_by(ROWS) {
-        // The last rows repeat the last tile, which is computed more than once and stored once.
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|row| &inputs[(first + row).min(tiles - 1) * stride..][..weights.len()]);
-        for part in 0..PANEL / S::F32_LANES / VECTORS {
-            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-            for (channel, weights) in weights.iter().enumerate() {
-                let weights = &S::as_simd_f32s(weights).0[part * VECTORS..][..VECTORS];
-                let weights: [S::f32s; VECTORS] = std::array::from_fn(|vector| weights[vector]);
-                for (sums, row) in sums.iter_mut().zip(&rows) {
-                    let input = simd.splat_f32s(row[channel]);
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum = simd.mul_add_f32s(input, weight, *sum);
-                    }
-                }
-            }
-            for (tile, sums) in (first..tiles).zip(&sums) {
-                let out = &mut out[tile * PANEL..][..PANEL];
-                let out = &mut S::as_mut_simd_f32s(out).0[part * VECTORS..][..VECTORS];
-                out.copy_from_slice(sums);
             }
         }
     }

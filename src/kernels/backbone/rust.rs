@@ -236,7 +236,7 @@ impl PackedBlock {
 /// `neon` or `baseline`. It affects the running time, never the maps.
 pub fn simd_level() -> &'static str {
     match pulp::Arch::new() {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
         pulp::Arch::V4(_) => "avx512",
         #[cfg(target_arch = "x86_64")]
         pulp::Arch::V3(_) => "avx2",

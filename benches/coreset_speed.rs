@@ -18,9 +18,10 @@ use std::time::Instant;
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use patchflow::kernels::backbone::Device;
+use patchflow::kernels::backbone::{Device, simd_level};
 use patchflow::kernels::coreset::{Picks, Points, Projection};
 use patchflow::kernels::distance::squared_euclidean;
+use patchflow::kernels::nearest::int8_instructions;
 use patchflow::kernels::random::Rng;
 use rayon::prelude::*;
 
@@ -115,6 +116,7 @@ fn pick(features: &Rows, count: usize, device: Device) {
         "rows": features.n,
         "picks": count,
         "device": device.to_string(),
+        "instructions": instructions(),
         "project_s": (middle.0 - start.0).as_secs_f64(),
         "project_cpu_s": middle.1 - start.1,
         "picks_s": (end.0 - middle.0).as_secs_f64(),
@@ -124,6 +126,11 @@ fn pick(features: &Rows, count: usize, device: Device) {
         "digest": digest(&picks),
     });
     println!("{figures}");
+}
+
+/// Vector instructions for floats and for int8.
+fn instructions() -> String {
+    format!("f32={},int8={}", simd_level(), int8_instructions().unwrap_or("none"))
 }
 
 /// CPU time of this process, user and system.

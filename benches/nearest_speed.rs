@@ -2,15 +2,15 @@
 //!
 //! `nearest_speed QUERIES BANK D K THREADS FOUND [DEVICE]` reads two files of raw f32 rows, prepares the bank with one
 //! search, writes the rows found as raw u32 into FOUND, and prints `ready`, the seconds of that preparation (first
-//! search included) and those of the search itself. For each line on stdin it searches once and prints the seconds.
+//! search included) and the instructions that it uses. For each line on stdin it searches once and prints the seconds.
 //! DEVICE is `cpu` or, in builds with the feature `torch`, `cuda` or `cuda:N`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program of the benches, not of the product")]
 
 use std::io::BufRead;
 use std::time::Instant;
 
-use patchflow::kernels::backbone::Device;
-use patchflow::kernels::nearest::SearchBank;
+use patchflow::kernels::backbone::{Device, simd_level};
+use patchflow::kernels::nearest::{SearchBank, int8_instructions};
 
 fn main() {
     // Cargo adds `--bench` when it runs a bench itself.
@@ -36,12 +36,17 @@ fn time(queries: &[f32], rows: Vec<f32>, prepare: impl Fn(Vec<f32>) -> SearchBan
     let neighbours = bank.nearest(queries, k).unwrap();
     let bytes: Vec<u8> = neighbours.index.iter().flat_map(|row| row.to_le_bytes()).collect();
     std::fs::write(found, bytes).unwrap();
-    println!("ready {prepared}");
+    println!("ready {prepared} {}", instructions());
     for _ in std::io::stdin().lock().lines() {
         let started = Instant::now();
         bank.nearest(queries, k).unwrap();
         println!("{}", started.elapsed().as_secs_f64());
     }
+}
+
+/// Vector instructions for floats and for int8.
+fn instructions() -> String {
+    format!("f32={},int8={}", simd_level(), int8_instructions().unwrap_or("none"))
 }
 
 fn read(path: &str) -> Vec<f32> {

@@ -117,7 +117,7 @@ def main():
     arguments = parser.parse_args()
     features = ["--features", "torch"] if arguments.torch else []
     python, program = peer.interpreter(arguments.python, PACKAGES), peer.bench("backbone_speed", *features)
-    peer.settle(arguments.avx2)
+    peer.hold(arguments.avx2)
     names = ["rust", *(["torch-f32", "torch-bf16"] if arguments.torch else []), *arguments.peers.split(",")]
     busy = [subprocess.Popen(["taskset", "-c", "0", sys.executable, "-c", "while True: pass"])] if arguments.busy else []
     ratios = {}

@@ -65,7 +65,7 @@ print(json.dumps(errors))
 def main():
     arguments = peer.parser(__doc__, quick="ResNet18 alone").parse_args()
     python, program = peer.interpreter(arguments.python, [*PACKAGES, "onnx"]), peer.bench("backbone_speed")
-    peer.settle(arguments.avx2)
+    peer.hold(arguments.avx2)
     errors = {}
     with tempfile.TemporaryDirectory() as folder:
         for network in [NETWORKS["r18"]] if arguments.quick else NETWORKS.values():

@@ -150,7 +150,7 @@ def main():
     python = peer.interpreter(arguments.python, PACKAGES)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-c", DATA, folder, arguments.backbone, str(SIDE), repr(IMAGES)], check=True)
-        peer.settle(arguments.avx2)
+        peer.hold(arguments.avx2)
         rows = []
         for _ in range(1 if arguments.quick else arguments.runs):
             (our_seconds, our_memory), our_scores = ours(arguments.bin, folder, arguments.backbone)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The exact search beside faiss IndexFlatL2: milliseconds, medians, ratios faiss/ours, and whether they agree.
 
-usage: benches/peers/nearest.py [--quick] [--data FOLDER --weights FOLDER] [--k K] [--threads N] [--python PATH]
+usage: benches/peers/nearest.py [--quick] [--avx2] [--data FOLDER --weights FOLDER] [--k K] [--threads N] [--python PATH]
 
 2,000 queries against banks of 20,000 and 2,000 rows of 384 numbers. With --data (KSDD as train/ and test/ folders)
 and --weights (ResNet18's), `patchflow run` makes real features: the bank is the greedy k-center coreset of the
@@ -10,7 +10,9 @@ are generated (groups in 60 directions of falling variance, and noise), and the 
 always generated, and so is the unstructured noise.
 
 The ratio is of the search alone, as `add` of faiss computes its norms beforehand; what both do before their first
-timed search is in the column `prepare` (ours includes two searches, and the codes). The last line is one JSON object.
+timed search is in the column `prepare` (ours includes two searches, and the codes). Both run on the same cores, a search of
+one after a search of the other; each row says which vector instructions either used. --avx2 hides AVX-512
+from both. The last line is one JSON object.
 """
 import glob
 import json
@@ -59,7 +61,7 @@ outputs = {{ done = "files" }}
 # Of 89,600 patches of training normals at 316 x 112: a little over 20,000 rows.
 RATIO = 0.2233
 WORKER = r"""
-import sys, time
+import ctypes, sys, time
 import faiss, numpy as np
 queries, bank, d, k, threads, found = sys.argv[1:3] + [int(x) for x in sys.argv[3:6]] + [sys.argv[6]]
 queries = np.fromfile(queries, np.float32).reshape(-1, d)
@@ -71,7 +73,17 @@ index.add(bank)
 index.search(queries, k)
 prepared = time.perf_counter() - started
 index.search(queries, k)[1].astype(np.uint32).tofile(found)
-print("ready", prepared, flush=True)
+# What the loaded libraries say themselves: faiss by what it was compiled with, OpenBLAS by the kernels that it chose.
+libraries = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
+swig = [path.rsplit("/_swigfaiss", 1)[1].split(".")[0] for path in libraries if "/_swigfaiss" in path]
+level = faiss.SIMDConfig.get_level_name() if hasattr(faiss, "SIMDConfig") else "".join(swig).strip("_") or "generic"
+blas = "unknown"
+for path in libraries:
+    if "openblas" in path and "faiss" in path:
+        name = ctypes.CDLL(path).openblas_get_corename
+        name.restype = ctypes.c_char_p
+        blas = name().decode()
+print("ready", prepared, f"{level.lower()},openblas={blas}", flush=True)
 for _ in sys.stdin:
     started = time.perf_counter()
     index.search(queries, k)
@@ -165,12 +177,14 @@ def row(name, sides, program, python, k, threads, rounds, folder):
     for worker in workers:
         worker.close()
     mine, theirs = (statistics.median(worker.seconds) for worker in workers)
-    prepared = [float(worker.first_line.removeprefix("ready ")) * 1e3 for worker in workers]
+    prepared, instructions = zip(*(worker.first_line.removeprefix("ready ").split() for worker in workers))
+    prepared = [float(seconds) * 1e3 for seconds in prepared]
     count, largest = disagreement(queries, bank, k, *found)
     print(
         f"{name:18} ours {mine * 1e3:7.1f} ms (prepare {prepared[0]:7.1f})"
         f"  faiss {theirs * 1e3:7.1f} ms (prepare {prepared[1]:7.1f})"
-        f"  ratio {theirs / mine:5.2f}  other picks {count} of {queries.shape[0] * k}, by {largest:.1e}",
+        f"  ratio {theirs / mine:5.2f}  other picks {count} of {queries.shape[0] * k}, by {largest:.1e}"
+        f"  (ours {instructions[0]}; faiss {instructions[1]})",
         flush=True,
     )
     if largest > 1e-4:
@@ -181,6 +195,7 @@ def row(name, sides, program, python, k, threads, rounds, folder):
 def compare(arguments):
     rounds = 5 if arguments.quick else 15
     program = peer.bench("nearest_speed")
+    peer.hold(arguments.avx2, arguments.threads)
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data and arguments.weights:

@@ -27,18 +27,24 @@ def cores():
     return len(os.sched_getaffinity(0))
 
 
-def settle(hides_avx512):
-    """Hides AVX-512 from all programs that are started from now on, if asked to, and says which processor they get."""
+def hold(hides_avx512, threads=None):
+    """Holds all programs that are started from now on to as many cores as threads, and to AVX2 if asked (avx2.c).
+
+    Says which processor they get.
+    """
+    if threads:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     if hides_avx512:
         library = pathlib.Path(tempfile.mkdtemp(prefix="avx2-")) / "avx2.so"
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, HERE / "avx2.c"], check=True)
         os.environ["LD_PRELOAD"] = str(library)
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
-    flags = set(next(line for line in lines if line.startswith("flags")).split())
+    values = {part[0].strip(): part[1].strip() for part in (line.split(":", 1) for line in lines if ":" in line)}
+    flags = values["flags"].split()
     found = [name for name in ("fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_tile") if name in flags]
-    used = "AVX2 (the others hidden)" if hides_avx512 else "all"
-    print(f"processor: {', '.join(names)}; {cores()} cores; has {' '.join(found)}; used: {used}", file=sys.stderr)
+    used = "AVX2, the others hidden" if hides_avx512 else "all"
+    name = f"{values['model name']} (family {values['cpu family']}, model {values['model']})"
+    print(f"processor: {name}, {cores()} cores; has {' '.join(found)}; used: {used}", file=sys.stderr)
 
 
 def interpreter(given, packages, alone=()):

@@ -29,8 +29,9 @@ pub use filter::SyntheticFilter;
 pub use spec::{Coreset, Strategy};
 
 /// Version of the kind, raised when outputs change for equal inputs. 1: first (2026-11-24). 2: a bank has at least
-/// one row (2026-11-28).
-pub const VERSION: u32 = 2;
+/// one row (2026-11-28). 3: the projection has one order of sums, so that a bank is the same on every machine
+/// (2026-11-29).
+pub const VERSION: u32 = 3;
 
 /// Number of anchors of the approximate greedy choice (patchcore-inspection's constant).
 const ANCHORS: usize = 10;

@@ -9,9 +9,6 @@ use super::padded::{Buffers, MapShape, PaddedMap};
 use super::weights::FoldedConvolution;
 use super::winograd::WinogradConvolution;
 
-/// Output channels of a tile. The channel counts of all networks are multiples of 64.
-pub(super) const PANEL: usize = 32;
-
 /// The operation applied to a convolution's result before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Epilogue {
@@ -38,7 +35,7 @@ impl PackedConvolution {
     /// Packs folded weights.
     ///
     /// # Panics
-    /// If the number of output channels is not a multiple of [`PANEL`].
+    /// If the number of output channels is not a multiple of [`PANEL`](crate::kernels::product::panel::PANEL).
     pub(super) fn new(geometry: Convolution, folded: &FoldedConvolution) -> Self {
         let kernel = if WinogradConvolution::suits(&geometry) {
             Kernel::Winograd(WinogradConvolution::new(&geometry, folded))

@@ -12,10 +12,11 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::convolution::{Epilogue, PANEL, apply_epilogue};
+use super::convolution::{Epilogue, apply_epilogue};
 use super::network::Convolution;
 use super::padded::PaddedMap;
 use super::weights::FoldedConvolution;
+use crate::kernels::product::panel::PANEL;
 
 /// Output pixels that are computed for all panels before the next pixels: their inputs stay in the second-level
 /// cache while the weights stream through. Chosen: a multiple of every tile's pixels, about 200 kB at 256 channels.

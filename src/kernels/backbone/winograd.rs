@@ -15,19 +15,18 @@
 //! bits do not depend on the vector width, on the blocks, or on the division of the work.
 
 mod points;
-mod products;
 
 use std::cell::RefCell;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::convolution::{Epilogue, PANEL, apply_epilogue};
+use super::convolution::{Epilogue, apply_epilogue};
 use super::network::Convolution;
 use super::padded::{PaddedMap, RowsMut};
 use super::weights::FoldedConvolution;
+use crate::kernels::product::panel::{PANEL, multiply};
 use points::{input_points, output_values, weights_at_points};
-use products::multiply;
 
 /// Side of an output tile.
 const TILE: usize = 4;

@@ -1,10 +1,10 @@
-//! The lower bound in int8, where the processor multiplies bytes: a quarter of the work of a product in f32, and as
-//! rigorous. The rows may be those that are measured, or their PCA codes (`pca`).
+//! The lower bound in int8, where the processor multiplies bytes: less work than a product in f32, and as rigorous. The
+//! rows may be those that are measured, or their PCA codes (`pca`).
 //!
 //! **Quantised rows.** With `μ` near the mean of the rows, which shortens them (a product of long rows that are close
-//! cancels), a row `x` becomes `x̂ = s·q`, `q` integers of at most 127 and `s` its own step, so that `x - μ = x̂ +
-//! r`. The length of what is lost, `‖r‖`, is measured, not assumed, and rounded up to `e`. A step for each row keeps
-//! a few long rows from coarsening all.
+//! cancels), a row `x` becomes `x̂ = s·q`, `q` integers in the range that the processor multiplies exactly
+//! ([`Int8Simd::range`]) and `s` its own step, so that `x - μ = x̂ + r`. The length of what is lost, `‖r‖`, is measured,
+//! not assumed, and rounded up to `e`. A step for each row keeps a few long rows from coarsening all.
 //!
 //! **Bound.** For two rows `a` and `b`, by the triangle inequality
 //! ```text
@@ -32,8 +32,8 @@ use rayon::prelude::*;
 use super::quantise::{QuantisedRow, quantise};
 use super::{Block, Candidates, Growing, LowerBound};
 use crate::kernels::distance::{ErrorBound, squared_norms};
-use crate::kernels::product::int8::{LONGEST, LeftRow, TILE, Tile, WORD};
-use crate::kernels::product::{has_fast_int8, int8_masks};
+use crate::kernels::product::int8::{Int8Range, Int8Simd, LONGEST, LeftRow, TILE, Tile, WORD};
+use crate::kernels::product::{int8_masks, int8_values};
 use crate::kernels::sample::{mean, sample_rows};
 
 /// Half a unit in the last place of 1.
@@ -50,6 +50,8 @@ const BLOCK: usize = 32 * TILE;
 
 /// Quantised rows, in tiles of [`TILE`].
 pub(super) struct Int8Filter {
+    simd: Int8Simd,
+    range: Int8Range,
     centre: Vec<f32>,
     /// Words per row.
     width: usize,
@@ -83,30 +85,43 @@ impl Int8Filter {
     /// Returns a filter without rows, to which some of `rows: [n, d]` will be added. `None` if the processor has no
     /// fast int8 products, the rows are too long, or sums could overflow. `norms` are the squared norms of the rows.
     pub(super) fn without_rows(rows: &[f32], d: usize, norms: &[f32]) -> Option<Self> {
-        (pays_for(d) && norms.iter().all(|&norm| norm <= LARGEST_NORM)).then(|| Self::about_mean(rows, d))
+        let simd = fast_simd(d)?;
+        norms.iter().all(|&norm| norm <= LARGEST_NORM).then(|| Self::about_mean(simd, rows, d))
     }
 
     /// Quantises `rows: [n, d]`. `None` as in [`Self::without_rows`].
     pub(super) fn of_rows(rows: &[f32], d: usize) -> Option<Self> {
-        pays_for(d).then(|| Self::about_mean(rows, d).with(rows))?
+        Self::about_mean(fast_simd(d)?, rows, d).with(rows)
     }
 
-    /// Quantises PCA codes of rows of length `d`. `codes: [n, length]` are relative to a centre; each is within
-    /// `error` of its exact value. `None` as in [`Self::without_rows`].
-    pub(super) fn of_codes(codes: &[f32], length: usize, d: usize, error: f64) -> Option<Self> {
-        pays_for(length).then(|| Self::about(vec![0.0; length], d, error).with(codes))?
+    /// Quantises PCA codes of rows of length `d`, with these instructions, even if the processor lacks them. `codes: [n,
+    /// length]` are relative to a centre; each is within `error` of its exact value. `None` if the codes are too long or
+    /// sums could overflow.
+    pub(super) fn of_codes(
+        simd: Int8Simd,
+        codes: &[f32],
+        length: usize,
+        d: usize,
+        error: f64,
+    ) -> Option<Self> {
+        if length > LONGEST {
+            return None;
+        }
+        Self::about(simd, vec![0.0; length], d, error).with(codes)
     }
 
-    /// Returns a filter without rows whose centre is the mean of a sample of `rows: [n, d]`; on every processor, even
-    /// if int8 is slow there.
-    pub(super) fn about_mean(rows: &[f32], d: usize) -> Self {
-        Self::about(mean(&sample_rows(rows, d, SAMPLE).1, d), d, 0.0)
+    /// Returns a filter without rows whose centre is the mean of a sample of `rows: [n, d]`; with these instructions, even
+    /// if the processor lacks them.
+    pub(super) fn about_mean(simd: Int8Simd, rows: &[f32], d: usize) -> Self {
+        Self::about(simd, mean(&sample_rows(rows, d, SAMPLE).1, d), d, 0.0)
     }
 
     /// Returns a filter without rows with this centre. `d` is the length of the rows that are measured, `error` the
     /// error bound of codes (0 for rows).
-    pub(super) fn about(centre: Vec<f32>, d: usize, error: f64) -> Self {
+    fn about(simd: Int8Simd, centre: Vec<f32>, d: usize, error: f64) -> Self {
         Self {
+            simd,
+            range: simd.range(),
             width: centre.len().div_ceil(WORD),
             distance: ErrorBound::of_distance(d),
             margin: error + 4.0 * (d as f64 * f64::from(f32::MIN_POSITIVE)).sqrt(),
@@ -125,7 +140,7 @@ impl Int8Filter {
             return None;
         }
         let part = |rows: &[f32]| {
-            let mut part = Self::about(self.centre.clone(), 0, 0.0);
+            let mut part = Self::about(self.simd, self.centre.clone(), 0, 0.0);
             rows.chunks_exact(length).for_each(|row| part.push(row, 0.0));
             part
         };
@@ -149,19 +164,42 @@ impl Int8Filter {
         let rows = codes.chunks_exact(self.centre.len()).zip(norms).enumerate();
         let query = |(query, (code, &norm)): (usize, (&[f32], &f32))| {
             let QuantisedRow { sum, step, norm: quantised, error: lost } =
-                quantise(code, &self.centre, &mut words);
-            let left = LeftRow { start: -128 * sum, factor: 2.0 * step, limit: -quantised };
+                quantise(code, &self.centre, self.range.left, &mut words);
+            let start = -i32::from(self.range.offset) * sum;
+            let left = LeftRow { start, factor: 2.0 * step, limit: -quantised };
             let is_small = norm <= LARGEST_NORM;
             let error = if is_small { f64::from(lost) + error(query) } else { f64::NAN };
             Int8Query { left, error, threshold: f32::INFINITY }
         };
         Block { queries: rows.map(query).collect(), words }
     }
+
+    /// Estimates the distances of a query to some rows: `visit(row, estimate)`. Estimates are squared distances of the
+    /// quantised rows, all without the query's own norm.
+    pub(super) fn estimate(
+        &self,
+        queries: &Int8Queries,
+        query: usize,
+        rows: Range<usize>,
+        mut visit: impl FnMut(usize, f32),
+    ) {
+        let Block { queries, words } = queries;
+        let words = &words[query * self.width..][..self.width];
+        let mut values = [0.0; TILE];
+        for tile in rows.start / TILE..rows.end.div_ceil(TILE) {
+            int8_values(self.simd, &queries[query].left, words, &self.tiles[tile], &mut values);
+            let first = tile * TILE;
+            for row in rows.start.max(first)..rows.end.min(first + TILE) {
+                visit(row, values[row - first]);
+            }
+        }
+    }
 }
 
-/// Returns whether the processor has fast int8 products and a row of this length fits.
-fn pays_for(length: usize) -> bool {
-    has_fast_int8() && length <= LONGEST
+/// Returns the instructions that make int8 products of rows of this length faster than those in f32; `None` if the
+/// processor has none or the rows are too long.
+fn fast_simd(length: usize) -> Option<Int8Simd> {
+    Int8Simd::fastest().filter(|_| length <= LONGEST)
 }
 
 impl LowerBound for Int8Filter {
@@ -191,7 +229,7 @@ impl LowerBound for Int8Filter {
                 let limit = (threshold + error).powi(2) * (1.0 + 32.0 * ROUNDING);
                 LeftRow { limit: limit + left.limit, ..*left }
             }));
-            int8_masks(&out.left, words, &self.tiles[tile], masks);
+            int8_masks(self.simd, &out.left, words, &self.tiles[tile], masks);
         }
     }
 }
@@ -201,7 +239,8 @@ impl Growing for Int8Filter {
 
     fn push(&mut self, row: &[f32], _: f32) {
         let mut words = Vec::with_capacity(self.width);
-        let QuantisedRow { step, norm, error, .. } = quantise(row, &self.centre, &mut words);
+        let QuantisedRow { step, norm, error, .. } =
+            quantise(row, &self.centre, self.range.right, &mut words);
         let lane = self.rows % TILE;
         if lane == 0 {
             self.tiles.push(Tile::new(self.width));
@@ -210,8 +249,8 @@ impl Growing for Int8Filter {
         let last = self.rows / TILE;
         let tile = &mut self.tiles[last];
         for (of_word, word) in tile.words.iter_mut().zip(words) {
-            // Adding 128 to a signed byte flips its highest bit.
-            of_word[lane] = word ^ 0x8080_8080;
+            let bytes = word.to_le_bytes().map(|byte| byte.wrapping_add(self.range.offset));
+            of_word[lane] = u32::from_le_bytes(bytes);
         }
         (tile.scale[lane], tile.norm[lane]) = (step, norm);
         self.errors[last] = self.errors[last].max(error);
@@ -231,9 +270,16 @@ mod tests {
 
     const POINTS: usize = 21;
     const PICKS: usize = 45;
+    const SIMDS: [Int8Simd; 2] = [Int8Simd::Vnni, Int8Simd::Avx2];
 
     /// Rows of one scale, half of them close to each other, and a filter that has all of them.
-    fn filtered(stream: &mut Rng, d: usize, scale: f64, offset: f64) -> (Vec<f32>, Int8Filter) {
+    fn filtered(
+        simd: Int8Simd,
+        stream: &mut Rng,
+        d: usize,
+        scale: f64,
+        offset: f64,
+    ) -> (Vec<f32>, Int8Filter) {
         let mut rows: Vec<f32> =
             (0..PICKS * d).map(|_| (scale * (stream.normal() + offset)) as f32).collect();
         for row in PICKS / 2..PICKS {
@@ -241,7 +287,7 @@ mod tests {
                 rows[row * d + column] = rows[column] * (1.0 + 1e-3 * stream.normal() as f32);
             }
         }
-        let mut filter = Int8Filter::about_mean(&rows, d);
+        let mut filter = Int8Filter::about_mean(simd, &rows, d);
         rows.chunks(d).for_each(|row| filter.push(row, 0.0));
         (rows, filter)
     }
@@ -257,29 +303,35 @@ mod tests {
     #[test]
     fn no_pair_below_its_bound_is_ruled_out() {
         let mut stream = Rng::new(1, "bytes");
-        for d in [1, 3, 16, 17, 128, 200] {
-            for (scale, offset) in [(1.0, 0.0), (1.0, 100.0), (1e-22, 0.0), (1e-42, 0.0), (1e12, 3.0)] {
-                let (rows, filter) = filtered(&mut stream, d, scale, offset);
-                let points = &rows[(PICKS - POINTS) * d..];
-                for (pick, of_pick) in rows.chunks(d).enumerate() {
-                    let next = |point: &[f32]| squared_euclidean(point, of_pick).next_up();
-                    let bounds: Vec<f32> = points.chunks(d).map(next).collect();
-                    let masks = masks(&filter, points, &bounds);
-                    let bits = &masks[pick / TILE * POINTS..][..POINTS];
-                    assert!(bits.iter().all(|mask| mask >> (pick % TILE) & 1 == 1), "{d} {scale} {offset}");
-                }
+        let scales = [(1.0, 0.0), (1.0, 100.0), (1e-22, 0.0), (1e-42, 0.0), (1e12, 3.0)];
+        for (d, (scale, offset), simd) in [1, 3, 16, 17, 128, 200]
+            .into_iter()
+            .flat_map(|d| scales.map(|scale| (d, scale)))
+            .flat_map(|(d, scale)| SIMDS.map(|simd| (d, scale, simd)))
+        {
+            let (rows, filter) = filtered(simd, &mut stream, d, scale, offset);
+            let points = &rows[(PICKS - POINTS) * d..];
+            for (pick, of_pick) in rows.chunks(d).enumerate() {
+                let next = |point: &[f32]| squared_euclidean(point, of_pick).next_up();
+                let bounds: Vec<f32> = points.chunks(d).map(next).collect();
+                let masks = masks(&filter, points, &bounds);
+                let bits = &masks[pick / TILE * POINTS..][..POINTS];
+                let is_in = |mask: &u32| mask >> (pick % TILE) & 1 == 1;
+                assert!(bits.iter().all(is_in), "{simd:?} {d} {scale} {offset}");
             }
         }
     }
 
     #[test]
     fn pairs_well_above_their_bounds_are_ruled_out() {
-        let (rows, filter) = filtered(&mut Rng::new(2, "bytes"), 128, 1.0, 5.0);
-        let far = squared_euclidean(&rows[..128], &rows[128..256]);
-        let masks = masks(&filter, &rows[..POINTS * 128], &[0.8 * far; POINTS]);
-        let pairs: u32 = masks.iter().map(|mask| mask.count_ones()).sum();
-        // Themselves, and the first of them with the 23 that are close to it.
-        assert_eq!(pairs as usize, POINTS + PICKS - PICKS / 2);
+        for simd in SIMDS {
+            let (rows, filter) = filtered(simd, &mut Rng::new(2, "bytes"), 128, 1.0, 5.0);
+            let far = squared_euclidean(&rows[..128], &rows[128..256]);
+            let masks = masks(&filter, &rows[..POINTS * 128], &[0.8 * far; POINTS]);
+            let pairs: u32 = masks.iter().map(|mask| mask.count_ones()).sum();
+            // Themselves, and the first of them with the 23 that are close to it.
+            assert_eq!(pairs as usize, POINTS + PICKS - PICKS / 2, "{simd:?}");
+        }
     }
 
     #[test]

@@ -5,11 +5,12 @@
 
 use crate::kernels::product::int8::WORD;
 
-/// Largest absolute value of a quantised number.
-const LARGEST: f32 = 127.0;
-
 /// Half a unit in the last place of 1.
 const ROUNDING: f32 = 1.0 / 16_777_216.0;
+
+/// `1.5·2^23`: at this size the last bit of a float is worth 1, so a sum with a small number is rounded to an integer, ties
+/// to even, and its last bits are that integer.
+const SHIFT: f32 = 12_582_912.0;
 
 /// Numbers processed at a time, each with its own partial sum.
 const LANES: usize = 16;
@@ -26,11 +27,11 @@ pub(super) struct QuantisedRow {
     pub(super) error: f32,
 }
 
-/// Quantises `row - centre`: appends the integers to `words`, four per word and padded with zeros.
-pub(super) fn quantise(row: &[f32], centre: &[f32], words: &mut Vec<u32>) -> QuantisedRow {
+/// Quantises `row - centre` to integers of at most `most`: appends them to `words`, four per word and padded with zeros.
+pub(super) fn quantise(row: &[f32], centre: &[f32], most: i8, words: &mut Vec<u32>) -> QuantisedRow {
     let start = words.len();
     words.resize(start + row.len().div_ceil(LANES) * LANES / WORD, 0);
-    let quantised = pulp::Arch::new().dispatch(QuantiseRow { row, centre, words: &mut words[start..] });
+    let quantised = pulp::Arch::new().dispatch(QuantiseRow { row, centre, most, words: &mut words[start..] });
     words.truncate(start + row.len().div_ceil(WORD));
     quantised
 }
@@ -38,6 +39,7 @@ pub(super) fn quantise(row: &[f32], centre: &[f32], words: &mut Vec<u32>) -> Qua
 struct QuantiseRow<'a> {
     row: &'a [f32],
     centre: &'a [f32],
+    most: i8,
     words: &'a mut [u32],
 }
 
@@ -47,7 +49,7 @@ impl pulp::WithSimd for QuantiseRow<'_> {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "pulp compiles it for the widest vectors only if inlined")]
     fn with_simd<S: pulp::Simd>(self, _: S) -> QuantisedRow {
-        let Self { row, centre, words } = self;
+        let Self { row, centre, most, words } = self;
         let (row, rest) = row.as_chunks::<LANES>();
         let (centre, centre_rest) = centre.as_chunks::<LANES>();
         let last = [padded(rest), padded(centre_rest)];
@@ -59,7 +61,7 @@ impl pulp::WithSimd for QuantiseRow<'_> {
             }
         }
         let largest = fold_lanes(largest, |a, b| if a > b { a } else { b });
-        let mut quantiser = Quantiser::new(largest);
+        let mut quantiser = Quantiser::new(largest, most);
         let (words, words_rest) = words.as_chunks_mut::<{ LANES / WORD }>();
         for ((row, centre), words) in row.iter().zip(centre).zip(&mut *words) {
             *words = quantiser.part(row, centre);
@@ -90,6 +92,7 @@ fn padded(rest: &[f32]) -> [f32; LANES] {
 
 /// Turns a row into integers, sixteen at a time.
 struct Quantiser {
+    most: i32,
     largest: f32,
     step: f32,
     inverse: f32,
@@ -101,10 +104,11 @@ struct Quantiser {
 impl Quantiser {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "part of `QuantiseRow`")]
-    fn new(largest: f32) -> Self {
-        let inverse = if largest > 0.0 { LARGEST / largest } else { 0.0 };
-        let step = largest / LARGEST;
-        Self { largest, step, inverse, sums: [0; LANES], squares: [0; LANES], lost: [0.0; LANES] }
+    fn new(largest: f32, most: i8) -> Self {
+        let inverse = if largest > 0.0 { f32::from(most) / largest } else { 0.0 };
+        let step = largest / f32::from(most);
+        let (sums, squares, lost) = ([0; LANES], [0; LANES], [0.0; LANES]);
+        Self { most: i32::from(most), largest, step, inverse, sums, squares, lost }
     }
 
     #[inline(always)]
@@ -113,10 +117,12 @@ impl Quantiser {
         let mut bytes = [0_u8; LANES];
         for lane in 0..LANES {
             let centred = row[lane] - centre[lane];
-            let integer = (centred * self.inverse).round_ties_even();
-            let rest = centred - self.step * integer;
-            // Out of range only where a row overflowed; then `lost` is no number, which rules nothing out.
-            let integer = (integer as i32).clamp(-127, 127);
+            let shifted = centred * self.inverse + SHIFT;
+            let rest = centred - self.step * (shifted - SHIFT);
+            // Out of range only where a row overflowed; then `lost` is no number, which rules nothing out. `clamp` could
+            // panic, so that the loop would not become vectors.
+            let integer = shifted.to_bits().wrapping_sub(SHIFT.to_bits()).cast_signed();
+            let integer = integer.max(-self.most).min(self.most);
             bytes[lane] = integer as u8;
             self.sums[lane] += integer;
             self.squares[lane] += integer * integer;

@@ -1,29 +1,89 @@
-//! Inner products of int8 rows, compared with limits on the way: a sixteenth of the memory and a quarter of the
-//! work of f32, and exact, since they are sums of integers.
+//! Inner products of int8 rows, compared with limits on the way: a sixteenth of the memory of f32 and a part of its work,
+//! and exact, since they are sums of integers.
 //!
-//! The instruction is VNNI's `vpdpbusd`: sixteen sums of four products each, of an unsigned byte (the rows on the
-//! right, stored with 128 added) and a signed one (the left operand). What 128 adds to a sum, `128·Σ_c left_c`, is
-//! subtracted beforehand: sums start at `-128·Σ_c left_c`.
+//! The instructions multiply an unsigned byte (the rows on the right, stored with an offset added) with a signed one (the
+//! left operand). What the offset adds to a sum, `offset·Σ_c left_c`, is subtracted beforehand: sums start at
+//! `-offset·Σ_c left_c`. How large the integers may be depends on the instructions: [`Int8Simd::range`].
 
-/// Rows on the right that are compared together, a tile: two registers of sixteen.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod vnni;
+
+/// Rows on the right that are compared together, a tile: two registers of AVX-512, four of AVX2.
 pub(crate) const TILE: usize = 32;
-
-/// 32-bit numbers in a vector register.
-const LANES: usize = 16;
 
 /// Bytes in a word. A vector instruction multiplies whole words.
 pub(crate) const WORD: usize = 4;
 
-/// Number of left rows whose sums are in registers at the same time.
-const ROWS: usize = 8;
-
 /// Most bytes of a row for which no 32-bit sum overflows: `d·255·127 < 2^31`.
 pub(crate) const LONGEST: usize = 65_536;
+
+/// The instructions that multiply int8 rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Int8Simd {
+    /// VNNI with the vectors of AVX-512: by the count of instructions, eight times the products of f32 with AVX2.
+    Vnni,
+    /// AVX2 without VNNI: by the count of instructions, 2.4 times the products of f32.
+    Avx2,
+}
+
+/// The integers that rows are quantised to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Int8Range {
+    /// Largest absolute value on the left.
+    pub(crate) left: i8,
+    /// Largest absolute value on the right.
+    pub(crate) right: i8,
+    /// What is added to integers on the right, so that they are not negative.
+    pub(crate) offset: u8,
+}
+
+impl Int8Simd {
+    /// Returns the fastest instructions of this processor; `None` if products in f32 are faster.
+    pub(crate) fn fastest() -> Option<Self> {
+        [Self::Vnni, Self::Avx2].into_iter().find(|simd| simd.is_available())
+    }
+
+    /// Returns the name that people know the instructions by.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vnni => "vnni",
+            Self::Avx2 => "avx2",
+        }
+    }
+
+    /// Returns whether this processor has the instructions.
+    pub(crate) fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Vnni => false,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => false,
+        }
+    }
+
+    /// Returns the integers whose products the instructions sum exactly. AVX2 adds four products in 16 bits (`avx2`).
+    pub(crate) fn range(self) -> Int8Range {
+        match self {
+            Self::Vnni => Int8Range { left: 127, right: 127, offset: 128 },
+            Self::Avx2 => Int8Range { left: 64, right: 63, offset: 64 },
+        }
+    }
+}
 
 /// A left row, except its bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct LeftRow {
-    /// Start of its sums: `-128·Σ_c left_c`.
+    /// Start of its sums: `-offset·Σ_c left_c`.
     pub(crate) start: i32,
     /// Factor that its products are multiplied by.
     pub(crate) factor: f32,
@@ -53,85 +113,27 @@ fn value(left: &LeftRow, tile: &Tile, lane: usize, product: i32) -> f32 {
     (-left.factor).mul_add(tile.scale[lane] * product as f32, tile.norm[lane])
 }
 
-/// Scalar version of [`super::int8_masks`], for processors without VNNI. Writes the same bits.
+/// Scalar version of [`super::int8_masks`]. Writes the same bits.
 pub(super) fn plain(lefts: &[LeftRow], words: &[u32], tile: &Tile, masks: &mut [u32]) {
     for ((left, words), mask) in lefts.iter().zip(words.chunks_exact(tile.words.len())).zip(masks) {
-        let mut sums = [left.start; TILE];
-        for (&word, others) in words.iter().zip(&tile.words) {
-            for (sum, other) in sums.iter_mut().zip(others) {
-                let pairs = word.to_le_bytes().into_iter().zip(other.to_le_bytes());
-                *sum += pairs.map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b)).sum::<i32>();
-            }
-        }
-        let is_within = |lane: &usize| {
-            let value = value(left, tile, *lane, sums[*lane]);
-            value <= left.limit || value.is_nan() || left.limit.is_nan()
-        };
+        let mut values = [0.0; TILE];
+        plain_values(left, words, tile, &mut values);
+        let is_within =
+            |lane: &usize| values[*lane] <= left.limit || values[*lane].is_nan() || left.limit.is_nan();
         *mask = (0..TILE).filter(is_within).fold(0, |mask, lane| mask | 1 << lane);
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(super) mod vnni {
-    //! The version with vector instructions. Every intrinsic here takes values, none a pointer, so all of it is safe
-    //! on a processor that has the instructions.
-
-    use std::arch::x86_64::{
-        __m512, __m512i, _CMP_NGT_UQ, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-        _mm512_fnmadd_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    };
-
-    use super::{LANES, LeftRow, ROWS, TILE, Tile};
-
-    /// Vector version of [`super::plain`]. Writes the same bits.
-    #[target_feature(enable = "avx512f,avx512vl,avx512vnni")]
-    pub(in super::super) fn vectors(lefts: &[LeftRow], words: &[u32], tile: &Tile, masks: &mut [u32]) {
-        let width = tile.words.len();
-        let (blocks, rest) = lefts.as_chunks::<ROWS>();
-        let (mask_blocks, mask_rest) = masks.as_chunks_mut::<ROWS>();
-        let (word_blocks, word_rest) = words.split_at(blocks.len() * ROWS * width);
-        let word_blocks = word_blocks.chunks_exact(ROWS * width);
-        for ((lefts, words), masks) in blocks.iter().zip(word_blocks).zip(mask_blocks) {
-            rows(lefts, words, tile, masks);
-        }
-        for ((left, words), mask) in rest.iter().zip(word_rest.chunks_exact(width)).zip(mask_rest) {
-            rows(&[*left], words, tile, std::array::from_mut(mask));
+/// Scalar version of [`super::int8_values`]. Writes the same bits.
+pub(super) fn plain_values(left: &LeftRow, words: &[u32], tile: &Tile, out: &mut [f32; TILE]) {
+    let mut sums = [left.start; TILE];
+    for (&word, others) in words.iter().zip(&tile.words) {
+        for (sum, other) in sums.iter_mut().zip(others) {
+            let pairs = word.to_le_bytes().into_iter().zip(other.to_le_bytes());
+            *sum += pairs.map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b)).sum::<i32>();
         }
     }
-
-    #[target_feature(enable = "avx512f,avx512vl,avx512vnni")]
-    fn rows<const N: usize>(lefts: &[LeftRow; N], words: &[u32], tile: &Tile, masks: &mut [u32; N]) {
-        let width = tile.words.len();
-        let mut sums = [[_mm512_set1_epi32(0); 2]; N];
-        for (sums, left) in sums.iter_mut().zip(lefts) {
-            *sums = [_mm512_set1_epi32(left.start); 2];
-        }
-        let rows: [&[u32]; N] = std::array::from_fn(|row| &words[row * width..][..width]);
-        for (word, others) in tile.words.iter().enumerate() {
-            let (low, high) = halves(others);
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let left = _mm512_set1_epi32(row[word].cast_signed());
-                sums[0] = _mm512_dpbusd_epi32(sums[0], low, left);
-                sums[1] = _mm512_dpbusd_epi32(sums[1], high, left);
-            }
-        }
-        for ((mask, left), sums) in masks.iter_mut().zip(lefts).zip(sums) {
-            *mask = within(left, tile, 0, sums[0]) | within(left, tile, 1, sums[1]) << LANES;
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    fn within(left: &LeftRow, tile: &Tile, half: usize, sums: __m512i) -> u32 {
-        let of = |numbers: &[f32; TILE]| -> __m512 { pulp::cast(numbers.as_chunks::<LANES>().0[half]) };
-        let products = _mm512_mul_ps(of(&tile.scale), _mm512_cvtepi32_ps(sums));
-        let values = _mm512_fnmadd_ps(_mm512_set1_ps(left.factor), products, of(&tile.norm));
-        // Not greater, so that NaN is within.
-        u32::from(_mm512_cmp_ps_mask::<_CMP_NGT_UQ>(values, _mm512_set1_ps(left.limit)))
-    }
-
-    #[target_feature(enable = "avx512f")]
-    fn halves(words: &[u32; TILE]) -> (__m512i, __m512i) {
-        let [low, high] = *words.as_chunks::<LANES>().0 else { unreachable!("thirty-two are twice sixteen") };
-        (pulp::cast(low), pulp::cast(high))
+    for (lane, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+        *out = value(left, tile, lane, sum);
     }
 }

@@ -6,7 +6,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::map::{Map, PANEL};
+use super::map::Map;
+use crate::kernels::product::panel::PANEL;
 
 /// Output pixels that are computed for all panels before the next pixels (chosen: their inputs stay in the cache).
 const PIXEL_BLOCK: usize = 210;

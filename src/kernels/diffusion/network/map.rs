@@ -1,9 +1,10 @@
 //! Feature maps of one patch, and the memory that they are made of.
 
-/// Channels are padded to a multiple of this with zeros, so that every convolution computes whole panels.
-pub(super) const PANEL: usize = 32;
+use crate::kernels::product::panel::PANEL;
 
 /// The feature map of one patch, channels last, with a border of one pixel of zeros: `[side + 2, side + 2, stride]`.
+///
+/// Channels are padded with zeros to whole panels, so that every convolution computes whole panels.
 #[derive(Debug)]
 pub(super) struct Map {
     pub(super) side: usize,

@@ -4,6 +4,7 @@
 use super::*;
 use crate::kernels::backbone::Backend;
 use crate::kernels::distance::squared_euclidean;
+use crate::kernels::product::int8::Int8Simd;
 
 /// The textbook algorithm, starting from given distances.
 fn textbook(points: &[f32], d: usize, mut bounds: Vec<f32>, first: Option<usize>, count: usize) -> Picks {
@@ -80,16 +81,18 @@ fn upper_bounds<'a>(points: &'a [f32], d: usize) -> Vec<Box<dyn UpperBounds + 'a
     ]
 }
 
-/// Returns the picks of every implementation: both filters, whichever of them this processor would use, with each
+/// Returns the picks of every implementation: all filters, whichever of them this processor would use, with each
 /// source of upper bounds.
 fn by_all_ways(points: &[f32], d: usize, first: usize, count: usize) -> Vec<Picks> {
     let norms = norms_for(points, d).unwrap();
     let mut found = Vec::new();
     let start = || squared_distances(points, d, &points[first * d..][..d]);
-    for mut upper in upper_bounds(points, d) {
-        let filter = Int8Filter::about_mean(points, d);
-        let search = Search::new(points, d, &norms, start(), Some(first), filter);
-        found.push(search.run(count, &mut *upper, &|_| true).unwrap());
+    for simd in [Int8Simd::Vnni, Int8Simd::Avx2] {
+        for mut upper in upper_bounds(points, d) {
+            let filter = Int8Filter::about_mean(simd, points, d);
+            let search = Search::new(points, d, &norms, start(), Some(first), filter);
+            found.push(search.run(count, &mut *upper, &|_| true).unwrap());
+        }
     }
     for mut upper in upper_bounds(points, d) {
         let filter = F32Filter::new(Vec::new(), &[], d);

@@ -35,6 +35,7 @@ use super::pca::PcaFilter;
 use crate::kernels::KernelError;
 use crate::kernels::backbone::Device;
 use crate::kernels::distance::squared_norms;
+use crate::kernels::product::int8::Int8Simd;
 
 /// Largest number of queries in one block (measured 2026-11-24 on 2 Zen 4 cores: 128 and 256 alike). Blocks are
 /// smaller if there are too few queries for all threads.
@@ -51,6 +52,12 @@ pub const NO_ROW: u32 = u32::MAX;
 /// searches have cost as much without them.
 pub fn code_cost(rows: usize, d: usize) -> usize {
     PcaFilter::cost(rows, d)
+}
+
+/// Returns the instructions by which this processor multiplies int8 rows, in searches and in coresets: `vnni` or `avx2`;
+/// `None` if bounds are computed in f32.
+pub fn int8_instructions() -> Option<&'static str> {
+    Int8Simd::fastest().map(Int8Simd::name)
 }
 
 /// The `k` nearest bank rows of each query: `[n, k]`, row-major.
@@ -167,7 +174,7 @@ impl SearchBank {
     /// Exact: equal to brute force with [`squared_euclidean`], ties to the lower index, distances its square root.
     /// Deterministic for every number of threads. Cost `2·n·m·d` operations at the speed of the matrix product, less
     /// where codes rule most rows out; a later search of the same bank may compute them. Memory: a megabyte per
-    /// thread, and the codes, at most two thirds of the memory of the rows. On a device: [`SearchBank::on`]. The result
+    /// thread, and the codes, at most five sixths of the memory of the rows. On a device: [`SearchBank::on`]. The result
     /// is empty if there are no queries or `k` is 0.
     ///
     /// [`squared_euclidean`]: crate::kernels::distance::squared_euclidean

@@ -177,19 +177,21 @@ fn by_codes(queries: &[f32], bank: &[f32], d: usize, k: usize, (width, count): (
 
 fn by_axes(axes: PrincipalAxes, queries: &[f32], bank: &[f32], k: usize, width: usize) -> Neighbours {
     let d = axes.dimension();
-    let pca = PcaFilter::new(axes, width, bank).with_int8(false);
-    let int8 = Int8Filter::about_mean(bank, d).with(bank);
+    let mut pca = PcaFilter::new(axes, width, bank).with_int8(None);
     let norms = squared_norms(queries, d).unwrap();
     let bank = SearchBank::new(bank.to_vec(), d).unwrap();
     let k = k.min(bank.len());
     let found = bank.search_with(&pca, (queries, &norms), k, |_, _| true);
-    let by_rows = match int8 {
-        Some(int8) => bank.search_with(&int8, (queries, &norms), k, |_, _| true),
-        None => bank.search_with(&bank.rows, (queries, &norms), k, |_, _| true),
-    };
-    assert_eq!(by_rows, found, "int8 rows");
-    let by_codes = bank.search_with(&pca.with_int8(true), (queries, &norms), k, |_, _| true);
-    assert_eq!(by_codes, found, "int8 codes");
+    for simd in [Int8Simd::Vnni, Int8Simd::Avx2] {
+        let by_rows = match Int8Filter::about_mean(simd, bank.rows(), d).with(bank.rows()) {
+            Some(int8) => bank.search_with(&int8, (queries, &norms), k, |_, _| true),
+            None => bank.search_with(&bank.rows, (queries, &norms), k, |_, _| true),
+        };
+        assert_eq!(by_rows, found, "int8 rows, {simd:?}");
+        pca = pca.with_int8(Some(simd));
+        let by_codes = bank.search_with(&pca, (queries, &norms), k, |_, _| true);
+        assert_eq!(by_codes, found, "int8 codes, {simd:?}");
+    }
     found
 }
 

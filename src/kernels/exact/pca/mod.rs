@@ -25,25 +25,27 @@
 //!
 //! **Two codes a row.** The coarse one, of the first axes, goes through a matrix product in f32; the fine one, of all
 //! axes, is compared only for the pairs that the coarse one did not rule out. Where the processor multiplies bytes,
-//! the fine codes in int8 take the place of both (`int8`).
+//! the fine codes in int8 take the place of both (`int8`). Fine codes are spread over their numbers (`spread`), which changes
+//! no distance.
 
 mod calibration;
 mod inverted_lists;
 mod principal_axes;
+mod spread;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use self::calibration::coarse_width;
-use self::inverted_lists::{InvertedLists, nearest_centroids};
+use self::inverted_lists::{InvertedLists, NearestCodes, PROBES, nearest_centroids};
 pub(super) use self::principal_axes::PrincipalAxes;
 use self::principal_axes::ROUNDS;
 use super::float::{F32Filter, F32Queries, STEP};
 use super::int8::{Int8Filter, Int8Queries};
 use super::{Candidates, LowerBound, set_bits};
 use crate::kernels::distance::{ErrorBound, measure, squared_norm};
-use crate::kernels::product::int8::TILE;
+use crate::kernels::product::int8::{Int8Simd, TILE};
 use crate::kernels::sample::sample_rows;
 
 /// Number of rows that the axes are computed from (measured 2026-11-24: from 512, 1024 and 2048 of 20,000 rows, the
@@ -93,7 +95,15 @@ pub(super) struct PcaFilter {
     distance: ErrorBound,
     lists: InvertedLists,
     /// The fine codes in int8; `None` if that does not pay.
-    int8: Option<Int8Filter>,
+    int8: Option<Int8Codes>,
+}
+
+/// Fine codes in int8.
+struct Int8Codes {
+    /// In the order of the rows.
+    rows: Int8Filter,
+    /// In the order of the inverted lists, so that those of a list lie together.
+    lists: Int8Filter,
 }
 
 /// Encoded queries of a [`PcaFilter`].
@@ -103,8 +113,8 @@ pub(super) struct PcaQueries {
     errors: Vec<CodeError>,
     /// `[n]`: squared distance between fine codes above which a row is ruled out.
     thresholds: Vec<f32>,
-    /// `[n]`: the inverted list of each query, that of its nearest centroid.
-    lists: Vec<usize>,
+    /// `[n]`: the inverted lists of each query, those of its nearest centroids.
+    lists: Vec<[u32; PROBES]>,
     int8: Option<Int8Queries>,
 }
 
@@ -142,17 +152,25 @@ impl PcaFilter {
         });
         let coarse = F32Filter::new(coarse, &norms, width);
         let lists = InvertedLists::of(coarse.rows(), width, coarse.lower());
-        let int8 = Int8Filter::of_codes(&fine, axes.count() + 1, axes.dimension(), error.fine);
         let distance = ErrorBound::of_distance(axes.dimension());
-        Self { axes, coarse, fine, error, distance, lists, int8 }
+        let mut filter = Self { axes, coarse, fine, error, distance, lists, int8: None };
+        filter.int8 = Int8Simd::fastest().and_then(|simd| filter.in_int8(simd));
+        filter
     }
 
-    /// Sets whether fine codes are compared in int8, even if this processor is slow at it.
-    #[cfg(test)]
-    pub(super) fn with_int8(mut self, has_int8: bool) -> Self {
+    /// Quantises the fine codes; `None` if they do not fit.
+    fn in_int8(&self, simd: Int8Simd) -> Option<Int8Codes> {
         let (length, d) = (self.axes.count() + 1, self.axes.dimension());
-        let int8 = || Int8Filter::about(vec![0.0; length], d, self.error.fine).with(&self.fine);
-        self.int8 = has_int8.then(int8).flatten();
+        let quantise = |codes: &[f32]| Int8Filter::of_codes(simd, codes, length, d, self.error.fine);
+        let code = |&row: &u32| &self.fine[row as usize * length..][..length];
+        let by_list: Vec<f32> = self.lists.members().iter().flat_map(code).copied().collect();
+        Some(Int8Codes { rows: quantise(&self.fine)?, lists: quantise(&by_list)? })
+    }
+
+    /// Sets the instructions that compare fine codes in int8, if any, even if this processor lacks them.
+    #[cfg(test)]
+    pub(super) fn with_int8(mut self, simd: Option<Int8Simd>) -> Self {
+        self.int8 = simd.and_then(|simd| self.in_int8(simd));
         self
     }
 
@@ -180,7 +198,7 @@ impl LowerBound for PcaFilter {
     type Queries = PcaQueries;
 
     fn step(&self) -> usize {
-        self.int8.as_ref().map_or(STEP, Int8Filter::step)
+        self.int8.as_ref().map_or(STEP, |int8| int8.rows.step())
     }
 
     fn encode(&self, rows: Vec<f32>, _: &[f32]) -> PcaQueries {
@@ -191,7 +209,7 @@ impl LowerBound for PcaFilter {
         let int8 = self.int8.as_ref().map(|int8| {
             let norm = |code| squared_norm(code) as f32;
             let norms: Vec<f32> = fine.chunks_exact(self.axes.count() + 1).map(norm).collect();
-            int8.encode_codes(&fine, &norms, |query| errors[query].fine)
+            int8.rows.encode_codes(&fine, &norms, |query| errors[query].fine)
         });
         let thresholds = vec![f32::INFINITY; norms.len()];
         PcaQueries { coarse: self.coarse.encode(coarse, &norms), fine, errors, thresholds, lists, int8 }
@@ -199,7 +217,7 @@ impl LowerBound for PcaFilter {
 
     fn set_limit(&self, queries: &mut PcaQueries, query: usize, limit: f32) {
         if let (Some(int8), Some(queries)) = (&self.int8, &mut queries.int8) {
-            return int8.set_limit(queries, query, limit);
+            return int8.rows.set_limit(queries, query, limit);
         }
         let (farthest, error) = (self.distance.farthest(limit), queries.errors[query]);
         let threshold = |error: f64| self.distance.largest_computed(farthest + error);
@@ -209,13 +227,13 @@ impl LowerBound for PcaFilter {
 
     fn candidates(&self, queries: &PcaQueries, rows: Range<usize>, out: &mut Candidates) {
         if let (Some(int8), Some(queries)) = (&self.int8, &queries.int8) {
-            return int8.candidates(queries, rows, out);
+            return int8.rows.candidates(queries, rows, out);
         }
         self.coarse.candidates(&queries.coarse, rows.clone(), out);
         self.refine(queries, rows, out);
     }
 
-    /// Returns the rows of the query's inverted list whose fine codes are nearest.
+    /// Returns the rows of the query's inverted lists whose fine codes are nearest: of several lists in int8, of one in f32.
     fn likely_rows(
         &self,
         queries: &PcaQueries,
@@ -223,17 +241,22 @@ impl LowerBound for PcaFilter {
         k: usize,
         is_allowed: impl Fn(usize) -> bool,
     ) -> Vec<usize> {
-        let width = self.axes.count() + 1;
-        let members = self.lists.members(queries.lists[query]).iter().map(|&row| row as usize);
-        let allowed = members.filter(|&row| is_allowed(row)).map(|row| (row, row));
-        let mut near = Vec::new();
-        let code = &queries.fine[query * width..][..width];
-        measure(code, &self.fine, allowed, |row, squared| near.push((squared, row)));
-        if near.len() < k {
-            return Vec::new();
+        let members = self.lists.members();
+        let lists = queries.lists[query].map(|list| self.lists.list(list as usize));
+        let mut near = NearestCodes::new(k);
+        if let (Some(int8), Some(queries)) = (&self.int8, &queries.int8) {
+            for list in lists {
+                int8.lists.estimate(queries, query, list, |index, estimate| {
+                    near.insert(estimate, members[index] as usize, &is_allowed);
+                });
+            }
+            return near.rows();
         }
-        near.select_nth_unstable_by(k - 1, |a, b| a.0.total_cmp(&b.0));
-        near[..k].iter().map(|&(_, row)| row).collect()
+        let width = self.axes.count() + 1;
+        let code = &queries.fine[query * width..][..width];
+        let rows = members[lists[0].clone()].iter().map(|&row| (row as usize, row as usize));
+        measure(code, &self.fine, rows, |row, squared| near.insert(squared, row, &is_allowed));
+        near.rows()
     }
 }
 
@@ -266,9 +289,11 @@ fn encode(axes: &PrincipalAxes, width: usize, rows: &[f32]) -> Codes {
             let along = &along[row * (fine_width - 1)..][..fine_width - 1];
             let code = &mut coarse[row * width..][..width];
             errors[row].coarse = encoder.write(squared, along, code);
-            errors[row].fine = encoder.write(squared, along, &mut fine[row * fine_width..][..fine_width]);
+            errors[row].fine = encoder.write(squared, along, &mut fine[row * fine_width..][..fine_width])
+                + spread::ERROR * squared.sqrt() * 1.1;
             norms[row] = squared_norm(code) as f32;
         }
+        spread::spread(fine, fine_width);
     });
     codes
 }

@@ -1,21 +1,28 @@
-//! The matrix product of one point and panel. The hot loop of the program.
+//! Products of rows with panels of a matrix, in one order of sums: `out[i, j] = Σ_c rows[i, c] · weights[c, j]`. The hot loop
+//! of the backbone's Winograd convolutions and of the coreset's projection.
+//!
+//! Each sum starts at 0 and takes its terms in ascending order of `c`, by fused multiply-adds. The lanes of a vector hold
+//! different columns, so neither the vector width, nor the number of rows that are computed together, nor the division
+//! of the rows changes a sum: the bits are the same on every machine.
 
 use pulp::Simd;
 
-use super::super::convolution::PANEL;
+/// Columns of a panel: two registers of AVX-512, four of AVX2.
+pub(crate) const PANEL: usize = 32;
 
-/// Input channels that are summed up before some of the next weights are asked for (measured: 16 to 64 are alike).
+/// Terms that are summed up before some of the next weights are asked for (measured: 16 to 64 are alike).
 const CHUNK: usize = 64;
 
-/// The product of one point and panel, `out[tile, PANEL] = inputs[tile, channel] · weights[channel, PANEL]`, by at most
-/// `ROWS` tiles at once: as many as divide the tiles evenly.
+/// Computes the product of rows with one panel, `out[n, PANEL] = rows[n, c] · weights[c, PANEL]`. `stride` is the number
+/// of values from one row to the next.
 ///
-/// `weights` are those of this product, and those of the products after it: while this one is computed, the next one's are
-/// asked for, as many at a time as make the demand on memory even. Without this a layer of 512 channels took a third longer
+/// At most `ROWS` rows by `VECTORS` vectors of columns are computed at once: as many rows as divide all evenly. `weights` are
+/// those of this product, and those of the products after it, if any: while this one is computed, the next one's are asked for,
+/// as many at a time as make the demand on memory even. Without this a Winograd layer of 512 channels took a third longer
 /// (Xeon with AVX-512, 2026-11-29).
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-pub(super) fn multiply<S: Simd, const ROWS: usize, const VECTORS: usize>(
+#[expect(clippy::inline_always, reason = "it must take the instruction set of its caller")]
+pub(crate) fn multiply<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     inputs: &[f32],
     stride: usize,
@@ -36,7 +43,7 @@ pub(super) fn multiply<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
 /// As [`multiply`], by `ROWS` tiles at once.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
+#[expect(clippy::inline_always, reason = "part of `multiply`")]
 fn multiply_by<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     inputs: &[f32],
@@ -75,7 +82,7 @@ fn multiply_by<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
 /// Adds the products of some channels: the rows' values times the channels' weights.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
+#[expect(clippy::inline_always, reason = "part of `multiply`")]
 fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     mut sums: [[S::f32s; VECTORS]; ROWS],
@@ -95,7 +102,7 @@ fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
 /// Asks for weights that are needed soon, so that they are in the second-level cache by then.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
+#[expect(clippy::inline_always, reason = "part of `multiply`")]
 fn prefetch(weights: &[f32; PANEL]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(sse) = pulp::core_arch::x86::Sse::try_new() {

@@ -126,7 +126,7 @@ impl NearestCodes {
         }
     }
 
-    /// Returns the `k` nearest rows, or `None` if there are fewer.
+    /// Returns the `k` nearest rows; empty if there are fewer.
     pub(super) fn rows(self) -> Vec<usize> {
         if self.rows.contains(&NONE) { Vec::new() } else { self.rows }
     }

@@ -103,7 +103,7 @@ def tensor(path, name):
     return numbers.reshape(-1, entry["shape"][-1]).astype(np.float32)
 
 
-def real(data, weights, folder):
+def real(program, data, weights, folder):
     """Features of KSDD by `patchflow run`: queries and the large bank."""
     import numpy as np
 
@@ -115,8 +115,7 @@ def real(data, weights, folder):
     to = pathlib.Path(folder) / "copied"
     to.mkdir()
     (work / "m.toml").write_text(MANIFEST.format(data="data", weights="weights", ratio=RATIO, to=to))
-    program = ["cargo", "run", "--quiet", "--release", "--manifest-path", str(peer.ROOT / "Cargo.toml"), "--"]
-    subprocess.run([*program, "run", "m.toml"], cwd=work, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([program, "run", "m.toml"], cwd=work, check=True, stdout=subprocess.DEVNULL)
     bank = tensor(to / "bank/rows.safetensors", "rows")[:LARGE]
     blocks = sorted(glob.glob(f"{to}/features/**/blocks/test/*.safetensors", recursive=True))
     patches = np.concatenate([tensor(block, "features") for block in blocks])
@@ -194,12 +193,12 @@ def row(name, sides, program, python, k, threads, rounds, folder):
 
 def compare(arguments):
     rounds = 5 if arguments.quick else 15
-    program = peer.bench("nearest_speed")
+    program, patchflow = peer.bench("nearest_speed"), peer.patchflow()
     peer.hold(arguments.avx2, arguments.threads)
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data and arguments.weights:
-            queries, bank = real(arguments.data, arguments.weights, folder)
+            queries, bank = real(patchflow, arguments.data, arguments.weights, folder)
             print(f"features of KSDD; greedy coreset of {len(bank)} rows of the training normals")
         else:
             queries, bank = generated(384, 60)

@@ -78,6 +78,12 @@ def bench(name, *options):
     return next(m["executable"] for m in messages if m.get("target", {}).get("name") == name)
 
 
+def patchflow():
+    """Builds our program and returns its path."""
+    subprocess.run(["cargo", "build", "--quiet", "--release"], cwd=ROOT, check=True)
+    return str(ROOT / "target/release/patchflow")
+
+
 class Worker:
     """A process that prepares, prints one line, and then prints its seconds for each line that it reads."""
 

@@ -9,6 +9,7 @@
 
 pub(crate) mod int8;
 pub(crate) mod panel;
+pub(crate) mod tile;
 
 use int8::{Int8Simd, LeftRow, TILE, Tile};
 

@@ -17,6 +17,7 @@ use super::network::Convolution;
 use super::padded::PaddedMap;
 use super::weights::FoldedConvolution;
 use crate::kernels::product::panel::PANEL;
+use crate::kernels::product::tile::{ReceptiveFields, multiply};
 
 /// Output pixels that are computed for all panels before the next pixels: their inputs stay in the second-level
 /// cache while the weights stream through. Chosen: a multiple of every tile's pixels, about 200 kB at 256 channels.
@@ -117,17 +118,6 @@ impl WithSimd for RowBand<'_> {
     }
 }
 
-/// The receptive fields of the pixels of one tile.
-struct ReceptiveFields<'a, const PIXELS: usize> {
-    input: &'a [f32],
-    /// Index in `input` at which each pixel's field starts.
-    starts: [usize; PIXELS],
-    /// Values from one kernel row to the next in `input`.
-    row_len: usize,
-    /// Values of one kernel row, which are contiguous: kernel width times input channels.
-    run_len: usize,
-}
-
 impl RowBand<'_> {
     /// Computes the band in tiles of `PIXELS` pixels by `VECTORS` vectors of channels, which divide a panel.
     #[inline(always)]
@@ -171,38 +161,6 @@ impl RowBand<'_> {
             *offset = row * self.row_len + (self.border + column) * self.pixel_stride;
         }
     }
-}
-
-/// Computes a tile: `bias + Σ weight · input` for each pixel and the channels of a panel from `channel` on.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
-    simd: S,
-    fields: &ReceptiveFields<'_, PIXELS>,
-    weights: &[[f32; PANEL]],
-    bias: &[f32; PANEL],
-    channel: usize,
-) -> [[S::f32s; VECTORS]; PIXELS] {
-    let vectors = |numbers: &[f32; PANEL]| -> [S::f32s; VECTORS] {
-        let vectors = &S::as_simd_f32s(numbers).0[channel / S::F32_LANES..][..VECTORS];
-        std::array::from_fn(|index| vectors[index])
-    };
-    let mut sums = [vectors(bias); PIXELS];
-    for (kernel_row, weights) in weights.chunks_exact(fields.run_len).enumerate() {
-        let offset = kernel_row * fields.row_len;
-        let inputs: [&[f32]; PIXELS] =
-            std::array::from_fn(|pixel| &fields.input[fields.starts[pixel] + offset..][..fields.run_len]);
-        for index in 0..fields.run_len {
-            let weights = vectors(&weights[index]);
-            for (sums, input) in sums.iter_mut().zip(&inputs) {
-                let input = simd.splat_f32s(input[index]);
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = simd.mul_add_f32s(input, weight, *sum);
-                }
-            }
-        }
-    }
-    sums
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::map::Map;
 use crate::kernels::product::panel::PANEL;
+use crate::kernels::product::tile::{ReceptiveFields, multiply};
 
 /// Output pixels that are computed for all panels before the next pixels (chosen: their inputs stay in the cache).
 const PIXEL_BLOCK: usize = 210;
@@ -139,7 +140,7 @@ impl Convolution<'_> {
                     let starts: [usize; PIXELS] =
                         std::array::from_fn(|index| fields[(first + index).min(count - 1)]);
                     for channel in (0..PANEL).step_by(VECTORS * S::F32_LANES) {
-                        let fields = Fields { input: &self.input.values, starts, row_len, run_len };
+                        let fields = ReceptiveFields { input: &self.input.values, starts, row_len, run_len };
                         let sums: [[S::f32s; VECTORS]; PIXELS] =
                             multiply(simd, &fields, weights, &bias, channel);
                         let is_held = matches!(self.start, Start::Held);
@@ -155,49 +156,6 @@ impl Convolution<'_> {
             }
         }
     }
-}
-
-/// The receptive fields of the pixels of one tile.
-struct Fields<'a, const PIXELS: usize> {
-    input: &'a [f32],
-    /// Index in `input` at which each pixel's field starts.
-    starts: [usize; PIXELS],
-    /// Values from one kernel row to the next in `input`.
-    row_len: usize,
-    /// Values of one kernel row, which are contiguous: kernel width times input channels.
-    run_len: usize,
-}
-
-/// Computes a tile: `bias + Σ weight · input` for each pixel and the channels of a panel from `channel` on.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "part of `with_simd`")]
-fn multiply<S: Simd, const PIXELS: usize, const VECTORS: usize>(
-    simd: S,
-    fields: &Fields<'_, PIXELS>,
-    weights: &[[f32; PANEL]],
-    bias: &[f32; PANEL],
-    channel: usize,
-) -> [[S::f32s; VECTORS]; PIXELS] {
-    let vectors = |numbers: &[f32; PANEL]| -> [S::f32s; VECTORS] {
-        let vectors = &S::as_simd_f32s(numbers).0[channel / S::F32_LANES..][..VECTORS];
-        std::array::from_fn(|index| vectors[index])
-    };
-    let mut sums = [vectors(bias); PIXELS];
-    for (kernel_row, weights) in weights.chunks_exact(fields.run_len).enumerate() {
-        let offset = kernel_row * fields.row_len;
-        let inputs: [&[f32]; PIXELS] =
-            std::array::from_fn(|pixel| &fields.input[fields.starts[pixel] + offset..][..fields.run_len]);
-        for index in 0..fields.run_len {
-            let weights = vectors(&weights[index]);
-            for (sums, input) in sums.iter_mut().zip(&inputs) {
-                let input = simd.splat_f32s(input[index]);
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = simd.mul_add_f32s(input, weight, *sum);
-                }
-            }
-        }
-    }
-    sums
 }
 
 /// The gradient of a convolution's weights, `[out, in, kernel, kernel]`: for each of them the sum over the pixels of the

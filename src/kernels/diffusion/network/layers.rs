@@ -7,7 +7,7 @@ use super::super::Architecture;
 use super::convolution::{KernelShape, Packed, Start, convolve, weight_gradient};
 use super::dense::{add_product, pixels, softmax, softmax_gradient, transpose, write_pixels};
 use super::map::{Map, Memory};
-use super::normalisation::{Norm, Statistics, sigmoid};
+use super::normalisation::{Norm, Statistics, silu, silu_derivative};
 
 /// Where each tensor is among the parameters.
 pub(super) struct TensorRanges {
@@ -378,14 +378,10 @@ impl AttentionTape {
 
 /// `SiLU` of each value.
 pub(super) fn activate(values: &[f32]) -> Vec<f32> {
-    values.iter().map(|&value| value * sigmoid(value)).collect()
+    values.iter().map(|&value| silu(value)).collect()
 }
 
 /// Takes the gradient of [`activate`] to that of its input.
 pub(super) fn activation_gradient(values: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let of = |(&value, &gradient): (&f32, &f32)| {
-        let sigmoid = sigmoid(value);
-        gradient * sigmoid * value.mul_add(1.0 - sigmoid, 1.0)
-    };
-    values.iter().zip(gradient).map(of).collect()
+    values.iter().zip(gradient).map(|(&value, &gradient)| gradient * silu_derivative(value)).collect()
 }

@@ -71,20 +71,20 @@ impl Gradients {
         (loss, sums)
     }
 
-    fn compute_patch(
+    fn compute_patch<'a>(
         &self,
         network: &UNet,
         parameters: &[f32],
-        inputs: &LossInputs<'_>,
+        inputs: &LossInputs<'a>,
         patch: usize,
     ) -> (f64, Parameters) {
         let pixels = self.architecture.side.pow(2);
         let size = IMAGE_CHANNELS * pixels;
-        let of = |values: &'_ [f32], size: usize| values[patch * size..][..size].to_vec();
+        let of = |values: &'a [f32], size: usize| &values[patch * size..][..size];
         let given = Patch {
-            noisy: &of(inputs.noisy, size),
-            background: &of(inputs.background, size),
-            mask: &of(inputs.masks, pixels),
+            noisy: of(inputs.noisy, size),
+            background: of(inputs.background, size),
+            mask: of(inputs.masks, pixels),
             time: inputs.times[patch],
         };
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ impl Gradients {
         let weights = of(inputs.weights, pixels);
         let mut loss = 0.0;
         let wanted = of(inputs.wanted, size);
-        let gradient: Vec<f32> = (output.planes().iter().zip(&wanted).enumerate())
+        let gradient: Vec<f32> = (output.planes().iter().zip(wanted).enumerate())
             .map(|(index, (output, wanted))| {
                 let (error, weight) = (output - wanted, weights[index % pixels]);
                 loss += f64::from(error * error * weight);

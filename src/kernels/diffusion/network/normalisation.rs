@@ -45,8 +45,23 @@ fn exp(x: f32) -> f32 {
 /// The logistic function.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of a call that pulp compiles")]
-pub(super) fn sigmoid(x: f32) -> f32 {
+fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
+}
+
+/// `SiLU`: `x · sigmoid(x)`.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of a call that pulp compiles")]
+pub(super) fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+/// The derivative of [`silu`].
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of a call that pulp compiles")]
+pub(super) fn silu_derivative(x: f32) -> f32 {
+    let sigmoid = sigmoid(x);
+    sigmoid * x.mul_add(1.0 - sigmoid, 1.0)
 }
 
 /// The sum over all pixels of what `of` gives for the pixels' values, for each channel.
@@ -148,7 +163,7 @@ impl Norm<'_> {
             for (pixel, out) in pixels {
                 for ((out, &value), &[factor, shift]) in out.iter_mut().zip(pixel).zip(&lines) {
                     let value = value.mul_add(factor, shift);
-                    *out = if self.is_activated { value * sigmoid(value) } else { value };
+                    *out = if self.is_activated { silu(value) } else { value };
                 }
             }
         }
@@ -191,9 +206,7 @@ impl Norm<'_> {
                     let [factor, shift] = lines[channel];
                     let mut gradient = given[channel];
                     if self.is_activated {
-                        let value = pixel[channel].mul_add(factor, shift);
-                        let sigmoid = sigmoid(value);
-                        gradient *= sigmoid * value.mul_add(1.0 - sigmoid, 1.0);
+                        gradient *= silu_derivative(pixel[channel].mul_add(factor, shift));
                     }
                     out[channel] = gradient;
                     row_sums[channel] += gradient;

@@ -91,13 +91,19 @@ fn least(products: &[f32], lower: &[f32]) -> [u32; PROBES] {
     for (centroid, (product, lower)) in products.iter().zip(lower).enumerate() {
         let bound = lower - 2.0 * product;
         if bound < bounds[PROBES - 1] {
-            let rank = bounds.iter().take_while(|&&other| other <= bound).count();
-            bounds[rank..].rotate_right(1);
-            nearest[rank..].rotate_right(1);
-            (bounds[rank], nearest[rank]) = (bound, centroid as u32);
+            insert_sorted(&mut bounds, &mut nearest, bound, centroid as u32);
         }
     }
     nearest
+}
+
+/// Puts a distance and its item among those that are held in ascending order, after equal ones; the last are dropped.
+#[inline]
+fn insert_sorted<T>(distances: &mut [f32], items: &mut [T], distance: f32, item: T) {
+    let rank = distances.iter().take_while(|&&other| other <= distance).count();
+    distances[rank..].rotate_right(1);
+    items[rank..].rotate_right(1);
+    (distances[rank], items[rank]) = (distance, item);
 }
 
 /// Stands for a row that was not found yet.
@@ -119,10 +125,7 @@ impl NearestCodes {
     pub(super) fn insert(&mut self, distance: f32, row: usize, is_allowed: impl Fn(usize) -> bool) {
         let k = self.rows.len();
         if distance < self.distances[k - 1] && !self.rows.contains(&row) && is_allowed(row) {
-            let rank = self.distances.iter().take_while(|&&other| other <= distance).count();
-            self.distances[rank..].rotate_right(1);
-            self.rows[rank..].rotate_right(1);
-            (self.distances[rank], self.rows[rank]) = (distance, row);
+            insert_sorted(&mut self.distances, &mut self.rows, distance, row);
         }
     }
 

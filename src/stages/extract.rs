@@ -13,6 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use self::network::unprepared;
+use super::device::read_device;
 use super::fields::{Fields, Reader, fields, name_of};
 use super::{
     About, Context, Estimates, Implied, InputSizes, Inputs, PortUse, Reads, Shape, Stage, StageError,
@@ -280,15 +281,7 @@ fn read_layers(reader: &mut Reader<'_>) -> Vec<Layer> {
 fn read_target(reader: &mut Reader<'_>) -> Target {
     let backend = reader.choice("backend", &BACKENDS, Some("rust")).unwrap_or_else(Backend::fastest);
     let arithmetic = reader.choice("precision", &ARITHMETICS, Some("f32"));
-    let device = match reader.text("device").as_deref() {
-        None => Device::Cpu,
-        Some("auto") if backend == Backend::Rust => Device::Cpu,
-        Some("auto") => Device::fastest(),
-        Some(name) => Device::parse(name).unwrap_or_else(|| {
-            reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "auto"]);
-            Device::Cpu
-        }),
-    };
+    let device = read_device(reader, backend);
     let target = Target { backend, device, arithmetic };
     if target.is_supported() {
         return target;

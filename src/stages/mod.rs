@@ -19,6 +19,7 @@ pub mod augment;
 pub mod command;
 pub mod context;
 pub mod coreset;
+mod device;
 pub mod download;
 mod drawing;
 pub mod error;

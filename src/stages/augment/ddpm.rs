@@ -21,13 +21,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::device::read_device;
 use super::super::fields::{Fields, Reader, fields, name_of};
 use super::super::{Context, StageError};
 use super::Augment;
 use super::provenance::SampleOrigin;
 use super::sources::Sources;
 use crate::artifacts::Files;
-use crate::kernels::backbone::{Arithmetic, Backend, Device, Target};
+use crate::kernels::backbone::{Arithmetic, Backend, Target};
 use crate::kernels::diffusion::{Architecture, DiffusionError, Noise, Prediction, Recipe};
 
 /// Channels of the resolution levels, as multiples of the first. Three halvings: 8 px at the lowest for patches of 64
@@ -215,15 +216,7 @@ impl Painting {
 
 fn read_target(reader: &mut Reader<'_>) -> Target {
     let backend = reader.choice("backend", &BACKENDS, Some("rust"));
-    let device = match reader.text("device").as_deref() {
-        None => Device::Cpu,
-        Some("auto") if backend == Backend::Rust => Device::Cpu,
-        Some("auto") => Device::fastest(),
-        Some(name) => Device::parse(name).unwrap_or_else(|| {
-            reader.unknown_choice("device", name, &["cpu", "cuda", "cuda:1", "auto"]);
-            Device::Cpu
-        }),
-    };
+    let device = read_device(reader, backend);
     let target = Target { backend, device, arithmetic: Arithmetic::F32 };
     if target.is_supported() {
         return target;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use image::{GrayImage, RgbImage};
 
-use super::super::StageError;
+use super::super::{Context, ItemFile, StageError};
 use super::faults::Fault;
+use super::sources::{Sources, UnpaddedImage};
 use crate::artifacts::files::csv_field;
 use crate::artifacts::image_set::{
-    Label, Region, SYNTHETIC_KIND, label_name, pixels_name, write_mask, write_rgb,
+    Label, Region, SYNTHETIC_KIND, label_name, pixels_name, read_rgb, write_mask, write_rgb,
 };
 use crate::kernels::cutpaste::DefectTransform;
 
@@ -62,6 +63,34 @@ pub(super) fn table(method: &str, origins: &[SampleOrigin]) -> String {
 /// Returns the paths of a sample's image and mask within the set.
 pub(super) fn names(id: &str) -> [String; 2] {
     [pixels_name(id), label_name("train", Label::Defect, SYNTHETIC_KIND, id)]
+}
+
+/// Adds the cached files of a sample to the output, unless it shows no defect. Returns the sample without its padding, and its
+/// fault.
+///
+/// `marked` are the pixels of its mask, as row-major indices in the normal image `surface` without padding.
+pub(super) fn add_output(
+    id: &str,
+    files: &[ItemFile],
+    surface: &UnpaddedImage,
+    marked: impl Iterator<Item = usize> + Clone,
+    sources: &Sources<'_>,
+    context: &Context<'_>,
+) -> Result<(RgbImage, Option<Fault>), StageError> {
+    let [image, mask] = files else {
+        return Err(StageError::data(
+            format!("the cached sample `{id}` has {} files instead of 2", files.len()),
+            "run with --force for this stage",
+        ));
+    };
+    let painted = surface.unpadded(read_rgb(&image.file())?);
+    let fault = sources.fault(&surface.image, &painted, marked);
+    if fault.is_none() {
+        for (file, name) in [image, mask].into_iter().zip(names(id)) {
+            context.items.add_output(file, &format!("images/{name}"));
+        }
+    }
+    Ok((painted, fault))
 }
 
 /// Writes the image and the mask of one sample and returns their paths within the set. `mask` has one level per pixel.

@@ -17,7 +17,6 @@ use super::super::{Augment, id_of};
 use super::patches::{Window, any_marked, size_of};
 use super::training::Trained;
 use super::{Painting, failed, pictures};
-use crate::artifacts::image_set::read_rgb;
 use crate::kernels::cutpaste::DefectTransform;
 use crate::kernels::diffusion::{
     Ddim, Denoiser, InpaintCondition, Sampling, Schedule, blend, dilate, feather, inpaint,
@@ -123,19 +122,8 @@ fn obtain(
         Some(item) => item,
         None => draft.keep(painting, denoiser, &fields, id, set, context)?,
     };
-    let [image, mask] = item.files.as_slice() else {
-        return Err(StageError::data(
-            format!("the cached sample `{id}` has {} files instead of 2", item.files.len()),
-            "run with --force for this stage",
-        ));
-    };
-    let painted = draft.surface.unpadded(read_rgb(&image.file())?);
-    let fault = sources.fault(&draft.surface.image, &painted, draft.marked(painting));
-    if fault.is_none() {
-        let [image_name, mask_name] = provenance::names(id);
-        context.items.add_output(image, &format!("images/{image_name}"));
-        context.items.add_output(mask, &format!("images/{mask_name}"));
-    }
+    let (surface, marked) = (&draft.surface, draft.marked(painting));
+    let (painted, fault) = provenance::add_output(id, &item.files, surface, marked, sources, context)?;
     let cell = draft.cell(painting, &painted);
     Ok((draft.origin(id, fault), cell))
 }

@@ -15,7 +15,7 @@ use super::super::provenance::{self, SampleOrigin};
 use super::super::sources::{Sources, UnpaddedImage};
 use super::super::{Augment, id_of};
 use super::{Inpainting, PRECISIONS, Pipeline, python};
-use crate::artifacts::image_set::{read_rgb, write_mask, write_rgb};
+use crate::artifacts::image_set::{write_mask, write_rgb};
 use crate::artifacts::{File, Files};
 use crate::kernels::random::Rng;
 
@@ -353,21 +353,10 @@ impl<'a> Jobs<'a> {
         items: &BTreeMap<String, Item>,
     ) -> Result<SampleOrigin, StageError> {
         let id = &draft.origin.id;
-        let files = items.get(id).map_or(&[][..], |item| &item.files);
-        let [image, mask] = files else {
-            return Err(StageError::data(
-                format!("the cached sample `{id}` has {} files instead of 2", files.len()),
-                "run with --force for this stage",
-            ));
-        };
-        let surface = draft.surface()?;
-        let painted = surface.unpadded(read_rgb(&image.file())?);
-        let fault = self.sources.fault(&surface.image, &painted, draft.marked.iter().copied());
-        if fault.is_none() {
-            for (file, name) in [image, mask].into_iter().zip(provenance::names(id)) {
-                self.context.items.add_output(file, &format!("images/{name}"));
-            }
-        }
+        let (files, marked) =
+            (items.get(id).map_or(&[][..], |item| &item.files), draft.marked.iter().copied());
+        let (_, fault) =
+            provenance::add_output(id, files, &draft.surface()?, marked, self.sources, self.context)?;
         Ok(SampleOrigin { fault, ..draft.origin })
     }
 }
